@@ -1,0 +1,56 @@
+"""What all tests share: the folder of real data, and a look for leaked Qt objects."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real data, or skip where it is absent."""
+    folder = Path(os.environ.get("NAPARI_SPARSEATTN_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs real data: {folder} is absent (set NAPARI_SPARSEATTN_SHARED)")
+    return folder
+
+
+def _own_widgets() -> list[str]:
+    """Describe the living Qt widgets whose class is ours."""
+    from qtpy.QtWidgets import QApplication
+
+    return [
+        f"{type(widget).__qualname__} {widget.objectName()!r}"
+        for widget in QApplication.allWidgets()
+        if type(widget).__module__.startswith("napari_sparseattn")
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_qt_leaks() -> Iterator[None]:
+    """Fail a test that leaves a widget of ours alive or work of ours running.
+
+    Autouse, so set up first and torn down last: after the viewer's own fixture.
+    """
+    yield
+    if "qtpy.QtWidgets" not in sys.modules:
+        return
+    from qtpy.QtCore import QCoreApplication, QEvent, QThreadPool
+
+    if QCoreApplication.instance() is None:
+        return
+    assert QThreadPool.globalInstance().waitForDone(10_000), "work is still running after the test"
+    for _ in range(3):
+        QCoreApplication.processEvents()
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        if not (left := _own_widgets()):
+            return
+        gc.collect()
+    pytest.fail(f"widgets outlived their test: {left}")

@@ -1,0 +1,88 @@
+"""Starting is cheap: what is not needed yet is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import napari_sparseattn
+
+SLOW = {"torch", "napari", "qtpy", "PyQt6", "PySide6"}
+MANIFEST = Path(napari_sparseattn.__file__).with_name("napari.yaml")
+
+
+def imported_by(code: str) -> set[str]:
+    """Return the names of the modules that a fresh interpreter has after some code."""
+    report = f"{code}\nimport sys, json; print('\\n' + json.dumps(sorted(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", report], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def test_import_pays_for_nothing_slow() -> None:
+    loaded = imported_by("import napari_sparseattn; napari_sparseattn.__version__")
+    assert "napari_sparseattn" in loaded
+    assert not loaded & (SLOW | {"numpy", "skimage", "scipy", "pandas"})
+
+
+def test_listing_the_manifest_imports_nothing_slow() -> None:
+    loaded = imported_by(
+        "from npe2 import PluginManifest\n"
+        "manifest = PluginManifest.from_distribution('napari-sparseattn')\n"
+        "assert manifest.contributions.widgets"
+    )
+    assert not loaded & SLOW
+
+
+def manifest_modules() -> list[str]:
+    """Return the modules that the manifest's commands live in, without the widgets'."""
+    from npe2 import PluginManifest
+
+    contributions = PluginManifest.from_file(MANIFEST).contributions
+    widgets = {widget.command for widget in contributions.widgets or ()}
+    return sorted(
+        {
+            command.python_name.partition(":")[0]
+            for command in contributions.commands or ()
+            if command.python_name and command.id not in widgets
+        }
+    )
+
+
+def test_readers_and_samples_start_without_torch() -> None:
+    modules = manifest_modules()
+    assert modules
+    loaded = imported_by("\n".join(f"import {module}" for module in modules))
+    assert loaded.issuperset(modules)
+    assert "torch" not in loaded
+
+
+def test_help_answers_without_torch_and_napari() -> None:
+    loaded = imported_by(
+        "import sys\n"
+        "sys.argv = ['napari-sparseattn', '--help']\n"
+        "from napari_sparseattn.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code"
+    )
+    assert "napari_sparseattn.cli" in loaded
+    assert not loaded & SLOW
+
+
+@pytest.mark.parametrize("name", sorted(napari_sparseattn.__all__))
+def test_every_public_name_is_there_without_napari_and_qt(name: str) -> None:
+    loaded = imported_by(f"from napari_sparseattn import {name}")
+    assert not loaded & (SLOW - {"torch"})
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = napari_sparseattn.no_such_name
