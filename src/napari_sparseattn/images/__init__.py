@@ -1,0 +1,1 @@
+"""Pixels in: fields of view, their cells, and crops of them. No torch, napari or Qt."""

@@ -1,0 +1,360 @@
+"""Bytes of an image file to an array, distrusting what the file declares."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+import tokenize
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import tifffile
+
+__all__ = ["Decoded", "ImageError", "decode", "isotropic_size"]
+
+_LIMIT = 4 * 2**30
+_BOMB_SIZE = 256 * 2**20
+_BOMB_RATIO = 200
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MICROMETRES = {
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "m": 1e6,
+    "meter": 1e6,
+    "inch": 25400.0,
+    "in": 25400.0,
+    "å": 1e-4,
+}
+_PLAUSIBLE_UM = (0.01, 20.0)
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image, and what to do about it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """What a file holds: pixels, axis letters, µm per pixel, colour or not.
+
+    `axes` is None where the file does not say.
+    """
+
+    data: npt.NDArray[Any]
+    axes: str | None = None
+    pixel_size: tuple[float, float] | None = None
+    colour: bool = False
+
+
+def isotropic_size(size: float | Sequence[float]) -> float:
+    """Return µm per pixel, refusing values that differ between y and x.
+
+    Raises
+    ------
+    ValueError
+        If a value is not positive and finite, or y and x differ by over 1 %.
+    """
+    values = np.atleast_1d(np.asarray(size, dtype=np.float64))
+    if values.shape not in ((1,), (2,)) or not np.all(np.isfinite(values) & (values > 0)):
+        raise ValueError(f"the pixel size must be a positive number of µm per pixel, got {size!r}")
+    if values.max() > 1.01 * values.min():
+        raise ValueError(
+            f"pixels are {values[0]:g} µm high but {values[-1]:g} µm wide; resample the image to "
+            "square pixels, or give one pixel_size if the file is wrong"
+        )
+    return float(values[0]) if len(values) == 1 else float(values.mean())
+
+
+def decode(path: Path) -> Decoded:
+    """Read a TIFF, PNG, JPEG, BMP or NPY file, told by its first bytes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImageError
+        If it is not such a file, or damaged, or declares an absurd size.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise ImageError(f"{path.name} is a folder; give one image file")
+    size = path.stat().st_size
+    if size == 0:
+        raise ImageError(f"{path.name} is an empty file; copy or export it again")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except PermissionError as error:
+        raise ImageError(f"{path.name} cannot be read: no permission") from error
+    if magic[:4] in _TIFF_MAGIC:
+        return _read_tiff(path, size)
+    if magic[:6] == b"\x93NUMPY":
+        return _read_npy(path, size)
+    if magic == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
+        return _read_pillow(path)
+    raise ImageError(
+        f"{path.name} is not a TIFF, PNG, JPEG, BMP or NPY image, whatever its name says "
+        f"(it begins with {magic!r}); export it from your microscope's software as TIFF"
+    )
+
+
+def _read_npy(path: Path, size: int) -> Decoded:
+    # numpy multiplies the declared sizes in machine integers, so they are
+    # checked here with Python's before it maps the file.
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+            declared = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject:
+                raise ImageError(
+                    f"{path.name} holds Python objects, which are never loaded; save plain numbers"
+                )
+            if declared > size - file.tell():
+                raise ImageError(
+                    f"{path.name} declares {shape} values of {dtype} but holds only {size} bytes: "
+                    "it is damaged or incomplete; copy or save it again"
+                )
+        if declared == 0:
+            raise ImageError(f"{path.name} holds an empty array of shape {shape}")
+        return Decoded(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ImageError:
+        raise
+    except (ValueError, OSError, SyntaxError, struct.error, tokenize.TokenError) as error:
+        raise ImageError(
+            f"{path.name} is not a readable NPY file ({error}); save it again"
+        ) from error
+
+
+def _read_pillow(path: Path) -> Decoded:
+    import PIL.Image
+    import PIL.ImageOps
+
+    try:
+        with PIL.Image.open(path, formats=("PNG", "JPEG", "BMP")) as image:
+            _check_size(path, image.height, image.width, len(image.getbands()))
+            if image.format == "PNG" and _png_depth(path) == 16 and len(image.getbands()) > 1:
+                return _read_deep_png(path)
+            image.load()
+            return _from_pillow(PIL.ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path.name} declares too many pixels ({error}); open a part of it"
+        ) from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise ImageError(
+            f"{path.name} is damaged or incomplete ({error}); copy or export it again"
+        ) from error
+
+
+def _png_depth(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def _read_deep_png(path: Path) -> Decoded:
+    # Pillow keeps 8 of the 16 bits of a colour, and not the upper ones.
+    import imagecodecs
+
+    try:
+        data = imagecodecs.png_decode(path.read_bytes())
+    except imagecodecs.PngError as error:
+        raise ImageError(f"{path.name} is damaged ({error}); export it again") from error
+    if data.shape[-1] == 2:
+        return Decoded(data[..., 0], "YX")
+    return Decoded(data, "YXC", colour=True)
+
+
+def _from_pillow(image: PIL.Image.Image) -> Decoded:
+    mode = image.mode
+    if mode in ("P", "PA"):
+        image = image.convert("RGBA" if "transparency" in image.info or mode == "PA" else "RGB")
+    elif mode in ("LA", "La"):
+        image = image.getchannel(0)
+    elif mode not in ("1", "L", "F", "I", "RGB", "RGBA") and not mode.startswith("I;16"):
+        image = image.convert("RGB")
+    data = np.array(image)
+    if data.dtype == np.int32 and data.min() >= 0 and data.max() <= np.iinfo(np.uint16).max:
+        # Pillow widens some 16-bit PNGs to 32 bits; their range is 16 bits.
+        data = data.astype(np.uint16)
+    return Decoded(data, "YX" if data.ndim == 2 else "YXC", colour=data.ndim == 3)
+
+
+def _check_size(path: Path, *lengths: int) -> None:
+    if min(lengths) < 1:
+        raise ImageError(f"{path.name} declares an empty image {lengths}; export it again")
+    if math.prod(lengths) > _LIMIT:
+        raise ImageError(
+            f"{path.name} declares {math.prod(lengths) / 2**30:.0f} GiB of pixels, more than "
+            "is opened as one field of view; crop it, or check that the file is not damaged"
+        )
+
+
+def _read_tiff(path: Path, size: int) -> Decoded:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            if not tif.series:
+                raise ImageError(f"{path.name} holds no image; export it again")
+            series = tif.series[0]
+            _check_tiff(path, size, series)
+            data = series.asarray()
+            pixel_size = _tiff_pixel_size(tif)
+            return _arrange(path, data, series, pixel_size)
+    except ImageError:
+        raise
+    except (ValueError, OSError, IndexError, KeyError, TypeError, struct.error) as error:
+        # tifffile lets parsing errors of a damaged file through as they fall.
+        if "imagecodecs" in str(error):
+            raise ImageError(
+                f"{path.name} uses a compression that needs one more package: "
+                "pip install imagecodecs, or save the file uncompressed"
+            ) from error
+        raise ImageError(
+            f"{path.name} is a damaged TIFF ({error}); copy or export it again"
+        ) from error
+
+
+def _check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:
+    lengths = tuple(int(n) for n in series.shape)
+    if getattr(series, "dtype", None) is None or not lengths:
+        raise ImageError(
+            f"{path.name} holds pixels of a kind that cannot be read; export it as 8 or 16 bits"
+        )
+    _check_size(path, *lengths, series.dtype.itemsize)
+    decoded = math.prod(lengths) * series.dtype.itemsize
+    keyframe = series.keyframe
+    if decoded > _BOMB_SIZE and decoded > _BOMB_RATIO * size:
+        raise ImageError(
+            f"{path.name} would grow from {size / 2**20:.1f} MB to {decoded / 2**20:.0f} MB; "
+            "it was not opened. If the file is sound, save it uncompressed"
+        )
+    packed = decoded if keyframe.bitspersample >= 8 else decoded * keyframe.bitspersample // 8
+    if keyframe.compression == 1 and packed > size:
+        raise ImageError(
+            f"{path.name} declares {lengths} pixels but holds only {size} bytes: "
+            "it is damaged or incomplete; copy or export it again"
+        )
+    for page in series.pages:
+        if page is None:
+            raise ImageError(
+                f"{path.name} is one of several files and others are missing; keep them together"
+            )
+        ends = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if any(offset + count > size for offset, count in ends):
+            raise ImageError(
+                f"{path.name} ends too early: it is incomplete; copy or export it again"
+            )
+
+
+def _arrange(
+    path: Path,
+    data: npt.NDArray[Any],
+    series: tifffile.TiffPageSeries,
+    pixel_size: tuple[float, float] | None,
+) -> Decoded:
+    """Name the axes, drop those of length 1, and make colours plain."""
+    axes = series.axes
+    page = series.keyframe
+    photometric = getattr(page.photometric, "name", "")
+    if photometric == "SEPARATED":
+        raise ImageError(f"{path.name} is in printing colours (CMYK); save it as RGB")
+    if photometric == "PALETTE" and page.colormap is not None:
+        data = np.moveaxis(page.colormap[:, data], 0, -1)
+        axes += "S"
+    # Not masks of one bit: tifffile writes those as MINISWHITE with True as 1.
+    if photometric == "MINISWHITE" and data.dtype.kind == "u":
+        data = ~data
+    keep = [n for n, a in enumerate(axes) if a in "YX" or data.shape[n] > 1]
+    data = data.reshape([data.shape[n] for n in keep])
+    letters = [axes[n] for n in keep]
+    if "S" in letters and "C" in letters:
+        raise ImageError(f"{path.name} has several colour images as channels; save one of them")
+    colour = "S" in letters and photometric in ("RGB", "YCBCR", "PALETTE")
+    if "S" in letters and not colour and page.extrasamples:
+        data = data.take(
+            range(data.shape[letters.index("S")] - len(page.extrasamples)), letters.index("S")
+        )
+    named = ["C" if a == "S" else a for a in letters]
+    for n, letter in enumerate(named):
+        if letter not in "TZYXC":
+            free = [a for a in "TZ" if a not in named]
+            if not free:
+                raise ImageError(
+                    f"{path.name} has axes {axes!r}; save one series of it as a plain stack"
+                )
+            named[n] = free[0]
+    return Decoded(data, "".join(named), pixel_size, colour)
+
+
+def _tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    if tif.ome_metadata:
+        return _ome_pixel_size(tif.ome_metadata)
+    page = tif.pages.first
+    per_unit = [_ratio(page.tags.get(name)) for name in ("YResolution", "XResolution")]
+    if per_unit[0] is None or per_unit[1] is None:
+        return None
+    if tif.imagej_metadata:
+        unit = _micrometres(tif.imagej_metadata.get("unit"))
+        return None if unit is None else (unit / per_unit[0], unit / per_unit[1])
+    tag = page.tags.get("ResolutionUnit")
+    unit = {2: 25400.0, 3: 1e4}.get(int(tag.value) if tag is not None else 0)
+    if unit is None:
+        return None
+    y, x = unit / per_unit[0], unit / per_unit[1]
+    low, high = _PLAUSIBLE_UM
+    return (y, x) if low <= min(y, x) and max(y, x) <= high else None
+
+
+def _ome_pixel_size(xml: str) -> tuple[float, float] | None:
+    import tifffile
+
+    image: Any = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
+    first = image[0] if isinstance(image, list) else image
+    pixels: Mapping[str, Any] = first.get("Pixels", {})
+    sizes = []
+    for axis in "YX":
+        unit = _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        value = pixels.get(f"PhysicalSize{axis}")
+        if unit is None or not isinstance(value, int | float) or value <= 0:
+            return None
+        sizes.append(value * unit)
+    return sizes[0], sizes[1]
+
+
+def _micrometres(unit: object) -> float | None:
+    # ImageJ writes the micro sign as an escape.
+    text = str(unit or "").replace("\\u00B5", "µ").replace("\\u00b5", "µ").strip().lower()
+    return _MICROMETRES.get(text)
+
+
+def _ratio(tag: tifffile.TiffTag | None) -> float | None:
+    if tag is None or not isinstance(tag.value, tuple) or tag.value[1] == 0 or tag.value[0] <= 0:
+        return None
+    return float(tag.value[0] / tag.value[1])

@@ -1,0 +1,86 @@
+"""From crop values to the numbers a model takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Normalisation", "to_float"]
+
+_BLOCK = 4
+_WHITE_QUANTILE = 0.95
+
+
+def to_float(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return values as float32: integers divided by their type's maximum.
+
+    Floats are taken as they are; bool becomes 0 and 1.
+
+    Raises
+    ------
+    TypeError
+        For complex, object and text arrays.
+    """
+    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
+        return array.astype(np.float32)
+    if np.issubdtype(array.dtype, np.integer):
+        # One division in float32: no float64 copy of a large image.
+        scaled: npt.NDArray[np.float32] = np.divide(
+            array, np.iinfo(array.dtype).max, dtype=np.float32
+        )
+        return scaled
+    raise TypeError(
+        f"images of type {array.dtype} are not supported; convert to integers or floats"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """How crop values become model input.
+
+    Parameters
+    ----------
+    kind : {"white", "fixed"}
+        ``"white"``: each channel is first divided by the crop's own white
+        reference (the 95th percentile of its 4 x 4 block means), which takes
+        out illumination and white balance in brightfield. ``"fixed"``: values
+        keep their unit, e.g. nm of optical path difference.
+    mean, std : float
+        Then ``(value - mean) / std``; in the unit that `kind` leaves.
+    """
+
+    kind: Literal["white", "fixed"] = "white"
+    mean: float = 0.75
+    std: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("white", "fixed"):
+            raise ValueError(f"normalisation must be 'white' or 'fixed', got {self.kind!r}")
+        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
+            raise ValueError("normalisation needs a finite mean and a positive, finite std")
+
+    def __call__(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Normalise crops (N, C, H, W) float32; returns the same shape and type."""
+        if self.kind == "white":
+            crops = crops / _white_reference(crops)
+        return ((crops - np.float32(self.mean)) / np.float32(self.std)).astype(
+            np.float32, copy=False
+        )
+
+
+def _white_reference(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    n, channels, height, width = crops.shape
+    rows, columns = height // _BLOCK, width // _BLOCK
+    if rows and columns:
+        blocks = crops[..., : rows * _BLOCK, : columns * _BLOCK]
+        blocks = blocks.reshape(n, channels, rows, _BLOCK, columns, _BLOCK).mean(axis=(3, 5))
+    else:
+        blocks = crops
+    flat = np.sort(blocks.reshape(n, channels, -1), axis=-1)
+    white = flat[..., round(_WHITE_QUANTILE * (flat.shape[-1] - 1))]
+    # A black crop has no white: leave it black rather than amplify its noise.
+    lifted: npt.NDArray[np.float32] = np.maximum(white, np.float32(0.05))
+    return lifted[..., None, None]
