@@ -1,0 +1,351 @@
+"""A trained model as one safetensors file with its card in the header."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from .card import FORMAT_VERSION, Card, TestVector
+from .files import replacing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .models.sparse_attn_net import SparseAttnNet
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "find_bundles",
+    "load_bundle",
+    "read_card",
+    "save_bundle",
+    "test_input",
+    "user_models_folder",
+]
+
+_MAX_HEADER = 16 * 2**20
+_MAX_FILE = 4 * 2**30
+_SUFFIX = ".safetensors"
+
+
+class BundleError(ValueError):
+    """A model file that cannot be used; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundle:
+    """A card and its tensors.
+
+    Parameters
+    ----------
+    card : Card
+        What the model is.
+    state : dict of str to Tensor
+        The model's ``state_dict`` on the CPU.
+    path : pathlib.Path or None
+        The file it was read from.
+    """
+
+    card: Card
+    state: Mapping[str, Tensor]
+    path: Path | None = None
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the tensors, hexadecimal."""
+        return self.card.tensors_sha256
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights, running statistics included."""
+        return sum(t.numel() for t in self.state.values())
+
+    def model(self, device: str | torch.device = "cpu") -> SparseAttnNet:
+        """Build the model in evaluation mode; built once per device."""
+        return self._models(str(device))
+
+    @functools.cached_property
+    def _models(self) -> functools._lru_cache_wrapper[SparseAttnNet]:
+        return functools.lru_cache(maxsize=4)(lambda device: _build(self.card, self.state, device))
+
+
+def user_models_folder() -> Path:
+    """Folder in which a user's models are looked for by name.
+
+    ``NAPARI_SPARSEATTN_MODELS`` if set, else the platform's data folder.
+    """
+    import platformdirs
+
+    chosen = os.environ.get("NAPARI_SPARSEATTN_MODELS")
+    return Path(chosen) if chosen else platformdirs.user_data_path("napari-sparseattn") / "models"
+
+
+def find_bundles() -> dict[str, Path]:
+    """Return the models found, name to file: those shipped, then the user's."""
+    shipped = Path(str(resources.files(__package__).joinpath("weights")))
+    found = {path.stem: path for path in sorted(shipped.glob(f"*{_SUFFIX}"))}
+    folder = user_models_folder()
+    if folder.is_dir():
+        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
+    """Load a model by the name of a found bundle, or from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        A name that `find_bundles` lists, or the path of a file.
+
+    Returns
+    -------
+    Bundle
+        Checked: format, card, tensors (names, shapes, types, finite values,
+        sha256) and the answer to a test input.
+
+    Raises
+    ------
+    BundleError
+        If the file is not such a model, damaged, or made by a newer version.
+    FileNotFoundError
+        If there is no such model.
+    """
+    path = Path(name_or_path)
+    found = find_bundles()
+    if not path.exists() and str(name_or_path) in found:
+        path = found[str(name_or_path)]
+    if not path.is_file():
+        names = ", ".join(sorted(found)) or "none"
+        raise FileNotFoundError(
+            f"No model named '{name_or_path}', and no such file. Models found: {names}."
+        )
+    card = read_card(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(
+            f"{path.name} is damaged and cannot be read ({error}). Get the file again."
+        ) from error
+    _check_tensors(path.name, card, state)
+    bundle = Bundle(card, state, path)
+    _check_answer(path.name, bundle)
+    return bundle
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Read and check a model's card without loading its tensors.
+
+    Raises
+    ------
+    BundleError
+        If the file is no such model, or its card is invalid.
+    """
+    path = Path(path)
+    header = _read_header(path)
+    metadata = header.get("__metadata__")
+    text = metadata.get("napari_sparseattn_card") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise BundleError(
+            f"{path.name} is a safetensors file, but not a napari-sparseattn model: it has no "
+            "card. Choose a file saved by this plugin."
+        )
+    try:
+        raw = json.loads(text)
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise BundleError(
+                f"{path.name} was saved by a newer version of this plugin (format {version}). "
+                "Update napari-sparseattn to open it."
+            )
+        return Card.model_validate(raw)
+    except (ValidationError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{path.name} has an invalid card: {_first_line(error)}") from error
+
+
+def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
+    """Write a bundle atomically, with a fresh sha256 and test vector.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its card and state; the hash and the test vector are made anew.
+    path : str or path-like
+        Ends in ``.safetensors``.
+
+    Returns
+    -------
+    Bundle
+        The bundle as written.
+
+    Raises
+    ------
+    BundleError
+        If the tensors do not fit the card, or the name's ending is wrong.
+    OSError
+        If the file cannot be written; an older one is then intact.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != _SUFFIX:
+        raise BundleError(f"Model files end in {_SUFFIX}; '{path.name}' does not.")
+    state = {name: t.detach().cpu().contiguous() for name, t in bundle.state.items()}
+    card = bundle.card.model_copy(update={"tensors_sha256": _digest(state), "test_vector": None})
+    _check_tensors(path.name, card, state)
+    logits = _answer(Bundle(card, state))
+    card = Card.model_validate({**card.model_dump(), "test_vector": TestVector(logits=logits)})
+    with replacing(path) as temporary:
+        save_file(state, temporary, {"napari_sparseattn_card": card.model_dump_json()})
+    return Bundle(card, state, path)
+
+
+def test_input(channels: int, size: int) -> torch.Tensor:
+    """Return the (1, channels, size, size) input of the test vector.
+
+    A fixed pattern of sines, so that it needs no random generator and does
+    not change between versions of anything.
+    """
+    import torch
+
+    axis = torch.arange(size, dtype=torch.float64) / size
+    waves = [
+        torch.sin(7.0 * (c + 1) * axis)[:, None] * torch.cos(5.0 * (c + 2) * axis + c)[None]
+        for c in range(channels)
+    ]
+    bump = torch.exp(-((axis - 0.45)[:, None] ** 2 + (axis - 0.55)[None] ** 2) * 20)
+    return (torch.stack(waves) - 2 * bump).float()[None]
+
+
+def _read_header(path: Path) -> dict[str, object]:
+    size = path.stat().st_size
+    if size > _MAX_FILE:
+        raise BundleError(f"{path.name} is {size / 2**30:.1f} GiB; models are at most 4 GiB.")
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or start[:1] == b"\x80":
+            raise BundleError(
+                f"{path.name} is a PyTorch or pickle file, which can run code when opened. Only "
+                "safetensors models saved by this plugin are loaded."
+            )
+        if len(start) < 8:
+            raise BundleError(f"{path.name} is empty or cut short. Get the file again.")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(_MAX_HEADER, size - 8):
+            raise BundleError(
+                f"{path.name} is not a napari-sparseattn model, or is cut short: its header "
+                f"claims {length} bytes of a file of {size}."
+            )
+        body = file.read(length)
+    try:
+        header = json.loads(body)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{path.name} is not a safetensors file. Choose another.") from error
+    if not isinstance(header, dict):
+        raise BundleError(f"{path.name} is not a safetensors file. Choose another.")
+    return header
+
+
+def _skeleton(card: Card) -> SparseAttnNet:
+    """The model without memory for its tensors."""
+    import torch
+
+    from .models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+
+    try:
+        config = SparseAttnNetConfig(**card.architecture)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"The card's architecture is invalid: {_first_line(error)}") from error
+    expected = (len(card.class_names), len(card.channels), card.crop.size)
+    if (config.n_classes, config.in_channels, config.image_size) != expected:
+        raise BundleError(
+            "The card contradicts itself: its architecture has other numbers of classes or "
+            "channels, or another crop size, than the card states."
+        )
+    with torch.device("meta"):
+        return SparseAttnNet(config)
+
+
+def _build(card: Card, state: Mapping[str, Tensor], device: str) -> SparseAttnNet:
+    model = _skeleton(card)
+    model.load_state_dict({k: v.to(device).clone() for k, v in state.items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _check_tensors(name: str, card: Card, state: Mapping[str, Tensor]) -> None:
+    expected = _skeleton(card).state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        raise BundleError(
+            f"{name} does not fit its card: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:3]) or '-'}), {len(extra)} are unknown "
+            f"({', '.join(extra[:3]) or '-'})."
+        )
+    for key, tensor in state.items():
+        if tensor.shape != expected[key].shape or tensor.dtype != expected[key].dtype:
+            raise BundleError(
+                f"{name} does not fit its card: tensor {key} is {tensor.dtype} "
+                f"{tuple(tensor.shape)}, expected {expected[key].dtype} "
+                f"{tuple(expected[key].shape)}."
+            )
+        if not tensor.isfinite().all():
+            raise BundleError(
+                f"{name} has weights that are not numbers (in {key}). Train it again."
+            )
+    if card.tensors_sha256 != _digest(state):
+        raise BundleError(
+            f"{name} is damaged: its weights do not match their checksum. Get the file again."
+        )
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key]
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().flatten().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _answer(bundle: Bundle) -> list[float]:
+    import torch
+
+    with torch.inference_mode():
+        logits = bundle.model()(test_input(len(bundle.card.channels), bundle.card.crop.size)).logits
+    return [float(value) for value in logits[0]]
+
+
+def _check_answer(name: str, bundle: Bundle) -> None:
+    vector = bundle.card.test_vector
+    if vector is None:
+        raise BundleError(f"{name} has no test vector. Save it again with this plugin.")
+    got = _answer(bundle)
+    worst = max(abs(a - b) for a, b in zip(got, vector.logits, strict=True))
+    if not worst <= vector.tolerance:
+        raise BundleError(
+            f"{name} does not compute what it did when saved (a logit differs by {worst:.3g}). "
+            "The file or this version of the plugin is at fault; do not trust its results."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

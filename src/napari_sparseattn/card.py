@@ -1,0 +1,177 @@
+"""The card of a trained model: what it is, was trained on, and can do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from .images.normalise import Normalisation
+
+__all__ = ["CLASS_COLOURS", "Card", "CropSpec", "TestVector", "Training", "default_colours"]
+
+#: What `Card.format_version` is written as; a newer one is refused.
+FORMAT_VERSION = 1
+
+#: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
+#: eight with black lightened and yellow darkened to show on any image,
+#: then Tol's muted set.
+CLASS_COLOURS = (
+    "#0072B2", "#E69F00", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#B3A100", "#7F7F7F",
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
+)  # fmt: skip
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def default_colours(n: int) -> tuple[str, ...]:
+    """Return n colours, repeating after `CLASS_COLOURS` runs out."""
+    return tuple(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(n))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CropSpec(_Strict):
+    """How a cell is cut.
+
+    Parameters
+    ----------
+    size : int
+        Side of the model's input in pixels.
+    field_of_view_um : float
+        Side of the crop in µm.
+    cell_diameters : float
+        Side of the crop in cell diameters, for images of unknown scale.
+    """
+
+    size: Annotated[int, Field(ge=4, le=4096)]
+    field_of_view_um: Positive
+    cell_diameters: Positive = 2.5
+
+    @property
+    def pixel_size(self) -> float:
+        """Side of one model pixel in µm."""
+        return self.field_of_view_um / self.size
+
+
+class Training(_Strict):
+    """Where the weights come from.
+
+    Parameters
+    ----------
+    data, citation, licence : str
+        The data set, its reference, and the licence it is under.
+    split : str
+        How training, validation and test images were told apart.
+    recipe : str
+        The script that trained the model.
+    n_train, n_validation, n_test : int
+        Images in each part.
+    epochs : int
+        Passes over the training images.
+    simulated : bool
+        Whether the training images are simulated.
+    history : list of dict
+        One entry per epoch: losses, accuracies, k.
+    """
+
+    data: str
+    citation: str = ""
+    licence: str = ""
+    split: str = ""
+    recipe: str = ""
+    n_train: int = 0
+    n_validation: int = 0
+    n_test: int = 0
+    epochs: int = 0
+    simulated: bool = False
+    history: list[dict[str, float | int | None]] = []
+
+
+class TestVector(_Strict):
+    """Logits that the loaded model must give on `bundle.test_input`.
+
+    Parameters
+    ----------
+    logits : list of float
+        One per class.
+    tolerance : float
+        Largest absolute difference.
+    """
+
+    __test__ = False  # not a pytest class, for all its name
+
+    logits: list[float]
+    tolerance: Positive = 0.02
+
+
+class Card(_Strict):
+    """Everything about a model but its tensors."""
+
+    format_version: Literal[1] = 1
+    kind: Literal["sparse-attn-net"]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
+    description: str = ""
+    weights_licence: str = "BSD-3-Clause"
+    class_names: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)]
+    class_colours: tuple[str, ...] = ()
+    channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    modality: Literal["brightfield", "phase", "opd", "fluorescence", "hologram", "unknown"]
+    unit: str = ""
+    crop: CropSpec
+    normalisation: Normalisation
+    architecture: dict[str, Any]
+    temperature: Positive = 1.0
+    training: Training
+    metrics: dict[str, Any] = {}
+    test_vector: TestVector | None = None
+    tensors_sha256: str = ""
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names) or any(not name.strip() for name in names):
+            raise ValueError("class names must be distinct and not empty")
+        return names
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Card:
+        if self.class_colours and len(self.class_colours) != len(self.class_names):
+            raise ValueError("class_colours needs one colour per class")
+        if self.test_vector and len(self.test_vector.logits) != len(self.class_names):
+            raise ValueError("the test vector needs one logit per class")
+        return self
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """One ``#rrggbb`` per class."""
+        return self.class_colours or default_colours(len(self.class_names))
+
+    def summary(self) -> str:
+        """Return the card as a few lines of text."""
+        architecture, training = self.architecture, self.training
+        share = architecture.get("k", 0) / self.crop.size**2
+        lines = [
+            f"{self.name}: {self.description}".rstrip(": "),
+            f"{len(self.class_names)} classes: {', '.join(self.class_names)}",
+            (
+                f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of a "
+                f"{self.crop.field_of_view_um:g} µm crop at {self.crop.pixel_size:g} µm per pixel."
+            ),
+            f"Trained on {'SIMULATED data: ' if training.simulated else ''}{training.data}",
+        ]
+        if training.licence:
+            lines.append(f"Data licence: {training.licence}")
+        if training.split:
+            lines.append(f"Split: {training.split}")
+        if "accuracy" in self.metrics:
+            lines.append(
+                f"On {self.metrics.get('n', training.n_test)} held-out images: accuracy "
+                f"{100 * self.metrics['accuracy']:.1f} %, macro F1 "
+                f"{100 * self.metrics.get('macro_f1', float('nan')):.1f} %"
+            )
+        if training.citation:
+            lines.append(f"Cite: {training.citation}")
+        return "\n".join(lines)

@@ -1,0 +1,321 @@
+"""The same without a window: ``napari-sparseattn VERB ...``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .images.cells import Method
+    from .images.field import Field
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="napari-sparseattn",
+    help="See where a network looked: classify cells from a few of their pixels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ModelOption = Annotated[str, typer.Option(help="Name of a model, or its file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PixelSizeOption = Annotated[
+    float | None, typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
+
+
+def main() -> None:
+    """Run the command line; errors of the user's are one line, exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError, MemoryError, TypeError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("napari-sparseattn-demo"),
+    window: Annotated[
+        bool | None, typer.Option("--window/--no-window", help="By default, if there is a display.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job on a sample: in a window or, without a display, to files."""
+    if window is None:
+        window = _has_display() and _has_napari()
+    if window:
+        _demo_window()
+        return
+    from .images.simulate import smear
+
+    rows = _classify_fields([smear()], "blood-cells", out, "auto", "auto")
+    _report_files(rows, as_json)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the models found, with their cards."""
+    from .bundle import BundleError, find_bundles, read_card, user_models_folder
+
+    cards, broken = {}, {}
+    for name, path in find_bundles().items():
+        try:
+            cards[name] = read_card(path)
+        except BundleError as error:
+            broken[name] = str(error)
+    if as_json:
+        found = {name: card.model_dump(mode="json") for name, card in cards.items()}
+        print(json.dumps({"models": found, "broken": broken}))
+        return
+    for card in cards.values():
+        print(card.summary(), end="\n\n")
+    for name, reason in broken.items():
+        print(f"{name}: cannot be used. {reason}\n")
+    print(f"Your own models are looked for in {user_models_folder()}")
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Fields of view: TIFF, PNG, JPEG, NPY.")],
+    out: OutOption,
+    model: ModelOption = "blood-cells",
+    device: DeviceOption = "auto",
+    pixel_size: PixelSizeOption = None,
+    method: Annotated[str, typer.Option(help="How to find cells; auto fits the image.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Find and classify the cells of fields; write a CSV and a picture of each."""
+    from .images.field import open_image
+
+    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
+    fields = (open_image(path, **metadata) for path in images)
+    rows = _classify_fields(fields, model, out, device, method, total=len(images))
+    _report_files(rows, as_json)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image")],
+    model: ModelOption = "blood-cells",
+    device: DeviceOption = "auto",
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="µm per pixel: cut the model's field of view around each image's centre. "
+            "Without it the whole image is the crop.",
+            min=1e-4,
+            max=1e3,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model on labelled images in class folders."""
+    from .bundle import load_bundle
+    from .inference.evaluate import evaluate_folder
+
+    bundle = load_bundle(model)
+    with _progress("images", quiet=as_json) as progress:
+        result = evaluate_folder(folder, bundle, device, pixel_size=pixel_size, progress=progress)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+        return
+    report = result.report
+    low, high = report.accuracy_interval
+    print(f"{report.n} images, model {bundle.card.name}")
+    interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    print(f"accuracy          {100 * report.accuracy:5.1f} %  {interval}")
+    print(f"balanced accuracy {100 * report.balanced_accuracy:5.1f} %")
+    print(f"macro F1          {100 * report.macro_f1:5.1f} %")
+    print(f"calibration error {100 * report.ece:5.1f} %")
+    print(f"speed             {result.cells_per_second:5.0f} cells/s")
+    width = max(map(len, bundle.card.class_names))
+    print(f"\n{'class':{width}}  precision  recall     F1  images")
+    for name, row in report.per_class.items():
+        print(
+            f"{name:{width}}  {100 * row.precision:7.1f} %{100 * row.recall:6.1f} %"
+            f"{100 * row.f1:5.1f} %{row.support:8d}"
+        )
+    for path, reason in result.unreadable.items():
+        print(f"not read: {path}: {reason}", file=sys.stderr)
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image, one folder per class.")],
+    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
+    kind: Annotated[str, typer.Option(help="sparse-attn-net")] = "sparse-attn-net",
+    field_of_view: Annotated[
+        float, typer.Option(help="Side of an image in µm; sets the model's scale.", min=1e-3)
+    ] = 32.0,
+    size: Annotated[int, typer.Option(help="Side of the model's crop in pixels.", min=16)] = 64,
+    channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    seed: int = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on images in class folders, from random weights."""
+    from .bundle import save_bundle
+    from .card import CropSpec
+    from .inference.device import choose_device
+    from .training.classifier import TrainingSettings, train_classifier
+    from .training.datasets import read_class_folders
+    from .training.fit import EpochReport, FitOptions
+
+    if kind != "sparse-attn-net":
+        raise ValueError(f"kind '{kind}' is not known; today there is sparse-attn-net.")
+    if channels not in (1, 3):
+        raise ValueError("channels must be 1 or 3.")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    with _progress("images", quiet=as_json) as progress:
+        data = read_class_folders(folder, 2 * size, channels, progress)
+    settings = TrainingSettings(
+        name=out.stem,
+        crop=CropSpec(size=size, field_of_view_um=field_of_view),
+        modality="brightfield" if channels == 3 else "unknown",
+        options=FitOptions(epochs=epochs, seed=seed, device=choose_device(device)),
+        data=f"{len(data)} images of the folder {folder.name}",
+        recipe="napari-sparseattn train",
+    )
+
+    def show(epoch: EpochReport) -> None:
+        if not as_json:
+            print(
+                f"epoch {epoch.epoch}/{epoch.epochs}: training {100 * epoch.train_accuracy:.1f} %, "
+                f"held out {100 * epoch.accuracy:.1f} %, {epoch.k} pixels, {epoch.seconds:.0f} s",
+                flush=True,
+            )
+
+    bundle, report = train_classifier(data, settings, show)
+    saved = save_bundle(bundle, out)
+    if as_json:
+        print(json.dumps({"model": str(out), "hash": saved.hash, **report.to_dict()}))
+    else:
+        print(f"test accuracy {100 * report.test.accuracy:.1f} %; written to {out}")
+
+
+def _classify_fields(
+    fields: Any, model: str, out: Path, device: str, method: str, total: int = 1
+) -> list[dict[str, Any]]:
+    from .bundle import load_bundle
+
+    bundle = load_bundle(model)
+    rows = []
+    with _progress("fields", quiet=not sys.stderr.isatty()) as progress:
+        for i, field in enumerate(fields):
+            rows.append(_classify_field(field, bundle, out, device, method))
+            progress(i + 1, total)
+    return rows
+
+
+def _classify_field(
+    field: Field, bundle: Bundle, out: Path, device: str, method: str
+) -> dict[str, Any]:
+    import dataclasses
+
+    from .export.overlay import Overlay
+    from .export.tables import write_csv
+    from .images.cells import find_cells
+    from .inference.cells import classify_cells, iter_cells, join
+
+    cells = find_cells(field, method=cast("Method", method))
+    overlay, parts = Overlay(field, bundle.card.colours), []
+    for part in iter_cells(field, cells, bundle, device, evidence=True):
+        overlay.add(part)
+        parts.append(dataclasses.replace(part, evidence=()))
+    result = join(parts) if parts else classify_cells(field, cells, bundle, device)
+    stem = _free_stem(out, field.path.stem if field.path else field.name)
+    write_csv(result, out / f"{stem}.csv")
+    overlay.write(out / f"{stem}_overlay.png")
+    return {
+        "image": str(field.path or field.name),
+        "cells": len(result),
+        "counts": {name: n for name, n in result.counts().items() if n},
+        "csv": str(out / f"{stem}.csv"),
+        "overlay": str(out / f"{stem}_overlay.png"),
+        "looked_at": result.ledger.share,
+        "seconds": result.ledger.seconds,
+        "device": result.ledger.device,
+        "calibrated": result.calibrated,
+        "notes": list(result.ledger.notes),
+    }
+
+
+def _free_stem(out: Path, name: str) -> str:
+    """A file name's stem that is safe; results of a rerun replace the old."""
+    safe = "".join(c if c.isalnum() or c in "-_. " else "-" for c in name).strip(" .")
+    return safe.replace(" ", "-") or "field"
+
+
+def _report_files(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
+        print(f"{row['image']}: {row['cells']} cells ({counts})")
+        print(
+            f"  looked at {100 * row['looked_at']:.1f} % of the pixels, {row['seconds']:.2f} s "
+            f"on {row['device']}"
+        )
+        if not row["calibrated"]:
+            print("  pixel size unknown: scale taken from the cells; give --pixel-size to be sure")
+        for note in row["notes"]:
+            print(f"  {note}")
+        print(f"  {row['csv']}\n  {row['overlay']}")
+
+
+@contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Any]:
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _has_display() -> bool:
+    if sys.platform in ("darwin", "win32"):
+        return not os.environ.get("SSH_CONNECTION")
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _has_napari() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("napari") is not None
+
+
+def _demo_window() -> None:
+    if not _has_napari():
+        raise ValueError(
+            'The window needs napari: pip install "napari-sparseattn[all]", or use --no-window.'
+        )
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.open_sample("napari-sparseattn", "simulated-smear")
+    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    napari.run()
+
+
+if __name__ == "__main__":
+    main()

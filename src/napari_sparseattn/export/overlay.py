@@ -1,0 +1,117 @@
+"""A field with its classes and selected pixels drawn on it, as PNG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from ..evidence import PixelSelection
+from ..files import replacing
+from ..images.field import Field
+from ..images.normalise import to_float
+from ..inference.prediction import Predictions
+
+__all__ = ["Overlay"]
+
+_TINT = 0.6
+
+
+class Overlay:
+    """Draws predictions on a field, part by part.
+
+    Selected pixels are tinted in the class's colour, more where the fine
+    attention is higher; each cell gets a frame, its class and probability.
+
+    Parameters
+    ----------
+    field : Field
+        The image.
+    colours : sequence of str
+        One ``#rrggbb`` per class.
+    t, z : int
+        Frame and slice of a stack.
+    """
+
+    def __init__(self, field: Field, colours: Sequence[str], t: int = 0, z: int = 0) -> None:
+        self._canvas = display_rgb(field.plane(t, z))
+        self._colours = [ImageColor.getrgb(colour)[:3] for colour in colours]
+        self._captions: list[tuple[npt.NDArray[np.float64], str, tuple[int, ...]]] = []
+
+    def add(self, predictions: Predictions) -> None:
+        """Draw some cells; their evidence need not be kept afterwards."""
+        index, confidence = predictions.class_index, predictions.confidence
+        for i in range(len(predictions)):
+            if index[i] < 0:
+                continue
+            colour = self._colours[index[i]]
+            if predictions.evidence:
+                self._tint(predictions.evidence[i], colour)
+            caption = f"{predictions.class_names[index[i]]} {100 * confidence[i]:.0f} %"
+            self._captions.append((predictions.cells.boxes[i], caption, colour))
+
+    def image(self) -> Image.Image:
+        """Return the picture so far."""
+        picture = Image.fromarray((np.clip(self._canvas, 0, 1) * 255).round().astype(np.uint8))
+        draw = ImageDraw.Draw(picture)
+        font = ImageFont.load_default(size=max(11, min(picture.size) // 36))
+        for box, caption, colour in self._captions:
+            top, left, bottom, right = (float(edge) for edge in box)
+            draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+            extent = draw.textbbox((0, 0), caption, font=font)
+            width, height = extent[2] + 4, extent[3] + 4
+            x = min(max(left, 0), max(picture.width - width, 0))
+            y = top - height if top >= height else min(bottom, picture.height - height)
+            draw.rectangle((x, y, x + width, y + height), fill=(0, 0, 0))
+            # A light bar of the class's colour, as text in it may be illegible.
+            draw.rectangle((x, y, x + 2, y + height), fill=colour)
+            draw.text((x + 4, y + 1), caption, fill=(255, 255, 255), font=font)
+        return picture
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture as PNG, atomically."""
+        with replacing(path) as temporary:
+            self.image().save(temporary, format="PNG")
+
+    def _tint(self, selection: PixelSelection, colour: tuple[int, ...]) -> None:
+        frame, shape = selection.frame, self._canvas.shape
+        origin = np.asarray(frame.origin)
+        low = np.maximum(np.ceil(origin - frame.scale / 2), 0).astype(int)
+        high = np.minimum(np.floor(origin + frame.side - frame.scale / 2) + 1, shape[:2]).astype(
+            int
+        )
+        if (high <= low).any():
+            return
+        rows, columns = (
+            np.clip(
+                np.rint((np.arange(low[i], high[i]) - origin[i]) / frame.scale), 0, frame.size - 1
+            )
+            for i in range(2)
+        )
+        relative = np.nan_to_num(selection.fine_map())[
+            np.ix_(rows.astype(int), columns.astype(int))
+        ]
+        # Attention above uniform saturates; any kept pixel shows at least faintly.
+        alpha = np.where(relative > 0, _TINT * (0.35 + 0.65 * np.clip(relative / 3, 0, 1)), 0)
+        window = self._canvas[low[0] : high[0], low[1] : high[1]]
+        window += alpha[..., None] * (np.asarray(colour, dtype=np.float32) / 255 - window)
+
+
+def display_rgb(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Return a plane (H, W, C) as RGB floats in [0, 1] for showing.
+
+    Colour is kept; a single channel is stretched between its 0.5 and 99.5
+    percentiles, values that are not finite shown black.
+    """
+    if plane.shape[-1] == 3 and not np.issubdtype(plane.dtype, np.floating):
+        return to_float(plane)
+    values = np.nan_to_num(plane[..., :1].astype(np.float32), posinf=0, neginf=0)
+    if plane.shape[-1] == 3:
+        return np.clip(np.nan_to_num(plane.astype(np.float32)), 0, 1)
+    finite = values[np.isfinite(plane[..., :1])]
+    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
+    grey = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
+    return np.repeat(grey, 3, axis=-1).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Writing files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["replacing"]
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; put it in place on success.
+
+    The content is flushed to disk before it is renamed over `path`, so that a
+    crash leaves the old file or the new one, never half of it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; its folder is made if need be.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write; its suffix is that of `path`.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written, or the disk is full; `path` is then
+        as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{target.stem[:40]}-", suffix=target.suffix, dir=target.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one the mode a plain open would.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

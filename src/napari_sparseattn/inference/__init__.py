@@ -1,0 +1,1 @@
+"""Image and bundle in; classes, probabilities and evidence out."""

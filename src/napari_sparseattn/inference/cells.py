@@ -1,0 +1,341 @@
+"""Classify cells: crops in batches, evidence out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..evidence import CropFrame, PixelSelection
+from ..images.cells import Cells
+from ..images.crops import cut_crops
+from ..images.field import Field
+from .device import choose_device, is_out_of_memory
+from .prediction import Predictions, ReadingLedger
+
+if TYPE_CHECKING:
+    from ..models.sparse_attn_net import SparseAttnOutput
+
+__all__ = ["classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
+
+_BATCH = {"cpu": 64, "mps": 256, "cuda": 512}
+
+
+def classify_cells(
+    field: Field,
+    cells: Cells,
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    evidence: bool = True,
+    batch_size: int | None = None,
+    t: int = 0,
+    z: int = 0,
+) -> Predictions:
+    """Classify every cell of a field of view.
+
+    Parameters
+    ----------
+    field : Field
+        The image; its channels must be those of the model.
+    cells : Cells
+        Where the cells are, e.g. from `find_cells`.
+    bundle : Bundle
+        A loaded model.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``; see `choose_device`.
+    evidence : bool
+        Keep what was looked at, about 25 KB per cell.
+    batch_size : int, optional
+        Crops per step; by default fitted to the device. When memory runs out
+        it is halved, and finally the CPU takes over; the ledger says so.
+    t, z : int
+        Frame and slice of a stack.
+
+    Returns
+    -------
+    Predictions
+
+    Raises
+    ------
+    ValueError
+        If the image does not fit the model; the message says how.
+    """
+    parts = list(
+        iter_cells(field, cells, bundle, device, evidence=evidence, batch_size=batch_size, t=t, z=z)
+    )
+    return join(parts) if parts else _none(cells, bundle, choose_device(device))
+
+
+def iter_cells(
+    field: Field,
+    cells: Cells,
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    evidence: bool = False,
+    batch_size: int | None = None,
+    t: int = 0,
+    z: int = 0,
+) -> Iterator[Predictions]:
+    """Classify batch by batch; closing the iterator stops the work.
+
+    Parameters are those of `classify_cells`. Memory is bounded by the batch,
+    not by the field: crops are cut as they are needed.
+
+    Yields
+    ------
+    Predictions
+        Of the next few cells, in the order of `cells`.
+    """
+    plane = _checked_plane(field, bundle, t, z)
+    runner = _Runner(bundle, choose_device(device), batch_size)
+    sides, calibrated = crop_side(field, cells, bundle)
+    start = 0
+    while start < len(cells):
+        began = time.perf_counter()
+        part = cells.subset(np.arange(start, min(start + runner.batch_size, len(cells))))
+        side = sides[start : start + len(part)]
+        size = bundle.card.crop.size
+        crops = _cut(plane, part.centres, side, size)
+        ready = bundle.card.normalisation(crops.transpose(0, 3, 1, 2))
+        output = runner(ready)
+        yield _predictions(part, bundle, output, side, evidence, runner, calibrated, began)
+        start += len(part)
+
+
+def classify_crops(
+    crops: npt.NDArray[np.float32],
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    batch_size: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Probabilities of crops that are already cut to the model's size.
+
+    Parameters
+    ----------
+    crops : numpy.ndarray
+        (N, size, size, C) float32, values as `to_float` gives them.
+    bundle, device, batch_size
+        As in `classify_cells`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, n_classes) float32.
+    """
+    runner = _Runner(bundle, choose_device(device), batch_size)
+    parts, start = [], 0
+    while start < len(crops):
+        batch = crops[start : start + runner.batch_size]
+        ready = bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        parts.append(_probabilities(runner(ready), bundle))
+        start += len(batch)
+    return (
+        np.concatenate(parts) if parts else np.empty((0, len(bundle.card.class_names)), np.float32)
+    )
+
+
+def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[np.float64], bool]:
+    """Side of each cell's crop in image pixels, and whether it is calibrated.
+
+    With a known pixel size every crop shows the model's field of view in µm.
+    Without one, crops are cut at a multiple of the cells' median diameter,
+    which keeps cells of one image comparable; the result is then marked.
+
+    Returns
+    -------
+    sides : numpy.ndarray
+        (N,) float64.
+    calibrated : bool
+    """
+    spec = bundle.card.crop
+    pixel_size = field.pixel_size or cells.pixel_size
+    if pixel_size is not None:
+        return np.full(len(cells), spec.field_of_view_um / pixel_size), True
+    diameters = cells.diameters
+    typical = float(np.median(diameters)) if len(diameters) else 1.0
+    return np.full(len(cells), max(spec.cell_diameters * typical, 1.0)), False
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Join what `iter_cells` gave into one table.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to join.
+    """
+    if not parts:
+        raise ValueError("there are no predictions to join")
+    ledgers = [part.ledger for part in parts]
+    ledger = ReadingLedger(
+        pixels=sum(x.pixels for x in ledgers),
+        classified=sum(x.classified for x in ledgers),
+        crop_pixels=sum(x.crop_pixels for x in ledgers),
+        seconds=sum(x.seconds for x in ledgers),
+        device=ledgers[-1].device,
+        notes=tuple(dict.fromkeys(note for x in ledgers for note in x.notes)),
+    )
+    return dataclasses.replace(
+        parts[0],
+        cells=_joined_cells([part.cells for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        evidence=tuple(item for part in parts for item in part.evidence),
+        ledger=ledger,
+    )
+
+
+def _joined_cells(parts: Sequence[Cells]) -> Cells:
+    return dataclasses.replace(
+        parts[0],
+        centres=np.concatenate([part.centres for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        at_border=np.concatenate([part.at_border for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+    )
+
+
+class _Runner:
+    """Runs batches; halves them, then changes to the CPU, when memory is out."""
+
+    def __init__(self, bundle: Bundle, device: str, batch_size: int | None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.bundle = bundle
+        self.device = device
+        self.batch_size = batch_size or _BATCH.get(device.split(":", maxsplit=1)[0], 64)
+        self.notes: list[str] = []
+
+    def __call__(self, crops: npt.NDArray[np.float32]) -> SparseAttnOutput:
+        import torch
+
+        from ..models.sparse_attn_net import SparseAttnOutput
+
+        parts: list[SparseAttnOutput] = []
+        start = 0
+        while start < len(crops):
+            batch = torch.from_numpy(np.ascontiguousarray(crops[start : start + self.batch_size]))
+            try:
+                with torch.inference_mode():
+                    out = self.bundle.model(self.device)(batch.to(self.device))
+                parts.append(SparseAttnOutput(*(tensor.cpu() for tensor in out)))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+                continue
+            start += len(batch)
+        return SparseAttnOutput(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def _shrink(self, error: BaseException) -> None:
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if self.batch_size > 1:
+            self.batch_size = max(1, self.batch_size // 2)
+            self.notes.append(f"Memory ran out on {self.device}: batches of {self.batch_size} now.")
+        elif self.device != "cpu":
+            self.notes.append(f"Memory ran out on {self.device}: continued on the CPU.")
+            self.device, self.batch_size = "cpu", _BATCH["cpu"]
+        else:
+            raise MemoryError(
+                "Memory ran out for a single crop on the CPU. Close other programs and try again."
+            ) from error
+
+
+def _checked_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.generic]:
+    card = bundle.card
+    plane: npt.NDArray[np.generic] = field.plane(t, z)
+    channels = plane.shape[-1]
+    if channels != len(card.channels):
+        raise ValueError(
+            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"the image has {channels}. Choose another model, or an image of that kind."
+        )
+    if "unknown" not in (field.modality, card.modality) and field.modality != card.modality:
+        raise ValueError(
+            f"'{card.name}' was trained on {card.modality} images, this one is marked as "
+            f"{field.modality}. Choose another model, or correct the image's modality."
+        )
+    return plane
+
+
+def _cut(
+    plane: npt.NDArray[np.generic],
+    centres: npt.NDArray[np.float64],
+    sides: npt.NDArray[np.float64],
+    size: int,
+) -> npt.NDArray[np.float32]:
+    # `crop_side` gives one side for all cells of an image.
+    return cut_crops(plane, centres, float(sides[0]), size)
+
+
+def _probabilities(output: SparseAttnOutput, bundle: Bundle) -> npt.NDArray[np.float32]:
+    return (output.logits / bundle.card.temperature).softmax(1).numpy()
+
+
+def _predictions(
+    cells: Cells,
+    bundle: Bundle,
+    output: SparseAttnOutput,
+    sides: npt.NDArray[np.float64],
+    evidence: bool,
+    runner: _Runner,
+    calibrated: bool,
+    began: float,
+) -> Predictions:
+    size = bundle.card.crop.size
+    kept: tuple[PixelSelection, ...] = ()
+    if evidence:
+        coarse = output.coarse_logits.sigmoid().numpy()
+        indices, fine = output.indices.numpy(), output.fine.numpy()
+        field_size = bundle.model(runner.device).receptive_field
+        kept = tuple(
+            PixelSelection(
+                CropFrame(float(row), float(column), float(side), size),
+                indices[i],
+                fine[i],
+                coarse[i],
+                field_size,
+            )
+            for i, ((row, column), side) in enumerate(zip(cells.centres, sides, strict=True))
+        )
+    ledger = ReadingLedger(
+        pixels=round(float((sides**2).sum())),
+        classified=output.indices.numel(),
+        crop_pixels=len(cells) * size * size,
+        seconds=time.perf_counter() - began,
+        device=runner.device,
+        notes=tuple(runner.notes),
+    )
+    return Predictions(
+        cells,
+        bundle.card.class_names,
+        _probabilities(output, bundle),
+        kept,
+        ledger,
+        bundle.hash,
+        bundle.card.name,
+        calibrated,
+    )
+
+
+def _none(cells: Cells, bundle: Bundle, device: str) -> Predictions:
+    names = bundle.card.class_names
+    return Predictions(
+        cells,
+        names,
+        np.empty((0, len(names)), np.float32),
+        (),
+        ReadingLedger(0, 0, 0, 0.0, device),
+        bundle.hash,
+        bundle.card.name,
+    )

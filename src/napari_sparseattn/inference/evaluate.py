@@ -1,0 +1,117 @@
+"""How well a model does on labelled images in class folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..images.class_folders import list_class_folders, read_crop
+from ..images.field import ImageError
+from ..metrics import Report, classification_report
+from .cells import classify_crops
+
+__all__ = ["Evaluation", "evaluate_folder"]
+
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A report, what could not be read, and how long it took.
+
+    Attributes
+    ----------
+    report : Report
+        Figures on the images that were read.
+    unreadable : dict of str to str
+        Files that were not, with the reason.
+    seconds_inference, seconds : float
+        Time in the model (normalisation included), and in all.
+    """
+
+    report: Report
+    unreadable: dict[str, str]
+    seconds_inference: float
+    seconds: float
+
+    @property
+    def cells_per_second(self) -> float:
+        """Cells through the model per second, reading not counted."""
+        return self.report.n / max(self.seconds_inference, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return lists and numbers, for JSON."""
+        return {
+            **self.report.to_dict(),
+            "cells_per_second": self.cells_per_second,
+            "seconds": self.seconds,
+            "unreadable": self.unreadable,
+        }
+
+
+def evaluate_folder(
+    folder: str | os.PathLike[str],
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    pixel_size: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Classify ``FOLDER/class/image`` and compare with the folders' names.
+
+    Parameters
+    ----------
+    folder : path-like
+        One sub-folder per class; names must be classes of the model.
+    bundle : Bundle
+        The model.
+    device : str
+        See `choose_device`.
+    pixel_size : float, optional
+        µm per pixel of the images: the model's field of view is cut around
+        each image's centre. Without it the whole image is taken as the crop.
+    progress : callable, optional
+        Called with (images done, images in all).
+
+    Raises
+    ------
+    ValueError
+        If a folder's name is no class of the model, or nothing can be read.
+    FileNotFoundError
+        If there are no images.
+    """
+    card = bundle.card
+    files = list_class_folders(folder)
+    unknown = sorted({name for name, _ in files} - set(card.class_names))
+    if unknown:
+        raise ValueError(
+            f"'{card.name}' has no class named {', '.join(unknown)}; its classes are "
+            f"{', '.join(card.class_names)}. Rename the folders."
+        )
+    side = card.crop.field_of_view_um / pixel_size if pixel_size else None
+    began, inference = time.perf_counter(), 0.0
+    probabilities, truth, unreadable = [], [], {}
+    for start in range(0, len(files), _BATCH):
+        crops = []
+        for name, path in files[start : start + _BATCH]:
+            try:
+                crops.append(read_crop(path, card.crop.size, len(card.channels), side))
+                truth.append(card.class_names.index(name))
+            except (ImageError, OSError) as error:
+                unreadable[str(path)] = str(error)
+        if crops:
+            clock = time.perf_counter()
+            probabilities.append(classify_crops(np.stack(crops), bundle, device))
+            inference += time.perf_counter() - clock
+        if progress is not None:
+            progress(min(start + _BATCH, len(files)), len(files))
+    if not probabilities:
+        raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
+    report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
+    return Evaluation(report, unreadable, inference, time.perf_counter() - began)

@@ -1,0 +1,198 @@
+"""What inference returns: classes, probabilities, evidence, what was read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..evidence import PixelSelection
+from ..images.cells import Cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Prediction", "Predictions", "ReadingLedger"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingLedger:
+    """What was read to reach a prediction.
+
+    Parameters
+    ----------
+    pixels : int
+        Image pixels decoded and given to the model.
+    classified : int
+        Crop pixels the classifier saw, of `crop_pixels`.
+    crop_pixels : int
+        Pixels of all crops at the model's resolution.
+    seconds : float
+        Wall time of cutting and inference.
+    device : str
+        Where it ran, e.g. ``"cpu"``.
+    notes : tuple of str
+        What the user should know, e.g. a fall back to the CPU.
+    """
+
+    pixels: int
+    classified: int
+    crop_pixels: int
+    seconds: float
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the crop pixels that the classifier saw."""
+        return self.classified / self.crop_pixels if self.crop_pixels else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One object's class, with what the model looked at.
+
+    Parameters
+    ----------
+    class_names : tuple of str
+        All C classes.
+    probabilities : numpy.ndarray
+        (C,) float32, summing to 1; calibrated if the bundle is.
+    evidence : PixelSelection or None
+        What the model looked at; None where it was not asked for.
+    ledger : ReadingLedger
+        What was read.
+    model_hash : str
+        sha256 of the model's tensors.
+    calibrated : bool
+        False if the crop's physical scale was not known.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    evidence: PixelSelection | None
+    ledger: ReadingLedger
+    model_hash: str
+    calibrated: bool = True
+
+    @property
+    def index(self) -> int:
+        """Index of the most probable class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def label(self) -> str:
+        """Name of the most probable class."""
+        return self.class_names[self.index]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the most probable class, 0 to 1."""
+        return float(self.probabilities[self.index])
+
+    def ranked(self) -> list[tuple[str, float]]:
+        """Classes with their probabilities, most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return [(self.class_names[i], float(self.probabilities[i])) for i in order]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """A table of cells with their classes.
+
+    Parameters
+    ----------
+    cells : Cells
+        The N cells.
+    class_names : tuple of str
+        All C classes.
+    probabilities : numpy.ndarray
+        (N, C) float32; a row of NaN marks a cell that could not be classified.
+    evidence : tuple of PixelSelection
+        One per cell, or empty where it was not asked for.
+    ledger : ReadingLedger
+        What was read for all of them.
+    model_hash : str
+        sha256 of the model's tensors.
+    model_name : str
+        Name of the bundle.
+    calibrated : bool
+        False if the crops' physical scale was not known.
+    """
+
+    cells: Cells
+    class_names: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    evidence: tuple[PixelSelection, ...]
+    ledger: ReadingLedger
+    model_hash: str
+    model_name: str = ""
+    calibrated: bool = True
+
+    def __post_init__(self) -> None:
+        expected = (len(self.cells), len(self.class_names))
+        if self.probabilities.shape != expected:
+            raise ValueError(f"probabilities are {self.probabilities.shape}, expected {expected}")
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, i: int) -> Prediction:
+        return Prediction(
+            self.class_names,
+            self.probabilities[i],
+            self.evidence[i] if self.evidence else None,
+            self.ledger,
+            self.model_hash,
+            self.calibrated,
+        )
+
+    @property
+    def class_index(self) -> npt.NDArray[np.int64]:
+        """(N,) index of the most probable class; -1 where not classified."""
+        filled = np.nan_to_num(self.probabilities, nan=-1.0)
+        index = filled.argmax(axis=1) if len(self) else np.empty(0, dtype=np.int64)
+        return np.where(np.isnan(self.probabilities).any(axis=1), -1, index).astype(np.int64)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """(N,) probability of the most probable class; NaN where not classified."""
+        if not len(self):
+            return np.empty(0, dtype=np.float32)
+        highest: npt.NDArray[np.float32] = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def labels(self) -> list[str]:
+        """N names of the most probable class; empty where not classified."""
+        return [self.class_names[i] if i >= 0 else "" for i in self.class_index]
+
+    def counts(self) -> dict[str, int]:
+        """Cells per class, in the order of the classes."""
+        index = self.class_index
+        return {name: int((index == i).sum()) for i, name in enumerate(self.class_names)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per cell: id, place, class, probabilities.
+
+        ``row`` and ``column`` are image pixels, ``diameter_um`` µm (NaN where
+        the pixel size is unknown).
+        """
+        import pandas as pd
+
+        cells = self.cells
+        pixel_size = cells.pixel_size if cells.pixel_size is not None else np.nan
+        columns: dict[str, Any] = {
+            "id": cells.ids,
+            "row": cells.centres[:, 0],
+            "column": cells.centres[:, 1],
+            "diameter_um": cells.diameters * pixel_size,
+            "at_border": cells.at_border,
+            "class": self.labels,
+            "confidence": self.confidence,
+        }
+        for i, name in enumerate(self.class_names):
+            columns[f"p_{name}"] = self.probabilities[:, i]
+        return pd.DataFrame(columns)

@@ -1,0 +1,135 @@
+"""Figures of merit of a classifier, from probabilities and true classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ClassMetrics",
+    "Report",
+    "classification_report",
+    "expected_calibration_error",
+    "wilson",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMetrics:
+    """Precision, recall and F1 of one class, each 0 to 1, and its size."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How well a classifier did on n labelled images.
+
+    Attributes
+    ----------
+    n : int
+        Images.
+    accuracy : float
+        Share that is right.
+    accuracy_interval : tuple of float
+        Its 95 % Wilson interval.
+    balanced_accuracy : float
+        Mean recall of the classes that occur.
+    macro_f1 : float
+        Mean F1 of the classes that occur.
+    per_class : dict of str to ClassMetrics
+        Of every class.
+    confusion : numpy.ndarray
+        (C, C) int64; rows are true classes, columns predicted ones.
+    ece : float
+        Expected calibration error over 15 equal bins of confidence.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    macro_f1: float
+    per_class: dict[str, ClassMetrics]
+    confusion: npt.NDArray[np.int64]
+    ece: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return lists and numbers, for JSON."""
+        return {**dataclasses.asdict(self), "confusion": self.confusion.tolist()}
+
+
+def classification_report(
+    probabilities: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.integer[Any]],
+    class_names: Sequence[str],
+) -> Report:
+    """Compare probabilities (N, C) with true class indices (N,).
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to compare, or the shapes disagree.
+    """
+    n_classes = len(class_names)
+    if not len(truth) or probabilities.shape != (len(truth), n_classes):
+        raise ValueError(
+            f"expected probabilities ({len(truth)}, {n_classes}) for at least one image, got "
+            f"{probabilities.shape}"
+        )
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (truth, predicted), 1)
+    hits = np.diag(confusion).astype(np.float64)
+    support, claimed = confusion.sum(axis=1), confusion.sum(axis=0)
+    recall = hits / np.maximum(support, 1)
+    precision = hits / np.maximum(claimed, 1)
+    f1 = 2 * hits / np.maximum(support + claimed, 1)
+    present = support > 0
+    return Report(
+        n=len(truth),
+        accuracy=float(hits.sum() / len(truth)),
+        accuracy_interval=wilson(int(hits.sum()), len(truth)),
+        balanced_accuracy=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
+        per_class={
+            name: ClassMetrics(float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            for i, name in enumerate(class_names)
+        },
+        confusion=confusion,
+        ece=expected_calibration_error(probabilities, truth),
+    )
+
+
+def expected_calibration_error(
+    probabilities: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.integer[Any]],
+    bins: int = 15,
+) -> float:
+    """Mean gap between confidence and accuracy over equal bins, 0 to 1."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    chosen = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(chosen, minlength=bins)
+    gaps = np.abs(
+        np.bincount(chosen, weights=confidence, minlength=bins)
+        - np.bincount(chosen, weights=right, minlength=bins)
+    )
+    return float(gaps[counts > 0].sum() / len(truth))
+
+
+def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion."""
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

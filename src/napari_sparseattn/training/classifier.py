@@ -1,0 +1,261 @@
+"""From labelled crops to a bundle: split, fit, calibrate, measure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bundle import Bundle
+from ..card import Card, CropSpec, Training
+from ..images.field import Modality
+from ..images.normalise import Normalisation
+from ..metrics import Report, classification_report
+from ..models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+from .augment import Augmentation
+from .datasets import CropSet, hash_folds
+from .fit import EpochReport, FitOptions, fit, predict_logits
+
+__all__ = [
+    "TrainingReport",
+    "TrainingSettings",
+    "fit_temperature",
+    "split_folds",
+    "train_classifier",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """What to train, and what to write on its card.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    crop : CropSpec
+        Size and field of view.
+    modality : str
+        What the images show.
+    normalisation : Normalisation
+        From values to model input.
+    augmentation : Augmentation
+        Random changes to training crops.
+    options : FitOptions
+        How to train.
+    architecture : dict
+        Sizes other than `SparseAttnNetConfig`'s defaults.
+    description, data, citation, licence, recipe : str
+        For the card.
+    """
+
+    name: str
+    crop: CropSpec
+    modality: Modality = "brightfield"
+    normalisation: Normalisation = dataclasses.field(default_factory=Normalisation)
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    options: FitOptions = dataclasses.field(default_factory=FitOptions)
+    architecture: dict[str, Any] = dataclasses.field(default_factory=dict)
+    description: str = ""
+    data: str = ""
+    citation: str = ""
+    licence: str = ""
+    recipe: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingReport:
+    """What a training run gave.
+
+    Attributes
+    ----------
+    test : Report
+        On the held-out tenth, which took no part in any decision.
+    validation : Report
+        On the tenth that chose k, the weights and the temperature.
+    history : tuple of EpochReport
+        Every epoch.
+    """
+
+    test: Report
+    validation: Report
+    history: tuple[EpochReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return lists and numbers, for JSON."""
+        return {
+            "test": self.test.to_dict(),
+            "validation": self.validation.to_dict(),
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+        }
+
+
+SPLIT = (
+    "each image goes to one of ten folds by the SHA-256 of its class and file name: fold 0 is "
+    "the test set, fold 1 the validation set, the rest is for training; no patient or slide "
+    "ids are known, so images of one patient may lie on both sides"
+)
+
+
+def split_folds(data: CropSet) -> dict[Literal["train", "validation", "test"], CropSet]:
+    """Split by `hash_folds` of the names into train (8/10), validation and test.
+
+    Raises
+    ------
+    ValueError
+        If a part would be empty, or a class is missing from training.
+    """
+    folds = hash_folds(data.names)
+    train, validation, test = (data.subset(rows) for rows in (folds > 1, folds == 1, folds == 0))
+    if not (len(train) and len(validation) and len(test)):
+        raise ValueError(
+            f"{len(data)} images are too few to split into training and held-out parts."
+        )
+    counts = np.bincount(train.labels, minlength=len(data.class_names))
+    few = [name for name, n in zip(data.class_names, counts, strict=True) if n < 2]
+    if few:
+        raise ValueError(
+            f"Too few training images of {', '.join(few)}; add at least ten of each class."
+        )
+    return {"train": train, "validation": validation, "test": test}
+
+
+def train_classifier(
+    data: CropSet,
+    settings: TrainingSettings,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> tuple[Bundle, TrainingReport]:
+    """Train a SparseAttnNet on labelled crops.
+
+    Parameters
+    ----------
+    data : CropSet
+        Crops at the model's size or, better, twice that.
+    settings : TrainingSettings
+        What and how to train.
+    on_epoch : callable, optional
+        Called after each epoch; it may raise to stop.
+
+    Returns
+    -------
+    bundle : Bundle
+        The trained model; `save_bundle` writes it.
+    report : TrainingReport
+    """
+    parts = split_folds(data)
+    size = settings.crop.size
+    torch.manual_seed(settings.options.seed)
+    config = SparseAttnNetConfig(
+        **{
+            **settings.architecture,
+            "in_channels": data.crops.shape[-1],
+            "n_classes": len(data.class_names),
+            "image_size": size,
+            "k": size * size,
+        }
+    )
+    model = SparseAttnNet(config)
+    history = []
+    train, validation = parts["train"], parts["validation"]
+    for epoch in fit(
+        model,
+        (train.crops, train.labels),
+        (validation.crops, validation.labels),
+        normalisation=settings.normalisation,
+        size=size,
+        augmentation=settings.augmentation,
+        options=settings.options,
+    ):
+        history.append(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch)
+    model.cpu()
+    logits = predict_logits(model, validation.crops, settings.normalisation, size)
+    temperature = fit_temperature(logits, torch.from_numpy(validation.labels))
+    reports = {
+        name: _measure(model, part, settings, temperature)
+        for name, part in parts.items()
+        if name != "train"
+    }
+    report = TrainingReport(reports["test"], reports["validation"], tuple(history))
+    sizes = {name: len(part) for name, part in parts.items()}
+    return Bundle(
+        _card(data, settings, model, temperature, sizes, report), model.state_dict()
+    ), report
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Temperature that minimises the cross-entropy of ``logits / temperature``.
+
+    One-dimensional and convex in the inverse temperature; see Guo et al. 2017.
+
+    Returns
+    -------
+    float
+        Between 0.05 and 20.
+    """
+    inverse = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
+    logits = logits.double()
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(logits * inverse.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return float((-inverse.detach()).exp().clamp(0.05, 20))
+
+
+def _measure(
+    model: SparseAttnNet, part: CropSet, settings: TrainingSettings, temperature: float
+) -> Report:
+    logits = predict_logits(model, part.crops, settings.normalisation, settings.crop.size)
+    probabilities = (logits / temperature).softmax(1).numpy()
+    return classification_report(probabilities, part.labels, part.class_names)
+
+
+def _card(
+    data: CropSet,
+    settings: TrainingSettings,
+    model: SparseAttnNet,
+    temperature: float,
+    sizes: dict[Literal["train", "validation", "test"], int],
+    report: TrainingReport,
+) -> Card:
+    channels = ("red", "green", "blue") if data.crops.shape[-1] == 3 else ("intensity",)
+    history = [
+        {key: value for key, value in dataclasses.asdict(epoch).items() if key != "best"}
+        for epoch in report.history
+    ]
+    return Card(
+        kind="sparse-attn-net",
+        name=settings.name,
+        description=settings.description,
+        class_names=data.class_names,
+        channels=channels,
+        modality=settings.modality,
+        crop=settings.crop,
+        normalisation=settings.normalisation,
+        architecture=dataclasses.asdict(model.config),
+        temperature=temperature,
+        training=Training(
+            data=settings.data,
+            citation=settings.citation,
+            licence=settings.licence,
+            split=SPLIT,
+            recipe=settings.recipe,
+            n_train=sizes["train"],
+            n_validation=sizes["validation"],
+            n_test=sizes["test"],
+            epochs=len(report.history),
+            history=history,
+        ),
+        metrics=report.test.to_dict(),
+    )

@@ -1,0 +1,217 @@
+"""Cells in, classes and evidence out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseattn.images.cells import Cells, cells_from_points, find_cells
+from napari_sparseattn.images.field import Field
+from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
+from napari_sparseattn.inference.device import available_devices, choose_device
+from napari_sparseattn.models.sparse_attn_net import SparseAttnNet
+from small_model import small_bundle
+
+
+def field(
+    dtype: type = np.uint8, shape: tuple[int, ...] = (60, 80, 3), pixel_size: float | None = 0.5
+) -> Field:
+    rng = np.random.default_rng(0)
+    values = rng.random(shape)
+    if np.issubdtype(dtype, np.integer):
+        values = values * np.iinfo(dtype).max
+    elif dtype is bool:
+        values = values > 0.5
+    return Field.from_array(
+        values.astype(dtype),
+        axes="YXC"[: len(shape)],
+        pixel_size=pixel_size,
+        modality="brightfield",
+    )
+
+
+def cells(n: int = 9, pixel_size: float | None = None) -> Cells:
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0, 1, (n, 2)) * (59, 79)
+    return cells_from_points(points, (60, 80), diameter=10, pixel_size=pixel_size)
+
+
+def test_results_do_not_depend_on_the_batch() -> None:
+    bundle = small_bundle()
+    whole = classify_cells(field(), cells(), bundle, "cpu", batch_size=64)
+    for batch in (1, 2, 4, 9):
+        other = classify_cells(field(), cells(), bundle, "cpu", batch_size=batch)
+        np.testing.assert_allclose(other.probabilities, whole.probabilities, atol=1e-6)
+        for a, b in zip(other.evidence, whole.evidence, strict=True):
+            np.testing.assert_array_equal(a.indices, b.indices)
+
+
+def test_probabilities_are_those_of_the_model_on_the_crop() -> None:
+    """Against the bare model on a crop cut by plain slicing."""
+    bundle = small_bundle(temperature=2.0)
+    image = field()
+    # 8 µm at 0.5 µm per pixel: 16 pixels, the model's own size; 7.5 puts edges on pixel edges.
+    one = cells_from_points([(29.5, 39.5)], (60, 80), diameter=10)
+    crop = image.data[22:38, 32:48].astype(np.float32) / 255
+    ready = bundle.card.normalisation(crop.transpose(2, 0, 1)[None])
+    with torch.inference_mode():
+        output = bundle.model()(torch.from_numpy(ready))
+    got = classify_cells(image, one, bundle, "cpu")
+    np.testing.assert_allclose(got.probabilities, (output.logits / 2).softmax(1).numpy(), atol=1e-5)
+    evidence = got[0].evidence
+    assert evidence is not None
+    np.testing.assert_array_equal(evidence.indices, output.indices[0].numpy())
+    np.testing.assert_allclose(evidence.frame.to_image((0, 0)), (22, 32))
+    np.testing.assert_allclose(evidence.frame.to_image((15, 15)), (37, 47))
+
+
+def test_parts_join_to_the_whole_and_stop_when_closed() -> None:
+    bundle = small_bundle()
+    parts = list(iter_cells(field(), cells(), bundle, "cpu", batch_size=4))
+    assert [len(part) for part in parts] == [4, 4, 1]
+    joined = join(parts)
+    np.testing.assert_array_equal(joined.cells.ids, cells().ids)
+    assert joined.ledger.crop_pixels == 9 * 256
+    assert joined.ledger.share == pytest.approx(38 / 256)
+    stream = iter_cells(field(), cells(), bundle, "cpu", batch_size=4)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def test_a_known_pixel_size_sets_the_crop() -> None:
+    bundle = small_bundle()
+    for pixel_size, side in ((0.5, 16), (0.25, 32)):
+        got = classify_cells(field(pixel_size=pixel_size), cells(), bundle, "cpu")
+        assert got.calibrated
+        assert got.evidence[0].frame.side == pytest.approx(side)
+
+
+def test_an_unknown_pixel_size_is_marked() -> None:
+    got = classify_cells(field(pixel_size=None), cells(), small_bundle(), "cpu")
+    assert not got.calibrated
+    assert got.evidence[0].frame.side == pytest.approx(25)
+
+
+def test_memory_running_out_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised by the model itself, as torch raises it."""
+    bundle = small_bundle()
+    expected = classify_cells(field(), cells(), bundle, "cpu")
+    forward = SparseAttnNet.forward
+
+    def limited(self: SparseAttnNet, x: torch.Tensor, **rest: object) -> object:
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return forward(self, x, **rest)
+
+    monkeypatch.setattr(SparseAttnNet, "forward", limited)
+    got = classify_cells(field(), cells(), bundle, "cpu", batch_size=8)
+    np.testing.assert_allclose(got.probabilities, expected.probabilities, atol=1e-6)
+    assert got.ledger.notes == (
+        "Memory ran out on cpu: batches of 4 now.",
+        "Memory ran out on cpu: batches of 2 now.",
+    )
+
+
+def test_memory_that_never_suffices_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_sparseattn.inference import cells as module
+
+    bundle = small_bundle()
+    runner = module._Runner(bundle, "meta", 2)  # stands in for a GPU: nothing can be read from it
+    build = type(bundle).model
+
+    def no_room(self: object, device: str = "cpu") -> SparseAttnNet:
+        if device != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return build(bundle)
+
+    monkeypatch.setattr(type(bundle), "model", no_room)
+    ready = np.zeros((3, 3, 16, 16), np.float32)
+    assert runner(ready).logits.shape == (3, 3)
+    assert runner.device == "cpu"
+    assert runner.notes[-1] == "Memory ran out on meta: continued on the CPU."
+
+
+def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: SparseAttnNet, x: torch.Tensor) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(SparseAttnNet, "forward", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        classify_cells(field(), cells(), small_bundle(), "cpu")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, bool])
+def test_every_type_of_pixel_gives_probabilities(dtype: type) -> None:
+    got = classify_cells(field(dtype), cells(), small_bundle(), "cpu")
+    np.testing.assert_allclose(got.probabilities.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan, np.inf])
+def test_images_without_content_give_finite_answers(value: float) -> None:
+    image = Field.from_array(
+        np.full((60, 80, 3), value, np.float32), axes="YXC", pixel_size=0.5, modality="brightfield"
+    )
+    got = classify_cells(image, cells(), small_bundle(), "cpu")
+    assert np.isfinite(got.probabilities).all()
+
+
+def test_a_single_pixel_image_and_no_cells_work() -> None:
+    tiny = Field.from_array(
+        np.zeros((1, 1, 3), np.uint8), axes="YXC", pixel_size=0.5, modality="brightfield"
+    )
+    one = cells_from_points([(0, 0)], (1, 1), diameter=1)
+    assert len(classify_cells(tiny, one, small_bundle(), "cpu")) == 1
+    none = classify_cells(tiny, find_cells(tiny), small_bundle(), "cpu")
+    assert len(none) == 0
+    assert none.to_frame().empty
+    assert none.labels == []
+
+
+def test_wrong_channels_and_modality_are_explained() -> None:
+    grey = Field.from_array(
+        np.zeros((60, 80), np.float32), axes="YX", pixel_size=0.5, modality="unknown"
+    )
+    with pytest.raises(ValueError, match="needs 3 channel"):
+        classify_cells(grey, cells(), small_bundle(), "cpu")
+    other = dataclasses.replace(field(), modality="fluorescence")
+    with pytest.raises(ValueError, match="trained on brightfield"):
+        classify_cells(other, cells(), small_bundle(), "cpu")
+
+
+def test_an_alpha_channel_is_dropped() -> None:
+    image = field()
+    alpha = np.concatenate([image.data, np.full((60, 80, 1), 255, np.uint8)], axis=-1)
+    with_alpha = Field.from_array(alpha, axes="YXC", pixel_size=0.5, modality="brightfield")
+    got = classify_cells(with_alpha, cells(), small_bundle(), "cpu")
+    expected = classify_cells(image, cells(), small_bundle(), "cpu")
+    np.testing.assert_array_equal(got.probabilities, expected.probabilities)
+
+
+def test_ids_above_32_bits_reach_the_table() -> None:
+    big = 2**40 + 7
+    found = dataclasses.replace(cells(1), ids=np.array([big]))
+    table = classify_cells(field(), found, small_bundle(), "cpu").to_frame()
+    assert table["id"].tolist() == [big]
+    assert table["class"][0] in ("round", "lobed", "small")
+
+
+def test_crops_and_cells_agree() -> None:
+    bundle, image = small_bundle(), field()
+    one = cells_from_points([(29.5, 39.5)], (60, 80), diameter=10)
+    crop = image.data[None, 22:38, 32:48].astype(np.float32) / 255
+    np.testing.assert_allclose(
+        classify_crops(crop, bundle, "cpu"),
+        classify_cells(image, one, bundle, "cpu").probabilities,
+        atol=1e-5,
+    )
+
+
+def test_auto_takes_the_first_device_and_others_are_refused() -> None:
+    assert choose_device() == available_devices()[0]
+    assert available_devices()[-1] == choose_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="not available here"):
+        choose_device("tpu")

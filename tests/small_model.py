@@ -1,0 +1,49 @@
+"""A small model with random weights, for tests that need one but not its skill."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from napari_sparseattn.bundle import Bundle
+from napari_sparseattn.card import Card, CropSpec, Training
+from napari_sparseattn.images.normalise import Normalisation
+from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+
+SIZES = SparseAttnNetConfig(
+    n_classes=3,
+    image_size=16,
+    k=38,
+    width=8,
+    depth=1,
+    tile_width=8,
+    tile_depth=1,
+    class_width=8,
+    heads=2,
+)
+
+
+def small_bundle(channels: int = 3, seed: int = 0, **card: Any) -> Bundle:
+    """Return an unsaved bundle of three classes; `card` changes its card."""
+    torch.manual_seed(seed)
+    config = dataclasses.replace(SIZES, in_channels=channels)
+    model = SparseAttnNet(config).eval()
+    return Bundle(
+        Card(
+            **{
+                "kind": "sparse-attn-net",
+                "name": "small",
+                "class_names": ("round", "lobed", "small"),
+                "channels": ("red", "green", "blue") if channels == 3 else ("intensity",),
+                "modality": "brightfield" if channels == 3 else "unknown",
+                "crop": CropSpec(size=16, field_of_view_um=8.0),
+                "normalisation": Normalisation("white" if channels == 3 else "fixed"),
+                "architecture": dataclasses.asdict(config),
+                "training": Training(data="none: random weights"),
+                **card,
+            }
+        ),
+        model.state_dict(),
+    )

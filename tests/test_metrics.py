@@ -1,0 +1,65 @@
+"""Figures of merit against their definitions and SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from napari_sparseattn.metrics import classification_report, expected_calibration_error, wilson
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    logits = rng.normal(size=(200, 4)) + 2 * np.eye(4)[truth]
+    probabilities = np.exp(logits)
+    return probabilities / probabilities.sum(1, keepdims=True), truth
+
+
+def test_report_counts_as_defined() -> None:
+    probabilities, truth = data()
+    predicted = probabilities.argmax(1)
+    report = classification_report(probabilities, truth, ["a", "b", "c", "absent"])
+    assert report.accuracy == pytest.approx((predicted == truth).mean())
+    recalls, f1s = [], []
+    for c, name in enumerate(["a", "b", "c"]):
+        right = int(((predicted == c) & (truth == c)).sum())
+        recall, precision = right / (truth == c).sum(), right / (predicted == c).sum()
+        row = report.per_class[name]
+        assert (row.recall, row.precision) == pytest.approx((recall, precision))
+        assert row.support == (truth == c).sum()
+        recalls.append(recall)
+        f1s.append(2 * precision * recall / (precision + recall))
+    assert report.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert report.macro_f1 == pytest.approx(np.mean(f1s)), "a class without images does not count"
+    assert report.confusion.sum() == 200
+    assert report.confusion[0, 1] == ((truth == 0) & (predicted == 1)).sum()
+
+
+def test_calibration_error_by_brute_force() -> None:
+    probabilities, truth = data()
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence >= i / 15) & (confidence < (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert expected_calibration_error(probabilities, truth) == pytest.approx(expected)
+
+
+def test_certain_and_right_has_no_calibration_error() -> None:
+    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (47, 50), (960, 1000)])
+def test_wilson_is_scipys(hits: int, n: int) -> None:
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson(hits, n) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        classification_report(np.empty((0, 2)), np.empty(0, int), ["a", "b"])
+    with pytest.raises(ValueError, match="expected probabilities"):
+        classification_report(np.ones((3, 5)), np.zeros(3, int), ["a", "b"])
