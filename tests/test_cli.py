@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from napari_sparseattn.images.simulate import smear
 from PIL import Image
 from typer.testing import CliRunner
 
 from napari_sparseattn import cli
 from napari_sparseattn.bundle import load_bundle, save_bundle
+from napari_sparseattn.images.simulate import smear
 from small_model import small_bundle
 
 
@@ -94,6 +94,22 @@ def test_train_writes_a_model_that_loads(tmp_path: Path) -> None:
     assert result["hash"] == load_bundle(out).hash
     assert load_bundle(out).card.class_names == ("lobed", "round", "small")
     assert len(result["history"]) == 2
+
+
+def test_train_on_one_channel_scales_by_the_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for level, name in ((60, "dark"), (120, "light")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(25):
+            values = rng.integers(level, level + 40, (16, 16)).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / "set" / name / f"{i}.png")
+    out = tmp_path / "grey.safetensors"
+    arguments = ("--out", out, "--epochs", 1, "--size", 16, "--channels", 1, "--json")
+    run("train", tmp_path / "set", *arguments)
+    card = load_bundle(out).card
+    assert card.channels == ("intensity",)
+    assert card.normalisation.kind == "fixed"
+    assert card.normalisation.mean == pytest.approx(109.5 / 255, abs=0.01)
 
 
 def test_models_lists_cards_and_broken_files(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def train(
     ] = 32.0,
     size: Annotated[int, typer.Option(help="Side of the model's crop in pixels.", min=16)] = 64,
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    epochs: Annotated[int, typer.Option(min=1)] = 24,
     seed: int = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -170,6 +170,7 @@ def train(
     """Train a model on images in class folders, from random weights."""
     from .bundle import save_bundle
     from .card import CropSpec
+    from .images.normalise import Normalisation
     from .inference.device import choose_device
     from .training.classifier import TrainingSettings, train_classifier
     from .training.datasets import read_class_folders
@@ -183,10 +184,16 @@ def train(
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     with _progress("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * size, channels, progress)
+    # White and stain mean nothing in one channel: centre and scale by the data instead.
+    normalisation = Normalisation()
+    if channels == 1:
+        mean, spread = float(data.crops.mean()), float(data.crops.std())
+        normalisation = Normalisation("fixed", mean / 255, max(spread, 1.0) / 255)
     settings = TrainingSettings(
         name=out.stem,
         crop=CropSpec(size=size, field_of_view_um=field_of_view),
         modality="brightfield" if channels == 3 else "unknown",
+        normalisation=normalisation,
         options=FitOptions(epochs=epochs, seed=seed, device=choose_device(device)),
         data=f"{len(data)} images of the folder {folder.name}",
         recipe="napari-sparseattn train",

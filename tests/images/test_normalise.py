@@ -35,6 +35,28 @@ def test_white_normalisation_takes_out_illumination_per_channel():
     np.testing.assert_allclose(normalise(crops * lamp), normalise(crops), rtol=1e-4, atol=1e-4)
 
 
+def test_stain_normalisation_takes_out_depth_and_keeps_hue():
+    """Half the stain is the square root of transmission: Beer-Lambert."""
+    rng = np.random.default_rng(0)
+    amount = rng.uniform(0, 1, (2, 1, 32, 32)).astype(np.float32)
+    amount[:, :, :8] = 0  # the ground
+    stain = np.array([0.8, 1.6, 0.4], np.float32)[:, None, None]
+    normalise = Normalisation("stain", 0, 1)
+    full = normalise(np.exp(-amount * stain))
+    for depth in (0.5, 1.5):
+        got = normalise(np.exp(-depth * amount * stain))
+        np.testing.assert_allclose(got, full, atol=2e-3)
+    density = -np.log(full)
+    np.testing.assert_allclose(np.percentile(density.mean(1), 99), 1.2, rtol=0.02)
+    inside = amount[:, 0] > 0.2
+    np.testing.assert_allclose((density[:, 1] / density[:, 2])[inside], 4, rtol=1e-3)
+
+
+def test_an_empty_ground_is_not_amplified_without_end():
+    noise = 1 + np.random.default_rng(0).normal(0, 0.01, (1, 3, 32, 32)).astype(np.float32)
+    assert Normalisation("stain", 0, 1)(noise).std() < 0.01 * 1.2 / 0.2 * 1.5
+
+
 def test_fixed_normalisation_keeps_the_unit():
     crops = np.full((1, 1, 8, 8), 150, np.float32)
     np.testing.assert_allclose(Normalisation("fixed", 100, 25)(crops), 2)

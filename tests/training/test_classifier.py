@@ -180,3 +180,11 @@ def test_class_folders_that_make_no_sense_are_explained(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "only" / "x.png")
     with pytest.raises(ValueError, match="one class only"):
         read_class_folders(tmp_path, 8)
+
+
+def test_values_that_would_be_clipped_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", np.full((8, 8), 150.0, np.float32))
+    with pytest.raises(ValueError, match="values from 150 to 150"):
+        read_class_folders(tmp_path, 8, channels=1)

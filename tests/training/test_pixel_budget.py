@@ -19,8 +19,14 @@ def test_k_shrinks_when_the_loss_is_flat() -> None:
 
 def test_k_steps_back_and_freezes_when_shrinking_costs() -> None:
     budget = PixelBudget(100, smoothing=1.0)
-    assert run(budget, [1.0, 1.0, 1.0, 1.2, 0.5, 1.0]) == [100, 80, 64, 80, 80, 80]
+    assert run(budget, [1.0, 1.0, 1.0, 1.2, 1.2, 0.5, 1.0]) == [100, 80, 64, 64, 80, 80, 80]
     assert budget.frozen
+
+
+def test_a_single_bad_epoch_does_not_freeze() -> None:
+    budget = PixelBudget(100, smoothing=1.0)
+    assert run(budget, [1.0, 1.0, 1.5, 1.0, 1.5, 0.5]) == [100, 80, 80, 80, 80, 80]
+    assert not budget.frozen
 
 
 def test_a_bump_before_any_shrink_does_not_freeze() -> None:

@@ -12,6 +12,11 @@ __all__ = ["Normalisation", "to_float"]
 
 _BLOCK = 4
 _WHITE_QUANTILE = 0.95
+_DARK_QUANTILE = 0.99
+#: Mean optical density (natural logarithm) of a nucleus of the PBC set.
+_DARK_DENSITY = 1.2
+_LEAST_DENSITY = 0.2
+_DARKEST = 0.01
 
 
 def to_float(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -43,32 +48,51 @@ class Normalisation:
 
     Parameters
     ----------
-    kind : {"white", "fixed"}
+    kind : {"stain", "white", "fixed"}
         ``"white"``: each channel is first divided by the crop's own white
         reference (the 95th percentile of its 4 x 4 block means), which takes
-        out illumination and white balance in brightfield. ``"fixed"``: values
-        keep their unit, e.g. nm of optical path difference.
+        out illumination and white balance in brightfield. ``"stain"``: then
+        the optical density is scaled so that its 99th percentile (of the mean
+        over channels) is 1.2, which takes out the depth of the stain and the
+        camera's contrast, and leaves hue; as Macenko et al. 2009 scale stain
+        concentrations. ``"fixed"``: values keep their unit, e.g. nm of optical
+        path difference.
     mean, std : float
         Then ``(value - mean) / std``; in the unit that `kind` leaves.
     """
 
-    kind: Literal["white", "fixed"] = "white"
+    kind: Literal["stain", "white", "fixed"] = "stain"
     mean: float = 0.75
     std: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.kind not in ("white", "fixed"):
-            raise ValueError(f"normalisation must be 'white' or 'fixed', got {self.kind!r}")
+        if self.kind not in ("stain", "white", "fixed"):
+            raise ValueError(
+                f"normalisation must be 'stain', 'white' or 'fixed', got {self.kind!r}"
+            )
         if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
             raise ValueError("normalisation needs a finite mean and a positive, finite std")
 
     def __call__(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Normalise crops (N, C, H, W) float32; returns the same shape and type."""
-        if self.kind == "white":
+        if self.kind != "fixed":
             crops = crops / _white_reference(crops)
+        if self.kind == "stain":
+            crops = _scaled_density(crops)
         return ((crops - np.float32(self.mean)) / np.float32(self.std)).astype(
             np.float32, copy=False
         )
+
+
+def _scaled_density(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    density = -np.log(np.maximum(crops, np.float32(_DARKEST)))
+    mean = density.mean(axis=1).reshape(len(crops), -1)
+    rank = round(_DARK_QUANTILE * (mean.shape[1] - 1))
+    dark = np.partition(mean, rank, axis=1)[:, rank]
+    # Without anything stained there is nothing to scale to: amplify at most so far.
+    scale = np.float32(_DARK_DENSITY) / np.maximum(dark, np.float32(_LEAST_DENSITY))
+    scaled: npt.NDArray[np.float32] = np.exp(-density * scale[:, None, None, None])
+    return scaled
 
 
 def _white_reference(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

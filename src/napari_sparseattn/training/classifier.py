@@ -150,16 +150,7 @@ def train_classifier(
     parts = split_folds(data)
     size = settings.crop.size
     torch.manual_seed(settings.options.seed)
-    config = SparseAttnNetConfig(
-        **{
-            **settings.architecture,
-            "in_channels": data.crops.shape[-1],
-            "n_classes": len(data.class_names),
-            "image_size": size,
-            "k": size * size,
-        }
-    )
-    model = SparseAttnNet(config)
+    model = _new_model(data, settings)
     history = []
     train, validation = parts["train"], parts["validation"]
     for epoch in fit(
@@ -211,6 +202,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     optimiser.step(closure)
     return float((-inverse.detach()).exp().clamp(0.05, 20))
+
+
+def _new_model(data: CropSet, settings: TrainingSettings) -> SparseAttnNet:
+    fixed = {
+        "in_channels": data.crops.shape[-1],
+        "n_classes": len(data.class_names),
+        "image_size": settings.crop.size,
+        "k": settings.crop.size**2,
+    }
+    return SparseAttnNet(SparseAttnNetConfig(**{**settings.architecture, **fixed}))
 
 
 def _measure(

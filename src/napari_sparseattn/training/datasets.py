@@ -15,6 +15,9 @@ from ..images.class_folders import list_class_folders, read_crop
 __all__ = ["CropSet", "hash_folds", "read_class_folders"]
 
 
+_SLACK = 1e-3
+
+
 @dataclasses.dataclass(frozen=True)
 class CropSet:
     """Labelled crops.
@@ -79,7 +82,7 @@ def read_class_folders(
     FileNotFoundError, ImageError
         If there are no images, or one cannot be read.
     ValueError
-        If there are fewer than two classes.
+        If there are fewer than two classes, or values outside 0 to 1.
     """
     files = list_class_folders(folder)
     class_names = tuple(dict.fromkeys(name for name, _ in files))
@@ -89,7 +92,13 @@ def read_class_folders(
         )
     crops = np.empty((len(files), side, side, channels), dtype=np.uint8)
     for i, (_, path) in enumerate(files):
-        crops[i] = np.rint(np.clip(read_crop(path, side, channels), 0, 1) * 255).astype(np.uint8)
+        crop = read_crop(path, side, channels)
+        if crop.min() < -_SLACK or crop.max() > 1 + _SLACK:
+            raise ValueError(
+                f"{path} has values from {crop.min():.4g} to {crop.max():.4g}. Training takes "
+                "integer images, or floats from 0 to 1: scale them alike for all images first."
+            )
+        crops[i] = np.rint(np.clip(crop, 0, 1) * 255).astype(np.uint8)
         if progress is not None:
             progress(i + 1, len(files))
     labels = np.array([class_names.index(name) for name, _ in files], dtype=np.int64)

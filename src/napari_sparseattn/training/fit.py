@@ -59,9 +59,9 @@ class FitOptions:
         Seeds everything.
     """
 
-    epochs: int = 30
+    epochs: int = 24
     batch_size: int = 32
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.2e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
     steady: float = 0.6
@@ -171,14 +171,7 @@ def fit(
         began = time.perf_counter()
         k = run.k
         train_loss, train_accuracy = run.epoch()
-        scores = predict_logits(
-            model,
-            validation[0],
-            normalisation,
-            size,
-            device=options.device,
-            bfloat16=options.bfloat16,
-        )
+        scores = run.deployed(validation[0])
         loss = float(F.cross_entropy(scores, targets))
         # Until k is settled, a loss may be better for a k that is not kept.
         best = loss < best_loss and (epoch > run.steady or epoch == options.epochs)
@@ -241,6 +234,18 @@ class _Run:
             seen += len(rows)
         self.done += 1
         return total / max(seen, 1), right / max(seen, 1)
+
+    def deployed(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+        """Logits as at deployment."""
+        options = self.options
+        return predict_logits(
+            self.model,
+            crops,
+            self.normalisation,
+            self.size,
+            device=options.device,
+            bfloat16=options.bfloat16,
+        )
 
     def adapt(self, loss: float) -> None:
         """Learn k from the validation loss; freeze it when annealing begins."""
