@@ -96,6 +96,18 @@ def test_an_unknown_pixel_size_is_marked() -> None:
     assert got.evidence[0].frame.side == pytest.approx(25)
 
 
+@pytest.mark.parametrize("pixel_size", [None, 0.5])
+def test_one_of_the_cells_is_classified_as_among_all(pixel_size: float | None) -> None:
+    bundle, image = small_bundle(), field(pixel_size=pixel_size)
+    varied = dataclasses.replace(cells(), boxes=cells().boxes * np.linspace(0.5, 1, 9)[:, None])
+    everything = classify_cells(image, varied, bundle, "cpu")
+    one = classify_cells(image, varied, bundle, "cpu", only=[4])
+    assert len(one) == 1
+    np.testing.assert_allclose(one.probabilities[0], everything.probabilities[4], atol=1e-6)
+    assert one.cells.ids.tolist() == [varied.ids[4]]
+    assert one.evidence[0].frame == everything.evidence[4].frame
+
+
 def test_memory_running_out_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is raised by the model itself, as torch raises it."""
     bundle = small_bundle()

@@ -34,6 +34,7 @@ def classify_cells(
     *,
     evidence: bool = True,
     batch_size: int | None = None,
+    only: Sequence[int] | None = None,
     t: int = 0,
     z: int = 0,
 ) -> Predictions:
@@ -54,6 +55,10 @@ def classify_cells(
     batch_size : int, optional
         Crops per step; by default fitted to the device. When memory runs out
         it is halved, and finally the CPU takes over; the ledger says so.
+    only : sequence of int, optional
+        Which of the cells to classify. The others still serve the scale where
+        the pixel size is unknown, so that a cell's class does not depend on
+        how many were asked for.
     t, z : int
         Frame and slice of a stack.
 
@@ -66,10 +71,19 @@ def classify_cells(
     ValueError
         If the image does not fit the model; the message says how.
     """
-    parts = list(
-        iter_cells(field, cells, bundle, device, evidence=evidence, batch_size=batch_size, t=t, z=z)
+    stream = iter_cells(
+        field,
+        cells,
+        bundle,
+        device,
+        evidence=evidence,
+        batch_size=batch_size,
+        only=only,
+        t=t,
+        z=z,
     )
-    return join(parts) if parts else _none(cells, bundle, choose_device(device))
+    parts = list(stream)
+    return join(parts) if parts else _none(cells.subset([]), bundle, choose_device(device))
 
 
 def iter_cells(
@@ -80,6 +94,7 @@ def iter_cells(
     *,
     evidence: bool = False,
     batch_size: int | None = None,
+    only: Sequence[int] | None = None,
     t: int = 0,
     z: int = 0,
 ) -> Iterator[Predictions]:
@@ -96,6 +111,8 @@ def iter_cells(
     plane = _checked_plane(field, bundle, t, z)
     runner = _Runner(bundle, choose_device(device), batch_size)
     sides, calibrated = crop_side(field, cells, bundle)
+    if only is not None:
+        cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0
     while start < len(cells):
         began = time.perf_counter()

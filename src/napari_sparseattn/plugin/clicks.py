@@ -1,0 +1,48 @@
+"""Tells a click from a drag."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ClickWatcher"]
+
+#: A hand moves the mouse a little while it clicks, in screen pixels.
+_STILL = 4.0
+_LONGEST = 0.6
+
+
+class ClickWatcher:
+    """Calls back for clicks with the left button; leaves drags to napari.
+
+    Parameters
+    ----------
+    clicked : callable
+        Called with the position in world coordinates where the button was
+        pressed.
+    """
+
+    def __init__(self, clicked: Callable[[Any], object]) -> None:
+        self._clicked = clicked
+        self.on = True
+
+    def on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
+        """Follow one press to its release; a napari mouse callback."""
+        if not self.on or event.button not in (1, None) or event.modifiers:
+            return
+        active = viewer.layers.selection.active
+        # Other modes draw, paint or select: their clicks are not for us.
+        if active is not None and str(active.mode) != "pan_zoom":
+            return
+        began, start, world = time.monotonic(), np.array(event.pos), tuple(event.position)
+        moved = 0.0
+        yield
+        while event.type == "mouse_move":
+            moved = max(moved, float(np.hypot(*(np.array(event.pos) - start))))
+            yield
+        moved = max(moved, float(np.hypot(*(np.array(event.pos) - start))))
+        if moved <= _STILL and time.monotonic() - began <= _LONGEST:
+            self._clicked(world)

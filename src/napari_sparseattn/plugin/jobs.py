@@ -1,0 +1,170 @@
+"""Background work: one click at a time, one run, one model; stale answers dropped."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from superqt.utils import create_worker
+
+from .requests import (
+    CellsFound,
+    ClickRequest,
+    Model,
+    RunRequest,
+    answer_click,
+    prepare_model,
+    stream_run,
+)
+from .sources import pixel_size_in_file
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from .session import Session
+
+__all__ = ["Jobs"]
+
+
+class Jobs:
+    """Does what a session asks for in other threads, and hands it the answers.
+
+    Parameters
+    ----------
+    session : Session
+        Its requests are taken from its signals; its methods are only called
+        on the main thread.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._click: ClickRequest | None = None
+        self._next_click: ClickRequest | None = None
+        self._run: Any = None
+        self._loading: object = None
+        self._closed = False
+        self._asked: weakref.WeakSet[Image] = weakref.WeakSet()
+        session.click_requested.connect(self.click)
+        session.run_requested.connect(self.run)
+        session.run_cancelled.connect(self.cancel_run)
+        session.image_changed.connect(self.read_pixel_size)
+
+    def close(self) -> None:
+        """Take no more requests, stop what can be stopped, drop all answers."""
+        if self._closed:
+            return
+        self._closed = True
+        session = self._session
+        session.click_requested.disconnect(self.click)
+        session.run_requested.disconnect(self.run)
+        session.run_cancelled.disconnect(self.cancel_run)
+        session.image_changed.disconnect(self.read_pixel_size)
+        self.cancel_run()
+        self._next_click = None
+
+    def click(self, request: ClickRequest) -> None:
+        """Classify one cell; of clicks that come meanwhile only the last is answered."""
+        if self._click is not None:
+            self._next_click = request
+            return
+        self._click = request
+        self._start(
+            partial(answer_click, request),
+            returned=self._session.accept_click,
+            errored=partial(self._session.fail, request),
+            finished=self._click_finished,
+        )
+
+    def run(self, request: RunRequest) -> None:
+        """Classify all cells, part by part."""
+
+        def work() -> Iterator[CellsFound | Any]:
+            yield from stream_run(request)
+
+        def part(given: CellsFound | Any) -> None:
+            if isinstance(given, CellsFound):
+                self._session.accept_cells(request, given.cells)
+            else:
+                self._session.accept_part(request, given)
+
+        def end(_: object) -> None:
+            self._session.finish_run(request)
+
+        self._run = self._start(
+            work, yielded=part, returned=end, errored=partial(self._session.fail, request)
+        )
+
+    def cancel_run(self) -> None:
+        """Ask the run to stop; it does after the batch it is at."""
+        if self._run is not None:
+            self._run.quit()
+            self._run = None
+
+    def load_model(
+        self, name_or_path: str, device: str, done: Callable[[Model | None], None]
+    ) -> None:
+        """Load a model and warm it up; a later call makes this one's answer stale.
+
+        Parameters
+        ----------
+        name_or_path, device : str
+            As in `load_bundle` and `choose_device`.
+        done : callable
+            Called with the model, or None if it failed.
+        """
+        token = self._loading = object()
+
+        def loaded(model: Model) -> None:
+            if token is self._loading:
+                self._session.set_model(model)
+                done(model)
+
+        def failed(error: BaseException) -> None:
+            if token is self._loading:
+                self._session.fail(None, error)
+                done(None)
+
+        self._start(partial(prepare_model, name_or_path, device), returned=loaded, errored=failed)
+
+    def read_pixel_size(self, layer: Image | None) -> None:
+        """Look into the layer's file for a pixel size that the layer lacks."""
+        if layer is None or layer in self._asked or self._session.settings.origin != "unknown":
+            return
+        self._asked.add(layer)
+
+        def found(size: float | None) -> None:
+            # The user may have answered meanwhile.
+            if size is not None and self._session.settings_of(layer).origin == "unknown":
+                self._session.set_settings(layer, pixel_size=size, origin="file")
+
+        if layer.source.path is not None:
+            self._start(partial(pixel_size_in_file, layer), returned=found)
+
+    def _click_finished(self) -> None:
+        self._click = None
+        request, self._next_click = self._next_click, None
+        if request is not None and request.generation == self._session.generation:
+            self.click(request)
+
+    def _start(self, work: Callable[[], Any], **slots: Callable[..., None]) -> Any:
+        """Start a worker whose signals reach the slots until `close`."""
+
+        def guarded(slot: Callable[..., None]) -> Callable[..., None]:
+            def call(*args: Any) -> None:
+                if not self._closed:
+                    slot(*args)
+
+            return call
+
+        if "errored" not in slots:
+            slots["errored"] = partial(self._session.fail, None)
+        # superqt's worker, not napari's: napari's also shows every error in a
+        # notification, which this window says in its own line.
+        return create_worker(
+            work,
+            _connect={name: guarded(slot) for name, slot in slots.items()},
+            _start_thread=True,
+            _ignore_errors=True,
+        )

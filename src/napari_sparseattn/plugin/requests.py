@@ -1,0 +1,162 @@
+"""What a worker is asked, and how it is answered: frozen, without napari's state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .sources import CellSource, ImageSettings, PlaneRef, cells_of, field_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from ..bundle import Bundle
+    from ..images.cells import Cells
+    from ..inference.prediction import Prediction, Predictions
+
+__all__ = [
+    "CellsFound",
+    "ClickAnswer",
+    "ClickRequest",
+    "Model",
+    "RunRequest",
+    "answer_click",
+    "prepare_model",
+    "stream_run",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A bundle that has computed once on its device.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The loaded model.
+    device : str
+        Where it computes, e.g. ``"cpu"``.
+    description : str
+        The device in words.
+    devices : tuple of str
+        All devices there are, best first.
+    """
+
+    bundle: Bundle
+    device: str
+    description: str
+    devices: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Request:
+    generation: int
+    layer: Image
+    plane: PlaneRef
+    settings: ImageSettings
+    model: Model
+    source: CellSource
+    cells: Cells | None
+    cells_key: Hashable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClickRequest(_Request):
+    """Classify the cell at a position.
+
+    Parameters
+    ----------
+    position : (float, float)
+        Row and column in image pixels.
+    """
+
+    position: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunRequest(_Request):
+    """Classify all cells of a plane."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClickAnswer:
+    """The cell at the position and its class; None for both where there is no cell."""
+
+    request: ClickRequest
+    cells: Cells
+    index: int | None
+    prediction: Prediction | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellsFound:
+    """The first thing a run gives: the cells, before any is classified."""
+
+    cells: Cells
+
+
+def answer_click(request: ClickRequest) -> ClickAnswer:
+    """Find the cell at the position and classify it.
+
+    Raises
+    ------
+    ValueError
+        If image, cells and model do not fit; the message says how.
+    """
+    from ..inference.cells import classify_cells
+
+    field = field_of(request.plane, request.settings)
+    cells = request.cells if request.cells is not None else cells_of(field, request.source)
+    index = cells.nearest(request.position)
+    if index is None:
+        return ClickAnswer(request, cells, None, None)
+    model = request.model
+    one = classify_cells(field, cells, model.bundle, model.device, only=[index])
+    return ClickAnswer(request, cells, index, one[0])
+
+
+def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
+    """Find the cells, then classify them batch by batch.
+
+    Yields
+    ------
+    CellsFound, then Predictions
+        Closing the iterator stops the work.
+    """
+    from ..inference.cells import iter_cells
+
+    field = field_of(request.plane, request.settings)
+    cells = request.cells if request.cells is not None else cells_of(field, request.source)
+    yield CellsFound(cells)
+    if len(cells):
+        yield from iter_cells(field, cells, request.model.bundle, request.model.device)
+
+
+def prepare_model(name_or_path: str, device: str) -> Model:
+    """Load a model and let it compute once, so that the first click is quick.
+
+    Raises
+    ------
+    BundleError, FileNotFoundError
+        If there is no such model or it is damaged.
+    ValueError
+        If there is no such device.
+    """
+    from ..bundle import load_bundle
+    from ..images.cells import cells_from_points
+    from ..images.field import Field
+    from ..inference.cells import classify_cells
+    from ..inference.device import available_devices, choose_device, describe_device
+
+    bundle = load_bundle(name_or_path)
+    chosen = choose_device(device)
+    channels, spec = len(bundle.card.channels), bundle.card.crop
+    blank = np.zeros((spec.size, spec.size, channels), dtype=np.float32)
+    field = Field(blank, "YXC", spec.pixel_size, bundle.card.modality)
+    cells = cells_from_points([(0, 0)], field.shape, diameter=1, pixel_size=spec.pixel_size)
+    for _ in range(2):
+        classify_cells(field, cells, bundle, chosen)
+    return Model(bundle, chosen, describe_device(chosen), tuple(available_devices()))

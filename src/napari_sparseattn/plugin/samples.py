@@ -1,0 +1,132 @@
+"""Sample images for File → Open Sample. What is not known of them is not claimed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .sources import METADATA_KEY
+
+__all__ = ["phase_cell", "simulated_smear", "smear"]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+_BCCD = (
+    "https://raw.githubusercontent.com/Shenggan/BCCD_Dataset/"
+    "d272fb14cdff6e473fafeeeba32aba5f560e9e43/BCCD/JPEGImages/"
+)
+_FIELDS = {
+    "BloodImage_00000.jpg": "e1dcc488889acba247a895df7be839e514850030217b4025048619f664fd4cb3",
+    "BloodImage_00014.jpg": "2011aeb37909f1a73c565c1e305e1a1593bff713cc2c97c1d80f7f2938c861e7",
+    "BloodImage_00017.jpg": "0317c72ae1486ac1fff77409e890cd119fcb0e87a9dda073470ea3a430d136d3",
+    "BloodImage_00029.jpg": "e055fd2c08d26982366ab2290c057e79c41f58b42be496fe0352d1a137198fd7",
+}
+_GAP = 16
+_FIELDS_PIXEL = 0.073
+_FOLDER_VARIABLE = "NAPARI_SPARSEATTN_DATA"
+
+
+def smear() -> list[LayerData]:
+    """Return four fields of stained blood smears, side by side as one image.
+
+    From the BCCD data set (MIT), fetched when first used: each holds one white
+    cell. Its authors do not state the pixel size; 0.073 µm is estimated from
+    the median of the data set's red cell boxes, taken as 7.5 µm
+    (``benchmarks/other_smear.py``), as it was for the model's training images.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``NAPARI_SPARSEATTN_DATA`` names a folder without the file.
+    ConnectionError
+        If it cannot be fetched; the simulated sample needs no network.
+    ValueError
+        If the file is not the one expected.
+    """
+    import numpy as np
+
+    from ..images.field import open_image
+
+    fields = [np.asarray(open_image(_fetch(*item)).data) for item in _FIELDS.items()]
+    height, width, _ = fields[0].shape
+    # A gap keeps cells of neighbouring fields from touching.
+    whole = np.full((2 * height + _GAP, 2 * width + _GAP, 3), 255, dtype=np.uint8)
+    for i, field in enumerate(fields):
+        row, column = i // 2 * (height + _GAP), i % 2 * (width + _GAP)
+        whole[row : row + height, column : column + width] = field
+    return [_layer(whole, "blood smear", "brightfield", pixel_size=_FIELDS_PIXEL, rgb=True)]
+
+
+def phase_cell() -> list[LayerData]:
+    """Return scikit-image's quantitative phase image of a cell (CC0), 0.107 µm per pixel.
+
+    The values are 8-bit grey levels: how they relate to radians is not stated.
+    """
+    from skimage import data
+
+    return [_layer(data.cell(), "phase cell", "phase", pixel_size=0.107)]
+
+
+def simulated_smear() -> list[LayerData]:
+    """Return a simulated blood smear, made here: no network, nothing real."""
+    from ..images.simulate import smear as simulate
+
+    field = simulate()
+    image = _layer(
+        field.data, "simulated smear", "brightfield", pixel_size=field.pixel_size, rgb=True
+    )
+    return [image]
+
+
+def _fetch(name: str, sha256: str) -> Path:
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    if folder:
+        return _local(Path(folder), name, sha256)
+    import pooch
+    from requests.exceptions import RequestException
+
+    try:
+        path = pooch.retrieve(
+            _BCCD + name,
+            known_hash=f"sha256:{sha256}",
+            fname=name,
+            path=pooch.os_cache("napari-sparseattn"),
+        )
+    except (RequestException, OSError) as error:
+        raise ConnectionError(
+            f"The sample {name} could not be fetched. Connect to the internet, set "
+            f"{_FOLDER_VARIABLE} to a folder that holds it, or open the simulated smear, which "
+            "needs no network."
+        ) from error
+    return Path(path)
+
+
+def _local(folder: Path, name: str, sha256: str) -> Path:
+    import pooch
+
+    found = next(iter(sorted(folder.rglob(name))), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{_FOLDER_VARIABLE} is {folder}, but there is no {name} in it. Put it there, unset "
+            "the variable to fetch it, or open the simulated smear."
+        )
+    if pooch.file_hash(str(found), alg="sha256") != sha256:
+        raise ValueError(
+            f"{found} is not the sample expected: its SHA-256 differs. Remove it and fetch it "
+            "again."
+        )
+    return found
+
+
+def _layer(
+    data: Any, name: str, modality: str, *, pixel_size: float | None = None, rgb: bool = False
+) -> LayerData:
+    attributes: dict[str, Any] = {
+        "name": name,
+        "rgb": rgb,
+        "metadata": {METADATA_KEY: {"modality": modality}},
+    }
+    if pixel_size is not None:
+        attributes |= {"scale": (pixel_size, pixel_size), "units": ("um", "um")}
+    return data, attributes, "image"

@@ -1,0 +1,1 @@
+"""The dock's widgets: each is given the session and only shows and sets."""

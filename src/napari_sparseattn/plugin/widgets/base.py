@@ -1,0 +1,52 @@
+"""What the dock's widgets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from psygnal import SignalInstance
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+from ..session import Session
+
+__all__ = ["LABEL_WIDTH", "SessionWidget", "shrinkable"]
+
+#: Lines up the boxes of different grids, in screen pixels.
+LABEL_WIDTH = 48
+
+
+class SessionWidget(QWidget):
+    """A widget that follows a session until it is released.
+
+    Parameters
+    ----------
+    session : Session
+        Outlives the widget, so that closing and reopening the dock is harmless.
+    parent : QWidget, optional
+        The dock.
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.session = session
+        self._followed: list[tuple[SignalInstance, Callable[..., Any]]] = []
+
+    def follow(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
+        """Connect a bound method until `release`."""
+        signal.connect(slot)
+        self._followed.append((signal, slot))
+
+    def release(self) -> None:
+        """Disconnect from the session; the widget is about to be deleted."""
+        for signal, slot in self._followed:
+            signal.disconnect(slot)
+        self._followed.clear()
+
+
+def shrinkable(combo: QComboBox) -> QComboBox:
+    """Let a combo box be narrower than its longest item."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(6)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo

@@ -1,0 +1,123 @@
+"""Which image, what it shows, its scale, and where its cells come from."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QWidget
+
+from ...images.field import Modality
+from ..session import Session
+from ..sources import ImageSettings
+from .base import LABEL_WIDTH, SessionWidget, shrinkable
+
+__all__ = ["ImageBox"]
+
+_ORIGINS = {
+    "layer": "From the layer's scale and units.",
+    "file": "From the image file.",
+    "user": "As you gave it.",
+    "unknown": "Neither the layer nor its file says it.",
+}
+_UNKNOWN_SIZE = (
+    "Pixel size unknown. Give it if you know it; without it, crops are cut by the size of the "
+    "cells and results are marked."
+)
+
+
+class ImageBox(SessionWidget):
+    """Follows the active layer; asks for what the layer does not say."""
+
+    changed = Signal()
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.image = shrinkable(QComboBox(self))
+        self.image.setToolTip("The image to classify; follows the layer selected in the list.")
+        self.modality = QComboBox(self)
+        self.modality.addItems(list(get_args(Modality)))
+        self.modality.setToolTip("What the image shows. Models are made for one kind of image.")
+        self.pixel_size = QDoubleSpinBox(self)
+        self.pixel_size.setRange(0.0, 1000.0)
+        self.pixel_size.setDecimals(4)
+        self.pixel_size.setSingleStep(0.01)
+        self.pixel_size.setSuffix(" µm/px")
+        self.pixel_size.setSpecialValueText("unknown")
+        self.pixel_size.setKeyboardTracking(False)
+        # Nobody steps to a pixel size, and the field is narrow.
+        self.pixel_size.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.cells = shrinkable(QComboBox(self))
+        self.cells.setToolTip(
+            "Found by the plugin, or taken from your Labels or Points layer. The size of the "
+            "points is taken as the size of the cells."
+        )
+        self.hint = QLabel(_UNKNOWN_SIZE, self)
+        self.hint.setObjectName("hint")
+        self.hint.setWordWrap(True)
+        self._lay_out()
+        self.image.activated.connect(self._image_chosen)
+        self.modality.activated.connect(self._modality_chosen)
+        self.pixel_size.valueChanged.connect(self._size_given)
+        self.cells.activated.connect(self._cells_chosen)
+        self.follow(session.images_changed, self._fill)
+        self.follow(session.image_changed, self._fill)
+        self.follow(session.settings_changed, self._show_settings)
+        self._fill()
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnMinimumWidth(0, LABEL_WIDTH)
+        grid.setColumnStretch(2, 1)
+        for row, text in enumerate(("Image", "", "", "Cells")):
+            if text:
+                grid.addWidget(QLabel(text, self), row, 0)
+        grid.addWidget(self.image, 0, 1, 1, 2)
+        grid.addWidget(self.modality, 1, 1)
+        grid.addWidget(self.pixel_size, 1, 2)
+        grid.addWidget(self.hint, 2, 1, 1, 2)
+        grid.addWidget(self.cells, 3, 1, 1, 2)
+
+    def _fill(self, _: object = None) -> None:
+        session = self.session
+        self.image.clear()
+        for layer in session.images():
+            self.image.addItem(layer.name, layer)
+        self.image.setPlaceholderText("no image open")
+        self.image.setCurrentIndex(self.image.findData(session.image))
+        self.cells.clear()
+        self.cells.addItem("found automatically", None)
+        for layer in session.cell_layers():
+            self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
+        self.cells.setCurrentIndex(max(0, self.cells.findData(session.cell_layer)))
+        self._show_settings(session.settings)
+
+    def _show_settings(self, settings: ImageSettings) -> None:
+        there = self.session.image is not None
+        self.modality.setEnabled(there)
+        self.pixel_size.setEnabled(there)
+        self.modality.setCurrentText(settings.modality)
+        self.pixel_size.blockSignals(True)
+        self.pixel_size.setValue(settings.pixel_size or 0.0)
+        self.pixel_size.blockSignals(False)
+        self.pixel_size.setToolTip(f"Side of one pixel. {_ORIGINS[settings.origin]}")
+        self.hint.setVisible(there and settings.pixel_size is None)
+
+    def _image_chosen(self, index: int) -> None:
+        self.session.set_image(self.image.itemData(index))
+
+    def _modality_chosen(self, index: int) -> None:
+        if self.session.image is not None:
+            self.session.set_settings(self.session.image, modality=self.modality.itemText(index))
+
+    def _size_given(self, value: float) -> None:
+        if self.session.image is None:
+            return
+        size = value or None
+        origin = "unknown" if size is None else "user"
+        self.session.set_settings(self.session.image, pixel_size=size, origin=origin)
+
+    def _cells_chosen(self, index: int) -> None:
+        self.session.set_cell_layer(self.cells.itemData(index))

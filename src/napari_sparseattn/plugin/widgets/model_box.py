@@ -1,0 +1,145 @@
+"""Which model, its card, and where it computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QToolButton,
+    QWidget,
+)
+
+from ...bundle import BundleError, find_bundles, read_card
+from ..jobs import Jobs
+from ..requests import Model
+from ..session import Session
+from .base import LABEL_WIDTH, SessionWidget, shrinkable
+
+__all__ = ["ModelBox"]
+
+
+class ModelBox(SessionWidget):
+    """Loads models in the background and shows their cards."""
+
+    def __init__(self, session: Session, jobs: Jobs, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self._jobs = jobs
+        self.models = shrinkable(QComboBox(self))
+        self.models.setPlaceholderText("no model found")
+        self.card_button = QToolButton(self)
+        self.card_button.setText("Card")
+        self.card_button.setCheckable(True)
+        self.card_button.setToolTip("What the model was trained on, how good it is, its licence.")
+        self.load_button = QToolButton(self)
+        self.load_button.setText("Load…")
+        self.load_button.setToolTip("Load a model file (.safetensors) saved by this plugin.")
+        self.devices = shrinkable(QComboBox(self))
+        self.devices.setToolTip("Where the model computes; auto takes a GPU if there is one.")
+        self.devices.addItem("auto", "auto")
+        self.card = QLabel(self)
+        self.card.setObjectName("card")
+        self.card.setWordWrap(True)
+        self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.card.hide()
+        self._lay_out()
+        self.card_button.toggled.connect(self.card.setVisible)
+        self.load_button.clicked.connect(self._choose_file)
+        self.models.activated.connect(self._load_chosen)
+        self.devices.activated.connect(self._load_chosen)
+        self.follow(session.model_changed, self._show_model)
+        self._list_models()
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnMinimumWidth(0, LABEL_WIDTH)
+        grid.addWidget(QLabel("Model", self), 0, 0)
+        row = QHBoxLayout()
+        row.addWidget(self.models, 1)
+        row.addWidget(self.card_button)
+        row.addWidget(self.load_button)
+        grid.addLayout(row, 0, 1)
+        grid.addWidget(self.card, 1, 0, 1, 2)
+        grid.addWidget(QLabel("Device", self), 2, 0)
+        grid.addWidget(self.devices, 2, 1)
+
+    def start(self) -> None:
+        """Load the model that fits the image, or show the one in use."""
+        if self.session.model is not None:
+            self._show_model(self.session.model)
+        elif self.models.count():
+            self.models.setCurrentIndex(self._fitting())
+            self._load_chosen()
+        else:
+            self.session.say("No model was found. Load a model file with Load….", "warning")
+
+    def load_file(self, path: str) -> None:
+        """Add a model file to the list, and load it."""
+        index = self.models.findData(path)
+        if index < 0:
+            self.models.addItem(Path(path).stem, path)
+            index = self.models.count() - 1
+        self.models.setCurrentIndex(index)
+        self._load_chosen()
+
+    def _list_models(self) -> None:
+        for name, path in find_bundles().items():
+            self.models.addItem(name, str(path))
+        self.models.setCurrentIndex(-1)
+
+    def _fitting(self) -> int:
+        modality = self.session.settings.modality
+        for i in range(self.models.count()):
+            try:
+                if read_card(self.models.itemData(i)).modality == modality:
+                    return i
+            except (BundleError, OSError):
+                continue
+        return 0
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Load model file", "", "Models (*.safetensors)")
+        if path:
+            self.load_file(path)
+
+    def _load_chosen(self, _: int = 0) -> None:
+        path = self.models.currentData()
+        if path is None:
+            return
+        self.models.setEnabled(False)
+        self.session.set_model(None, loading=True)
+        self._jobs.load_model(path, self.devices.currentData(), self._loaded)
+
+    def _loaded(self, model: Model | None) -> None:
+        self.models.setEnabled(True)
+        self.session.loading = False
+        if model is None:
+            self.models.setCurrentIndex(-1)
+            self.card.clear()
+
+    def _show_model(self, model: Model | None) -> None:
+        if model is None:
+            return
+        path = str(model.bundle.path)
+        if self.models.findData(path) < 0:
+            self.models.addItem(model.bundle.card.name, path)
+        self.models.setCurrentIndex(self.models.findData(path))
+        self.card.setText(model.bundle.card.summary())
+        chosen = self.devices.currentData()
+        self.devices.clear()
+        self.devices.addItem(f"auto ({model.devices[0]})", "auto")
+        for device in model.devices:
+            self.devices.addItem(device, device)
+        self.devices.setCurrentIndex(max(0, self.devices.findData(chosen)))
+        self.devices.setItemText(
+            self.devices.currentIndex(),
+            f"auto – {model.description}" if chosen == "auto" else model.description,
+        )
+        self.devices.setToolTip(f"Computes on {model.description}.")

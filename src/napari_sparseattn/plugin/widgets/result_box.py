@@ -1,0 +1,153 @@
+"""The clicked cell: classes with their probabilities, what was looked at, overlays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+from ...inference.prediction import Prediction
+from ..layers import OverlayChoice
+from ..session import Session
+from .base import SessionWidget
+
+__all__ = ["ClassBars", "ResultBox"]
+
+_ROWS = 4
+_ROW_HEIGHT = 22
+_EMPTY = "Click a cell in the image: its class and the pixels that decided it appear here."
+_OVERLAYS = {
+    "pixels": (
+        "Selected pixels",
+        "The pixels that decided. 1 is the attention each would get if all got the same.",
+    ),
+    "attention": ("Attention map", "How the whole crop was scored before pixels were chosen."),
+    "frame": ("Crop and class", "The part of the image the model was given, and the class."),
+    "cells": ("All cells", "Every classified cell in the colour of its class."),
+}
+
+
+class ClassBars(QWidget):
+    """The most probable classes as bars in their colours."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.rows: list[tuple[str, float, str]] = []
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def set_rows(self, rows: list[tuple[str, float, str]]) -> None:
+        """Show (class, probability, colour), most probable first."""
+        self.rows = rows[:_ROWS]
+        text = "\n".join(f"{name}: {share:.1%}" for name, share, _ in rows)
+        self.setToolTip(text)
+        self.setAccessibleDescription(text)
+        self.updateGeometry()
+        self.update()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the room the rows need."""
+        return QSize(200, _ROW_HEIGHT * len(self.rows))
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Return the same height: rows are not cut."""
+        return QSize(100, _ROW_HEIGHT * len(self.rows))
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw the rows."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        ink = self.palette().color(self.foregroundRole())
+        share_width = painter.fontMetrics().horizontalAdvance("100.0 %")
+        name_width = round((self.width() - share_width) * 0.52)
+        for i, (name, share, colour) in enumerate(self.rows):
+            top = i * _ROW_HEIGHT
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(QColor(colour))
+            painter.drawRoundedRect(QRectF(2, top + 6, 10, 10), 2, 2)
+            left = name_width + share_width + 8
+            painter.drawRoundedRect(
+                QRectF(left, top + 6, max(2.0, (self.width() - left) * share), 10), 2, 2
+            )
+            painter.setPen(ink)
+            font = painter.font()
+            font.setBold(i == 0)
+            painter.setFont(font)
+            text = painter.fontMetrics().elidedText(
+                name.replace("_", " "), Qt.TextElideMode.ElideRight, name_width - 20
+            )
+            middle = Qt.AlignmentFlag.AlignVCenter
+            painter.drawText(QRectF(18, top, name_width - 18, _ROW_HEIGHT), middle, text)
+            painter.drawText(
+                QRectF(name_width, top, share_width, _ROW_HEIGHT),
+                middle | Qt.AlignmentFlag.AlignRight,
+                f"{100 * share:.1f} %",
+            )
+        painter.end()
+
+
+class ResultBox(SessionWidget):
+    """What is known about the clicked cell."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.bars = ClassBars(self)
+        self.facts = QLabel(self)
+        self.facts.setWordWrap(True)
+        self.facts.setToolTip(
+            "A small first network scores every pixel of the crop to choose some; the class is "
+            "then decided from those alone. They are the share given here."
+        )
+        self.boxes: dict[str, QCheckBox] = {}
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.empty)
+        column.addWidget(self.bars)
+        column.addWidget(self.facts)
+        column.addLayout(self._overlay_boxes())
+        self.follow(session.answer_changed, self.show_answer)
+        self.follow(session.overlays_changed, self._show_choice)
+        self._show_choice(session.choice)
+        self.show_answer(session.answer)
+
+    def _overlay_boxes(self) -> QGridLayout:
+        grid = QGridLayout()
+        for i, (name, (text, tip)) in enumerate(_OVERLAYS.items()):
+            box = QCheckBox(text, self)
+            box.setToolTip(tip)
+            box.toggled.connect(self._chosen)
+            grid.addWidget(box, i // 2, i % 2)
+            self.boxes[name] = box
+        return grid
+
+    def show_answer(self, answer: Prediction | None) -> None:
+        """Show a prediction, or what to do to get one."""
+        there = answer is not None
+        self.empty.setVisible(not there)
+        self.bars.setVisible(there)
+        self.facts.setVisible(there)
+        if answer is None or self.session.model is None:
+            return
+        colours = dict(zip(answer.class_names, self.session.model.bundle.card.colours, strict=True))
+        self.bars.set_rows([(name, share, colours[name]) for name, share in answer.ranked()])
+        facts = [
+            f"Looked at {100 * answer.ledger.share:.1f} % of the pixels",
+            f"{1000 * answer.ledger.seconds:.0f}\u00a0ms",
+        ]
+        if not answer.calibrated:
+            facts.append("scale\u00a0unknown")
+        self.facts.setText(" · ".join(facts))
+
+    def _chosen(self) -> None:
+        self.session.set_choice(
+            OverlayChoice(**{name: box.isChecked() for name, box in self.boxes.items()})
+        )
+
+    def _show_choice(self, choice: OverlayChoice) -> None:
+        for name, shown in dataclasses.asdict(choice).items():
+            self.boxes[name].blockSignals(True)
+            self.boxes[name].setChecked(shown)
+            self.boxes[name].blockSignals(False)

@@ -1,0 +1,129 @@
+"""A picture with known cells, a small model, and work done at once instead of in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_sparseattn.bundle import save_bundle
+from napari_sparseattn.plugin.requests import (
+    CellsFound,
+    ClickRequest,
+    Model,
+    RunRequest,
+    answer_click,
+    prepare_model,
+    stream_run,
+)
+from napari_sparseattn.plugin.session import Session
+from small_model import small_bundle
+
+#: Row and column of the centres of the picture's discs.
+CENTRES = np.array([(30, 40), (30, 110), (80, 60), (90, 150)], dtype=float)
+RADIUS = 9
+
+
+def picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Violet discs on a pale ground: a (120, 180, 3) smear of four nuclei."""
+    rng = np.random.default_rng(0)
+    image = np.full((120, 180, 3), (225, 220, 215), dtype=float)
+    rows, columns = np.indices(image.shape[:2])
+    for row, column in CENTRES:
+        image[np.hypot(rows - row, columns - column) <= RADIUS] = (95, 60, 150)
+    return (image + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def label_image() -> np.ndarray[Any, np.dtype[np.int32]]:
+    """The discs of `picture` as labels 1 to 4."""
+    labels = np.zeros((120, 180), dtype=np.int32)
+    rows, columns = np.indices(labels.shape)
+    for i, (row, column) in enumerate(CENTRES):
+        labels[np.hypot(rows - row, columns - column) <= RADIUS] = i + 1
+    return labels
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model's file, the only one in its folder."""
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    save_bundle(small_bundle(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(model_file: Path) -> Model:
+    return prepare_model(str(model_file), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def only_small_model(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Let windows find the small model, and be quick to load it, not the one shipped."""
+    from napari_sparseattn.plugin.widgets import model_box
+
+    monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(model_file.parent))
+    monkeypatch.setattr(model_box, "find_bundles", lambda: {"small": model_file})
+
+
+@pytest.fixture
+def viewer() -> ViewerModel:
+    """A viewer without a window."""
+    return ViewerModel()
+
+
+class AtOnce:
+    """Does a session's work when it is asked for, in this thread; keeps the requests."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.clicks: list[ClickRequest] = []
+        self.runs: list[RunRequest] = []
+        session.click_requested.connect(self.click)
+        session.run_requested.connect(self.run)
+
+    def click(self, request: ClickRequest) -> None:
+        self.clicks.append(request)
+        try:
+            self.session.accept_click(answer_click(request))
+        except ValueError as error:
+            self.session.fail(request, error)
+
+    def run(self, request: RunRequest) -> None:
+        self.runs.append(request)
+        for given in stream_run(request):
+            if isinstance(given, CellsFound):
+                self.session.accept_cells(request, given.cells)
+            else:
+                self.session.accept_part(request, given)
+        self.session.finish_run(request)
+
+
+@pytest.fixture
+def session(viewer: ViewerModel, model: Model) -> Iterator[Session]:
+    """A session with a model and no image yet; work is done at once."""
+    session = Session.of(viewer)
+    session.attach()
+    session.set_model(model)
+    worker = AtOnce(session)
+    session.worker = worker  # kept alive: psygnal holds its methods weakly
+    yield session
+    session.detach()
+
+
+def add_picture(viewer: ViewerModel, **attributes: Any) -> Image:
+    """Add the picture, 0.5 µm per pixel unless told otherwise."""
+    attributes = {"name": "smear", "scale": (0.5, 0.5), "units": ("um", "um"), **attributes}
+    return viewer.add_image(picture(), rgb=True, **attributes)
+
+
+def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None:
+    """Add labels of the discs and let the session use them."""
+    attributes = {"scale": (0.5, 0.5), "units": ("um", "um"), **attributes}
+    session.set_cell_layer(viewer.add_labels(label_image(), name="my cells", **attributes))

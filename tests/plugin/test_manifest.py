@@ -1,0 +1,64 @@
+"""What the manifest promises is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from npe2 import PluginManifest
+from npe2.manifest.utils import import_python_name
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import QMenu
+
+import napari_sparseattn
+from napari_sparseattn.plugin.session import Session
+
+from .conftest import add_picture
+
+MANIFEST = PluginManifest.from_file(Path(napari_sparseattn.__file__).with_name("napari.yaml"))
+
+
+@pytest.mark.parametrize("command", MANIFEST.contributions.commands, ids=lambda c: c.id)
+def test_commands_can_be_called(command: Any) -> None:
+    assert command.id.startswith("napari-sparseattn.")
+    assert callable(import_python_name(command.python_name))
+
+
+def test_it_claims_no_files() -> None:
+    assert not MANIFEST.contributions.readers
+
+
+def actions(menu: QMenu) -> list[QAction]:
+    found: list[QAction] = []
+    for action in menu.actions():
+        found += actions(action.menu()) if action.menu() else [action]
+    return found
+
+
+def test_the_menu_opens_the_dock_and_classifies_the_active_image(
+    make_napari_viewer: Any, qtbot: Any
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    add_picture(viewer)
+    bar = viewer.window._qt_window.menuBar()
+    menus = [action.menu() for action in bar.actions() if action.menu()]
+    (layers,) = [menu for menu in menus if menu.title().replace("&", "") == "Layers"]
+    wanted = "Classify all cells of this image"
+    (action,) = [a for a in actions(layers) if a.text().startswith(wanted)]
+    action.trigger()
+    session = Session.of(viewer)
+    qtbot.waitUntil(lambda: session.results is not None, timeout=20_000)
+    assert len(session.results) == 4
+
+
+def test_a_sample_opens_and_can_be_classified(make_napari_viewer: Any) -> None:
+    viewer = make_napari_viewer()
+    viewer.open_sample("napari-sparseattn", "phase-cell")
+    (layer,) = viewer.layers
+    session = Session.of(viewer)
+    session.attach()
+    assert session.image is layer
+    assert session.settings.modality == "phase"
+    assert session.settings.pixel_size == pytest.approx(0.107)
+    session.detach()
