@@ -55,15 +55,20 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "cells.csv"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
+
+    def half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_overlay_tints_selected_pixels_alone() -> None:
-    """A 4-pixel crop over image rows 10 to 26: crop pixel (1, 2) covers rows 14-17, columns 28-31."""
+    """Of 4 crop pixels over image rows 10 to 26, (1, 2) is rows 14-17, columns 28-31."""
     table = predictions()
     frame = CropFrame(17.5, 27.5, 16.0, 4)
     chosen = PixelSelection(

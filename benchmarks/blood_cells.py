@@ -1,0 +1,35 @@
+"""The PBC blood cells, read once, for the scripts that train and measure."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+from napari_sparseattn.training.datasets import CropSet, read_class_folders
+
+#: Twice the model's 64 pixels, so that augmentation resamples once.
+STORED_SIDE = 128
+
+
+def default_archive() -> Path:
+    """Where the images lie beside a checkout; NAPARI_SPARSEATTN_SHARED moves it."""
+    root = os.environ.get("NAPARI_SPARSEATTN_SHARED")
+    shared = Path(root) if root else Path(__file__).resolve().parents[2] / "shared"
+    return shared / "data" / "pbc.zip"
+
+
+def read_blood_cells(source: Path) -> CropSet:
+    """Read class folders, or a zip of them, as 128 x 128 RGB crops."""
+    if not source.exists():
+        raise SystemExit(
+            f"There is no {source}. Get the PBC set (doi 10.17632/snkd93bnjr.1) as class folders "
+            "or a zip of them, and name it with --data."
+        )
+    if source.is_dir():
+        return read_class_folders(source, STORED_SIDE)
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder)
+        return read_class_folders(folder, STORED_SIDE)
