@@ -317,10 +317,10 @@ def _demo_window() -> None:
             'The window needs napari: pip install "napari-sparseattn[all]", or use --no-window.'
         )
     import napari
+    from npe2 import PluginManager
 
     viewer = napari.Viewer()
-    viewer.open_sample("napari-sparseattn", "simulated-smear")
-    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    PluginManager.instance().commands.execute("napari-sparseattn.demo", (viewer,))
     napari.run()
 
 

@@ -6,12 +6,14 @@ scikit-image: the image covers rows -0.5 to H - 0.5.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
+from threadpoolctl import ThreadpoolController
 
 from napari_sparseattn.images.field import Field
 from napari_sparseattn.images.normalise import to_float
@@ -178,10 +180,18 @@ def _resample(
     n, channels, extent, _ = windows.shape
     down = _weights(offset[:, 0], step, width, size, extent)
     across = _weights(offset[:, 1], step, width, size, extent)
-    rows = (down[:, np.newaxis] @ windows).reshape(n, channels * size, extent)
-    crops = rows @ across.transpose(0, 2, 1)
+    # Products this small gain nothing from threads, and lose a factor of fifty
+    # to them while another process keeps the cores busy.
+    with _blas().limit(limits=1, user_api="blas"):
+        rows = (down[:, np.newaxis] @ windows).reshape(n, channels * size, extent)
+        crops = rows @ across.transpose(0, 2, 1)
     done: npt.NDArray[Any] = crops.reshape(n, channels, size, size).transpose(0, 2, 3, 1)
     return done
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _weights(

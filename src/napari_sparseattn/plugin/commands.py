@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["classify_layer"]
+__all__ = ["classify_layer", "demo"]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
@@ -26,3 +26,26 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
             session.classify_all()
 
     session.model_changed.connect(ready)
+
+
+def demo(viewer: napari.viewer.Viewer) -> None:
+    """Open the simulated smear, classify its cells, and show what decided one of them."""
+    from qtpy.QtCore import QTimer
+
+    from .session import Session
+
+    viewer.window.resize(1400, 900)
+    viewer.open_sample("napari-sparseattn", "simulated-smear")
+    classify_layer(viewer)
+    session = Session.of(viewer)
+
+    def show_one(results: object) -> None:
+        if results is not None and len(session.results.cells):
+            session.results_changed.disconnect(show_one)
+            centres = session.results.cells.centres
+            middle = centres.mean(axis=0)
+            session.click_cell(int(((centres - middle) ** 2).sum(axis=1).argmin()))
+
+    session.results_changed.connect(show_one)
+    # The canvas has its size once the dock has been laid out.
+    QTimer.singleShot(300, viewer.fit_to_view)

@@ -261,6 +261,7 @@ class Overlays:
             if shapes.metadata[METADATA_KEY].get("colour") != colour:
                 shapes.metadata[METADATA_KEY]["colour"] = colour
                 shapes.edge_color = colour
+                shapes.text.color = colour
 
         self._update(layer, update, choice.frame)
 
@@ -332,7 +333,9 @@ class Overlays:
             text={
                 "string": "{text}",
                 "anchor": "upper_left",
-                "color": _readable_on(source),
+                # Readable on the image and, for a crop that reaches over its
+                # edge, on the canvas too.
+                "color": colour,
                 "size": 13,
             },
             metadata=mark,
