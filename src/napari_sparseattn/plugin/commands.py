@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import napari
 
+    from ..inference.prediction import Predictions
+
 __all__ = ["classify_layer", "demo"]
 
 
@@ -39,10 +41,10 @@ def demo(viewer: napari.viewer.Viewer) -> None:
     classify_layer(viewer)
     session = Session.of(viewer)
 
-    def show_one(results: object) -> None:
-        if results is not None and len(session.results.cells):
+    def show_one(results: Predictions | None) -> None:
+        if results is not None and len(results):
             session.results_changed.disconnect(show_one)
-            centres = session.results.cells.centres
+            centres = results.cells.centres
             middle = centres.mean(axis=0)
             session.click_cell(int(((centres - middle) ** 2).sum(axis=1).argmin()))
 

@@ -416,11 +416,3 @@ def _move(layer: Layer, place: dict[str, Any]) -> None:
     for name in ("units", "axis_labels"):
         if getattr(layer, name) != place[name]:
             setattr(layer, name, place[name])
-
-
-def _readable_on(source: Image) -> str:
-    """Return black or white, whichever shows on the image."""
-    thumbnail = np.asarray(source.thumbnail, dtype=np.float64)
-    drawn = thumbnail[..., 3] > 0
-    light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
-    return "black" if light > 110 else "white"
