@@ -27,6 +27,8 @@ SIZES = {"width": 8, "depth": 1, "tile_width": 8, "tile_depth": 1, "class_width"
 GENTLE = Augmentation(
     scale=0.1,
     stain=0.02,
+    counterstain=0,
+    response=0,
     depth=0,
     tint=0,
     haze=0,
@@ -60,7 +62,14 @@ def settings(**options: object) -> TrainingSettings:
         name="disks and rings",
         crop=CropSpec(size=16, field_of_view_um=8.0),
         options=FitOptions(
-            **{"epochs": 10, "batch_size": 32, "learning_rate": 5e-3, "bfloat16": False, **options}
+            **{
+                "epochs": 10,
+                "batch_size": 32,
+                "learning_rate": 5e-3,
+                "bfloat16": False,
+                "most_share": 0.4,
+                **options,
+            }
         ),
         augmentation=GENTLE,
         architecture=SIZES,
@@ -90,6 +99,21 @@ def test_training_repeats_itself_from_the_seed() -> None:
     )
     assert all(torch.equal(one.state[key], two.state[key]) for key in one.state)
     assert not torch.equal(one.state["head.weight"], other.state["head.weight"])
+
+
+def test_k_ends_at_most_at_the_share_asked_for() -> None:
+    bundle, report = train_classifier(drawn(80), settings(epochs=4, most_share=0.1))
+    assert [epoch.k for epoch in report.history] == [102, 102, 26, 26]
+    assert bundle.card.architecture["k"] == 26
+
+
+def test_training_goes_on_from_a_model() -> None:
+    data, still = drawn(80), settings(epochs=1, learning_rate=0.0)
+    first, _ = train_classifier(data, settings(epochs=2))
+    again, _ = train_classifier(data, still, start=first)
+    for name, tensor in again.state.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(tensor, first.state[name])
 
 
 def test_the_best_weights_are_kept_and_closing_stops() -> None:

@@ -37,6 +37,14 @@ class Augmentation:
     stain : float
         Standard deviation of a random 3 x 3 mixing of optical densities
         (RGB only).
+    counterstain : float
+        Density of the red cells' stain relative to the nuclei's: it is
+        multiplied by a factor that is log-uniform in
+        ``[1 / (1 + counterstain), (1 + counterstain) ** 2]`` (RGB only).
+    response : float
+        Optical densities are raised to a power that is log-uniform in
+        ``[1 / (1 + response), 1 + response]``, hue kept (RGB only): cameras
+        saturate differently.
     depth : float
         Stain depth and exposure: optical densities are multiplied by a factor
         that is log-uniform in ``[1 / (1 + depth), 1 + depth]`` (RGB only).
@@ -65,6 +73,8 @@ class Augmentation:
     shift: float = 0.08
     stretch: float = 0.12
     stain: float = 0.2
+    counterstain: float = 1.0
+    response: float = 0.4
     depth: float = 0.8
     tint: float = 0.6
     haze: float = 0.25
@@ -132,7 +142,10 @@ class Augmentation:
 
     def _colours(self, out: Tensor, draw: _Draw) -> Tensor:
         """Mix optical densities, then change the white point."""
-        density = -out.clamp(1 / 255, 1).log()
+        # Against the crop's own ground, or stain would be added to the glass.
+        blocks = F.avg_pool2d(out, 4).flatten(2)
+        ground = blocks.kthvalue(round(0.95 * (blocks.shape[2] - 1)) + 1, dim=2).values
+        density = -(out / ground[..., None, None].clamp_min(0.05)).clamp(1 / 255, 1).log()
         # Most crops stay near the original: a model that sees the extremes
         # alone learns what is common slowly.
         strength = draw.random()
@@ -140,12 +153,30 @@ class Augmentation:
         # Rows sum to about one: stains change hue without fading to white.
         mixing = mixing / mixing.sum(2, keepdim=True).clamp_min(0.3)
         density = torch.einsum("bij,bjhw->bihw", mixing, density)
+        density = self._stains(density, strength, draw)
         density = density * draw.log_uniform(1 + self.depth) ** strength
         density = density * (strength * self.tint * draw.normal(3, 1, 1)).exp()
         white = 1 - strength * self.white * draw.random(3, 1, 1)
         brightness = 1 - self.white * draw.random(1, 1, 1)
         haze = strength * self.haze * draw.random() * draw.coin(0.5)
         return (haze + (1 - haze) * (-density).exp().clamp(0, 1)) * white * brightness
+
+    def _stains(self, density: Tensor, strength: Tensor, draw: _Draw) -> Tensor:
+        """Change how dense red cells are beside nuclei, and the response."""
+        least, most = 1 / (1 + self.counterstain), (1 + self.counterstain) ** 2
+        factor = least * (most / least) ** draw.random()[..., 0]
+        scale = torch.eye(3).repeat(len(density), 1, 1)
+        scale[:, 1, 1] = (factor ** strength[..., 0])[:, 0, 0]
+        stains = torch.tensor(_STAINS)
+        change = stains.T @ scale @ torch.linalg.inv(stains.T)
+        density = torch.einsum("bij,bjhw->bihw", change, density).clamp_min(0)
+        power = draw.log_uniform(1 + self.response) ** strength
+        return density * density.mean(1, keepdim=True).clamp_min(1e-3) ** (power - 1)
+
+
+#: Unit optical density in red, green, blue of nuclei and of red cells (medians
+#: over the PBC set, ``benchmarks/stains.py``), and what is at right angles to both.
+_STAINS = ((0.513, 0.833, 0.207), (0.486, 0.726, 0.487), (0.858, -0.502, -0.109))
 
 
 class _Draw:

@@ -129,6 +129,7 @@ def train_classifier(
     data: CropSet,
     settings: TrainingSettings,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    start: Bundle | None = None,
 ) -> tuple[Bundle, TrainingReport]:
     """Train a SparseAttnNet on labelled crops.
 
@@ -140,6 +141,9 @@ def train_classifier(
         What and how to train.
     on_epoch : callable, optional
         Called after each epoch; it may raise to stop.
+    start : Bundle, optional
+        A model of the same classes and sizes whose weights to begin with;
+        random ones by default.
 
     Returns
     -------
@@ -151,6 +155,8 @@ def train_classifier(
     size = settings.crop.size
     torch.manual_seed(settings.options.seed)
     model = _new_model(data, settings)
+    if start is not None:
+        model.load_state_dict(start.state)
     history = []
     train, validation = parts["train"], parts["validation"]
     for epoch in fit(

@@ -44,8 +44,9 @@ class FitOptions:
         random pixels explored; after it, training sees what deployment sees.
     first_share : float
         Share of the pixels kept at the start.
-    least_share : float
-        k never falls below this share.
+    least_share, most_share : float
+        k never falls below the one, and is at most the other in the end, even
+        if the loss was still falling.
     explore : float
         Random share of the kept pixels at the start, falling to 0 by the end
         of the steady epochs.
@@ -67,6 +68,7 @@ class FitOptions:
     steady: float = 0.6
     first_share: float = 0.4
     least_share: float = 0.08
+    most_share: float = 0.15
     explore: float = 0.3
     distill: float = 0.5
     device: str = "cpu"
@@ -249,7 +251,11 @@ class _Run:
 
     def adapt(self, loss: float) -> None:
         """Learn k from the validation loss; freeze it when annealing begins."""
-        self._set_k(self.budget.freeze() if self.done >= self.steady else self.budget.step(loss))
+        if self.done < self.steady:
+            self._set_k(self.budget.step(loss))
+        else:
+            most = round(self.options.most_share * self.size**2)
+            self._set_k(min(self.budget.freeze(), most))
 
     def _step(self, rows: npt.NDArray[np.int64], explore: float) -> tuple[float, float]:
         options = self.options
