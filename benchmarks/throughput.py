@@ -1,14 +1,15 @@
 """Classify-all on fields of growing size: cells per second and peak memory.
 
 The fields are *simulated* smears tiled to the size that is asked for; cells
-sit on a grid, since finding them is measured by ``find_cells.py``. Each size
-runs in a process of its own, whose peak memory above that of a field with no
-cells is printed: it must follow the batch, not the field.
+sit on a grid, since finding them is measured by ``find_cells.py``. Each row is
+a process of its own; printed is by how much its peak memory rises over that
+after a first batch: it must not follow the number of cells.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -57,25 +58,26 @@ def one(cells: int, batch: int, threads: int, model: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, nargs="*", default=[100, 1000, 10_000])
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, nargs="*", default=[16, 64, 256])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="blood-cells")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
-        print(json.dumps(one(arguments.one, arguments.batch, arguments.threads, arguments.model)))
+        print(
+            json.dumps(one(arguments.one, arguments.batch[0], arguments.threads, arguments.model))
+        )
         return
-    print(f"{platform.machine()}, {arguments.threads} threads, batches of {arguments.batch};")
-    print("one run each\n")
-    print("|  cells | field, MiB | seconds | cells/s | peak memory above the warm-up's, MiB |")
-    print("|--------|------------|---------|---------|--------------------------------------|")
-    for cells in arguments.cells:
-        command = [sys.executable, __file__, "--one", str(cells), "--batch", str(arguments.batch)]
+    print(f"{platform.machine()}, {arguments.threads} threads; one run each\n")
+    print("|  cells | batch | field, MiB | seconds | cells/s | more peak memory, MiB |")
+    print("|--------|-------|------------|---------|---------|-----------------------|")
+    for cells, batch in itertools.product(arguments.cells, arguments.batch):
+        command = [sys.executable, __file__, "--one", str(cells), "--batch", str(batch)]
         command += ["--threads", str(arguments.threads), "--model", arguments.model]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
-            f"| {cells:6d} | {row['field_mib']:10.1f} | {row['seconds']:7.2f} | "
-            f"{cells / row['seconds']:7.0f} | {row['more_mib']:36.1f} |"
+            f"| {cells:6d} | {batch:5d} | {row['field_mib']:10.1f} | {row['seconds']:7.2f} | "
+            f"{cells / row['seconds']:7.0f} | {row['more_mib']:21.1f} |"
         )
 
 

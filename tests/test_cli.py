@@ -74,6 +74,27 @@ def test_classify_writes_a_table_and_a_picture(tmp_path: Path, model: Path) -> N
     assert not pd.read_csv(out / "my-smear-é.csv")["calibrated"].any()
 
 
+def test_one_bad_field_does_not_stop_the_others(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "bad.tif").write_text("no image")
+    images = [str(tmp_path / "bad.tif"), str(smear_file(tmp_path))]
+    arguments = ["classify", *images, "--model", str(model), "--out", str(tmp_path / "o"), "--json"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 1
+    bad, good = json.loads(result.stdout)
+    assert "bad.tif" in bad["error"]
+    assert Path(good["csv"]).exists()
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, model: Path) -> None:
+    images = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        images.append(smear_file(tmp_path / folder))
+    rows = json.loads(run("classify", *images, "--model", model, "--out", tmp_path / "o", "--json"))
+    assert rows[0]["csv"] != rows[1]["csv"]
+    assert len(list((tmp_path / "o").iterdir())) == 4
+
+
 def test_evaluate_agrees_with_the_table(tmp_path: Path, model: Path) -> None:
     folder = class_folders(tmp_path / "set")
     (folder / "small" / "broken.png").write_bytes(b"no image")
@@ -149,6 +170,15 @@ def test_mistakes_are_one_line(
     error = fails(monkeypatch, capsys, *arguments)
     assert message in error
     assert "Traceback" not in error
+
+
+def test_folders_match_classes_but_for_case_and_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "small.safetensors"
+    save_bundle(small_bundle(class_names=("round cell", "lobed_cell", "small")), path)
+    folder = class_folders(tmp_path / "set", names=("Round-Cell", "lobed cell"))
+    result = json.loads(run("evaluate", folder, "--model", path, "--json"))
+    support = {name: row["support"] for name, row in result["per_class"].items()}
+    assert support == {"round cell": 4, "lobed_cell": 4, "small": 0}
 
 
 def test_folders_that_are_no_classes_are_named(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -61,8 +62,7 @@ def demo(
         return
     from .images.simulate import smear
 
-    rows = _classify_fields([smear()], "blood-cells", out, "auto", "auto")
-    _report_files(rows, as_json)
+    _classify_fields([smear], "blood-cells", out, "auto", "auto", as_json)
 
 
 @app.command()
@@ -97,13 +97,15 @@ def classify(
     method: Annotated[str, typer.Option(help="How to find cells; auto fits the image.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find and classify the cells of fields; write a CSV and a picture of each."""
+    """Find and classify the cells of fields; write a CSV and a picture of each.
+
+    A field that fails is named and does not stop the others.
+    """
     from .images.field import open_image
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    fields = (open_image(path, **metadata) for path in images)
-    rows = _classify_fields(fields, model, out, device, method, total=len(images))
-    _report_files(rows, as_json)
+    fields = [partial(open_image, path, **metadata) for path in images]
+    _classify_fields(fields, model, out, device, method, as_json, [str(path) for path in images])
 
 
 @app.command()
@@ -216,21 +218,38 @@ def train(
 
 
 def _classify_fields(
-    fields: Any, model: str, out: Path, device: str, method: str, total: int = 1
-) -> list[dict[str, Any]]:
+    fields: Sequence[Callable[[], Field]],
+    model: str,
+    out: Path,
+    device: str,
+    method: str,
+    as_json: bool,
+    names: Sequence[str] = (),
+) -> None:
+    """Classify and report each field; exit with status 1 if any failed."""
     from .bundle import load_bundle
 
     bundle = load_bundle(model)
-    rows = []
-    with _progress("fields", quiet=not sys.stderr.isatty()) as progress:
-        for i, field in enumerate(fields):
-            rows.append(_classify_field(field, bundle, out, device, method))
-            progress(i + 1, total)
-    return rows
+    rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    with _progress("fields", quiet=as_json) as progress:
+        for i, read in enumerate(fields):
+            try:
+                field = read()
+                target = out / _free_stem(field, taken)
+                rows.append(_classify_field(field, bundle, target, device, method))
+            except (ValueError, OSError, TypeError) as error:
+                if len(fields) == 1:
+                    raise
+                rows.append({"image": names[i], "error": str(error)})
+            progress(i + 1, len(fields))
+    _report_files(rows, as_json)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
 
 
 def _classify_field(
-    field: Field, bundle: Bundle, out: Path, device: str, method: str
+    field: Field, bundle: Bundle, target: Path, device: str, method: str
 ) -> dict[str, Any]:
     import dataclasses
 
@@ -245,15 +264,16 @@ def _classify_field(
         overlay.add(part)
         parts.append(dataclasses.replace(part, evidence=()))
     result = join(parts) if parts else classify_cells(field, cells, bundle, device)
-    stem = _free_stem(out, field.path.stem if field.path else field.name)
-    write_csv(result, out / f"{stem}.csv")
-    overlay.write(out / f"{stem}_overlay.png")
+    table = target.with_name(f"{target.name}.csv")
+    picture = target.with_name(f"{target.name}_overlay.png")
+    write_csv(result, table)
+    overlay.write(picture)
     return {
         "image": str(field.path or field.name),
         "cells": len(result),
         "counts": {name: n for name, n in result.counts().items() if n},
-        "csv": str(out / f"{stem}.csv"),
-        "overlay": str(out / f"{stem}_overlay.png"),
+        "csv": str(table),
+        "overlay": str(picture),
         "looked_at": result.ledger.share,
         "seconds": result.ledger.seconds,
         "device": result.ledger.device,
@@ -262,10 +282,20 @@ def _classify_field(
     }
 
 
-def _free_stem(out: Path, name: str) -> str:
-    """A file name's stem that is safe; results of a rerun replace the old."""
+def _free_stem(field: Field, taken: set[str]) -> str:
+    """A safe file name; images of one name in one run get a number.
+
+    Results of an earlier run are replaced.
+    """
+    name = field.path.stem if field.path else field.name
     safe = "".join(c if c.isalnum() or c in "-_. " else "-" for c in name).strip(" .")
-    return safe.replace(" ", "-") or "field"
+    stem = first = safe.replace(" ", "-") or "field"
+    number = 1
+    while stem.casefold() in taken:
+        number += 1
+        stem = f"{first}-{number}"
+    taken.add(stem.casefold())
+    return stem
 
 
 def _report_files(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -273,6 +303,9 @@ def _report_files(rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
+        if "error" in row:
+            print(f"{row['image']}: {row['error']}", file=sys.stderr)
+            continue
         counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
         print(f"{row['image']}: {row['cells']} cells ({counts})")
         print(

@@ -68,7 +68,8 @@ def evaluate_folder(
     Parameters
     ----------
     folder : path-like
-        One sub-folder per class; names must be classes of the model.
+        One sub-folder per class; names must be classes of the model, but for
+        case and for spaces, hyphens and underscores.
     bundle : Bundle
         The model.
     device : str
@@ -88,7 +89,8 @@ def evaluate_folder(
     """
     card = bundle.card
     files = list_class_folders(folder)
-    unknown = sorted({name for name, _ in files} - set(card.class_names))
+    index = {_plain(name): i for i, name in enumerate(card.class_names)}
+    unknown = sorted({name for name, _ in files if _plain(name) not in index})
     if unknown:
         raise ValueError(
             f"'{card.name}' has no class named {', '.join(unknown)}; its classes are "
@@ -102,7 +104,7 @@ def evaluate_folder(
         for name, path in files[start : start + _BATCH]:
             try:
                 crops.append(read_crop(path, card.crop.size, len(card.channels), side))
-                truth.append(card.class_names.index(name))
+                truth.append(index[_plain(name)])
             except (ImageError, OSError) as error:
                 unreadable[str(path)] = str(error)
         if crops:
@@ -115,3 +117,7 @@ def evaluate_folder(
         raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
     return Evaluation(report, unreadable, inference, time.perf_counter() - began)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace(" ", "_").replace("-", "_")
