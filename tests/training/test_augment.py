@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,23 +71,7 @@ def test_scale_magnifies_within_its_range() -> None:
     """The area of a disk tells the magnification of each crop."""
     axis = torch.arange(64) - 31.5
     disk = ((axis[:, None] ** 2 + axis[None] ** 2) < 12**2).float().expand(60, 1, 64, 64)
-    only_scale = Augmentation(
-        rotate=True,
-        scale=0.5,
-        shift=0,
-        stretch=0,
-        stain=0,
-        counterstain=0,
-        response=0,
-        depth=0,
-        tint=0,
-        haze=0,
-        white=0,
-        gamma=0,
-        blur=0,
-        noise=0,
-        jpeg=0,
-    )
+    only_scale = dataclasses.replace(OFF, rotate=True, scale=0.5)
     area = only_scale(disk, 64, torch.Generator().manual_seed(0)).sum((1, 2, 3)) / disk[0].sum()
     assert 1 / 1.5**2 * 0.98 < area.min() < 0.7
     assert 1.5 < area.max() < 1.5**2 * 1.02

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..card import Card
 from ..images.class_folders import list_class_folders, read_crop
 from ..images.field import ImageError
 from ..metrics import Report, classification_report
@@ -89,13 +90,7 @@ def evaluate_folder(
     """
     card = bundle.card
     files = list_class_folders(folder)
-    index = {_plain(name): i for i, name in enumerate(card.class_names)}
-    unknown = sorted({name for name, _ in files if _plain(name) not in index})
-    if unknown:
-        raise ValueError(
-            f"'{card.name}' has no class named {', '.join(unknown)}; its classes are "
-            f"{', '.join(card.class_names)}. Rename the folders."
-        )
+    index = _class_index(card, {name for name, _ in files})
     side = card.crop.field_of_view_um / pixel_size if pixel_size else None
     began, inference = time.perf_counter(), 0.0
     probabilities, truth, unreadable = [], [], {}
@@ -104,7 +99,7 @@ def evaluate_folder(
         for name, path in files[start : start + _BATCH]:
             try:
                 crops.append(read_crop(path, card.crop.size, len(card.channels), side))
-                truth.append(index[_plain(name)])
+                truth.append(index[name])
             except (ImageError, OSError) as error:
                 unreadable[str(path)] = str(error)
         if crops:
@@ -117,6 +112,18 @@ def evaluate_folder(
         raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
     return Evaluation(report, unreadable, inference, time.perf_counter() - began)
+
+
+def _class_index(card: Card, folders: set[str]) -> dict[str, int]:
+    """Give each folder's name the index of its class."""
+    classes = {_plain(name): i for i, name in enumerate(card.class_names)}
+    unknown = sorted(name for name in folders if _plain(name) not in classes)
+    if unknown:
+        raise ValueError(
+            f"'{card.name}' has no class named {', '.join(unknown)}; its classes are "
+            f"{', '.join(card.class_names)}. Rename the folders."
+        )
+    return {name: classes[_plain(name)] for name in folders}
 
 
 def _plain(name: str) -> str:
