@@ -58,6 +58,7 @@ def main() -> None:
     wait(lambda: session.model is not None or session.message.level == "error")
     settle()
 
+    viewer.fit_to_view()
     session.classify_all()
     wait(lambda: not session.running)
     print(session.message)

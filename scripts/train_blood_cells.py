@@ -36,7 +36,7 @@ def settings(device: str, stage: int, epochs: int) -> TrainingSettings:
         options = FitOptions(epochs=epochs, steady=1.0, first_share=0.25, most_share=0.25)
         augmentation = Augmentation(counterstain=0, response=0)
     else:
-        options = FitOptions(epochs=epochs, steady=0.45, first_share=0.1875)
+        options = FitOptions(epochs=epochs, steady=0.45, first_share=0.1875, least_share=0.15)
         augmentation = Augmentation()
     return TrainingSettings(
         name="blood-cells",

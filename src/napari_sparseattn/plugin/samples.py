@@ -50,8 +50,10 @@ def smear() -> list[LayerData]:
 
     fields = [np.asarray(open_image(_fetch(*item)).data) for item in _FIELDS.items()]
     height, width, _ = fields[0].shape
-    # A gap keeps cells of neighbouring fields from touching.
-    whole = np.full((2 * height + _GAP, 2 * width + _GAP, 3), 255, dtype=np.uint8)
+    # A gap keeps cells of neighbouring fields from touching. It has the colour
+    # of the glass: anything brighter would count as white in crops beside it.
+    glass = np.percentile(np.stack(fields), 85, axis=(0, 1, 2)).astype(np.uint8)
+    whole = np.tile(glass, (2 * height + _GAP, 2 * width + _GAP, 1))
     for i, field in enumerate(fields):
         row, column = i // 2 * (height + _GAP), i % 2 * (width + _GAP)
         whole[row : row + height, column : column + width] = field
