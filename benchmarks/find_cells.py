@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse.csgraph
+from blood_cells import default_archive
 from scipy.stats import binomtest
 
 from napari_sparseattn.images.cells import Method, find_cells
@@ -71,7 +72,7 @@ def report(name: str, hits: int, total: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="bccd_fields.zip")
+    parser.add_argument("--data", type=Path, default=default_archive().with_name("bccd_fields.zip"))
     parser.add_argument("--split", default="val", choices=["train", "val"])
     parser.add_argument("--list", action="store_true", help="name the fields with errors")
     options = parser.parse_args()

@@ -1,0 +1,58 @@
+"""The bundled model is what its card says."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from napari_sparseattn import cli
+from napari_sparseattn.bundle import find_bundles, load_bundle
+from napari_sparseattn.images.simulate import smear_with_truth
+from napari_sparseattn.inference.cells import classify_cells
+from napari_sparseattn.training.datasets import hash_folds
+
+
+def test_the_bundled_model_keeps_its_limits() -> None:
+    bundle = load_bundle("blood-cells")
+    card = bundle.card
+    assert len(card.class_names) == 8
+    assert card.architecture["token"] == "pixel", "the claim is that nothing else was seen"
+    assert card.architecture["k"] <= 0.15 * card.crop.size**2
+    assert bundle.n_parameters <= 300_000
+    assert find_bundles()["blood-cells"].stat().st_size <= 2_000_000
+    assert card.training.licence == "CC BY 4.0"
+    assert "Acevedo" in card.training.citation
+    confusion = np.array(card.metrics["confusion"])
+    assert confusion.sum() == card.metrics["n"] == card.training.n_test
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(card.metrics["accuracy"])
+
+
+def test_a_simulated_smear_gives_confident_evidence() -> None:
+    field, cells = smear_with_truth(seed=0)
+    predictions = classify_cells(field, cells, load_bundle("blood-cells"), "cpu")
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+    assert predictions.ledger.share <= 0.15
+    for selection in predictions.evidence:
+        assert selection.receptive_field == 1
+        assert selection.k == 614
+
+
+def test_held_out_cells_are_told_apart_as_the_card_says(shared: Path, tmp_path: Path) -> None:
+    """Every eighth of the test images, through the command line."""
+    with zipfile.ZipFile(shared / "data" / "pbc.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        held_out = [name for name, fold in zip(names, hash_folds(names), strict=True) if fold == 0]
+        assert len(held_out) == load_bundle("blood-cells").card.training.n_test
+        for name in held_out[::8]:
+            archive.extract(name, tmp_path)
+    result = CliRunner().invoke(cli.app, ["evaluate", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["n"] == len(held_out[::8])
+    # 200 images: three standard errors below the card's 96.7 %.
+    assert report["accuracy"] > 0.925
