@@ -1,7 +1,7 @@
 """Take the pictures of the real window that the README shows.
 
-Run with a display, e.g. ``make docs-pictures``. The sample is fetched, or read
-from the folder that NAPARI_SPARSEATTN_DATA names.
+Run with a display, e.g. ``make docs-pictures``. The pictures are kept in the
+repository, so they show the simulated sample: fetched images are not stored.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def look_at(viewer: napari.Viewer, row: float, column: float, zoom: float) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", default="smear", help="a sample's key")
+    parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
     parser.add_argument("--out", type=Path, default=PICTURES)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
 
-_BATCH = {"cpu": 64, "mps": 256, "cuda": 512}
+#: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
+_BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
+_FEW = 4
 
 
 def classify_cells(
@@ -240,7 +243,7 @@ class _Runner:
         while start < len(crops):
             batch = torch.from_numpy(np.ascontiguousarray(crops[start : start + self.batch_size]))
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), self._threads(len(batch)):
                     out = self.bundle.model(self.device)(batch.to(self.device))
                 parts.append(SparseAttnOutput(*(tensor.cpu() for tensor in out)))
             except (RuntimeError, MemoryError) as error:
@@ -250,6 +253,24 @@ class _Runner:
                 continue
             start += len(batch)
         return SparseAttnOutput(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    @contextlib.contextmanager
+    def _threads(self, batch: int) -> Iterator[None]:
+        """Keep a few crops on one thread: for them, waiting costs more than help saves.
+
+        In the window the other threads would also take the cores from drawing.
+        """
+        import torch
+
+        before = torch.get_num_threads()
+        if self.device != "cpu" or batch > _FEW or before == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _shrink(self, error: BaseException) -> None:
         import torch

@@ -225,13 +225,19 @@ class Overlays:
     ) -> None:
         layer = self.layer(source, role)
         if layer is None:
-            layer = self._add_map(source, role, values, place)
+            # A copy: it is overwritten in place, and evidence must not change.
+            layer = self._add_map(source, role, values.copy(), place)
             self._set_visible(layer, choice.of(role))
             return
 
         def update(image: Image) -> None:
-            image.data = values
-            _move(image, place)
+            # In place, as setting `data` makes the viewer measure all layers anew.
+            if image.data.shape != values.shape:
+                image.data = values.copy()
+            else:
+                np.copyto(image.data, values)
+            if not _move(image, place):
+                image.refresh(extent=False)
 
         self._update(layer, update, choice.of(role))
 
@@ -261,7 +267,7 @@ class Overlays:
             if shapes.metadata[METADATA_KEY].get("colour") != colour:
                 shapes.metadata[METADATA_KEY]["colour"] = colour
                 shapes.edge_color = colour
-                shapes.text.color = colour
+                shapes.text.color = _readable_on(source, colour)
 
         self._update(layer, update, choice.frame)
 
@@ -333,9 +339,7 @@ class Overlays:
             text={
                 "string": "{text}",
                 "anchor": "upper_left",
-                # Readable on the image and, for a crop that reaches over its
-                # edge, on the canvas too.
-                "color": colour,
+                "color": _readable_on(source, colour),
                 "size": 13,
             },
             metadata=mark,
@@ -406,13 +410,35 @@ def _with_index(cells: Cells, index: Sequence[int]) -> npt.NDArray[np.float64]:
     return np.hstack([ahead.reshape(len(cells), len(index)), cells.centres])
 
 
-def _move(layer: Layer, place: dict[str, Any]) -> None:
-    """Set what differs: each transform that is set redraws the whole scene."""
+def _move(layer: Layer, place: dict[str, Any]) -> bool:
+    """Set what differs: each transform that is set redraws the whole scene.
+
+    Returns whether any was, which refreshes the layer too.
+    """
+    moved = False
     for name in ("scale", "translate", "rotate", "shear"):
         if not np.allclose(getattr(layer, name), place[name]):
             setattr(layer, name, place[name])
+            moved = True
     if not np.allclose(layer.affine.affine_matrix, place["affine"].affine_matrix):
         layer.affine = place["affine"]
+        moved = True
     for name in ("units", "axis_labels"):
         if getattr(layer, name) != place[name]:
             setattr(layer, name, place[name])
+    return moved
+
+
+def _readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
+    """Return a class's colour, darkened where the image is bright; RGBA, 0 to 1.
+
+    Not black: a crop may reach over the image's edge, onto the dark canvas.
+    """
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    thumbnail = np.asarray(source.thumbnail, dtype=np.float64)
+    drawn = thumbnail[..., 3] > 0
+    light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
+    rgba: npt.NDArray[np.float64] = transform_color(colour)[0].astype(np.float64)
+    rgba[:3] *= 0.6 if light > 110 else 1.0
+    return rgba
