@@ -143,6 +143,7 @@ def trained(name: str, parts: dict[str, CropSet], epochs: int, cache: Path) -> n
 
 def macs(model: nn.Module) -> float:
     """Multiply-accumulates of one crop, in millions."""
+    model.eval().requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.randn(1, 3, SIZE, SIZE))
