@@ -64,9 +64,15 @@ def resnet18(classes: int) -> nn.Module:
 def mobilenet_v2(classes: int) -> nn.Module:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    return Peer(
-        MobileNetV2ForImageClassification(MobileNetV2Config(image_size=SIZE, num_labels=classes))
+    network = MobileNetV2ForImageClassification(
+        MobileNetV2Config(image_size=SIZE, num_labels=classes)
     )
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # transformers passes TensorFlow's 0.997, which to PyTorch means
+            # that the last batch alone makes the running statistics.
+            module.momentum = 0.1
+    return Peer(network)
 
 
 def small_vit(classes: int) -> nn.Module:
