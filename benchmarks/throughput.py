@@ -2,8 +2,8 @@
 
 The fields are *simulated* smears tiled to the size that is asked for; cells
 sit on a grid, since finding them is measured by ``find_cells.py``. Each row is
-a process of its own; printed is by how much its peak memory rises over that
-after a first batch: it must not follow the number of cells.
+a process of its own. Resident memory after a fifth of the cells, when buffers
+have been made, and the most after that: it must not follow the number of cells.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import argparse
 import itertools
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 
 
 def one(cells: int, batch: int, threads: int, model: str) -> dict[str, float]:
@@ -42,16 +42,18 @@ def one(cells: int, batch: int, threads: int, model: str) -> dict[str, float]:
     found = cells_from_points(grid, field.shape, diameter=50)
     warm = cells_from_points(grid[:batch], field.shape, diameter=50)
     classify_cells(field, warm, bundle, "cpu", batch_size=batch, evidence=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    process, parts, memory = psutil.Process(), [], []
     began = time.perf_counter()
-    result = join(list(iter_cells(field, found, bundle, "cpu", batch_size=batch)))
+    for part in iter_cells(field, found, bundle, "cpu", batch_size=batch):
+        parts.append(part)
+        memory.append(process.memory_info().rss / 2**20)
     seconds = time.perf_counter() - began
-    assert len(result) == cells
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(join(parts)) == cells
     return {
         "seconds": seconds,
         "field_mib": field.data.nbytes / 2**20,
-        "more_mib": (after - before) / 1024,
+        "early_mib": memory[len(memory) // 5],
+        "late_mib": max(memory[len(memory) // 5 :]),
     }
 
 
@@ -69,15 +71,19 @@ def main() -> None:
         )
         return
     print(f"{platform.machine()}, {arguments.threads} threads; one run each\n")
-    print("|  cells | batch | field, MiB | seconds | cells/s | more peak memory, MiB |")
-    print("|--------|-------|------------|---------|---------|-----------------------|")
+    print(
+        "|  cells | batch | field, MiB | seconds | cells/s | memory at a fifth, MiB | most after |"
+    )
+    print(
+        "|--------|-------|------------|---------|---------|------------------------|------------|"
+    )
     for cells, batch in itertools.product(arguments.cells, arguments.batch):
         command = [sys.executable, __file__, "--one", str(cells), "--batch", str(batch)]
         command += ["--threads", str(arguments.threads), "--model", arguments.model]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
             f"| {cells:6d} | {batch:5d} | {row['field_mib']:10.1f} | {row['seconds']:7.2f} | "
-            f"{cells / row['seconds']:7.0f} | {row['more_mib']:21.1f} |"
+            f"{cells / row['seconds']:7.0f} | {row['early_mib']:22.0f} | {row['late_mib']:10.0f} |"
         )
 
 
