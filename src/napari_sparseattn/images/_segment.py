@@ -70,12 +70,17 @@ def label_white_cells(rgb: Image, pixel_size: float | None = None) -> Labels:
     """
     if min(rgb.shape[:2]) < _MIN_SIDE:
         return np.zeros(rgb.shape[:2], np.int32)
+    small, diameter, factor = _at_working_size(rgb, pixel_size)
+    labels = _white_cells(small, diameter)
+    return _enlarge(labels, factor, rgb.shape[:2])
+
+
+def _at_working_size(rgb: Image, pixel_size: float | None) -> tuple[Image, float, int]:
+    """Return the density, reduced; a red cell's diameter in it; by how much."""
     density = _optical_density(rgb)
     diameter = _red_cell_diameter(density, pixel_size)
     factor = max(1, round(diameter / _WORKING_DIAMETER))
-    small = _reduce(density, factor)
-    labels = _white_cells(small, diameter / factor)
-    return _enlarge(labels, factor, rgb.shape[:2])
+    return _reduce(density, factor), diameter / factor, factor
 
 
 def label_red_cells(rgb: Image, pixel_size: float | None = None) -> Labels:
@@ -87,11 +92,7 @@ def label_red_cells(rgb: Image, pixel_size: float | None = None) -> Labels:
     """
     if min(rgb.shape[:2]) < _MIN_SIDE:
         return np.zeros(rgb.shape[:2], np.int32)
-    density = _optical_density(rgb)
-    diameter = _red_cell_diameter(density, pixel_size)
-    factor = max(1, round(diameter / _WORKING_DIAMETER))
-    small = _reduce(density, factor)
-    diameter /= factor
+    small, diameter, factor = _at_working_size(rgb, pixel_size)
     white = _white_cells(small, diameter) > 0
     mask = _stained(small, 0.6) & ~white & (_nuclear(small) < _nuclear_threshold(_nuclear(small)))
     mask = _fill_holes(skimage.morphology.opening(mask, skimage.morphology.disk(2)), diameter)
