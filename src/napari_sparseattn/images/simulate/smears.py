@@ -1,8 +1,7 @@
-"""Simulated fields of view, for samples, tests and measurements of speed.
+"""Simulated stained smears, for samples, tests and measurements of speed.
 
-They are drawn, not measured: every name says "simulated". Absorption follows
-Beer and Lambert's law and red cells have Evans and Fung's (1972) thickness;
-shapes of nuclei, stain colours and textures are chosen by eye.
+Absorption follows Beer and Lambert's law and red cells have Evans and Fung's
+(1972) thickness; shapes of nuclei, stain colours and textures are chosen by eye.
 """
 
 from __future__ import annotations
@@ -18,10 +17,14 @@ import scipy.ndimage as ndi
 
 from napari_sparseattn.images.cells import Cells
 from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.simulate.bodies import (
+    RED_CELL_RADIUS_UM,
+    check_size,
+    red_cell_thickness,
+)
 
-__all__ = ["opd_cells", "red_cell_thickness", "smear", "smear_with_truth", "tile_field"]
+__all__ = ["opd_cells", "smear", "smear_with_truth", "tile_field"]
 
-RED_CELL_RADIUS_UM = 3.91
 _DELTA_N = 0.06
 # Optical density in R, G, B of the stains where they are thickest.
 _HAEMOGLOBIN = np.array([0.16, 0.34, 0.30], np.float32)
@@ -76,18 +79,6 @@ class _Canvas:
         return mottle.astype(np.float32)
 
 
-def red_cell_thickness(rho: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Thickness in µm of a red cell at `rho`, the distance from its axis over 3.91 µm.
-
-    Evans and Fung (1972), Microvascular Research 4, 335. Zero beyond 1.
-    """
-    square = np.minimum(np.square(np.asarray(rho, dtype=np.float64)), 1.0)
-    thickness: npt.NDArray[np.float64] = np.sqrt(1 - square) * (
-        0.81 + 7.83 * square - 4.39 * square**2
-    )
-    return thickness
-
-
 def smear(
     shape: tuple[int, int] = (480, 640),
     seed: int = 0,
@@ -128,7 +119,7 @@ def smear_with_truth(
     pixel_size: float = 0.25,
 ) -> tuple[Field, Cells]:
     """Draw a smear as `smear` does; also return where its white cells are."""
-    _check(shape, pixel_size)
+    check_size(shape, pixel_size)
     rng = np.random.default_rng(seed)
     canvas = _Canvas(np.zeros((*shape, 3), np.float32), pixel_size, rng)
     inner = 7.0 / pixel_size
@@ -190,7 +181,7 @@ def opd_cells(
     ValueError
         If a size is not positive.
     """
-    _check(shape, pixel_size)
+    check_size(shape, pixel_size)
     rng = np.random.default_rng(seed)
     canvas = _Canvas(np.zeros((*shape, 1), np.float32), pixel_size, rng)
     count = round(shape[0] * shape[1] * pixel_size**2 / 250)
@@ -234,11 +225,6 @@ def tile_field(field: Field, rows: int, columns: int) -> Field:
     return dataclasses.replace(
         field, data=tiled, axes="YXC", name=f"{field.name} tiled {rows} x {columns}", path=None
     )
-
-
-def _check(shape: tuple[int, int], pixel_size: float) -> None:
-    if min(shape) < 1 or not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"shape and pixel size must be positive, got {shape} and {pixel_size}")
 
 
 def _scatter(

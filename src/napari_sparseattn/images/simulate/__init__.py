@@ -1,0 +1,45 @@
+"""Simulated images, for samples, tests, training and measurements of speed.
+
+They are drawn, not measured: every name says "simulated". Stained smears are in
+`smears`, cells' optical path difference in `phase_cells` and `phase_fields`
+(sizes and indices with their sources in `cell_ranges`), and off-axis holograms
+of them in `holograms`.
+"""
+
+from napari_sparseattn.images.simulate.bodies import red_cell_thickness, sphere_opd
+from napari_sparseattn.images.simulate.cell_ranges import CELL_RANGES, KINDS, CellKind, Range
+from napari_sparseattn.images.simulate.holograms import (
+    Optics,
+    hologram,
+    hologram_with_truth,
+    image_field,
+    propagate,
+)
+from napari_sparseattn.images.simulate.phase_cells import cell_opd
+from napari_sparseattn.images.simulate.phase_fields import opd_field
+from napari_sparseattn.images.simulate.smears import (
+    opd_cells,
+    smear,
+    smear_with_truth,
+    tile_field,
+)
+
+__all__ = [
+    "CELL_RANGES",
+    "KINDS",
+    "CellKind",
+    "Optics",
+    "Range",
+    "cell_opd",
+    "hologram",
+    "hologram_with_truth",
+    "image_field",
+    "opd_cells",
+    "opd_field",
+    "propagate",
+    "red_cell_thickness",
+    "smear",
+    "smear_with_truth",
+    "sphere_opd",
+    "tile_field",
+]
