@@ -362,3 +362,25 @@ def test_damaged_and_deceitful_files(tmp_path: Path, write, message):
     write(path)
     with pytest.raises(ImageError, match=message):
         open_image(path)
+
+
+def test_recordings_of_holography_open_as_fields(tmp_path: Path) -> None:
+    import h5py
+
+    frames = np.random.default_rng(0).integers(0, 255, (2, 20, 30)).astype(np.uint8)
+    path = tmp_path / "run.rtdc"
+    with h5py.File(path, "w") as file:
+        file.attrs["experiment:event count"] = 2
+        file.attrs["imaging:pixel size"] = 0.2
+        file["events/qpi_oah"] = frames
+    field = open_image(path)
+    assert (field.modality, field.axes, field.pixel_size) == ("hologram", "TYX", 0.2)
+    assert np.array_equal(field.data, frames)
+    assert open_image(path, pixel_size=0.1).pixel_size == 0.1
+
+
+def test_units_of_recorded_phase_are_kept(shared: Path) -> None:
+    field = open_image(shared / "data/phase/single_qpimage.h5")
+    assert (field.modality, field.unit) == ("phase", "rad")
+    with pytest.raises(ImageError, match="complex fields"):
+        open_image(shared / "data/phase/series_hdf5_meep.h5")

@@ -17,12 +17,35 @@ if TYPE_CHECKING:
     import PIL.Image
     import tifffile
 
-__all__ = ["Decoded", "ImageError", "decode", "isotropic_size"]
+__all__ = [
+    "HDF5_MAGIC",
+    "TIFF_ERRORS",
+    "TIFF_MAGIC",
+    "Decoded",
+    "ImageError",
+    "check_tiff",
+    "decode",
+    "isotropic_size",
+    "tiff_pixel_size",
+]
 
 _LIMIT = 4 * 2**30
 _BOMB_SIZE = 256 * 2**20
 _BOMB_RATIO = 200
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: First bytes of an HDF5 file, and of a TIFF.
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: What tifffile raises on damaged files, besides its own.
+TIFF_ERRORS = (
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+)
 _MICROMETRES = {
     "µm": 1.0,
     "μm": 1.0,
@@ -44,6 +67,7 @@ _MICROMETRES = {
     "å": 1e-4,
 }
 _PLAUSIBLE_UM = (0.01, 20.0)
+_UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
 class ImageError(ValueError):
@@ -52,15 +76,17 @@ class ImageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """What a file holds: pixels, axis letters, µm per pixel, colour or not.
+    """What a file holds: pixels, axis letters, µm per pixel, colour or not, unit.
 
-    `axes` is None where the file does not say.
+    `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
+    OPD and phase maps that `export.opd` writes.
     """
 
     data: npt.NDArray[Any]
     axes: str | None = None
     pixel_size: tuple[float, float] | None = None
     colour: bool = False
+    unit: str = ""
 
 
 def isotropic_size(size: float | Sequence[float]) -> float:
@@ -104,7 +130,7 @@ def decode(path: Path) -> Decoded:
             magic = file.read(8)
     except PermissionError as error:
         raise ImageError(f"{path.name} cannot be read: no permission") from error
-    if magic[:4] in _TIFF_MAGIC:
+    if magic[:4] in TIFF_MAGIC:
         return _read_tiff(path, size)
     if magic[:6] == b"\x93NUMPY":
         return _read_npy(path, size)
@@ -223,13 +249,14 @@ def _read_tiff(path: Path, size: int) -> Decoded:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
             series = tif.series[0]
-            _check_tiff(path, size, series)
+            check_tiff(path, size, series)
             data = series.asarray()
-            pixel_size = _tiff_pixel_size(tif)
-            return _arrange(path, data, series, pixel_size)
+            pixel_size = tiff_pixel_size(tif)
+            arranged = _arrange(path, data, series, pixel_size)
+            return dataclasses.replace(arranged, unit=_ome_unit(tif))
     except ImageError:
         raise
-    except (ValueError, OSError, IndexError, KeyError, TypeError, struct.error) as error:
+    except TIFF_ERRORS as error:
         # tifffile lets parsing errors of a damaged file through as they fall.
         if "imagecodecs" in str(error):
             raise ImageError(
@@ -241,7 +268,14 @@ def _read_tiff(path: Path, size: int) -> Decoded:
         ) from error
 
 
-def _check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:
+def check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:
+    """Refuse a series whose declared sizes do not fit the file of `size` bytes.
+
+    Raises
+    ------
+    ImageError
+        Saying what does not fit.
+    """
     lengths = tuple(int(n) for n in series.shape)
     if getattr(series, "dtype", None) is None or not lengths:
         raise ImageError(
@@ -313,7 +347,8 @@ def _arrange(
     return Decoded(data, "".join(named), pixel_size, colour)
 
 
-def _tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+def tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    """Return µm per pixel along y and x, where the file states a plausible one."""
     if tif.ome_metadata:
         return _ome_pixel_size(tif.ome_metadata)
     page = tif.pages.first
@@ -330,6 +365,19 @@ def _tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     y, x = unit / per_unit[0], unit / per_unit[1]
     low, high = _PLAUSIBLE_UM
     return (y, x) if low <= min(y, x) and max(y, x) <= high else None
+
+
+def _ome_unit(tif: tifffile.TiffFile) -> str:
+    """Return the unit of the values, from the name of an OME file's only channel."""
+    import tifffile
+
+    if not tif.ome_metadata:
+        return ""
+    image: Any = tifffile.xml2dict(tif.ome_metadata).get("OME", {}).get("Image", {})
+    pixels = image.get("Pixels", {}) if isinstance(image, dict) else {}
+    channel = pixels.get("Channel", {}) if isinstance(pixels, dict) else {}
+    name = channel.get("Name") if isinstance(channel, dict) else None
+    return _UNITS_BY_CHANNEL.get(str(name), "")
 
 
 def _ome_pixel_size(xml: str) -> tuple[float, float] | None:

@@ -244,8 +244,8 @@ def cells_from_points(
     return Cells(centres, boxes, border, np.arange(1, len(centres) + 1), None, pixel_size)
 
 
-def find_cells(field: Field, method: Method = "auto") -> Cells:
-    """Find the cells of a field's first plane.
+def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) -> Cells:
+    """Find the cells of one plane of a field.
 
     Parameters
     ----------
@@ -257,6 +257,8 @@ def find_cells(field: Field, method: Method = "auto") -> Cells:
         the others. ``"phase"`` finds what stands out of an even background.
         ``"auto"`` takes white cells for brightfield colour and phase for all
         images with one channel.
+    t, z : int
+        Frame and slice of a stack.
 
     Returns
     -------
@@ -268,12 +270,14 @@ def find_cells(field: Field, method: Method = "auto") -> Cells:
     ------
     ValueError
         If the method is not known or does not suit the image.
+    IndexError
+        If there is no such frame or slice.
     """
     from napari_sparseattn.images import _segment
 
     chosen = _choose(field, method)
     with np.errstate(over="ignore"):
-        image = _segment.finite_image(to_float(field.plane()))
+        image = _segment.finite_image(to_float(field.plane(t, z)))
     if chosen == "phase":
         labels = _segment.label_phase(image[..., 0])
     else:

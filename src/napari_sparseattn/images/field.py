@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_sparseattn.images._decode import ImageError, decode, isotropic_size
+from napari_sparseattn.images._decode import HDF5_MAGIC, ImageError, decode, isotropic_size
 
 __all__ = ["Field", "ImageError", "Modality", "open_image"]
 
@@ -197,9 +197,10 @@ def open_image(
 ) -> Field:
     """Read an image file as a `Field`.
 
-    TIFF (also OME-TIFF and ImageJ), PNG, JPEG, BMP and NPY; the kind is told
-    from the content, not from the name. NPY files are memory-mapped and never
-    unpickled. Sizes a file declares are checked before memory is taken.
+    TIFF (also OME-TIFF and ImageJ), PNG, JPEG, BMP, NPY, and HDF5 of holography
+    (.rtdc, qpimage; see `open_hologram`); the kind is told from the content,
+    not from the name. NPY files are memory-mapped and never unpickled. Sizes a
+    file declares are checked before memory is taken.
 
     The pixel size comes from OME or ImageJ metadata, or from TIFF resolution
     tags in cm or inch when it lies between 0.01 and 20 µm per pixel; outside
@@ -220,6 +221,8 @@ def open_image(
         If it cannot be read as an image; the message says why and what to do.
     """
     file = Path(path)
+    if _is_hdf5(file):
+        return _from_hdf5(file, pixel_size, modality, unit, axes, name)
     decoded = decode(file)
     if axes is None:
         axes = decoded.axes
@@ -231,12 +234,45 @@ def open_image(
             axes=axes,
             pixel_size=decoded.pixel_size if pixel_size is None else pixel_size,
             modality=modality,
-            unit=unit or "",
+            unit=decoded.unit if unit is None else unit,
             name=name or file.stem,
             path=file,
         )
     except (TypeError, ValueError) as error:
         raise ImageError(f"{file.name}: {error}") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+    except OSError:
+        return False  # `decode` says why
+
+
+def _from_hdf5(
+    path: Path,
+    pixel_size: float | Sequence[float] | None,
+    modality: Modality | None,
+    unit: str | None,
+    axes: str | None,
+    name: str | None,
+) -> Field:
+    from napari_sparseattn.images.hologram_files import open_field
+
+    found = open_field(path)
+    try:
+        return Field.from_array(
+            found.data,
+            axes=axes or found.axes,
+            pixel_size=found.pixel_size if pixel_size is None else pixel_size,
+            modality=modality or found.modality,
+            unit=found.unit if unit is None else unit,
+            name=name or found.name,
+            path=path,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{path.name}: {error}") from error
 
 
 def _check_pixels(data: npt.NDArray[Any]) -> None:

@@ -1,0 +1,80 @@
+"""Phase without jumps of 2π, quickly where the field is smooth."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["has_jump", "unwrap"]
+
+Phase = npt.NDArray[np.float32]
+
+
+def has_jump(wrapped: Phase) -> bool:
+    """Tell whether neighbours in a frame (H, W) differ by more than π."""
+    return bool(
+        (np.abs(np.diff(wrapped, axis=0)) > np.pi).any()
+        or (np.abs(np.diff(wrapped, axis=1)) > np.pi).any()
+    )
+
+
+def unwrap(wrapped: Phase, step: int = 1) -> Phase:
+    """Unwrap one frame whose background is near 0.
+
+    Nothing is done where no neighbours differ by more than π. Else every
+    `step`-th pixel is unwrapped by scikit-image's `unwrap_phase` (Herráez et
+    al. 2002), which takes long, and the other pixels get the number of turns
+    that brings them nearest to it. If a jump is left, all are unwrapped.
+
+    Parameters
+    ----------
+    wrapped : numpy.ndarray, shape (H, W), float32
+        Finite, within -π to π.
+    step : int
+        The phase must change by less than about π / 2 over so many pixels.
+
+    Returns
+    -------
+    numpy.ndarray, shape (H, W), float32
+        Differs from `wrapped` by multiples of 2π.
+    """
+    if not has_jump(wrapped):
+        return wrapped
+    if step > 1 and min(wrapped.shape) >= 4 * step:
+        coarse = _unwrap_phase(wrapped[step // 2 :: step, step // 2 :: step])
+        smooth = _nearest_turns(wrapped, _enlarged(coarse, step, wrapped.shape))
+        if not has_jump(smooth):
+            return _anchored(smooth, wrapped)
+    return _anchored(_nearest_turns(wrapped, _unwrap_phase(wrapped)), wrapped)
+
+
+def _unwrap_phase(wrapped: Phase) -> Phase:
+    from skimage.restoration import unwrap_phase
+
+    with warnings.catch_warnings():
+        # It warns of frames one pixel wide, which it handles.
+        warnings.simplefilter("ignore", UserWarning)
+        unwrapped: npt.NDArray[np.float64] = unwrap_phase(wrapped)
+    return unwrapped.astype(np.float32)
+
+
+def _enlarged(coarse: Phase, step: int, shape: tuple[int, ...]) -> Phase:
+    whole = np.repeat(np.repeat(coarse, step, axis=0), step, axis=1)
+    short = [(0, max(0, n - m)) for n, m in zip(shape, whole.shape, strict=True)]
+    return np.pad(whole, short, mode="edge")[: shape[0], : shape[1]]
+
+
+def _nearest_turns(wrapped: Phase, guide: Phase) -> Phase:
+    turn = np.float32(2 * np.pi)
+    return (wrapped + turn * np.round((guide - wrapped) / turn)).astype(np.float32, copy=False)
+
+
+def _anchored(smooth: Phase, wrapped: Phase) -> Phase:
+    """Move by the multiple of 2π that leaves the background where it was."""
+    ground = np.abs(wrapped) < np.pi / 2
+    if not ground.any():
+        return smooth
+    turns = np.round(float(np.median((smooth - wrapped)[ground])) / (2 * np.pi))
+    return smooth - np.float32(2 * np.pi * turns) if turns else smooth
