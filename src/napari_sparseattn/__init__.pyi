@@ -2,20 +2,34 @@
 from .bundle import Bundle, load_bundle
 from .images.cells import Cells, find_cells
 from .images.field import Field, open_image
+from .images.hologram_files import open_hologram
+from .images.hologram_settings import HologramSettings
+from .images.holography import iter_retrieved, reconstruct, settle
+from .images.measure import measure_opd
+from .images.recording import Recording
 from .inference.cells import classify_cells
+from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
 
 __all__ = [
     "Bundle",
     "Cells",
     "Field",
+    "HologramSettings",
     "Prediction",
     "Predictions",
+    "Recording",
     "__version__",
     "classify_cells",
     "find_cells",
+    "iter_recording",
+    "iter_retrieved",
     "load_bundle",
+    "measure_opd",
+    "open_hologram",
     "open_image",
+    "reconstruct",
+    "settle",
 ]
 
 __version__: str

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from .cli_hologram import hologram
+from .cli_progress import progress_bar
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -129,7 +131,7 @@ def evaluate(
     from .inference.evaluate import evaluate_folder
 
     bundle = load_bundle(model)
-    with _progress("images", quiet=as_json) as progress:
+    with progress_bar("images", quiet=as_json) as progress:
         result = evaluate_folder(folder, bundle, device, pixel_size=pixel_size, progress=progress)
     if as_json:
         print(json.dumps(result.to_dict()))
@@ -184,7 +186,7 @@ def train(
         raise ValueError("channels must be 1 or 3.")
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    with _progress("images", quiet=as_json) as progress:
+    with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * size, channels, progress)
     # White and stain mean nothing in one channel: centre and scale by the data instead.
     normalisation = Normalisation()
@@ -217,6 +219,9 @@ def train(
         print(f"test accuracy {100 * report.test.accuracy:.1f} %; written to {out}")
 
 
+app.command()(hologram)
+
+
 def _classify_fields(
     fields: Sequence[Callable[[], Field]],
     model: str,
@@ -232,7 +237,7 @@ def _classify_fields(
     bundle = load_bundle(model)
     rows: list[dict[str, Any]] = []
     taken: set[str] = set()
-    with _progress("fields", quiet=as_json) as progress:
+    with progress_bar("fields", quiet=as_json) as progress:
         for i, read in enumerate(fields):
             try:
                 field = read()
@@ -317,19 +322,6 @@ def _report_files(rows: list[dict[str, Any]], as_json: bool) -> None:
         for note in row["notes"]:
             print(f"  {note}")
         print(f"  {row['csv']}\n  {row['overlay']}")
-
-
-@contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Any]:
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _has_display() -> bool:

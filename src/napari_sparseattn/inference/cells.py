@@ -16,6 +16,7 @@ from ..evidence import CropFrame, PixelSelection
 from ..images.cells import Cells
 from ..images.crops import cut_crops
 from ..images.field import Field
+from ..images.measure import measure_opd
 from .device import choose_device, is_out_of_memory
 from .prediction import Predictions, ReadingLedger
 
@@ -68,6 +69,7 @@ def classify_cells(
     Returns
     -------
     Predictions
+        On OPD maps with `measures`: area, OPD and dry mass of each cell.
 
     Raises
     ------
@@ -125,7 +127,10 @@ def iter_cells(
         crops = _cut(plane, part.centres, side, size)
         ready = bundle.card.normalisation(crops.transpose(0, 3, 1, 2))
         output = runner(ready)
-        yield _predictions(part, bundle, output, side, evidence, runner, calibrated, began)
+        done = _predictions(part, bundle, output, side, evidence, runner, calibrated, began)
+        if field.unit == "nm":
+            done = dataclasses.replace(done, measures=measure_opd(field, part, t, z))
+        yield done
         start += len(part)
 
 
@@ -207,6 +212,10 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         parts[0],
         cells=_joined_cells([part.cells for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
+        measures={
+            name: np.concatenate([part.measures[name] for part in parts])
+            for name in parts[0].measures
+        },
         evidence=tuple(item for part in parts for item in part.evidence),
         ledger=ledger,
     )

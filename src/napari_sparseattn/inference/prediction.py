@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +121,8 @@ class Predictions:
         Name of the bundle.
     calibrated : bool
         False if the crops' physical scale was not known.
+    measures : mapping of str to numpy.ndarray
+        More columns, (N,) float64 each: for OPD maps those of `measure_opd`.
     """
 
     cells: Cells
@@ -130,11 +133,15 @@ class Predictions:
     model_hash: str
     model_name: str = ""
     calibrated: bool = True
+    measures: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = (len(self.cells), len(self.class_names))
         if self.probabilities.shape != expected:
             raise ValueError(f"probabilities are {self.probabilities.shape}, expected {expected}")
+        for name, values in self.measures.items():
+            if values.shape != expected[:1]:
+                raise ValueError(f"{name} has shape {values.shape}, expected {expected[:1]}")
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -178,7 +185,7 @@ class Predictions:
         """Return one row per cell: id, place, class, probabilities.
 
         ``row`` and ``column`` are image pixels, ``diameter_um`` µm (NaN where
-        the pixel size is unknown).
+        the pixel size is unknown). The measures follow at the end.
         """
         import pandas as pd
 
@@ -195,4 +202,4 @@ class Predictions:
         }
         for i, name in enumerate(self.class_names):
             columns[f"p_{name}"] = self.probabilities[:, i]
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | dict(self.measures))

@@ -1,0 +1,265 @@
+"""The verb ``hologram``: recordings to OPD, classes and measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from .cli_progress import progress_bar
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .images.cells import Method
+    from .images.holography import Device, HologramSettings
+    from .images.recording import Kind, Recording
+    from .inference.prediction import Predictions
+
+__all__ = ["hologram"]
+
+_SUFFIXES = (".tif", ".tiff", ".npy")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is done with every file."""
+
+    settings: HologramSettings
+    open_as: dict[str, Any]
+    bundle: Bundle | None
+    method: Method
+    device: str
+    retrieval: Device
+    scores: bool
+    as_json: bool
+
+
+def hologram(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="Holograms, fields or phase: HDF5, .rtdc, TIFF, NPY, Phasics TIFF."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="A folder, or for one input a file .tif (OME-TIFF) or .npy.")
+    ],
+    wavelength: Annotated[
+        float | None, typer.Option(help="nm in vacuum, where the file does not say.", min=1)
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="µm per pixel in the sample plane, likewise.", min=1e-4)
+    ] = None,
+    medium_index: Annotated[
+        float | None, typer.Option(help="Refractive index around the cells, likewise.", min=1)
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="The same recording without cells.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="hologram, field, phase or opd, if the file cannot tell.")
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="Settings saved in the window, for a whole folder.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Background to remove: none, offset, tilt, curved.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Change the sign that was found.")] = False,
+    focus: Annotated[float | None, typer.Option(help="µm to refocus by.")] = None,
+    autofocus: Annotated[
+        float | None, typer.Option(help="Search the focus within so many µm.", min=1e-3)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="How to find cells.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps, for the model.")] = "auto",
+    gpu: Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Reconstruct holograms into optical path difference; classify and weigh the cells.
+
+    Writes an OPD map (nm) of each file and, with --model, a CSV with class,
+    area, OPD and dry mass of each cell. A file that fails is named and does
+    not stop the others.
+    """
+    from .bundle import load_bundle
+    from .images.hologram_settings import HologramSettings
+
+    base = HologramSettings() if settings is None else HologramSettings.from_json(settings)
+    changes: dict[str, Any] = {
+        "wavelength": wavelength,
+        "pixel_size": pixel_size,
+        "medium_index": medium_index,
+        "profile": profile,
+        "focus": focus,
+        "autofocus": autofocus,
+        "flip": flip or None,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if scores and model is None:
+        raise ValueError("--scores writes the classes of a model; give one, e.g. opd-simulated.")
+    job = _Job(
+        dataclasses.replace(base, **changes),
+        {"kind": cast("Kind | None", kind), "background": background},
+        None if model is None else load_bundle(model),
+        cast("Method", method),
+        device,
+        "gpu" if gpu else "cpu",
+        scores,
+        as_json,
+    )
+    targets = _targets(inputs, out)
+    rows: list[dict[str, Any]] = []
+    for path, target in zip(inputs, targets, strict=True):
+        try:
+            rows.append(_process(path, target, job))
+        except (ValueError, OSError, TypeError) as error:
+            if len(inputs) == 1:
+                raise
+            rows.append({"input": str(path), "error": str(error)})
+    _report(rows, as_json)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _targets(inputs: list[Path], out: Path) -> list[Path]:
+    if out.suffix.lower() in _SUFFIXES:
+        if len(inputs) > 1:
+            raise ValueError(f"{len(inputs)} files cannot become one {out.name}; give a folder")
+        return [out]
+    if out.suffix and not out.is_dir():
+        raise ValueError(f"--out must be a folder or end in {', '.join(_SUFFIXES)}, got {out.name}")
+    taken: set[str] = set()
+    targets = []
+    for path in inputs:
+        stem, number = path.stem, 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        targets.append(out / f"{stem}_opd.tif")
+    return targets
+
+
+def _process(path: Path, target: Path, job: _Job) -> dict[str, Any]:
+    from .export.opd import write_opd_frames
+    from .export.tables import write_csv
+    from .images.hologram_files import open_hologram
+    from .images.holography import settle
+
+    recording = open_hologram(path, **job.open_as)
+    settled = settle(recording, job.settings)
+    known = settled.wavelength is not None or recording.kind == "opd"
+    found: dict[int, Predictions] = {}
+    unit, shape = "nm" if known else "rad", (len(recording), *recording.shape)
+    highest: list[float] = []
+    frames = _frames(recording, settled, job, found, highest)
+    write_opd_frames(frames, shape, unit, settled.pixel_size, target)
+    row: dict[str, Any] = {
+        "input": str(path),
+        "kind": recording.kind,
+        "frames": len(recording),
+        "opd": str(target),
+        "unit": unit,
+        "peak": float(np.nanmax(highest)) if np.isfinite(highest).any() else None,
+        "calibrated": known and settled.pixel_size is not None,
+        "wavelength_nm": settled.wavelength,
+        "pixel_size_um": settled.pixel_size,
+        "sideband": settled.sideband,
+        "focus_um": settled.focus,
+        "notes": list(recording.notes),
+    }
+    if job.bundle is not None:
+        table = target.with_name(f"{target.stem}.csv")
+        write_csv(found, table)
+        row["csv"] = str(table)
+        row["cells"] = sum(map(len, found.values()))
+        row["counts"] = _counts(found)
+    if job.scores and job.bundle is not None:
+        row["scores"] = str(_write_scores(path, target, recording, found, job.bundle))
+    return row
+
+
+def _frames(
+    recording: Recording,
+    settled: HologramSettings,
+    job: _Job,
+    found: dict[int, Predictions],
+    highest: list[float],
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Give each frame to the writer, and keep what was found on the way."""
+    from .inference.holograms import iter_recording
+
+    results = iter_recording(
+        recording,
+        settled,
+        job.bundle,
+        method=job.method,
+        device=job.device,
+        retrieval=job.retrieval,
+    )
+    with progress_bar(recording.name or "frames", quiet=job.as_json) as progress:
+        for result in results:
+            if result.predictions is not None:
+                found[result.index] = result.predictions
+            image = result.field.data
+            highest.append(float(np.nanmax(image)) if np.isfinite(image).any() else np.nan)
+            progress(result.index + 1, len(recording))
+            yield image
+
+
+def _counts(found: dict[int, Predictions]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for predictions in found.values():
+        for name, n in predictions.counts().items():
+            total[name] = total.get(name, 0) + n
+    return {name: n for name, n in total.items() if n}
+
+
+def _write_scores(
+    path: Path, target: Path, recording: Recording, found: dict[int, Predictions], bundle: Bundle
+) -> Path:
+    from .export.rtdc import write_scores
+    from .inference.holograms import central_scores
+
+    out = target.with_name(f"{path.stem}_scored.rtdc")
+    scores = central_scores([found[i] for i in range(len(recording))], recording.shape)
+    # The name is ours, so what is there is of an earlier run.
+    write_scores(
+        path, out, scores, model=f"{bundle.card.name}@{bundle.hash[:12]}", overwrite=True
+    )
+    return out
+
+
+def _report(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        if "error" in row:
+            print(f"{row['input']}: {row['error']}", file=sys.stderr)
+            continue
+        peak = "" if row["peak"] is None else f", peak {row['peak']:.4g} {row['unit']}"
+        print(f"{row['input']}: {row['frames']} frame(s) of {row['kind']}{peak}")
+        if row["unit"] == "rad":
+            print("  wavelength unknown, so this is phase: give --wavelength for OPD in nm")
+        if row["pixel_size_um"] is None:
+            print("  pixel size unknown: give --pixel-size for areas and dry mass")
+        for note in row["notes"]:
+            print(f"  {note}")
+        if "cells" in row:
+            counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
+            print(f"  {row['cells']} cells ({counts})")
+        for key in ("opd", "csv", "scores"):
+            if key in row:
+                print(f"  {row[key]}")
