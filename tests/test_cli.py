@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from napari_sparseattn import cli
 from napari_sparseattn.bundle import load_bundle, save_bundle
+from napari_sparseattn.export.opd import write_opd
+from napari_sparseattn.images.field import Field
 from napari_sparseattn.images.simulate import smear
 from small_model import small_bundle
 
@@ -133,6 +135,22 @@ def test_train_on_one_channel_scales_by_the_data(tmp_path: Path) -> None:
     assert card.normalisation.mean == pytest.approx(109.5 / 255, abs=0.01)
 
 
+def test_train_on_opd_keeps_nanometres(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for level, name in ((100, "thin"), (400, "thick")):
+        for i in range(25):
+            values = rng.normal(level, 20, (16, 16)).astype(np.float32)
+            field = Field(values, "YX", 0.1, "opd", "nm")
+            write_opd(field, tmp_path / "set" / name / f"{i}.tif")
+    out = tmp_path / "opd.safetensors"
+    arguments = ("--channels", 1, "--modality", "opd", "--epochs", 1, "--size", 16, "--out", out)
+    run("train", tmp_path / "set", *arguments)
+    card = load_bundle(out).card
+    assert (card.modality, card.unit) == ("opd", "nm")
+    assert card.normalisation.mean == pytest.approx(250, abs=5)
+    assert card.normalisation.std == pytest.approx(150, abs=10)
+
+
 def test_models_lists_cards_and_broken_files(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(model.parent))
     (model.parent / "bad.safetensors").write_bytes(b"nonsense, and long enough")
@@ -153,6 +171,7 @@ def test_models_lists_cards_and_broken_files(model: Path, monkeypatch: pytest.Mo
         (("evaluate", "absent"), "no folder"),
         (("train", "absent", "--out", "m.pt"), ".safetensors"),
         (("train", "absent", "--out", "m.safetensors", "--kind", "resnet"), "sparse-attn-net"),
+        (("train", "absent", "--out", "m.safetensors", "--modality", "x-ray"), "modality must be"),
         (("classify", "x.png"), "--out"),
     ],
 )

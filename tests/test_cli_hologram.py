@@ -181,3 +181,13 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
+
+
+def test_classify_says_that_it_takes_the_first_frame(folder: Path) -> None:
+    run("hologram", folder / "cells.tif", *KNOWN, "--out", folder / "opd.tif")
+    shown = run(
+        *("classify", folder / "opd.tif", "--model", folder / "small.safetensors"),
+        *("--out", folder / "classified"),
+    )
+    assert "only the first of 2 frames" in shown
+    assert "dry_mass_pg" in (folder / "classified" / "opd.csv").read_text().splitlines()[0]

@@ -1,4 +1,4 @@
-"""The bundled model is what its card says."""
+"""The bundled models are what their cards say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from napari_sparseattn import cli
 from napari_sparseattn.bundle import find_bundles, load_bundle
-from napari_sparseattn.images.simulate import smear_with_truth
+from napari_sparseattn.images.cells import find_cells
+from napari_sparseattn.images.holography import reconstruct
+from napari_sparseattn.images.simulate import KINDS, Optics, hologram_with_truth, smear_with_truth
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.training.datasets import hash_folds
 
@@ -56,3 +58,36 @@ def test_held_out_cells_are_told_apart_as_the_card_says(shared: Path, tmp_path: 
     assert report["n"] == len(held_out[::8])
     # 200 images: three standard errors below the card's 96.7 %.
     assert report["accuracy"] > 0.925
+
+
+def test_the_opd_model_says_that_it_is_simulated() -> None:
+    bundle = load_bundle("opd-simulated")
+    card = bundle.card
+    assert card.training.simulated
+    assert card.description.startswith("SIMULATED")
+    assert "SIMULATED" in card.summary()
+    assert (card.modality, card.unit, card.channels) == ("opd", "nm", ("OPD",))
+    assert card.class_names == KINDS
+    assert card.architecture["token"] == "pixel"
+    assert card.architecture["k"] <= 0.15 * card.crop.size**2
+    assert bundle.n_parameters <= 300_000
+    assert find_bundles()["opd-simulated"].stat().st_size <= 2_000_000
+    assert "hologram" in card.training.split
+    assert np.array(card.metrics["confusion"]).sum() == card.metrics["n"] == card.training.n_test
+
+
+def test_cells_of_a_new_simulated_hologram_are_told_apart() -> None:
+    """From the camera's pixels to the class, through the public functions."""
+    optics = Optics(speckle=0.03, tilt=(1.0, -2.0), carrier=(-0.24, 0.22))
+    recording, _, truth, kinds = hologram_with_truth((640, 640), 77, optics)
+    field = reconstruct(recording)
+    cells = find_cells(field)
+    predictions = classify_cells(field, cells, load_bundle("opd-simulated"), "cpu")
+    named = np.array(predictions.class_names)[predictions.probabilities.argmax(1)]
+    right = 0
+    for centre, kind in zip(truth.centres, kinds, strict=True):
+        nearest = cells.nearest(centre)
+        right += nearest is not None and named[nearest] == kind
+    assert len(kinds) >= 12
+    assert right >= 0.8 * len(kinds)
+    assert predictions.ledger.share <= 0.15

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .images.cells import Method
     from .images.field import Field
+    from .training.fit import EpochReport
 
 __all__ = ["app", "main"]
 
@@ -165,7 +166,11 @@ def train(
         float, typer.Option(help="Side of an image in µm; sets the model's scale.", min=1e-3)
     ] = 32.0,
     size: Annotated[int, typer.Option(help="Side of the model's crop in pixels.", min=16)] = 64,
-    channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey.")] = 3,
+    channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 24,
     seed: int = 0,
     device: DeviceOption = "auto",
@@ -174,49 +179,48 @@ def train(
     """Train a model on images in class folders, from random weights."""
     from .bundle import save_bundle
     from .card import CropSpec
-    from .images.normalise import Normalisation
+    from .images.field import Modality
     from .inference.device import choose_device
-    from .training.classifier import TrainingSettings, train_classifier
+    from .training.classifier import TrainingSettings, suited, train_classifier
     from .training.datasets import read_class_folders
-    from .training.fit import EpochReport, FitOptions
+    from .training.fit import FitOptions
 
     if kind != "sparse-attn-net":
         raise ValueError(f"kind '{kind}' is not known; today there is sparse-attn-net.")
     if channels not in (1, 3):
         raise ValueError("channels must be 1 or 3.")
+    shown = modality or ("brightfield" if channels == 3 else "unknown")
+    if shown not in get_args(Modality):
+        raise ValueError(f"modality must be one of {', '.join(get_args(Modality))}, got '{shown}'.")
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * size, channels, progress)
-    # White and stain mean nothing in one channel: centre and scale by the data instead.
-    normalisation = Normalisation()
-    if channels == 1:
-        mean, spread = float(data.crops.mean()), float(data.crops.std())
-        normalisation = Normalisation("fixed", mean / 255, max(spread, 1.0) / 255)
     settings = TrainingSettings(
         name=out.stem,
         crop=CropSpec(size=size, field_of_view_um=field_of_view),
-        modality="brightfield" if channels == 3 else "unknown",
-        normalisation=normalisation,
+        modality=cast("Modality", shown),
+        unit={"opd": "nm", "phase": "rad"}.get(shown, ""),
         options=FitOptions(epochs=epochs, seed=seed, device=choose_device(device)),
         data=f"{len(data)} images of the folder {folder.name}",
         recipe="napari-sparseattn train",
     )
 
-    def show(epoch: EpochReport) -> None:
-        if not as_json:
-            print(
-                f"epoch {epoch.epoch}/{epoch.epochs}: training {100 * epoch.train_accuracy:.1f} %, "
-                f"held out {100 * epoch.accuracy:.1f} %, {epoch.k} pixels, {epoch.seconds:.0f} s",
-                flush=True,
-            )
-
-    bundle, report = train_classifier(data, settings, show)
+    show = None if as_json else _show_epoch
+    bundle, report = train_classifier(data, suited(settings, data), show)
     saved = save_bundle(bundle, out)
     if as_json:
         print(json.dumps({"model": str(out), "hash": saved.hash, **report.to_dict()}))
     else:
         print(f"test accuracy {100 * report.test.accuracy:.1f} %; written to {out}")
+
+
+def _show_epoch(epoch: EpochReport) -> None:
+    print(
+        f"epoch {epoch.epoch}/{epoch.epochs}: training {100 * epoch.train_accuracy:.1f} %, "
+        f"held out {100 * epoch.accuracy:.1f} %, {epoch.k} pixels, {epoch.seconds:.0f} s",
+        flush=True,
+    )
 
 
 app.command()(hologram)
@@ -283,8 +287,16 @@ def _classify_field(
         "seconds": result.ledger.seconds,
         "device": result.ledger.device,
         "calibrated": result.calibrated,
-        "notes": list(result.ledger.notes),
+        "notes": [*result.ledger.notes, *_about_frames(field)],
     }
+
+
+def _about_frames(field: Field) -> list[str]:
+    if field.n_frames * field.n_slices == 1:
+        return []
+    count = field.n_frames * field.n_slices
+    said = f"only the first of {count} frames was classified; for all frames of OPD or holograms "
+    return [said + "use `napari-sparseattn hologram --model`"]
 
 
 def _free_stem(field: Field, taken: set[str]) -> str:

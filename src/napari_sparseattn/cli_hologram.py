@@ -26,6 +26,46 @@ __all__ = ["hologram"]
 
 _SUFFIXES = (".tif", ".tiff", ".npy")
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="Holograms, fields or phase: HDF5, .rtdc, TIFF, NPY, Phasics TIFF."),
+]
+Out = Annotated[Path, typer.Option(help="A folder, or for one input a file .tif or .npy.")]
+Wavelength = Annotated[
+    float | None, typer.Option(help="nm in vacuum, where the file does not say.", min=1)
+]
+PixelSize = Annotated[
+    float | None, typer.Option(help="µm per pixel in the sample plane, likewise.", min=1e-4)
+]
+MediumIndex = Annotated[
+    float | None, typer.Option(help="Refractive index around the cells, likewise.", min=1)
+]
+Background = Annotated[Path | None, typer.Option(help="The same recording without cells.")]
+KindOption = Annotated[
+    str | None, typer.Option(help="hologram, field, phase or opd, if the file cannot tell.")
+]
+SettingsFile = Annotated[
+    Path | None, typer.Option(help="Settings saved in the window, for a whole folder.")
+]
+ProfileOption = Annotated[
+    str | None, typer.Option(help="Background to remove: none, offset, tilt, curved.")
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Change the sign that was found.")]
+Focus = Annotated[float | None, typer.Option(help="µm to refocus by.")]
+Autofocus = Annotated[
+    float | None, typer.Option(help="Search the focus within so many µm.", min=1e-3)
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
+]
+MethodOption = Annotated[str, typer.Option(help="How to find cells.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps, for the model.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")]
+Scores = Annotated[
+    bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
@@ -42,49 +82,24 @@ class _Job:
 
 
 def hologram(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(help="Holograms, fields or phase: HDF5, .rtdc, TIFF, NPY, Phasics TIFF."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="A folder, or for one input a file .tif (OME-TIFF) or .npy.")
-    ],
-    wavelength: Annotated[
-        float | None, typer.Option(help="nm in vacuum, where the file does not say.", min=1)
-    ] = None,
-    pixel_size: Annotated[
-        float | None, typer.Option(help="µm per pixel in the sample plane, likewise.", min=1e-4)
-    ] = None,
-    medium_index: Annotated[
-        float | None, typer.Option(help="Refractive index around the cells, likewise.", min=1)
-    ] = None,
-    background: Annotated[
-        Path | None, typer.Option(help="The same recording without cells.")
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="hologram, field, phase or opd, if the file cannot tell.")
-    ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="Settings saved in the window, for a whole folder.")
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Background to remove: none, offset, tilt, curved.")
-    ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Change the sign that was found.")] = False,
-    focus: Annotated[float | None, typer.Option(help="µm to refocus by.")] = None,
-    autofocus: Annotated[
-        float | None, typer.Option(help="Search the focus within so many µm.", min=1e-3)
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="How to find cells.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps, for the model.")] = "auto",
-    gpu: Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")] = False,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    inputs: Inputs,
+    out: Out,
+    wavelength: Wavelength = None,
+    pixel_size: PixelSize = None,
+    medium_index: MediumIndex = None,
+    background: Background = None,
+    kind: KindOption = None,
+    settings: SettingsFile = None,
+    profile: ProfileOption = None,
+    flip: Flip = False,
+    focus: Focus = None,
+    autofocus: Autofocus = None,
+    model: ModelOption = None,
+    method: MethodOption = "auto",
+    device: DeviceOption = "auto",
+    gpu: Gpu = False,
+    scores: Scores = False,
+    as_json: AsJson = False,
 ) -> None:
     """Reconstruct holograms into optical path difference; classify and weigh the cells.
 
@@ -235,9 +250,7 @@ def _write_scores(
     out = target.with_name(f"{path.stem}_scored.rtdc")
     scores = central_scores([found[i] for i in range(len(recording))], recording.shape)
     # The name is ours, so what is there is of an earlier run.
-    write_scores(
-        path, out, scores, model=f"{bundle.card.name}@{bundle.hash[:12]}", overwrite=True
-    )
+    write_scores(path, out, scores, model=f"{bundle.card.name}@{bundle.hash[:12]}", overwrite=True)
     return out
 
 

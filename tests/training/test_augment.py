@@ -75,3 +75,22 @@ def test_scale_magnifies_within_its_range() -> None:
     area = only_scale(disk, 64, torch.Generator().manual_seed(0)).sum((1, 2, 3)) / disk[0].sum()
     assert 1 / 1.5**2 * 0.98 < area.min() < 0.7
     assert 1.5 < area.max() < 1.5**2 * 1.02
+
+
+def test_values_with_a_unit_are_neither_clipped_nor_changed_in_contrast() -> None:
+    """Of nm, all that changes is where the pixels lie, and the noise asked for."""
+    opd = 300 * crops(1) - 50
+    still = dataclasses.replace(OFF, physical=True)
+    for changes in ({}, {"gamma": 0.5}):
+        got = dataclasses.replace(still, **changes)(opd, 32, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(got, opd, atol=2e-3, rtol=0)
+    plain = dataclasses.replace(OFF, rotate=True, physical=True)
+    turned = plain(opd, 32, torch.Generator().manual_seed(0))
+    assert turned.max() > 100
+    assert turned.min() < -10
+    noisy = dataclasses.replace(still, noise=8.0)
+    spread = [
+        float((noisy(opd, 32, torch.Generator().manual_seed(seed)) - opd).std())
+        for seed in range(9)
+    ]
+    assert 1 < max(spread) < 8

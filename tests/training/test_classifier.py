@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from napari_sparseattn.training.classifier import (
     TrainingSettings,
     fit_temperature,
     split_folds,
+    suited,
     train_classifier,
 )
 from napari_sparseattn.training.datasets import CropSet, hash_folds, read_class_folders
@@ -209,9 +211,95 @@ def test_class_folders_that_make_no_sense_are_explained(tmp_path: Path) -> None:
         read_class_folders(tmp_path, 8)
 
 
+def save_floats(folder: Path, value: float, channels: int = 1, name: str = "x") -> None:
+    for i, cls in enumerate(("a", "b")):
+        (folder / cls).mkdir(exist_ok=True)
+        shape = (8, 8) if channels == 1 else (8, 8, channels)
+        np.save(folder / cls / f"{name}.npy", np.full(shape, value + i, np.float32))
+
+
 def test_values_that_would_be_clipped_are_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "x.npy", np.full((8, 8), 150.0, np.float32))
+    save_floats(tmp_path, 150.0)
     with pytest.raises(ValueError, match="values from 150 to 150"):
+        read_class_folders(tmp_path, 8, channels=3)
+
+
+def test_floats_with_a_unit_keep_it(tmp_path: Path) -> None:
+    save_floats(tmp_path, 150.0)
+    save_floats(tmp_path, -0.5, name="y")
+    data = read_class_folders(tmp_path, 8, channels=1)
+    assert data.physical
+    assert data.crops.dtype == np.float32
+    assert sorted(np.unique(data.crops).tolist()) == [-0.5, 0.5, 150.0, 151.0]
+
+
+def test_floats_from_0_to_1_are_intensities(tmp_path: Path) -> None:
+    save_floats(tmp_path, 0.0)
+    data = read_class_folders(tmp_path, 8, channels=1)
+    assert not data.physical
+    assert np.unique(data.crops).tolist() == [0, 255]
+
+
+def test_integers_among_floats_with_a_unit_are_refused(tmp_path: Path) -> None:
+    save_floats(tmp_path, 150.0)
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(tmp_path / "b" / "grey.png")
+    with pytest.raises(ValueError, match=r"grey\.png has integer values, but .*x\.npy has floats"):
         read_class_folders(tmp_path, 8, channels=1)
+
+
+def in_nanometres(n: int = 160, side: int = 16) -> CropSet:
+    """Spheres against discs of the same peak, four to a field."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    axis = np.arange(side) - (side - 1) / 2
+    square = axis[:, None] ** 2 + axis[None] ** 2
+    shapes = [np.sqrt(np.maximum(1 - square / 25, 0)), square < 25]
+    crops = np.stack([250 * shapes[k] + rng.normal(0, 8, (side, side)) for k in labels])
+    names = tuple(f"{i}" for i in range(n))
+    groups = tuple(f"field {i // 4}" for i in range(n))
+    return CropSet(crops[..., None].astype(np.float16), labels, ("sphere", "disc"), names, groups)
+
+
+def test_groups_stay_on_one_side() -> None:
+    parts = split_folds(in_nanometres())
+    groups = [set(part.groups) for part in parts.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 40
+    assert sum(map(len, parts.values())) == 160
+    assert all(len(part.groups) == len(part.names) == len(part) for part in parts.values())
+
+
+def test_too_few_groups_are_named() -> None:
+    with pytest.raises(ValueError, match="in 1 groups are too few"):
+        split_folds(in_nanometres().subset(np.arange(160) < 4))
+
+
+def test_training_in_nanometres_says_so_on_the_card(tmp_path: Path) -> None:
+    data = in_nanometres(320)
+    asked = dataclasses.replace(
+        settings(batch_size=16),
+        modality="opd",
+        unit="nm",
+        channels=("OPD",),
+        simulated=True,
+        description="SIMULATED spheres",
+    )
+    ready = suited(asked, data)
+    assert ready.augmentation.physical
+    assert ready.normalisation.kind == "fixed"
+    assert ready.normalisation.mean == pytest.approx(float(data.crops.mean(dtype=float)))
+    bundle, report = train_classifier(data, ready)
+    assert report.test.accuracy > 0.9
+    save_bundle(bundle, tmp_path / "m.safetensors")
+    card = load_bundle(tmp_path / "m.safetensors").card
+    assert (card.modality, card.unit, card.channels) == ("opd", "nm", ("OPD",))
+    assert card.training.simulated
+    assert "group" in card.training.split
+    assert "SIMULATED" in card.summary()
+
+
+def test_settings_suit_grey_and_leave_colour_alone() -> None:
+    assert suited(settings(), drawn(8)) == settings()
+    grey = CropSet(np.full((2, 8, 8, 1), 51, np.uint8), np.array([0, 1]), ("a", "b"), ("0", "1"))
+    ready = suited(settings(), grey)
+    assert (ready.normalisation.kind, ready.normalisation.mean) == ("fixed", pytest.approx(0.2))
+    assert ready.augmentation == GENTLE

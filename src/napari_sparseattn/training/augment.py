@@ -63,9 +63,13 @@ class Augmentation:
     blur : float
         Largest sigma of a Gaussian blur, in output pixels; half the crops.
     noise : float
-        Largest standard deviation of added noise, for values in [0, 1].
+        Largest standard deviation of added noise, for values in [0, 1], or in
+        the values' unit where `physical` is set.
     jpeg : float
         Share of crops that are JPEG-compressed at quality 25 to 90 (RGB only).
+    physical : bool
+        Values have a unit, such as nm, and no natural range: they are warped,
+        blurred and given noise, and neither clipped nor changed in contrast.
     """
 
     rotate: bool = True
@@ -83,6 +87,7 @@ class Augmentation:
     blur: float = 1.3
     noise: float = 0.03
     jpeg: float = 0.2
+    physical: bool = False
 
     def __call__(self, crops: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Change crops at random.
@@ -90,7 +95,7 @@ class Augmentation:
         Parameters
         ----------
         crops : Tensor
-            (B, C, h, w) float32 in [0, 1].
+            (B, C, h, w) float32 in [0, 1], or in any range if `physical`.
         size : int
             Side of the square output in pixels.
         generator : torch.Generator
@@ -99,21 +104,24 @@ class Augmentation:
         Returns
         -------
         Tensor
-            (B, C, size, size) float32 in [0, 1].
+            (B, C, size, size) float32 in the same range.
         """
         draw = _Draw(len(crops), generator)
         out = self._warp(crops, size, draw)
-        if crops.shape[1] == 3:
+        colour = crops.shape[1] == 3 and not self.physical
+        if colour:
             out = self._colours(out, draw)
-        if self.gamma:
+        if self.gamma and not self.physical:
             out = out.clamp(1e-4, 1) ** draw.log_uniform(1 + self.gamma)
         if self.blur:
             out = _blur(out, (draw.uniform(0, self.blur) * draw.coin(0.5)).flatten())
         if self.noise:
             amount = draw.uniform(0, self.noise) * draw.coin(0.5)
             out = out + amount * torch.randn(out.shape, generator=generator)
+        if self.physical:
+            return out
         out = out.clamp(0, 1)
-        if self.jpeg and crops.shape[1] == 3:
+        if self.jpeg and colour:
             out = _jpeg(out, draw.coin(self.jpeg).flatten() > 0, draw.uniform(25, 90).flatten())
         return out
 

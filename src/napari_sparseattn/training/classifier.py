@@ -26,6 +26,7 @@ __all__ = [
     "TrainingSettings",
     "fit_temperature",
     "split_folds",
+    "suited",
     "train_classifier",
 ]
 
@@ -52,6 +53,14 @@ class TrainingSettings:
         Sizes other than `SparseAttnNetConfig`'s defaults.
     description, data, citation, licence, recipe : str
         For the card.
+    unit : str
+        Of the values: ``"nm"``, ``"rad"`` or ``""``.
+    channels : tuple of str
+        Names of the channels; by default by their number.
+    simulated : bool
+        Whether the images are simulated, for the card.
+    split : str
+        How the data is split, for the card; by default what `split_folds` does.
     """
 
     name: str
@@ -66,6 +75,10 @@ class TrainingSettings:
     citation: str = ""
     licence: str = ""
     recipe: str = ""
+    unit: str = ""
+    channels: tuple[str, ...] = ()
+    simulated: bool = False
+    split: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +113,26 @@ SPLIT = (
     "the test set, fold 1 the validation set, the rest is for training; no patient or slide "
     "ids are known, so images of one patient may lie on both sides"
 )
+GROUP_SPLIT = (
+    "each group of images that belong together goes to one of ten folds by the SHA-256 of its "
+    "name: fold 0 is the test set, fold 1 the validation set, the rest is for training"
+)
 
 
 def split_folds(data: CropSet) -> dict[Literal["train", "validation", "test"], CropSet]:
-    """Split by `hash_folds` of the names into train (8/10), validation and test.
+    """Split by `hash_folds` of the groups, or else names: train (8/10), validation, test.
 
     Raises
     ------
     ValueError
         If a part would be empty, or a class is missing from training.
     """
-    folds = hash_folds(data.names)
+    folds = hash_folds(data.groups or data.names)
     train, validation, test = (data.subset(rows) for rows in (folds > 1, folds == 1, folds == 0))
     if not (len(train) and len(validation) and len(test)):
+        groups = f" in {len(set(data.groups))} groups" if data.groups else ""
         raise ValueError(
-            f"{len(data)} images are too few to split into training and held-out parts."
+            f"{len(data)} images{groups} are too few to split into training and held-out parts."
         )
     counts = np.bincount(train.labels, minlength=len(data.class_names))
     few = [name for name, n in zip(data.class_names, counts, strict=True) if n < 2]
@@ -123,6 +141,30 @@ def split_folds(data: CropSet) -> dict[Literal["train", "validation", "test"], C
             f"Too few training images of {', '.join(few)}; add at least ten of each class."
         )
     return {"train": train, "validation": validation, "test": test}
+
+
+def suited(settings: TrainingSettings, data: CropSet) -> TrainingSettings:
+    """Return settings whose normalisation and augmentation suit the data.
+
+    White and stain mean nothing in one channel: its values are centred and
+    scaled by the data's mean and spread. Values with a unit of their own are
+    neither clipped nor changed in contrast, and noise is up to a tenth of
+    their spread. Colour stays as it is.
+    """
+    if data.crops.shape[-1] != 1:
+        return settings
+    full = 1.0 if data.physical else 255.0
+    mean = float(data.crops.mean(dtype=np.float64)) / full
+    spread = float(data.crops.std(dtype=np.float64)) / full
+    changed = dataclasses.replace(
+        settings, normalisation=Normalisation("fixed", mean, max(spread, 1 / 255))
+    )
+    if not data.physical:
+        return changed
+    gentle = dataclasses.replace(
+        settings.augmentation, physical=True, scale=0.1, stretch=0.05, blur=0.7, noise=0.1 * spread
+    )
+    return dataclasses.replace(changed, augmentation=gentle)
 
 
 def train_classifier(
@@ -236,7 +278,7 @@ def _card(
     sizes: dict[Literal["train", "validation", "test"], int],
     report: TrainingReport,
 ) -> Card:
-    channels = ("red", "green", "blue") if data.crops.shape[-1] == 3 else ("intensity",)
+    usual = ("red", "green", "blue") if data.crops.shape[-1] == 3 else ("intensity",)
     history = [
         {key: value for key, value in dataclasses.asdict(epoch).items() if key != "best"}
         for epoch in report.history
@@ -246,8 +288,9 @@ def _card(
         name=settings.name,
         description=settings.description,
         class_names=data.class_names,
-        channels=channels,
+        channels=settings.channels or usual,
         modality=settings.modality,
+        unit=settings.unit,
         crop=settings.crop,
         normalisation=settings.normalisation,
         architecture=dataclasses.asdict(model.config),
@@ -256,12 +299,13 @@ def _card(
             data=settings.data,
             citation=settings.citation,
             licence=settings.licence,
-            split=SPLIT,
+            split=settings.split or (GROUP_SPLIT if data.groups else SPLIT),
             recipe=settings.recipe,
             n_train=sizes["train"],
             n_validation=sizes["validation"],
             n_test=sizes["test"],
             epochs=len(report.history),
+            simulated=settings.simulated,
             history=history,
         ),
         metrics=report.test.to_dict(),

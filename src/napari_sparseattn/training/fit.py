@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,7 @@ class EpochReport:
 
 def predict_logits(
     model: nn.Module,
-    crops: npt.NDArray[np.uint8],
+    crops: npt.NDArray[Any],
     normalisation: Normalisation,
     size: int,
     *,
@@ -131,8 +132,8 @@ def predict_logits(
 
 def fit(
     model: nn.Module,
-    train: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
-    validation: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
+    train: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
+    validation: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
     *,
     normalisation: Normalisation,
     size: int,
@@ -149,8 +150,8 @@ def fit(
     model : nn.Module
         Trained in place. A `SparseAttnNet` gets a new ``config`` with its k.
     train, validation : tuple of arrays
-        Crops (N, h, w, C) uint8 and labels (N,). Crops are stored at `size`
-        or a multiple of it, so that augmentation resamples once.
+        Crops (N, h, w, C), uint8 or floats, and labels (N,). Crops are stored at
+        `size` or a multiple of it, so that augmentation resamples once.
     normalisation : Normalisation
         Applied after augmentation, and at deployment.
     size : int
@@ -195,7 +196,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        train: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
+        train: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
         normalisation: Normalisation,
         size: int,
         augmentation: Augmentation,
@@ -237,7 +238,7 @@ class _Run:
         self.done += 1
         return total / max(seen, 1), right / max(seen, 1)
 
-    def deployed(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+    def deployed(self, crops: npt.NDArray[Any]) -> Tensor:
         """Logits as at deployment."""
         options = self.options
         return predict_logits(
@@ -301,7 +302,7 @@ def _optimiser(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=options.learning_rate)
 
 
-def _to_batch(crops: npt.NDArray[np.uint8]) -> Tensor:
+def _to_batch(crops: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(to_float(crops)).permute(0, 3, 1, 2)
 
 
