@@ -104,8 +104,7 @@ def accuracy() -> None:
     for name, opd in objects().items():
         for direction, carrier in CARRIERS.items():
             for background in (True, False):
-                tilt = (0.0, 0.0) if background else (0.7, -0.4)
-                optics = Optics(pixel_size=PIXEL, carrier=carrier, tilt=tilt)
+                optics = Optics(pixel_size=PIXEL, carrier=carrier, tilt=(0.7, -0.4))
                 recording = hologram(opd, optics, seed=3, background=background)
                 found = retrieve(recording, 0, settle(recording))
                 assert found.opd is not None

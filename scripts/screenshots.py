@@ -1,7 +1,7 @@
 """Take the pictures of the real window that the README shows.
 
 Run with a display, e.g. ``make docs-pictures``. The pictures are kept in the
-repository, so they show the simulated sample: fetched images are not stored.
+repository, so they show simulated samples: fetched images are not stored.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
+from napari_sparseattn.plugin.commands import open_main
+from napari_sparseattn.plugin.hologram import Holograms
 from napari_sparseattn.plugin.session import Session
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
@@ -41,18 +43,17 @@ def look_at(viewer: napari.Viewer, row: float, column: float, zoom: float) -> No
     viewer.scene.camera.zoom = zoom
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
-    parser.add_argument("--out", type=Path, default=PICTURES)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-
+def new_viewer() -> napari.Viewer:
     viewer = napari.Viewer()
     settle()
     # After it is shown: napari restores the size of the last session.
     viewer.window.resize(1400, 900)
-    viewer.open_sample("napari-sparseattn", options.sample)
+    return viewer
+
+
+def smear(out: Path, sample: str) -> None:
+    viewer = new_viewer()
+    viewer.open_sample("napari-sparseattn", sample)
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
     wait(lambda: session.model is not None or session.message.level == "error")
@@ -63,7 +64,7 @@ def main() -> None:
     wait(lambda: not session.running)
     print(session.message)
     settle()
-    viewer.screenshot(options.out / "classify-all.png", canvas_only=False, flash=False)
+    viewer.screenshot(out / "classify-all.png", canvas_only=False, flash=False)
 
     cells = session.results.cells
     # The cell that lies most in the middle shows best.
@@ -76,8 +77,51 @@ def main() -> None:
     look_at(viewer, row, column, 0.7 * min(viewer.canvas.size) / side)
     print(session.message, session.answer.ranked()[:3])
     settle()
-    viewer.screenshot(options.out / "window.png", canvas_only=False, flash=False)
+    viewer.screenshot(out / "window.png", canvas_only=False, flash=False)
     viewer.close()
+
+
+def holograms(out: Path) -> None:
+    viewer = new_viewer()
+    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
+    viewer.open_sample("napari-sparseattn", "simulated-hologram")
+    panel, session = Holograms.of(viewer), Session.of(viewer)
+    wait(lambda: panel.preview is not None)
+    settle()
+    viewer.fit_to_view()
+    settle()
+    viewer.screenshot(out / "hologram.png", canvas_only=False, flash=False)
+
+    panel.reconstruct()
+    wait(lambda: not panel.working)
+    open_main(viewer)
+    wait(lambda: session.model is not None and session.model.bundle.card.modality == "opd")
+    settle()
+    session.classify_all()
+    wait(lambda: not session.running)
+    cells = session.results.cells
+    middle = np.array(session.image.data.shape[:2]) / 2
+    session.click_cell(int(np.argmin(np.hypot(*(cells.centres - middle).T))))
+    wait(lambda: session.answer is not None)
+    viewer.fit_to_view()
+    print(session.message)
+    settle()
+    viewer.screenshot(out / "opd-classified.png", canvas_only=False, flash=False)
+    viewer.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
+    parser.add_argument("--out", type=Path, default=PICTURES)
+    parser.add_argument("--only", choices=["smear", "holograms"])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.only != "holograms":
+        smear(options.out, options.sample)
+    if options.only != "smear":
+        holograms(options.out)
 
 
 if __name__ == "__main__":

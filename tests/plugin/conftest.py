@@ -12,6 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import save_bundle
+from napari_sparseattn.plugin.hologram import Holograms
 from napari_sparseattn.plugin.requests import (
     CellsFound,
     ClickRequest,
@@ -23,6 +24,8 @@ from napari_sparseattn.plugin.requests import (
 )
 from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
+
+from .holograms import PanelAtOnce
 
 #: Row and column of the centres of the picture's discs.
 CENTRES = np.array([(30, 40), (30, 110), (80, 60), (90, 150)], dtype=float)
@@ -127,3 +130,13 @@ def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None
     """Add labels of the discs and let the session use them."""
     attributes = {"scale": (0.5, 0.5), "units": ("um", "um"), **attributes}
     session.set_cell_layer(viewer.add_labels(label_image(), name="my cells", **attributes))
+
+
+@pytest.fixture
+def panel(viewer: ViewerModel) -> Iterator[Holograms]:
+    """A panel whose work is done at once, without a source yet."""
+    holograms = Holograms.of(viewer)
+    holograms.attach()
+    holograms.worker = PanelAtOnce(holograms)  # kept alive: psygnal holds its methods weakly
+    yield holograms
+    holograms.detach()

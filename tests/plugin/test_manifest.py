@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from npe2 import PluginManifest
 from npe2.manifest.utils import import_python_name
@@ -25,8 +27,10 @@ def test_commands_can_be_called(command: Any) -> None:
     assert callable(import_python_name(command.python_name))
 
 
-def test_it_claims_no_files() -> None:
-    assert not MANIFEST.contributions.readers
+def test_it_claims_no_files_that_napari_reads() -> None:
+    (reader,) = MANIFEST.contributions.readers
+    assert set(reader.filename_patterns) == {"*.rtdc", "*.h5", "*.hdf5"}
+    assert not reader.accepts_directories
 
 
 def actions(menu: QMenu) -> list[QAction]:
@@ -61,4 +65,18 @@ def test_a_sample_opens_and_can_be_classified(make_napari_viewer: Any) -> None:
     assert session.image is layer
     assert session.settings.modality == "phase"
     assert session.settings.pixel_size == pytest.approx(0.107)
+    session.detach()
+
+
+def test_napari_opens_hdf5_with_the_reader(make_napari_viewer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "cell.rtdc.h5"
+    with h5py.File(path, "w") as file:
+        file["phase/raw"] = np.full((20, 30), 0.5, np.float32)
+        file["amplitude/raw"] = np.ones((20, 30), np.float32)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(str(path), plugin="napari-sparseattn")
+    assert layer.data.shape == (20, 30)
+    session = Session.of(viewer)
+    session.attach()
+    assert session.settings.modality == "phase"
     session.detach()

@@ -72,3 +72,15 @@ def test_the_simulated_smear_needs_no_network_and_is_calibrated() -> None:
     assert data.ndim == 3
     assert attributes["units"] == ("um", "um")
     assert attributes["name"] == "simulated smear"
+
+
+def test_the_simulated_hologram_says_all_that_a_reconstruction_needs() -> None:
+    ((data, attributes, kind),) = samples.simulated_hologram()
+    assert kind == "image"
+    assert data.ndim == 2
+    assert "simulated" in attributes["name"]
+    known = attributes["metadata"][METADATA_KEY]
+    assert known["modality"] == "hologram"
+    recording = known["recording"]
+    assert None not in (recording.wavelength, recording.pixel_size, recording.medium_index)
+    assert recording.background.shape[1:] == data.shape

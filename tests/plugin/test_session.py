@@ -432,3 +432,39 @@ def test_a_one_pixel_image_has_no_cells_and_says_so(session: Session, viewer: Vi
     viewer.add_image(np.zeros((1, 1, 3), dtype=np.uint8), rgb=True, name="dot")
     session.classify_all()
     assert "No cells were found in 'dot'" in session.message.text
+
+
+def test_a_hologram_is_to_be_reconstructed_first(session: Session, viewer: ViewerModel) -> None:
+    image = viewer.add_image(np.zeros((40, 50)), name="holo")
+    session.set_settings(image, modality="hologram")
+    assert "Reconstruct it first" in session.message.text
+    assert session.to_reconstruct
+    assert session.click((20, 20)) is None
+    assert session.classify_all() is None
+    assert session.message.level == "warning"
+    assert "'holo' is a hologram" in session.message.text
+
+
+def test_the_advice_names_the_model_that_fits(session: Session, viewer: ViewerModel) -> None:
+    opd = small_bundle(1, name="opd-simulated", modality="opd", unit="nm").card
+    session.cards = {"small": session.model.bundle.card, "opd-simulated": opd}
+    image = viewer.add_image(np.zeros((40, 50)), name="map")
+    session.set_settings(image, modality="opd")
+    assert "'map' shows OPD images" not in session.message.text
+    assert "'map' shows OPD" in session.message.text
+    assert "Choose opd-simulated under Model" in session.message.text
+    assert not session.to_reconstruct
+    add_picture(viewer)
+    assert session.message.text == "Click a cell in the image, or classify all of them."
+
+
+def test_phase_can_become_what_an_opd_model_takes(
+    session: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "opd.safetensors"
+    save_bundle(small_bundle(1, modality="opd", unit="nm"), path)
+    session.set_model(prepare_model(str(path), "cpu"))
+    image = viewer.add_image(np.zeros((40, 50)), name="phase map")
+    session.set_settings(image, modality="phase")
+    assert session.to_reconstruct
+    assert "Turn the phase into OPD" in session.message.text

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from qtpy.QtCore import Qt
 
 from napari_sparseattn.images.cells import Cells
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
-from napari_sparseattn.plugin.widgets.table_box import CellsModel, write_csv
+from napari_sparseattn.plugin.widgets.table_box import CellsModel
 
 COLOURS = ("#0072B2", "#E69F00")
 
@@ -75,19 +74,14 @@ def test_classes_have_their_colour(table: CellsModel) -> None:
     assert colour.name().upper() == "#E69F00"
 
 
-def test_csv_has_one_row_per_cell_and_all_probabilities(tmp_path: Path) -> None:
-    path = tmp_path / "cells.csv"
-    path.write_text("old")
-    write_csv(predictions(), path)
-    rows = list(csv.DictReader(path.open()))
-    assert [row["class"] for row in rows] == ["round", "lobed", "lobed"]
-    assert [int(row["id"]) for row in rows] == [7, 2**40, 9]
-    assert float(rows[1]["p_lobed"]) == pytest.approx(0.8)
-
-
-def test_csv_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    folder = tmp_path / "cells.csv"
-    folder.mkdir()
-    with pytest.raises(OSError, match=r"cells\.csv"):
-        write_csv(predictions(), folder)
-    assert list(tmp_path.iterdir()) == [folder]
+def test_dry_mass_has_a_column_where_it_was_measured(table: CellsModel) -> None:
+    assert table.columnCount() == 4
+    mass = np.array([31.4, np.nan, 8.0])
+    table.set_predictions(
+        dataclasses.replace(predictions(), measures={"dry_mass_pg": mass}), COLOURS
+    )
+    assert table.headerData(4, Qt.Orientation.Horizontal) == "mass, pg"
+    assert "Dry mass" in table.headerData(4, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
+    assert texts(table, 4) == ["31", "–", "8"]
+    table.sort(4)
+    assert texts(table, 4) == ["8", "31", "–"]

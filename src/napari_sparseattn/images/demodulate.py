@@ -129,9 +129,9 @@ def _backend(device: Device) -> Iterator[tuple[Any, Callable[..., Any], Callable
 
 def import_quietly(name: str) -> Any:
     """Import qpretrieve or nrefocus, which warn of each optional library that is missing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return importlib.import_module(name)
+    # For good, as `catch_warnings` of another thread would bring the warnings back.
+    warnings.filterwarnings("ignore", r"Interface '\w+' unavailable!", UserWarning)
+    return importlib.import_module(name)
 
 
 @functools.cache

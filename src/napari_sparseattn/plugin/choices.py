@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -14,7 +15,7 @@ from psygnal import Signal
 from .book import ImageBook
 from .clicks import ClickWatcher
 from .layers import OverlayChoice, Overlays, Role
-from .messages import Level, Message
+from .messages import Level, Message, about_obstacle
 from .requests import Model
 from .runs import Run
 from .sources import ImageSettings, guess_settings, is_cell_source, is_own, is_picture
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
+    from ..card import Card
     from ..inference.prediction import Prediction, Predictions
 
 __all__ = ["Choices"]
@@ -60,6 +62,10 @@ class Choices:
         self.cell_layer: Layer | None = None
         self.model: Model | None = None
         self.loading = False
+        #: Whether the user chose the model; one that was not may be changed to fit the image.
+        self.model_is_chosen = False
+        #: The models there are to choose from, by name.
+        self.cards: dict[str, Card] = {}
         self.answer: Prediction | None = None
         self.message = Message("")
         #: Grows with every click and every change that makes answers outdated.
@@ -83,9 +89,8 @@ class Choices:
         if self._users > 1 or viewer is None:
             return
         viewer.mouse_drag_callbacks.append(self._watcher.on_mouse)
-        viewer.layers.events.inserted.connect(self._layers_changed)
-        viewer.layers.events.removed.connect(self._layer_removed)
-        viewer.layers.selection.events.active.connect(self._active_changed)
+        for signal, slot in self._listening(viewer):
+            signal.connect(slot)
         # Layers may have gone while no dock was open.
         if self.image is not None and not self._present(self.image):
             self.set_image(None)
@@ -108,9 +113,16 @@ class Choices:
             return
         if self._watcher.on_mouse in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._watcher.on_mouse)
-        viewer.layers.events.inserted.disconnect(self._layers_changed)
-        viewer.layers.events.removed.disconnect(self._layer_removed)
-        viewer.layers.selection.events.active.disconnect(self._active_changed)
+        for signal, slot in self._listening(viewer):
+            signal.disconnect(slot)
+
+    def _listening(self, viewer: ViewerModel) -> list[tuple[Any, Callable[..., None]]]:
+        layers = viewer.layers
+        return [
+            (layers.events.inserted, self._layers_changed),
+            (layers.events.removed, self._layer_removed),
+            (layers.selection.events.active, self._active_changed),
+        ]
 
     # -- choices
 
@@ -159,6 +171,8 @@ class Choices:
         if self._book.change(layer, changes) and layer is self.image:
             self.generation += 1
             self.settings_changed.emit(self.settings)
+            if "modality" in changes and self._run is None:
+                self.say(self.advice())
 
     def set_cell_layer(self, layer: Layer | None) -> None:
         """Choose a Labels or Points layer that says where cells are; None finds them."""
@@ -213,11 +227,33 @@ class Choices:
             return "Loading the model…"
         if not self.images():
             return "Open an image of cells, or take one from File → Open Sample."
-        if self.model is None:
-            return "Choose a model, or load a model file with Load…."
         if self.image is None:
             return "Choose an image."
+        if obstacle := self.obstacle():
+            return obstacle
+        if self.model is None:
+            return "Choose a model, or load a model file with Load…."
         return "Click a cell in the image, or classify all of them."
+
+    def obstacle(self) -> str:
+        """Return why the model cannot classify the image and what to do, or nothing."""
+        if self.image is None:
+            return ""
+        card = None if self.model is None else self.model.bundle.card
+        shows = self.settings.modality
+        return about_obstacle(self.image.name, shows, card, self.fitting_models())
+
+    def fitting_models(self) -> list[str]:
+        """Return the names of the models for what the image shows."""
+        shows = self.settings.modality
+        return [name for name, card in self.cards.items() if card.modality == shows]
+
+    @property
+    def to_reconstruct(self) -> bool:
+        """Whether the dock Holograms can turn the image into what the model takes."""
+        shows = self.settings.modality
+        wants = "opd" if self.model is None else self.model.bundle.card.modality
+        return shows == "hologram" or (shows == "phase" and wants == "opd")
 
     # -- for the session to fill in
 
@@ -272,8 +308,10 @@ class Choices:
     def _active_changed(self, event: object = None) -> None:
         viewer = self.viewer
         active = None if viewer is None else viewer.layers.selection.active
-        if active is not None and is_picture(active):
+        if active is not None and active is not self.image and is_picture(active):
             self.set_image(active)
+            if self._run is None:
+                self.say(self.advice())
 
     def _data_changed(self, event: Any) -> None:
         self._book[event.source].cells = None

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
     from ..inference.prediction import Predictions
 
-__all__ = ["classify_layer", "demo"]
+__all__ = ["classify_layer", "demo", "open_holograms", "open_main", "reconstruct_layer"]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock and classify all cells of the active image."""
     from .session import Session
 
-    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    open_main(viewer)
     session = Session.of(viewer)
     if session.model is not None:
         session.classify_all()
@@ -28,6 +28,32 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
             session.classify_all()
 
     session.model_changed.connect(ready)
+
+
+def open_main(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock Sparse attention, or bring it to the front."""
+    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    dock.raise_()
+
+
+def open_holograms(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock Holograms, or bring it to the front."""
+    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
+    dock.raise_()
+
+
+def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock Holograms and reconstruct the active layer."""
+    from .hologram import Holograms
+
+    open_holograms(viewer)
+    holograms = Holograms.of(viewer)
+    # napari may hand over a proxy, whose layers are proxies too.
+    active = None if holograms.viewer is None else holograms.viewer.layers.selection.active
+    if active is not None and active is not holograms.layer:
+        holograms.say(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
+        return
+    holograms.reconstruct()
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:

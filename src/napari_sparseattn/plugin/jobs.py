@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from superqt.utils import create_worker
-
+from .file_facts import FileFacts
 from .requests import (
     CellsFound,
     ClickRequest,
@@ -18,11 +16,9 @@ from .requests import (
     prepare_model,
     stream_run,
 )
-from .sources import pixel_size_in_file
+from .workers import Workers
 
 if TYPE_CHECKING:
-    from napari.layers import Image
-
     from .session import Session
 
 __all__ = ["Jobs"]
@@ -44,23 +40,23 @@ class Jobs:
         self._next_click: ClickRequest | None = None
         self._run: Any = None
         self._loading: object = None
-        self._closed = False
-        self._asked: weakref.WeakSet[Image] = weakref.WeakSet()
+        self._workers = Workers(partial(session.fail, None))
+        self._files = FileFacts(session, self._workers)
         session.click_requested.connect(self.click)
         session.run_requested.connect(self.run)
         session.run_cancelled.connect(self.cancel_run)
-        session.image_changed.connect(self.read_pixel_size)
+        session.image_changed.connect(self._files.ask)
 
     def close(self) -> None:
         """Take no more requests, stop what can be stopped, drop all answers."""
-        if self._closed:
+        if self._workers.closed:
             return
-        self._closed = True
+        self._workers.close()
         session = self._session
         session.click_requested.disconnect(self.click)
         session.run_requested.disconnect(self.run)
         session.run_cancelled.disconnect(self.cancel_run)
-        session.image_changed.disconnect(self.read_pixel_size)
+        session.image_changed.disconnect(self._files.ask)
         self.cancel_run()
         self._next_click = None
 
@@ -70,7 +66,7 @@ class Jobs:
             self._next_click = request
             return
         self._click = request
-        self._start(
+        self._workers.start(
             partial(answer_click, request),
             returned=self._session.accept_click,
             errored=partial(self._session.fail, request),
@@ -92,7 +88,7 @@ class Jobs:
         def end(_: object) -> None:
             self._session.finish_run(request)
 
-        self._run = self._start(
+        self._run = self._workers.start(
             work, yielded=part, returned=end, errored=partial(self._session.fail, request)
         )
 
@@ -126,45 +122,12 @@ class Jobs:
                 self._session.fail(None, error)
                 done(None)
 
-        self._start(partial(prepare_model, name_or_path, device), returned=loaded, errored=failed)
-
-    def read_pixel_size(self, layer: Image | None) -> None:
-        """Look into the layer's file for a pixel size that the layer lacks."""
-        if layer is None or layer in self._asked or self._session.settings.origin != "unknown":
-            return
-        self._asked.add(layer)
-
-        def found(size: float | None) -> None:
-            # The user may have answered meanwhile.
-            if size is not None and self._session.settings_of(layer).origin == "unknown":
-                self._session.set_settings(layer, pixel_size=size, origin="file")
-
-        if layer.source.path is not None:
-            self._start(partial(pixel_size_in_file, layer), returned=found)
+        self._workers.start(
+            partial(prepare_model, name_or_path, device), returned=loaded, errored=failed
+        )
 
     def _click_finished(self) -> None:
         self._click = None
         request, self._next_click = self._next_click, None
         if request is not None and request.generation == self._session.generation:
             self.click(request)
-
-    def _start(self, work: Callable[[], Any], **slots: Callable[..., None]) -> Any:
-        """Start a worker whose signals reach the slots until `close`."""
-
-        def guarded(slot: Callable[..., None]) -> Callable[..., None]:
-            def call(*args: Any) -> None:
-                if not self._closed:
-                    slot(*args)
-
-            return call
-
-        if "errored" not in slots:
-            slots["errored"] = partial(self._session.fail, None)
-        # superqt's worker, not napari's: napari's also shows every error in a
-        # notification, which this window says in its own line.
-        return create_worker(
-            work,
-            _connect={name: guarded(slot) for name, slot in slots.items()},
-            _start_thread=True,
-            _ignore_errors=True,
-        )

@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from ..card import Card
     from ..inference.prediction import Prediction, Predictions
 
-__all__ = ["Level", "Message", "Progress", "about_answer", "about_results", "no_cells"]
+__all__ = [
+    "Level",
+    "Message",
+    "Progress",
+    "about_answer",
+    "about_hologram",
+    "about_mismatch",
+    "about_obstacle",
+    "about_results",
+    "no_cells",
+    "time_left",
+]
+
+_NOUNS = {
+    "brightfield": "brightfield images",
+    "phase": "phase images",
+    "opd": "OPD images",
+    "fluorescence": "fluorescence images",
+    "hologram": "holograms",
+    "unknown": "images of an unknown kind",
+}
+
+_SHOWN = {
+    "brightfield": "brightfield",
+    "phase": "phase",
+    "opd": "OPD",
+    "fluorescence": "fluorescence",
+    "hologram": "a hologram",
+    "unknown": "something unknown",
+}
 
 Level = Literal["info", "warning", "error"]
 
@@ -46,6 +77,55 @@ def no_cells(name: str) -> str:
     )
 
 
+def about_hologram(name: str) -> str:
+    """Say what to do with a hologram."""
+    return (
+        f"'{name}' is a hologram. Reconstruct it first: the button Reconstruct… opens the dock "
+        "Holograms."
+    )
+
+
+def about_obstacle(name: str, shows: str, card: Card | None, fitting: Sequence[str]) -> str:
+    """Say why a model cannot classify an image and what to do; nothing if it can.
+
+    Parameters
+    ----------
+    name, shows : str
+        The image and its modality.
+    card : Card or None
+        The model's, if one is chosen.
+    fitting : sequence of str
+        Names of models for this kind of image.
+    """
+    if shows == "hologram" and (card is None or card.modality != "hologram"):
+        return about_hologram(name)
+    if card is None or shows == card.modality or "unknown" in (shows, card.modality):
+        return ""
+    return about_mismatch(name, shows, card.name, card.modality, fitting)
+
+
+def about_mismatch(
+    name: str, shows: str, model: str, trained_on: str, fitting: Sequence[str]
+) -> str:
+    """Say that a model is for another kind of image, and which one fits.
+
+    Parameters
+    ----------
+    name, shows : str
+        The image and its modality.
+    model, trained_on : str
+        The model and its modality.
+    fitting : sequence of str
+        Names of models for this kind of image.
+    """
+    said = f"'{name}' shows {_SHOWN[shows]}, but '{model}' was trained on {_NOUNS[trained_on]}."
+    if fitting:
+        return f"{said} Choose {' or '.join(fitting)} under Model."
+    if (shows, trained_on) == ("phase", "opd"):
+        return f"{said} Turn the phase into OPD in the dock Holograms: Reconstruct…."
+    return f"{said} Choose another model, or correct what the image shows."
+
+
 def about_answer(prediction: Prediction) -> str:
     """Say what the user should know of one classified cell."""
     notes = list(prediction.ledger.notes)
@@ -64,6 +144,13 @@ def about_results(done: Predictions, total: int, reason: str) -> str:
     if not done.calibrated:
         notes.append("The pixel size is unknown: crops were cut by the size of the cells.")
     return " ".join([said, *notes])
+
+
+def time_left(seconds: float) -> str:
+    """Say how long something will still take."""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left"
 
 
 def _seconds(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .sources import METADATA_KEY
 
-__all__ = ["phase_cell", "simulated_smear", "smear"]
+__all__ = ["phase_cell", "simulated_hologram", "simulated_smear", "smear"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -79,6 +79,15 @@ def simulated_smear() -> list[LayerData]:
         field.data, "simulated smear", "brightfield", pixel_size=field.pixel_size, rgb=True
     )
     return [image]
+
+
+def simulated_hologram() -> list[LayerData]:
+    """Return a simulated off-axis hologram of cells with its background: nothing real."""
+    from ..images.simulate import hologram_with_truth
+    from .recordings import recording_layer
+
+    recording, _, _, _ = hologram_with_truth((640, 640), background=True)
+    return [recording_layer(recording)]
 
 
 def _fetch(name: str, sha256: str) -> Path:

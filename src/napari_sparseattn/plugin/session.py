@@ -6,12 +6,12 @@ No Qt here: work is started by `jobs`, shown by `widgets`.
 from __future__ import annotations
 
 import logging
-import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from .choices import Choices
 from .errors import explain
 from .messages import Message, Progress, about_answer, about_results, no_cells
+from .per_viewer import PerViewer
 from .requests import ClickAnswer, ClickRequest, RunRequest
 from .runs import Run
 from .sources import (
@@ -24,7 +24,6 @@ from .sources import (
 )
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
     from napari.layers import Image
 
     from ..images.cells import Cells
@@ -35,38 +34,18 @@ __all__ = ["Message", "Progress", "Session"]
 _log = logging.getLogger(__name__)
 
 
-class Session(Choices):
+class Session(Choices, PerViewer):
     """What is asked in one viewer and what comes back.
 
     Get it with `Session.of`. The viewer is held weakly, so that closing it
     frees both.
     """
 
-    _sessions: ClassVar[dict[int, Session]] = {}
-
-    @classmethod
-    def of(cls, viewer: ViewerModel) -> Session:
-        """Return the viewer's session, the same each time.
-
-        Parameters
-        ----------
-        viewer : napari.components.ViewerModel
-            The viewer, or the proxy of it that napari hands to plugins.
-        """
-        # napari's proxy dies before the viewer does, so it cannot be the key;
-        # `__wrapped__` is how wrapt publishes what it stands for.
-        viewer = getattr(viewer, "__wrapped__", viewer)
-        key = id(viewer)
-        if key not in cls._sessions:
-            cls._sessions[key] = cls(viewer)
-            weakref.finalize(viewer, cls._sessions.pop, key, None)
-        return cls._sessions[key]
-
     # -- one cell
 
     def click(self, world: Any) -> ClickRequest | None:
         """Ask for the class of the cell at a position in the world."""
-        if self.image is None or self.model is None:
+        if self.image is None or self.model is None or self.obstacle():
             self.say(self.advice(), "warning")
             return None
         row, column = data_position(self.image, world)
@@ -143,7 +122,7 @@ class Session(Choices):
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
-        if self.image is None or self.model is None:
+        if self.image is None or self.model is None or self.obstacle():
             self.say(self.advice(), "warning")
             return None
         if self._run is not None or (fields := self._request_fields()) is None:

@@ -30,8 +30,8 @@ __all__ = [
     "is_cell_source",
     "is_own",
     "is_picture",
-    "pixel_size_in_file",
     "pixel_size_of",
+    "settings_in_file",
 ]
 
 #: Under this key of a layer's metadata the plugin keeps what it knows.
@@ -212,18 +212,21 @@ def pixel_size_of(layer: Layer) -> float | None:
     return (low + high) / 2
 
 
-def pixel_size_in_file(layer: Image) -> float | None:
-    """Return µm per pixel from the file a layer was opened from, or None.
+def settings_in_file(layer: Image) -> ImageSettings | None:
+    """Return what the file says that a layer was opened from; slow, so call it from a worker.
 
-    napari's own reader leaves out the pixel size a TIFF states.
+    napari's own reader leaves out the pixel size and the unit that a TIFF
+    states.
     """
     path = layer.source.path
     if path is None or not str(path).lower().endswith(_TIFF):
         return None
     try:
-        return open_image(path).pixel_size
+        field = open_image(path)
     except (ImageError, OSError):
         return None
+    origin: Literal["file", "unknown"] = "unknown" if field.pixel_size is None else "file"
+    return ImageSettings(field.modality, field.pixel_size, field.unit, origin)
 
 
 def cell_source(layer: Layer | None, image: Image, plane: PlaneRef) -> CellSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
-from ..messages import Progress
+from ..messages import Progress, time_left
 from ..session import Session
 from .base import SessionWidget
 
@@ -71,10 +71,4 @@ class ActionsBox(SessionWidget):
         self.bar.setValue(progress.done)
         self.bar.setFormat(f"{progress.done} of {progress.total}")
         left = progress.seconds_left
-        self.left.setText("" if left is None else _left(left))
-
-
-def _left(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    return f"{seconds / 60:.0f} min left"
+        self.left.setText("" if left is None else time_left(left))

@@ -1,4 +1,4 @@
-"""What the dock's widgets share."""
+"""What the docks' widgets share."""
 
 from __future__ import annotations
 
@@ -6,17 +6,36 @@ from collections.abc import Callable
 from typing import Any
 
 from psygnal import SignalInstance
-from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QSizePolicy, QWidget
 
 from ..session import Session
 
-__all__ = ["LABEL_WIDTH", "SessionWidget", "shrinkable"]
+__all__ = ["LABEL_WIDTH", "Follower", "SessionWidget", "set_quietly", "shrinkable"]
 
 #: Lines up the boxes of different grids, in screen pixels.
 LABEL_WIDTH = 48
 
 
-class SessionWidget(QWidget):
+class Follower(QWidget):
+    """A widget that follows signals of what outlives it, until it is released."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._followed: list[tuple[SignalInstance, Callable[..., Any]]] = []
+
+    def follow(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
+        """Connect a bound method until `release`."""
+        signal.connect(slot)
+        self._followed.append((signal, slot))
+
+    def release(self) -> None:
+        """Disconnect; the widget is about to be deleted."""
+        for signal, slot in self._followed:
+            signal.disconnect(slot)
+        self._followed.clear()
+
+
+class SessionWidget(Follower):
     """A widget that follows a session until it is released.
 
     Parameters
@@ -30,23 +49,20 @@ class SessionWidget(QWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
-        self._followed: list[tuple[SignalInstance, Callable[..., Any]]] = []
-
-    def follow(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
-        """Connect a bound method until `release`."""
-        signal.connect(slot)
-        self._followed.append((signal, slot))
-
-    def release(self) -> None:
-        """Disconnect from the session; the widget is about to be deleted."""
-        for signal, slot in self._followed:
-            signal.disconnect(slot)
-        self._followed.clear()
 
 
 def shrinkable(combo: QComboBox) -> QComboBox:
     """Let a combo box be narrower than its longest item."""
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(6)
+    # A placeholder counts as an item; a minimum width overrides both.
+    combo.setMinimumWidth(80)
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return combo
+
+
+def set_quietly(box: QDoubleSpinBox, value: float) -> None:
+    """Show a number without telling that it changed."""
+    box.blockSignals(True)
+    box.setValue(value)
+    box.blockSignals(False)

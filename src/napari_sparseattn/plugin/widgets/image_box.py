@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import get_args
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QWidget,
+)
 
 from ...images.field import Modality
+from ..commands import open_holograms
 from ..session import Session
 from ..sources import ImageSettings
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
@@ -55,14 +63,20 @@ class ImageBox(SessionWidget):
         self.hint = QLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
         self.hint.setWordWrap(True)
+        self.reconstruct = QPushButton("Reconstruct…", self)
+        self.reconstruct.setToolTip(
+            "Opens the dock Holograms, which turns a hologram or phase into OPD."
+        )
         self._lay_out()
         self.image.activated.connect(self._image_chosen)
         self.modality.activated.connect(self._modality_chosen)
         self.pixel_size.valueChanged.connect(self._size_given)
         self.cells.activated.connect(self._cells_chosen)
+        self.reconstruct.clicked.connect(self._open_holograms)
         self.follow(session.images_changed, self._fill)
         self.follow(session.image_changed, self._fill)
         self.follow(session.settings_changed, self._show_settings)
+        self.follow(session.model_changed, self._show_button)
         self._fill()
 
     def _lay_out(self) -> None:
@@ -71,14 +85,15 @@ class ImageBox(SessionWidget):
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        for row, text in enumerate(("Image", "", "", "Cells")):
+        for row, text in enumerate(("Image", "", "", "", "Cells")):
             if text:
                 grid.addWidget(QLabel(text, self), row, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
         grid.addWidget(self.modality, 1, 1)
         grid.addWidget(self.pixel_size, 1, 2)
         grid.addWidget(self.hint, 2, 1, 1, 2)
-        grid.addWidget(self.cells, 3, 1, 1, 2)
+        grid.addWidget(self.reconstruct, 3, 1, 1, 2)
+        grid.addWidget(self.cells, 4, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         session = self.session
@@ -104,9 +119,17 @@ class ImageBox(SessionWidget):
         self.pixel_size.blockSignals(False)
         self.pixel_size.setToolTip(f"Side of one pixel. {_ORIGINS[settings.origin]}")
         self.hint.setVisible(there and settings.pixel_size is None)
+        self._show_button()
+
+    def _show_button(self, _: object = None) -> None:
+        self.reconstruct.setVisible(self.session.image is not None and self.session.to_reconstruct)
+
+    def _open_holograms(self) -> None:
+        open_holograms(self.session.viewer)
 
     def _image_chosen(self, index: int) -> None:
         self.session.set_image(self.image.itemData(index))
+        self.session.say(self.session.advice())
 
     def _modality_chosen(self, index: int) -> None:
         if self.session.image is not None:

@@ -47,12 +47,17 @@ class ModelBox(SessionWidget):
         self.card.setWordWrap(True)
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.hide()
+        self.simulated = QLabel("Trained on simulated images only.", self)
+        self.simulated.setObjectName("simulated")
+        self.simulated.setWordWrap(True)
+        self.simulated.hide()
         self._lay_out()
         self.card_button.toggled.connect(self.card.setVisible)
         self.load_button.clicked.connect(self._choose_file)
-        self.models.activated.connect(self._load_chosen)
+        self.models.activated.connect(self._choose)
         self.devices.activated.connect(self._load_chosen)
         self.follow(session.model_changed, self._show_model)
+        self.follow(session.settings_changed, self._fit_image)
         self._list_models()
 
     def _lay_out(self) -> None:
@@ -66,16 +71,17 @@ class ModelBox(SessionWidget):
         row.addWidget(self.card_button)
         row.addWidget(self.load_button)
         grid.addLayout(row, 0, 1)
-        grid.addWidget(self.card, 1, 0, 1, 2)
-        grid.addWidget(QLabel("Device", self), 2, 0)
-        grid.addWidget(self.devices, 2, 1)
+        grid.addWidget(self.simulated, 1, 1)
+        grid.addWidget(self.card, 2, 0, 1, 2)
+        grid.addWidget(QLabel("Device", self), 3, 0)
+        grid.addWidget(self.devices, 3, 1)
 
     def start(self) -> None:
         """Load the model that fits the image, or show the one in use."""
         if self.session.model is not None:
             self._show_model(self.session.model)
         elif self.models.count():
-            self.models.setCurrentIndex(self._fitting())
+            self.models.setCurrentIndex(max(0, self._fitting()))
             self._load_chosen()
         else:
             self.session.say("No model was found. Load a model file with Load….", "warning")
@@ -87,22 +93,37 @@ class ModelBox(SessionWidget):
             self.models.addItem(Path(path).stem, path)
             index = self.models.count() - 1
         self.models.setCurrentIndex(index)
-        self._load_chosen()
+        self._choose()
 
     def _list_models(self) -> None:
         for name, path in find_bundles().items():
             self.models.addItem(name, str(path))
+            try:
+                self.session.cards[name] = read_card(path)
+            except (BundleError, OSError):
+                # It stays in the list: choosing it says what is wrong with it.
+                self.session.cards.pop(name, None)
         self.models.setCurrentIndex(-1)
 
     def _fitting(self) -> int:
-        modality = self.session.settings.modality
-        for i in range(self.models.count()):
-            try:
-                if read_card(self.models.itemData(i)).modality == modality:
-                    return i
-            except (BundleError, OSError):
-                continue
-        return 0
+        """Return the first model for what the image shows, or -1."""
+        names = self.session.fitting_models()
+        return -1 if not names else self.models.findText(names[0])
+
+    def _fit_image(self, _: object = None) -> None:
+        """Load a model that fits the image, unless the user has chosen this one."""
+        session = self.session
+        if session.model is None or session.model_is_chosen or session.running:
+            return
+        shows, takes = session.settings.modality, session.model.bundle.card.modality
+        fitting = self._fitting()
+        if shows != takes and fitting >= 0:
+            self.models.setCurrentIndex(fitting)
+            self._load_chosen()
+
+    def _choose(self, _: int = 0) -> None:
+        self.session.model_is_chosen = True
+        self._load_chosen()
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Load model file", "", "Models (*.safetensors)")
@@ -123,6 +144,7 @@ class ModelBox(SessionWidget):
         if model is None:
             self.models.setCurrentIndex(-1)
             self.card.clear()
+            self.simulated.hide()
 
     def _show_model(self, model: Model | None) -> None:
         if model is None:
@@ -132,6 +154,7 @@ class ModelBox(SessionWidget):
             self.models.addItem(model.bundle.card.name, path)
         self.models.setCurrentIndex(self.models.findData(path))
         self.card.setText(model.bundle.card.summary())
+        self.simulated.setVisible(model.bundle.card.training.simulated)
         chosen = self.devices.currentData()
         self.devices.clear()
         self.devices.addItem(f"auto ({model.devices[0]})", "auto")

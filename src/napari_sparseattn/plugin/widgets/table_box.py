@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...files import replacing
+from ...export.tables import write_csv
 from ...inference.prediction import Predictions
 from ..session import Session
 from .base import SessionWidget
 
-__all__ = ["CellsModel", "TableBox", "write_csv"]
+__all__ = ["CellsModel", "TableBox"]
 
 _EMPTY = "Classify all fills this table. Click a row to go to its cell."
 
@@ -35,6 +34,7 @@ _TIPS = (
     "The most probable class.",
     "Probability of that class.",
     "Square root of the area of the box around what was found of the cell.",
+    "Dry mass: optical path difference summed over the cell, over 0.19 µm³/pg.",
 )
 
 
@@ -90,7 +90,8 @@ class CellsModel(QAbstractTableModel):
         cell = self.cell(index.row())
         name, values, form = self._columns[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
-            return format(values[cell].item(), form).replace("_", " ")
+            value = values[cell].item()
+            return "–" if value != value else format(value, form).replace("_", " ")
         if role == Qt.ItemDataRole.DecorationRole and name == "class":
             kind = int(self._class[cell])
             return QColor(self.colours[kind]) if kind >= 0 else None
@@ -138,7 +139,9 @@ class TableBox(SessionWidget):
         self.counts = QLabel(self)
         self.counts.setWordWrap(True)
         self.export = QPushButton("Export CSV…", self)
-        self.export.setToolTip("One row per cell: place, size, class, all probabilities.")
+        self.export.setToolTip(
+            "One row per cell: place, size, class, all probabilities, and what was measured."
+        )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for widget in (self.empty, self.counts):
@@ -173,7 +176,13 @@ class TableBox(SessionWidget):
             )
         )
         header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        header.setMinimumSectionSize(20)
+        # Fitted to their contents, the numbers would leave no room for the class.
+        metrics = header.fontMetrics()
+        for i in range(self.model.columnCount()):
+            title = str(self.model.headerData(i, Qt.Orientation.Horizontal))
+            header.resizeSection(i, metrics.horizontalAdvance(max(title, "0000", key=len)) + 12)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
 
     def select(self, cell: int | None) -> None:
@@ -196,32 +205,24 @@ class TableBox(SessionWidget):
         if not path:
             return
         try:
-            write_csv(self.model.predictions, Path(path))
+            write_csv(self.model.predictions, path)
         except OSError as error:
             self.session.say(f"The table could not be written: {error}", "error")
         else:
             self.session.say(f"{len(self.model.predictions)} cells written to {path}.")
 
 
-def write_csv(predictions: Predictions, path: Path) -> None:
-    """Write the table; an older file stays intact if this fails.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
-    with replacing(path) as temporary:
-        predictions.to_frame().to_csv(temporary, index=False)
-
-
 def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]]:
     cells = predictions.cells
     scale = cells.pixel_size
     size = cells.diameters if scale is None else cells.diameters * scale
-    return [
+    columns: list[tuple[str, npt.NDArray[Any], str]] = [
         ("id", cells.ids, "d"),
         ("class", np.array(predictions.labels, dtype=str), "s"),
         ("prob.", predictions.confidence.astype(np.float64), ".0%"),
         ("size, px" if scale is None else "size, µm", size, ".1f"),
     ]
+    mass = predictions.measures.get("dry_mass_pg")
+    if mass is not None and np.isfinite(mass).any():
+        columns.append(("mass, pg", mass, ".0f"))
+    return columns

@@ -1,0 +1,221 @@
+"""What the docks share: look, message line, folding sections, an orderly end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from psygnal import SignalInstance
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent, QShowEvent
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QFrame,
+    QLabel,
+    QMainWindow,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from ..messages import Message
+from .base import Follower
+
+__all__ = ["DockFrame", "MessageLine", "Speaker", "section"]
+
+_STYLE = """
+QLabel#hint { padding-left: 5px; border-left: 3px solid #e5b567; }
+QLabel#card { padding: 4px; border-left: 2px solid #6c7a89; }
+QLabel#simulated { padding-left: 5px; border-left: 3px solid #e5b567; font-weight: bold; }
+QCollapsible > QPushButton, QCollapsible > QPushButton:checked {
+    background: transparent; border: none; border-top: 1px solid #6c7a89;
+    border-radius: 0; padding: 5px 2px; font-weight: bold; text-align: left;
+}
+QPushButton#clicking:checked, QPushButton#shown:checked {
+    background-color: #2f6f9f; color: white;
+}
+QLabel#message { padding: 5px; border-left: 3px solid #6c7a89; }
+QLabel#message[level="warning"] { border-left-color: #e5b567; }
+QLabel#message[level="error"] { border-left-color: #ff6b6b; }
+"""
+
+
+class Speaker(Protocol):
+    """Something that says one line at a time."""
+
+    @property
+    def message(self) -> Message:
+        """What was said last."""
+        ...
+
+    @property
+    def message_changed(self) -> SignalInstance:
+        """Emitted with each message."""
+        ...
+
+
+class MessageLine(Follower):
+    """What goes on, what went wrong, what to do next."""
+
+    def __init__(self, speaker: Speaker, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.label = QLabel(self)
+        self.label.setObjectName("message")
+        self.label.setWordWrap(True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.label)
+        self.follow(speaker.message_changed, self.show_message)
+        self.show_message(speaker.message)
+
+    def show_message(self, message: Message) -> None:
+        """Show one message."""
+        self.label.setText(message.text)
+        self.label.setProperty("level", message.level)
+        # Qt looks at properties in a style sheet only when told to.
+        self.label.style().unpolish(self.label)
+        self.label.style().polish(self.label)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep room for all lines."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        # A wrapped text of more lines does not always get their height. The
+        # old minimum would count as the height that is wanted.
+        self.label.setMinimumHeight(0)
+        self.label.setMinimumHeight(max(0, self.label.heightForWidth(self.width())))
+
+
+class DockFrame(QWidget):
+    """A dock of followers that ends their work when it is closed.
+
+    Parameters
+    ----------
+    speaker : Speaker
+        What its message line shows.
+    """
+
+    def __init__(self, speaker: Speaker) -> None:
+        super().__init__()
+        self.setStyleSheet(_STYLE)
+        self.setMinimumWidth(340)
+        self.message_line = MessageLine(speaker, self)
+        self._docked = False
+        self._placed = False
+        self._end: _End | None = None
+
+    def lay_out(self, inner: QWidget, widgets: Iterable[QWidget]) -> None:
+        """Put widgets below each other in `inner`, and that in a scroll area."""
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(2, 2, 2, 2)
+        column.setSpacing(4)
+        for widget in widgets:
+            column.addWidget(widget)
+        column.addStretch(1)
+        scroll = QScrollArea(self)
+        scroll.setWidgetResizable(True)
+        # Nothing here needs more width than the dock has; boxes elide instead.
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.message_line)
+
+    def end_with(self, parts: list[Follower], *stops: Callable[[], None]) -> None:
+        """Release the parts and call `stops`, in order, when the dock goes."""
+        # The window takes its docks with it without closing them one by one.
+        # Bound to what has to stop, not to self: self is being destroyed.
+        self._end = _End([*parts, self.message_line], stops)
+        self.destroyed.connect(self._end)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Share the place of the other dock of ours, when shown first."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            # Only after napari has put the dock where it wants it.
+            QTimer.singleShot(0, self._join_others)
+
+    def placed_in(self, dock: QDockWidget) -> None:
+        """Take note of the dock that holds this; for subclasses."""
+
+    def _join_others(self) -> None:
+        window = self.window()
+        mine = _dock_of(self)
+        if mine is None or not isinstance(window, QMainWindow):
+            return
+        self.placed_in(mine)
+        for other in window.findChildren(DockFrame):
+            theirs = _dock_of(other)
+            if theirs is not None and theirs is not mine and theirs.isVisible():
+                # Below each other, both would be too short.
+                window.tabifyDockWidget(theirs, mine)
+                mine.raise_()
+                return
+
+    def event(self, event: QEvent) -> bool:
+        """Close down when napari takes the widget out of its dock."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                if self._end is not None:
+                    self._end()
+                QTimer.singleShot(0, self.deleteLater)
+        return bool(super().event(event))
+
+
+def _dock_of(widget: QWidget) -> QDockWidget | None:
+    parent = widget.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    return parent
+
+
+class _End:
+    """Ends the work and the listening, once."""
+
+    def __init__(self, parts: list[Follower], stops: Iterable[Callable[[], None]]) -> None:
+        self._parts, self._stops = parts, tuple(stops)
+        self._done = False
+
+    def __call__(self, _: object = None) -> None:
+        if self._done:
+            return
+        self._done = True
+        for part in self._parts:
+            part.release()
+        for stop in self._stops:
+            stop()
+
+
+def _arrow(symbol: str) -> QIcon:
+    """Paint a symbol in a grey that shows on dark and light; superqt's is black."""
+    pixmap = QPixmap(32, 32)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    font = painter.font()
+    font.setPixelSize(30)
+    painter.setFont(font)
+    painter.setPen(QColor("#8c98a6"))
+    painter.drawText(pixmap.rect(), Qt.AlignmentFlag.AlignCenter, symbol)
+    painter.end()
+    return QIcon(pixmap)
+
+
+def section(title: str, content: QWidget, parent: QWidget, *, open_: bool = True) -> QCollapsible:
+    """Return a section that folds, with its content in it."""
+    made = QCollapsible(title, parent, _arrow("▾"), _arrow("▸"))
+    made.setDuration(0)
+    made.addWidget(content)
+    if open_:
+        made.expand(animate=False)
+    made.layout().setContentsMargins(0, 0, 0, 0)
+    made.content().layout().setContentsMargins(2, 0, 2, 4)
+    return made
