@@ -86,6 +86,16 @@ class Evil:
         return (Path.touch, (Path("/nonexistent/evil"),))
 
 
+def test_no_length_of_the_header_passes_for_a_pickle(tmp_path: Path) -> None:
+    # Pickles begin with byte 0x80, and so does a header of 128 + n * 256 bytes.
+    path, firsts = tmp_path / "model.safetensors", set()
+    for extra in range(0, 256, 8):
+        save_bundle(small_bundle(description="x" * extra), path)
+        firsts.add(path.read_bytes()[:1])
+        assert load_bundle(path).card.description == "x" * extra
+    assert b"\x80" in firsts
+
+
 @pytest.mark.parametrize("maker", ["torch", "pickle"])
 def test_pickles_are_refused_unread(tmp_path: Path, maker: str) -> None:
     path = tmp_path / "model.safetensors"

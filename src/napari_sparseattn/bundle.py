@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import struct
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -239,15 +238,17 @@ def _read_header(path: Path) -> dict[str, object]:
         raise BundleError(f"{path.name} is {size / 2**30:.1f} GiB; models are at most 4 GiB.")
     with path.open("rb") as file:
         start = file.read(8)
-        if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") or start[:1] == b"\x80":
+        length = int.from_bytes(start, "little") if len(start) == 8 else size
+        fits = length <= min(_MAX_HEADER, size - 8)
+        # The length of a sound header may begin with the byte that pickles begin with.
+        if not fits and (start[:2] == b"PK" or start[:1] == b"\x80"):
             raise BundleError(
                 f"{path.name} is a PyTorch or pickle file, which can run code when opened. Only "
                 "safetensors models saved by this plugin are loaded."
             )
         if len(start) < 8:
             raise BundleError(f"{path.name} is empty or cut short. Get the file again.")
-        (length,) = struct.unpack("<Q", start)
-        if length > min(_MAX_HEADER, size - 8):
+        if not fits:
             raise BundleError(
                 f"{path.name} is not a napari-sparseattn model, or is cut short: its header "
                 f"claims {length} bytes of a file of {size}."

@@ -27,7 +27,7 @@ from small_model import small_bundle
 
 from .holograms import OPTICS, add_recording, simulated
 
-WAIT_MS = 20_000
+WAIT_MS = 60_000
 
 
 class Panel:
