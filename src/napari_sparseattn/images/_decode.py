@@ -43,6 +43,8 @@ TIFF_ERRORS = (
     TypeError,
     ArithmeticError,
     AssertionError,
+    AttributeError,
+    SyntaxError,
     RuntimeError,
     struct.error,
 )
