@@ -4,7 +4,7 @@ Every network sees the same 64 x 64 crops, split, augmentation, epochs, batch
 size and learning-rate schedule, starting from random weights; the optimiser's
 peak rate alone is each network's own (PEERS). ``--epochs`` is the budget. A
 network trained before with the same budget is loaded from ``--cache``. The
-bundled model, which was trained for longer while k was learned, is a row of its own.
+bundled models, which were trained for longer, are rows of their own.
 
 Accuracy is on the held-out tenth, which no decision was based on.
 """
@@ -31,6 +31,7 @@ from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.models.tnet import TNet
 from napari_sparseattn.training.augment import Augmentation
 from napari_sparseattn.training.classifier import split_folds
 from napari_sparseattn.training.datasets import CropSet
@@ -147,18 +148,18 @@ def trained(name: str, parts: dict[str, CropSet], epochs: int, cache: Path) -> n
     return model
 
 
-def macs(model: nn.Module) -> float:
+def macs(model: nn.Module, size: int) -> float:
     """Multiply-accumulates of one crop, in millions."""
     model.eval().requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        model(torch.randn(1, 3, SIZE, SIZE))
+        model(torch.randn(1, 3, size, size))
     return counter.get_total_flops() / 2e6
 
 
-def cells_per_second(model: nn.Module, batch: int, seconds: float) -> float:
+def cells_per_second(model: nn.Module, size: int, batch: int, seconds: float) -> float:
     """Median over repeats, after a warm-up."""
-    x = torch.randn(batch, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     times = []
     with torch.inference_mode():
         for _ in range(3):
@@ -171,23 +172,39 @@ def cells_per_second(model: nn.Module, batch: int, seconds: float) -> float:
     return float(batch / np.median(times))
 
 
-def row(name: str, model: nn.Module, test: CropSet, seconds: float) -> dict[str, object]:
-    logits = predict_logits(model, test.crops, Normalisation(), SIZE)
+def looked_at(model: nn.Module, size: int) -> str:
+    """Share of a crop's pixels that the classifier saw; crops of one crop may overlap."""
+    if isinstance(model, SparseAttnNet):
+        return f"{100 * model.config.k / size**2:.1f} %"
+    if isinstance(model, TNet):
+        with torch.inference_mode():
+            crops = int(model(torch.zeros(1, 3, size, size)).counts.sum())
+        return f"{crops} crops of {model.config.base}²"
+    return "100 %"
+
+
+def row(
+    name: str,
+    model: nn.Module,
+    test: CropSet,
+    seconds: float,
+    size: int = SIZE,
+    normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
+) -> dict[str, object]:
+    logits = predict_logits(model, test.crops, normalisation, size)
     report = classification_report(logits.softmax(1).numpy(), test.labels, test.class_names)
     low, high = report.accuracy_interval
     result: dict[str, object] = {
         "network": name,
         "accuracy": f"{100 * report.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
         "macro F1": f"{100 * report.macro_f1:.1f}",
-        "pixels": f"{100 * model.config.k / SIZE**2:.1f} %"
-        if isinstance(model, SparseAttnNet)
-        else "100 %",
+        "pixels": looked_at(model, size),
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e3:.0f} k",
-        "MMAC": f"{macs(model):.1f}",
+        "MMAC": f"{macs(model, size):.1f}",
     }
     for batch in (1, 64):
         result[f"cells/s, batch {batch}"] = (
-            f"{cells_per_second(model, batch, seconds):.0f}" if seconds else "-"
+            f"{cells_per_second(model, size, batch, seconds):.0f}" if seconds else "-"
         )
     return result
 
@@ -198,7 +215,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--cache", type=Path, default=Path(".cache/benchmarks"))
     parser.add_argument("--models", nargs="*", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--bundled", default="blood-cells", help="'' leaves it out")
+    parser.add_argument("--bundled", nargs="*", default=["blood-cells", "blood-cells-tnet"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="per timing; 0 for none")
     parser.add_argument("--json", type=Path)
@@ -206,11 +223,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     parts = split_folds(read_blood_cells(arguments.data))
     rows = []
-    if arguments.bundled:
-        bundle = load_bundle(arguments.bundled)
-        epochs = bundle.card.training.epochs
-        name = f"bundled {bundle.card.name} ({epochs} epochs)"
-        rows.append(row(name, bundle.model(), parts["test"], arguments.seconds))
+    for bundled in arguments.bundled:
+        bundle = load_bundle(bundled)
+        card = bundle.card
+        name = f"bundled {card.name} ({card.training.epochs} epochs)"
+        told = (card.crop.size, card.normalisation)
+        rows.append(row(name, bundle.model(), parts["test"], arguments.seconds, *told))
     for name in arguments.models:
         model = trained(name, parts, arguments.epochs, arguments.cache)
         rows.append(
@@ -218,7 +236,7 @@ def main() -> None:
         )
     sizes = ", ".join(f"{len(part)} {key}" for key, part in parts.items())
     print(
-        f"\nPBC blood cells, 8 classes, {SIZE} x {SIZE}; {sizes}; split by hash of the file name,"
+        f"\nPBC blood cells, 8 classes, {SIZE} x {SIZE} but for TNet; {sizes}; split by file name,"
     )
     print("no patient ids; accuracy in % on the test part with 95 % Wilson interval; one run each.")
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, float32.\n")

@@ -1,13 +1,17 @@
 # Both the types and, through lazy_loader, the list of what is imported lazily.
 from .bundle import Bundle, load_bundle
 from .images.cells import Cells, find_cells
-from .images.field import Field, open_image
+from .images.field import Field
 from .images.hologram_files import open_hologram
 from .images.hologram_settings import HologramSettings
 from .images.holography import iter_retrieved, reconstruct, settle
 from .images.measure import measure_opd
+from .images.opening import open_image
+from .images.pyramid import Pyramid
 from .images.recording import Recording
+from .images.slides import open_slide
 from .inference.cells import classify_cells
+from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
 
@@ -15,12 +19,15 @@ __all__ = [
     "Bundle",
     "Cells",
     "Field",
+    "FieldPrediction",
     "HologramSettings",
     "Prediction",
     "Predictions",
+    "Pyramid",
     "Recording",
     "__version__",
     "classify_cells",
+    "classify_field",
     "find_cells",
     "iter_recording",
     "iter_retrieved",
@@ -28,6 +35,7 @@ __all__ = [
     "measure_opd",
     "open_hologram",
     "open_image",
+    "open_slide",
     "reconstruct",
     "settle",
 ]

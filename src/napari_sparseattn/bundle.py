@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .models.sparse_attn_net import SparseAttnNet
+    from .models.tnet import TNet
+
+    Network = SparseAttnNet | TNet
 
 __all__ = [
     "Bundle",
@@ -71,12 +74,12 @@ class Bundle:
         """Number of weights, running statistics included."""
         return sum(t.numel() for t in self.state.values())
 
-    def model(self, device: str | torch.device = "cpu") -> SparseAttnNet:
+    def model(self, device: str | torch.device = "cpu") -> Network:
         """Build the model in evaluation mode; built once per device."""
         return self._models(str(device))
 
     @functools.cached_property
-    def _models(self) -> functools._lru_cache_wrapper[SparseAttnNet]:
+    def _models(self) -> functools._lru_cache_wrapper[Network]:
         return functools.lru_cache(maxsize=4)(lambda device: _build(self.card, self.state, device))
 
 
@@ -263,27 +266,37 @@ def _read_header(path: Path) -> dict[str, object]:
     return header
 
 
-def _skeleton(card: Card) -> SparseAttnNet:
+def _skeleton(card: Card) -> Network:
     """The model without memory for its tensors."""
     import torch
 
     from .models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+    from .models.tnet import tnet_from_config
 
+    model: Network
     try:
-        config = SparseAttnNetConfig(**card.architecture)
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):
+            if card.kind == "tnet":
+                model = tnet_from_config(card.architecture)
+            else:
+                model = SparseAttnNet(SparseAttnNetConfig(**card.architecture))
+    except ImportError as error:
+        raise BundleError(
+            f"This model's network needs one more package: pip install {error.name}."
+        ) from error
+    except (TypeError, ValueError, KeyError) as error:
         raise BundleError(f"The card's architecture is invalid: {_first_line(error)}") from error
     expected = (len(card.class_names), len(card.channels), card.crop.size)
+    config = model.config
     if (config.n_classes, config.in_channels, config.image_size) != expected:
         raise BundleError(
             "The card contradicts itself: its architecture has other numbers of classes or "
             "channels, or another crop size, than the card states."
         )
-    with torch.device("meta"):
-        return SparseAttnNet(config)
+    return model
 
 
-def _build(card: Card, state: Mapping[str, Tensor], device: str) -> SparseAttnNet:
+def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
     model = _skeleton(card)
     model.load_state_dict({k: v.to(device).clone() for k, v in state.items()}, assign=True)
     return model.eval().requires_grad_(False)

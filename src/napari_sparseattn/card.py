@@ -111,7 +111,7 @@ class Card(_Strict):
     """Everything about a model but its tensors."""
 
     format_version: Literal[1] = 1
-    kind: Literal["sparse-attn-net"]
+    kind: Literal["sparse-attn-net", "tnet"]
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
     weights_licence: str = "BSD-3-Clause"
@@ -151,15 +151,11 @@ class Card(_Strict):
 
     def summary(self) -> str:
         """Return the card as a few lines of text."""
-        architecture, training = self.architecture, self.training
-        share = architecture.get("k", 0) / self.crop.size**2
+        training = self.training
         lines = [
             f"{self.name}: {self.description}".rstrip(": "),
             f"{len(self.class_names)} classes: {', '.join(self.class_names)}",
-            (
-                f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of a "
-                f"{self.crop.field_of_view_um:g} µm crop at {self.crop.pixel_size:g} µm per pixel."
-            ),
+            self._looks(),
             f"Trained on {'SIMULATED data: ' if training.simulated else ''}{training.data}",
         ]
         if training.licence:
@@ -175,3 +171,16 @@ class Card(_Strict):
         if training.citation:
             lines.append(f"Cite: {training.citation}")
         return "\n".join(lines)
+
+    def _looks(self) -> str:
+        """Say in one sentence what the model looks at."""
+        architecture, crop = self.architecture, self.crop
+        of = f"a {crop.field_of_view_um:g} µm crop at {crop.pixel_size:g} µm per pixel."
+        if self.kind == "tnet":
+            base, last, crops = architecture.get("base"), 1, 1
+            for locations in architecture.get("locations", ()):
+                last *= locations
+                crops += last
+            return f"Looks at {crops} crops of {base} x {base} pixels, coarse to fine, of {of}"
+        share = architecture.get("k", 0) / crop.size**2
+        return f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of {of}"

@@ -98,12 +98,23 @@ def classify(
     device: DeviceOption = "auto",
     pixel_size: PixelSizeOption = None,
     method: Annotated[str, typer.Option(help="How to find cells; auto fits the image.")] = "auto",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
+    ] = False,
+    locations: Annotated[
+        str | None, typer.Option(help="With --whole: crops inside each crop, e.g. 4,2.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and classify the cells of fields; write a CSV and a picture of each.
 
-    A field that fails is named and does not stop the others.
+    With --whole, images and slides are classified as a whole, and what was
+    looked at is written as JSON. An image that fails is named and does not
+    stop the others.
     """
+    if whole:
+        _classify_wholes(images, model, out, device, pixel_size, locations, as_json)
+        return
     from .images.field import open_image
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
@@ -226,6 +237,60 @@ def _show_epoch(epoch: EpochReport) -> None:
 app.command()(hologram)
 
 
+def _classify_wholes(
+    paths: Sequence[Path],
+    model: str,
+    out: Path,
+    device: str,
+    pixel_size: float | None,
+    locations: str | None,
+    as_json: bool,
+) -> None:
+    from .bundle import load_bundle
+    from .cli_fields import classify_whole, parse_locations
+
+    bundle, per_level = load_bundle(model), parse_locations(locations)
+    rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    with progress_bar("images", quiet=as_json) as progress:
+        for i, path in enumerate(paths):
+            target = out / _free_stem(path.stem, taken)
+            try:
+                row = classify_whole(
+                    path, bundle, target, device, pixel_size=pixel_size, locations=per_level
+                )
+            except (ValueError, OSError, TypeError) as error:
+                if len(paths) == 1:
+                    raise
+                row = {"image": str(path), "error": str(error)}
+            rows.append(row)
+            progress(i + 1, len(paths))
+    _report_wholes(rows, as_json)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _report_wholes(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        if "error" in row:
+            print(f"{row['image']}: {row['error']}", file=sys.stderr)
+            continue
+        print(f"{row['image']}: {row['class']} ({100 * row['confidence']:.1f} %)")
+        print(
+            f"  looked at {row['crops']} crops, read {row['tiles']} tiles and "
+            f"{100 * row['share_read']:.2g} % of the full resolution, {row['seconds']:.2f} s "
+            f"on {row['device']}"
+        )
+        if not row["calibrated"]:
+            print("  pixel size unknown: give --pixel-size to be sure")
+        for note in row["notes"]:
+            print(f"  {note}")
+        print(f"  {row['json']}")
+
+
 def _classify_fields(
     fields: Sequence[Callable[[], Field]],
     model: str,
@@ -245,7 +310,7 @@ def _classify_fields(
         for i, read in enumerate(fields):
             try:
                 field = read()
-                target = out / _free_stem(field, taken)
+                target = out / _free_stem(field.path.stem if field.path else field.name, taken)
                 rows.append(_classify_field(field, bundle, target, device, method))
             except (ValueError, OSError, TypeError) as error:
                 if len(fields) == 1:
@@ -299,12 +364,11 @@ def _about_frames(field: Field) -> list[str]:
     return [said + "use `napari-sparseattn hologram --model`"]
 
 
-def _free_stem(field: Field, taken: set[str]) -> str:
+def _free_stem(name: str, taken: set[str]) -> str:
     """A safe file name; images of one name in one run get a number.
 
     Results of an earlier run are replaced.
     """
-    name = field.path.stem if field.path else field.name
     safe = "".join(c if c.isalnum() or c in "-_. " else "-" for c in name).strip(" .")
     stem = first = safe.replace(" ", "-") or "field"
     number = 1

@@ -23,7 +23,9 @@ from napari_sparseattn.plugin.requests import (
     stream_run,
 )
 from napari_sparseattn.plugin.session import Session
+from napari_sparseattn.plugin.traversal_requests import FieldAnswer, FieldRequest, stream_field
 from small_model import small_bundle
+from small_tnet import small_tnet_bundle
 
 from .holograms import PanelAtOnce
 
@@ -75,6 +77,14 @@ def only_small_model(
     monkeypatch.setattr(model_box, "find_bundles", lambda: {"small": model_file})
 
 
+@pytest.fixture(scope="session")
+def tnet_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A small TNet with random weights: 64 px of 32 µm, crops of 16 px, 2 then 1 locations."""
+    path = tmp_path_factory.mktemp("tnet") / "small-tnet.safetensors"
+    save_bundle(small_tnet_bundle(), path)
+    return prepare_model(str(path), "cpu")
+
+
 @pytest.fixture
 def viewer() -> ViewerModel:
     """A viewer without a window."""
@@ -88,8 +98,10 @@ class AtOnce:
         self.session = session
         self.clicks: list[ClickRequest] = []
         self.runs: list[RunRequest] = []
+        self.fields: list[FieldRequest] = []
         session.click_requested.connect(self.click)
         session.run_requested.connect(self.run)
+        session.field_requested.connect(self.field)
 
     def click(self, request: ClickRequest) -> None:
         self.clicks.append(request)
@@ -106,6 +118,17 @@ class AtOnce:
             else:
                 self.session.accept_part(request, given)
         self.session.finish_run(request)
+
+    def field(self, request: FieldRequest) -> None:
+        self.fields.append(request)
+        try:
+            for given in stream_field(request):
+                if isinstance(given, FieldAnswer):
+                    self.session.accept_field(given)
+                else:
+                    self.session.accept_field_progress(request, given)
+        except ValueError as error:
+            self.session.fail(request, error)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QMenu
 
 import napari_sparseattn
+from bad_slides import write_svs
 from napari_sparseattn.plugin.session import Session
 
 from .conftest import add_picture
@@ -28,9 +29,22 @@ def test_commands_can_be_called(command: Any) -> None:
 
 
 def test_it_claims_no_files_that_napari_reads() -> None:
-    (reader,) = MANIFEST.contributions.readers
-    assert set(reader.filename_patterns) == {"*.rtdc", "*.h5", "*.hdf5"}
-    assert not reader.accepts_directories
+    recordings, slides = MANIFEST.contributions.readers
+    assert set(recordings.filename_patterns) == {"*.rtdc", "*.h5", "*.hdf5"}
+    # A second reader of .tif would make napari ask for every TIFF.
+    assert not {"*.tif", "*.tiff", "*.ome.tif", "*.png"} & set(slides.filename_patterns)
+    assert {"*.svs", "*.ndpi", "*.mrxs", "*.scn"} <= set(slides.filename_patterns)
+    assert not recordings.accepts_directories
+    assert not slides.accepts_directories
+
+
+def test_napari_opens_a_slide_as_lazy_levels(make_napari_viewer: Any, tmp_path: Path) -> None:
+    path = write_svs(tmp_path / "slide.svs", mpp="0.25")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(str(path), plugin="napari-sparseattn")
+    assert layer.multiscale
+    assert [level.shape for level in layer.data] == [(1024, 1024, 3), (512, 512, 3), (256, 256, 3)]
+    np.testing.assert_allclose(layer.scale, 0.25)
 
 
 def actions(menu: QMenu) -> list[QAction]:

@@ -423,6 +423,7 @@ def test_alpha_is_left_out(session: Session, viewer: ViewerModel) -> None:
     session.set_settings(image, pixel_size=0.5, origin="user")
     session.click(image.data_to_world(CENTRES[0]))
     first = session.answer
+    assert first is not None, session.message
     session.set_image(plain)
     session.click(world(plain, 0))
     np.testing.assert_allclose(first.probabilities, session.answer.probabilities, atol=1e-6)

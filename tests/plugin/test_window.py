@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
+from napari_sparseattn.images.pyramid import VirtualPyramid
+from napari_sparseattn.plugin.requests import Model
 from napari_sparseattn.plugin.session import Session
+from napari_sparseattn.plugin.slide_layers import slide_layer
 from napari_sparseattn.plugin.sources import is_own
 
 from .conftest import CENTRES, add_picture
@@ -306,3 +310,65 @@ def test_a_row_of_the_table_goes_to_its_cell(window: Window) -> None:
     )
     window.session.click(image.data_to_world(window.session.results.cells.centres[1]))
     window.until(lambda: table.table.currentIndex().row() == table.model.row(1))
+
+
+def test_a_field_its_crops_and_the_dial(window: Window, tnet_model: Model) -> None:
+    add_picture(window.viewer)
+    dock, session = window.dock, window.session
+    assert not dock.actions_box.field.isVisible()
+    assert not dock.locations_box.isVisible()
+    session.set_model(tnet_model)
+    dock.actions_box.field.click()
+    window.until(lambda: session.answer is not None)
+    model = dock.traversal_box.model
+    assert model.rowCount() == len(session.traversal)
+    assert "crops of 16" in dock.result_box.facts.text()
+    table = dock.traversal_box.table
+    rect = table.visualRect(dock.traversal_box.sorted.index(2, 0))
+    none = Qt.KeyboardModifier.NoModifier
+    QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, none, rect.center())
+    assert session.crop == 2
+    assert "Crop 3" in dock.traversal_box.facts.text()
+    before = session.answer
+    for value in (3, 4, 5):
+        dock.locations_box.sliders[0].setValue(value)
+    window.until(lambda: session.answer is not before)
+    assert session.locations == (5, 1)
+    assert len(session.trials) == 2
+
+
+def slow_slide(viewer: Any) -> Any:
+    """A slide of which a tile of the full resolution takes a tenth of a second."""
+
+    def render(level: int, y: int, x: int, height: int, width: int) -> Any:
+        if level == 0:
+            time.sleep(0.1)
+        return np.full((height, width, 3), 200, np.uint8)
+
+    pyramid = VirtualPyramid(render, 20_000, 20_000, mpp=0.25, name="slow", cache_bytes=0)
+    data, attributes, _ = slide_layer(pyramid)
+    return viewer.add_image(data, **attributes)
+
+
+@pytest.mark.parametrize("how", ["cancel", "close dock", "close window"])
+def test_a_field_can_be_stopped(window: Window, tnet_model: Model, how: str) -> None:
+    slow_slide(window.viewer)
+    session = window.session
+    session.set_model(tnet_model)
+    session.set_locations((9, 1))
+    progress: list[Any] = []
+    session.progress_changed.connect(progress.append)
+    window.dock.actions_box.field.click()
+    window.until(lambda: any(p is not None and p.done for p in progress))
+    session.progress_changed.disconnect(progress.append)
+    if how == "cancel":
+        assert window.dock.actions_box.cancel.isVisible()
+        window.dock.actions_box.cancel.click()
+        assert window.dock.actions_box.field.isVisible()
+    elif how == "close dock":
+        window.close_dock()
+    else:
+        window.viewer.close()
+    window.qtbot.wait(300)
+    assert not session.running
+    assert session.answer is None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from ..evidence import PixelSelection
+from ..evidence import PixelSelection, Traversal
 from ..files import replacing
 from ..images.field import Field
 from ..images.normalise import to_float
@@ -24,7 +24,8 @@ class Overlay:
     """Draws predictions on a field, part by part.
 
     Selected pixels are tinted in the class's colour, more where the fine
-    attention is higher; each cell gets a frame, its class and probability.
+    attention is higher; crops that a TNet looked at are outlined in it. Each
+    cell gets a frame, its class and probability.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ class Overlay:
         self._canvas = display_rgb(field.plane(t, z))
         self._colours = [ImageColor.getrgb(colour)[:3] for colour in colours]
         self._captions: list[tuple[npt.NDArray[np.float64], str, tuple[int, ...]]] = []
+        self._crops: list[tuple[npt.NDArray[np.float64], tuple[int, ...]]] = []
 
     def add(self, predictions: Predictions) -> None:
         """Draw some cells; their evidence need not be kept afterwards."""
@@ -49,7 +51,7 @@ class Overlay:
                 continue
             colour = self._colours[index[i]]
             if predictions.evidence:
-                self._tint(predictions.evidence[i], colour)
+                self._add_evidence(predictions.evidence[i], colour)
             caption = f"{predictions.class_names[index[i]]} {100 * confidence[i]:.0f} %"
             self._captions.append((predictions.cells.boxes[i], caption, colour))
 
@@ -58,6 +60,8 @@ class Overlay:
         picture = Image.fromarray((np.clip(self._canvas, 0, 1) * 255).round().astype(np.uint8))
         draw = ImageDraw.Draw(picture)
         font = ImageFont.load_default(size=max(11, min(picture.size) // 36))
+        for (top, left, height, width), colour in self._crops:
+            draw.rectangle((left, top, left + width - 1, top + height - 1), outline=colour)
         for box, caption, colour in self._captions:
             top, left, bottom, right = (float(edge) for edge in box)
             draw.rectangle((left, top, right, bottom), outline=colour, width=2)
@@ -75,6 +79,14 @@ class Overlay:
         """Write the picture as PNG, atomically."""
         with replacing(path) as temporary:
             self.image().save(temporary, format="PNG")
+
+    def _add_evidence(self, evidence: PixelSelection | Traversal, colour: tuple[int, ...]) -> None:
+        if isinstance(evidence, PixelSelection):
+            self._tint(evidence, colour)
+            return
+        # The first crop is all that was given to the model, not what it chose.
+        boxes = evidence.on_image(evidence.boxes[1:])
+        self._crops += [(box, colour) for box in boxes]
 
     def _tint(self, selection: PixelSelection, colour: tuple[int, ...]) -> None:
         frame, shape = selection.frame, self._canvas.shape

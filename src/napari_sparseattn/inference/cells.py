@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..evidence import CropFrame, PixelSelection
+from ..evidence import CropFrame
 from ..images.cells import Cells
 from ..images.crops import cut_crops
 from ..images.field import Field
@@ -21,7 +21,7 @@ from .device import choose_device, is_out_of_memory
 from .prediction import Predictions, ReadingLedger
 
 if TYPE_CHECKING:
-    from ..models.sparse_attn_net import SparseAttnOutput
+    from .looks import Looked
 
 __all__ = ["classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
 
@@ -126,8 +126,12 @@ def iter_cells(
         size = bundle.card.crop.size
         crops = _cut(plane, part.centres, side, size)
         ready = bundle.card.normalisation(crops.transpose(0, 3, 1, 2))
-        output = runner(ready)
-        done = _predictions(part, bundle, output, side, evidence, runner, calibrated, began)
+        frames = [
+            CropFrame(float(row), float(column), float(length), size)
+            for (row, column), length in zip(part.centres, side, strict=True)
+        ]
+        output = runner(ready, frames if evidence else None)
+        done = _predictions(part, bundle, output, side, runner, calibrated, began)
         if field.unit == "nm":
             done = dataclasses.replace(done, measures=measure_opd(field, part, t, z))
         yield done
@@ -242,26 +246,31 @@ class _Runner:
         self.batch_size = batch_size or _BATCH.get(device.split(":", maxsplit=1)[0], 64)
         self.notes: list[str] = []
 
-    def __call__(self, crops: npt.NDArray[np.float32]) -> SparseAttnOutput:
+    def __call__(
+        self, crops: npt.NDArray[np.float32], frames: Sequence[CropFrame] | None = None
+    ) -> Looked:
         import torch
 
-        from ..models.sparse_attn_net import SparseAttnOutput
+        from .looks import join_looks, look
 
-        parts: list[SparseAttnOutput] = []
+        parts: list[Looked] = []
         start = 0
         while start < len(crops):
-            batch = torch.from_numpy(np.ascontiguousarray(crops[start : start + self.batch_size]))
+            rows = slice(start, start + self.batch_size)
+            batch = torch.from_numpy(np.ascontiguousarray(crops[rows]))
             try:
-                with torch.inference_mode(), self._threads(len(batch)):
-                    out = self.bundle.model(self.device)(batch.to(self.device))
-                parts.append(SparseAttnOutput(*(tensor.cpu() for tensor in out)))
+                with self._threads(len(batch)):
+                    model = self.bundle.model(self.device)
+                    parts.append(
+                        look(model, batch.to(self.device), None if frames is None else frames[rows])
+                    )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(error)
                 continue
             start += len(batch)
-        return SparseAttnOutput(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return join_looks(parts)
 
     @contextlib.contextmanager
     def _threads(self, batch: int) -> Iterator[None]:
@@ -325,39 +334,23 @@ def _cut(
     return cut_crops(plane, centres, float(sides[0]), size)
 
 
-def _probabilities(output: SparseAttnOutput, bundle: Bundle) -> npt.NDArray[np.float32]:
+def _probabilities(output: Looked, bundle: Bundle) -> npt.NDArray[np.float32]:
     return (output.logits / bundle.card.temperature).softmax(1).numpy()
 
 
 def _predictions(
     cells: Cells,
     bundle: Bundle,
-    output: SparseAttnOutput,
+    output: Looked,
     sides: npt.NDArray[np.float64],
-    evidence: bool,
     runner: _Runner,
     calibrated: bool,
     began: float,
 ) -> Predictions:
     size = bundle.card.crop.size
-    kept: tuple[PixelSelection, ...] = ()
-    if evidence:
-        coarse = output.coarse_logits.sigmoid().numpy()
-        indices, fine = output.indices.numpy(), output.fine.numpy()
-        field_size = bundle.model(runner.device).receptive_field
-        kept = tuple(
-            PixelSelection(
-                CropFrame(float(row), float(column), float(side), size),
-                indices[i],
-                fine[i],
-                coarse[i],
-                field_size,
-            )
-            for i, ((row, column), side) in enumerate(zip(cells.centres, sides, strict=True))
-        )
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
-        classified=output.indices.numel(),
+        classified=output.pixels,
         crop_pixels=len(cells) * size * size,
         seconds=time.perf_counter() - began,
         device=runner.device,
@@ -367,7 +360,7 @@ def _predictions(
         cells,
         bundle.card.class_names,
         _probabilities(output, bundle),
-        kept,
+        output.evidence,
         ledger,
         bundle.hash,
         bundle.card.name,

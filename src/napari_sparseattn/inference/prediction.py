@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..evidence import PixelSelection
+from ..evidence import PixelSelection, Traversal
 from ..images.cells import Cells
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Prediction:
         All C classes.
     probabilities : numpy.ndarray
         (C,) float32, summing to 1; calibrated if the bundle is.
-    evidence : PixelSelection or None
+    evidence : PixelSelection, Traversal or None
         What the model looked at; None where it was not asked for.
     ledger : ReadingLedger
         What was read.
@@ -73,7 +73,7 @@ class Prediction:
 
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
-    evidence: PixelSelection | None
+    evidence: PixelSelection | Traversal | None
     ledger: ReadingLedger
     model_hash: str
     calibrated: bool = True
@@ -111,7 +111,7 @@ class Predictions:
         All C classes.
     probabilities : numpy.ndarray
         (N, C) float32; a row of NaN marks a cell that could not be classified.
-    evidence : tuple of PixelSelection
+    evidence : tuple of PixelSelection or Traversal
         One per cell, or empty where it was not asked for.
     ledger : ReadingLedger
         What was read for all of them.
@@ -128,7 +128,7 @@ class Predictions:
     cells: Cells
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
-    evidence: tuple[PixelSelection, ...]
+    evidence: tuple[PixelSelection | Traversal, ...]
     ledger: ReadingLedger
     model_hash: str
     model_name: str = ""

@@ -10,15 +10,11 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from psygnal import Signal
-
-from .book import ImageBook
-from .clicks import ClickWatcher
-from .layers import OverlayChoice, Overlays, Role
-from .messages import Level, Message, about_obstacle
+from .layers import OverlayChoice, Role
+from .messages import about_obstacle
 from .requests import Model
-from .runs import Run
 from .sources import ImageSettings, guess_settings, is_cell_source, is_own, is_picture
+from .state import State
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -30,55 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Choices"]
 
 
-class Choices:
-    """The user's choices, evented; the viewer is held weakly.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer itself, not napari's proxy of it.
-    """
-
-    images_changed = Signal()
-    image_changed = Signal(object)
-    settings_changed = Signal(object)
-    model_changed = Signal(object)
-    answer_changed = Signal(object)
-    results_changed = Signal(object)
-    selected_changed = Signal(object)
-    overlays_changed = Signal(object)
-    clicking_changed = Signal(bool)
-    progress_changed = Signal(object)
-    message_changed = Signal(object)
-    click_requested = Signal(object)
-    run_requested = Signal(object)
-    run_cancelled = Signal()
-
-    def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = weakref.ref(viewer)
-        self.overlays = Overlays(viewer, self._overlay_toggled)
-        self.choice = OverlayChoice()
-        self.image: Image | None = None
-        self.cell_layer: Layer | None = None
-        self.model: Model | None = None
-        self.loading = False
-        #: Whether the user chose the model; one that was not may be changed to fit the image.
-        self.model_is_chosen = False
-        #: The models there are to choose from, by name.
-        self.cards: dict[str, Card] = {}
-        self.answer: Prediction | None = None
-        self.message = Message("")
-        #: Grows with every click and every change that makes answers outdated.
-        self.generation = 0
-        self._run: Run | None = None
-        self._book = ImageBook()
-        self._watcher = ClickWatcher(self.click)
-        self._users = 0
-
-    @property
-    def viewer(self) -> ViewerModel | None:
-        """The viewer, or None after it is gone."""
-        return self._viewer()
+class Choices(State):
+    """The user's choices, evented."""
 
     # -- opening and closing
 
@@ -171,7 +120,7 @@ class Choices:
         if self._book.change(layer, changes) and layer is self.image:
             self.generation += 1
             self.settings_changed.emit(self.settings)
-            if "modality" in changes and self._run is None:
+            if "modality" in changes and not self.running:
                 self.say(self.advice())
 
     def set_cell_layer(self, layer: Layer | None) -> None:
@@ -192,6 +141,8 @@ class Choices:
         self.cancel_run()
         self.model, self.loading = model, loading
         self._set_answer(None)
+        if model is not None:
+            self.overlays.keep_kind(model.bundle.card.kind)
         self.model_changed.emit(model)
         self.say(self.advice())
 
@@ -206,20 +157,15 @@ class Choices:
     @property
     def clicking(self) -> bool:
         """Whether a click on a cell classifies it."""
-        return self._watcher.on
+        return self._clicking
 
     def set_clicking(self, on: bool) -> None:
         """Turn click-to-classify on or off."""
-        if on != self._watcher.on:
-            self._watcher.on = on
+        if on != self._clicking:
+            self._clicking = on
             self.clicking_changed.emit(on)
 
     # -- words
-
-    def say(self, text: str, level: Level = "info") -> None:
-        """Put one line before the user."""
-        self.message = Message(text, level)
-        self.message_changed.emit(self.message)
 
     def advice(self) -> str:
         """Return what to do next."""
@@ -233,6 +179,10 @@ class Choices:
             return obstacle
         if self.model is None:
             return "Choose a model, or load a model file with Load…."
+        return self.invitation()
+
+    def invitation(self) -> str:
+        """Return what can be done now that image and model are there."""
         return "Click a cell in the image, or classify all of them."
 
     def obstacle(self) -> str:
@@ -244,9 +194,13 @@ class Choices:
         return about_obstacle(self.image.name, shows, card, self.fitting_models())
 
     def fitting_models(self) -> list[str]:
-        """Return the names of the models for what the image shows."""
+        """Return the names of the models for what the image shows, the likeliest first.
+
+        Those that look at whole slides come first for slides, and last for cells.
+        """
         shows = self.settings.modality
-        return [name for name, card in self.cards.items() if card.modality == shows]
+        fitting = [name for name, card in self.cards.items() if card.modality == shows]
+        return sorted(fitting, key=lambda name: not self.suits(self.cards[name]))
 
     @property
     def to_reconstruct(self) -> bool:
@@ -254,6 +208,15 @@ class Choices:
         shows = self.settings.modality
         wants = "opd" if self.model is None else self.model.bundle.card.modality
         return shows == "hologram" or (shows == "phase" and wants == "opd")
+
+    def suits(self, card: Card) -> bool:
+        """Tell whether a model does what the image is most likely opened for."""
+        return card.kind == "sparse-attn-net"
+
+    @property
+    def running(self) -> bool:
+        """Whether all cells, or a field, are being classified."""
+        return self._run is not None or self._field is not None
 
     # -- for the session to fill in
 
@@ -268,7 +231,7 @@ class Choices:
         raise NotImplementedError
 
     def cancel_run(self, reason: str = "Cancelled") -> None:
-        """Stop classifying all cells."""
+        """Stop classifying all cells, or the field."""
         raise NotImplementedError
 
     def _set_answer(self, answer: Prediction | None) -> None:
@@ -293,7 +256,8 @@ class Choices:
         gone = event.value
         if is_own(gone):
             return
-        stopped = self._run is not None and self._run.request.layer is gone
+        runs = [run for run in (self._run, self._field) if run is not None]
+        stopped = any(run.request.layer is gone for run in runs)
         if stopped:
             self.cancel_run(f"'{gone.name}' was removed")
         if gone is self.cell_layer:
@@ -308,9 +272,13 @@ class Choices:
     def _active_changed(self, event: object = None) -> None:
         viewer = self.viewer
         active = None if viewer is None else viewer.layers.selection.active
-        if active is not None and active is not self.image and is_picture(active):
+        # Adding an overlay makes it active for a moment: what was, still is.
+        if active is None or is_own(active) or active is self._active():
+            return
+        self._active = weakref.ref(active)
+        if active is not self.image and is_picture(active):
             self.set_image(active)
-            if self._run is None:
+            if not self.running:
                 self.say(self.advice())
 
     def _data_changed(self, event: Any) -> None:

@@ -9,7 +9,14 @@ if TYPE_CHECKING:
 
     from ..inference.prediction import Predictions
 
-__all__ = ["classify_layer", "demo", "open_holograms", "open_main", "reconstruct_layer"]
+__all__ = [
+    "classify_layer",
+    "demo",
+    "open_holograms",
+    "open_main",
+    "open_slide_file",
+    "reconstruct_layer",
+]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
@@ -54,6 +61,36 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
         holograms.say(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
         return
     holograms.reconstruct()
+
+
+def open_slide_file(viewer: napari.viewer.Viewer) -> None:
+    """Ask for a slide and open it, also one in a file that napari would read whole."""
+    from qtpy.QtWidgets import QFileDialog
+
+    from ..images.slides import SLIDE_SUFFIXES
+
+    endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
+    paths, _ = QFileDialog.getOpenFileNames(
+        None, "Open slides", "", f"Slides ({endings});;All files (*)"
+    )
+    for path in paths:
+        open_slide_at(viewer, path)
+
+
+def open_slide_at(viewer: napari.viewer.Viewer, path: str) -> None:
+    """Open one slide as a layer, or say why it cannot be."""
+    from napari.layers import Layer
+    from napari.utils.notifications import show_error
+
+    from .slide_layers import read_slide
+
+    try:
+        found = read_slide(path)
+    except (ValueError, OSError) as error:
+        show_error(str(error))
+        return
+    for data in found:
+        viewer.add_layer(Layer.create(*data))
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:

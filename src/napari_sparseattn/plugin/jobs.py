@@ -1,4 +1,4 @@
-"""Background work: one click at a time, one run, one model; stale answers dropped."""
+"""Background work: one click at a time, one run, one field, one model; stale answers dropped."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .requests import (
     prepare_model,
     stream_run,
 )
+from .traversal_requests import FieldAnswer, FieldRequest, stream_field
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -39,12 +40,16 @@ class Jobs:
         self._click: ClickRequest | None = None
         self._next_click: ClickRequest | None = None
         self._run: Any = None
+        self._field: FieldRequest | None = None
+        self._next_field: FieldRequest | None = None
         self._loading: object = None
         self._workers = Workers(partial(session.fail, None))
         self._files = FileFacts(session, self._workers)
         session.click_requested.connect(self.click)
         session.run_requested.connect(self.run)
         session.run_cancelled.connect(self.cancel_run)
+        session.field_requested.connect(self.field)
+        session.field_cancelled.connect(self.cancel_field)
         session.image_changed.connect(self._files.ask)
 
     def close(self) -> None:
@@ -56,8 +61,11 @@ class Jobs:
         session.click_requested.disconnect(self.click)
         session.run_requested.disconnect(self.run)
         session.run_cancelled.disconnect(self.cancel_run)
+        session.field_requested.disconnect(self.field)
+        session.field_cancelled.disconnect(self.cancel_field)
         session.image_changed.disconnect(self._files.ask)
         self.cancel_run()
+        self.cancel_field()
         self._next_click = None
 
     def click(self, request: ClickRequest) -> None:
@@ -97,6 +105,42 @@ class Jobs:
         if self._run is not None:
             self._run.quit()
             self._run = None
+
+    def field(self, request: FieldRequest) -> None:
+        """Classify a field; of requests that come meanwhile only the last is answered."""
+        if self._field is not None:
+            self._field.stop.set()
+            self._next_field = request
+            return
+        self._field = request
+
+        def work() -> Iterator[int | FieldAnswer]:
+            yield from stream_field(request)
+
+        def part(given: int | FieldAnswer) -> None:
+            if isinstance(given, FieldAnswer):
+                self._session.accept_field(given)
+            else:
+                self._session.accept_field_progress(request, given)
+
+        self._workers.start(
+            work,
+            yielded=part,
+            errored=partial(self._session.fail, request),
+            finished=self._field_finished,
+        )
+
+    def cancel_field(self) -> None:
+        """Ask the field's work to stop; it does at its next crop."""
+        self._next_field = None
+        if self._field is not None:
+            self._field.stop.set()
+
+    def _field_finished(self) -> None:
+        self._field = None
+        request, self._next_field = self._next_field, None
+        if request is not None and not request.stop.is_set():
+            self.field(request)
 
     def load_model(
         self, name_or_path: str, device: str, done: Callable[[Model | None], None]

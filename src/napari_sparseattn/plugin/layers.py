@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..evidence import CropFrame, PixelSelection, Traversal
+from .shelf import ROLES, OverlayChoice, Role, copied_transform, marked, move, readable_on
 from .sources import METADATA_KEY
+from .traversal_layers import TRAVERSAL_ROLES, TraversalLayers
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points, Shapes
     from napari.utils.colormaps import Colormap
 
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "OverlayChoice", "Overlays", "Role", "copied_transform"]
 
-Role = Literal["attention", "pixels", "cells", "frame"]
-
-#: Kinds of overlay, in the order they are stacked.
-ROLES: tuple[Role, ...] = ("attention", "pixels", "cells", "frame")
+#: Overlays that only a SparseAttnNet's selection has.
+_SELECTION_ROLES: tuple[Role, ...] = ("attention", "pixels")
 
 _NAMES: dict[Role, str] = {
     "attention": "attention map",
@@ -39,70 +36,7 @@ _MOST_ATTENTION = 3.0
 _UNCLASSIFIED = "#9e9e9e"
 
 
-@dataclasses.dataclass(frozen=True)
-class OverlayChoice:
-    """Which overlays the user wants to see; kept from click to click."""
-
-    attention: bool = False
-    pixels: bool = True
-    cells: bool = True
-    frame: bool = True
-
-    def of(self, role: Role) -> bool:
-        """Return whether one kind of overlay is wanted."""
-        return bool(getattr(self, role))
-
-
-def copied_transform(
-    source: Image,
-    origin: Sequence[float] = (0.0, 0.0),
-    step: float = 1.0,
-    index: Sequence[int] = (),
-) -> dict[str, Any]:
-    """Return the transform of a layer that lies on a part of another.
-
-    Parameters
-    ----------
-    source : napari.layers.Image
-        The layer to lie on.
-    origin : (float, float)
-        Row and column, in the source's pixels, of the centre of the new
-        layer's first pixel.
-    step : float
-        The source's pixels per pixel of the new layer, along y and x.
-    index : sequence of int
-        Position along the axes before y and x.
-
-    Returns
-    -------
-    dict
-        scale, translate, rotate, shear, affine, units and axis_labels, for a
-        layer of as many axes as the source.
-    """
-    from napari.utils.transforms import Affine
-
-    steps = np.ones(source.ndim)
-    steps[-2:] = step
-    physical = Affine(
-        scale=source.scale,
-        translate=source.translate,
-        rotate=source.rotate,
-        shear=source.shear,
-        ndim=source.ndim,
-    )
-    return {
-        "scale": source.scale * steps,
-        # Only the physical part: the affine comes after it in the new layer too.
-        "translate": np.asarray(physical([*index, *origin])),
-        "rotate": source.rotate,
-        "shear": source.shear,
-        "affine": source.affine,
-        "units": source.units,
-        "axis_labels": source.axis_labels,
-    }
-
-
-class Overlays:
+class Overlays(TraversalLayers):
     """The overlay layers of one viewer; the user's own layers are not touched.
 
     Parameters
@@ -114,24 +48,6 @@ class Overlays:
         in the layer list.
     """
 
-    def __init__(self, viewer: ViewerModel, on_visible: Callable[[Role, bool], None]) -> None:
-        self._viewer = weakref.ref(viewer)
-        self._on_visible = on_visible
-        self._layers: weakref.WeakKeyDictionary[Image, dict[Role, Layer]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._late: weakref.WeakKeyDictionary[Layer, Callable[[Any], None]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._setting = False
-
-    def layer(self, source: Image, role: Role) -> Layer | None:
-        """Return the overlay of an image, if the user has not removed it."""
-        viewer, layer = self._viewer(), self._layers.get(source, {}).get(role)
-        return (
-            layer if viewer is not None and layer is not None and layer in viewer.layers else None
-        )
-
     def show_prediction(
         self,
         source: Image,
@@ -140,7 +56,9 @@ class Overlays:
         colours: Sequence[str],
         choice: OverlayChoice,
     ) -> None:
-        """Show the clicked cell's crop, class and evidence.
+        """Show the class and the evidence of a clicked cell or of a whole field.
+
+        Overlays of the other kind of model are taken away.
 
         Parameters
         ----------
@@ -156,20 +74,32 @@ class Overlays:
             What to show. A hidden overlay is brought up to date when shown.
         """
         evidence = prediction.evidence
-        if evidence is None:
+        if isinstance(evidence, PixelSelection):
+            self.remove(source, TRAVERSAL_ROLES)
+            self._show_selection(source, index, evidence, choice)
+        elif isinstance(evidence, Traversal):
+            self.remove(source, _SELECTION_ROLES)
+            self.show_traversal(source, index, prediction, choice)
+        else:
             return
-        frame = evidence.frame
-        place = copied_transform(source, frame.origin, frame.scale, index)
-        ahead = (1,) * len(index)
-        fine = evidence.fine_map().reshape(ahead + evidence.coarse.shape)
-        coarse = evidence.coarse.reshape(ahead + evidence.coarse.shape)
-        self._show_map(source, "attention", coarse, place, choice)
-        self._show_map(source, "pixels", fine, place, choice)
-        corner = (frame.row - frame.side / 2, frame.column - frame.side / 2)
-        place = copied_transform(source, corner, 1.0, index)
-        text = f"{prediction.label} {prediction.confidence:.0%}"
-        colour = colours[prediction.index]
-        self._show_frame(source, frame.side, place, text, colour, choice)
+        if evidence.frame is None:
+            self.remove(source, ("frame",))
+        else:
+            text = f"{prediction.label} {prediction.confidence:.0%}"
+            colour = colours[prediction.index]
+            self._show_frame(source, index, evidence.frame, text, colour, choice)
+
+    def keep_kind(self, kind: str) -> None:
+        """Take away the overlays that a kind of model, as the card names it, does not have."""
+        self.remove_everywhere(_SELECTION_ROLES if kind == "tnet" else TRAVERSAL_ROLES)
+
+    def _show_selection(
+        self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice
+    ) -> None:
+        place = copied_transform(source, evidence.frame.origin, evidence.frame.scale, index)
+        shape = (1,) * len(index) + evidence.coarse.shape
+        self._show_map(source, "attention", evidence.coarse.reshape(shape), place, choice)
+        self._show_map(source, "pixels", evidence.fine_map().reshape(shape), place, choice)
 
     def show_cells(
         self,
@@ -200,7 +130,7 @@ class Overlays:
             points.size = size
             points.features = features
             points.border_color = edge
-            _move(points, place)
+            move(points, place)
         self._set_visible(layer, choice.cells)
 
     def select_cell(self, source: Image, index: int | None) -> None:
@@ -208,12 +138,6 @@ class Overlays:
         points: Points | None = self.layer(source, "cells")
         if points is not None and (index is None or index < len(points.data)):
             points.selected_data = set() if index is None else {index}
-
-    def apply(self, choice: OverlayChoice) -> None:
-        """Show and hide the overlays of all images."""
-        for layers in list(self._layers.values()):
-            for role, layer in layers.items():
-                self._set_visible(layer, choice.of(role))
 
     def _show_map(
         self,
@@ -236,7 +160,7 @@ class Overlays:
                 image.data = values.copy()
             else:
                 np.copyto(image.data, values)
-            if not _move(image, place):
+            if not move(image, place):
                 image.refresh(extent=False)
 
         self._update(layer, update, choice.of(role))
@@ -244,12 +168,15 @@ class Overlays:
     def _show_frame(
         self,
         source: Image,
-        side: float,
-        place: dict[str, Any],
+        index: Sequence[int],
+        frame: CropFrame,
         text: str,
         colour: str,
         choice: OverlayChoice,
     ) -> None:
+        side = frame.side
+        corner = (frame.row - side / 2, frame.column - side / 2)
+        place = copied_transform(source, corner, 1.0, index)
         corners = np.zeros((4, source.ndim))
         corners[:, -2:] = np.array([(0, 0), (0, side), (side, side), (side, 0)])
         layer = self.layer(source, "frame")
@@ -262,40 +189,14 @@ class Overlays:
             # Moving the layer is cheaper than new corners for its rectangle.
             if len(shapes.data) != 1 or not np.allclose(shapes.data[0], corners):
                 shapes.data = [corners]
-            _move(shapes, place)
+            move(shapes, place)
             shapes.features = {"text": [text]}
             if shapes.metadata[METADATA_KEY].get("colour") != colour:
                 shapes.metadata[METADATA_KEY]["colour"] = colour
                 shapes.edge_color = colour
-                shapes.text.color = _readable_on(source, colour)
+                shapes.text.color = readable_on(source, colour)
 
         self._update(layer, update, choice.frame)
-
-    def _update(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
-        if shown:
-            self._late.pop(layer, None)
-            update(layer)
-        else:
-            # Hidden layers cost as much to update as shown ones. The update is
-            # handed the layer later: holding it here would keep it alive.
-            self._late[layer] = update
-        self._set_visible(layer, shown)
-
-    def _set_visible(self, layer: Layer, shown: bool) -> None:
-        if shown and (update := self._late.pop(layer, None)) is not None:
-            update(layer)
-        if layer.visible != shown:
-            self._setting = True
-            layer.visible = shown
-            self._setting = False
-
-    def _visible_changed(self, event: Any) -> None:
-        layer: Layer = event.source
-        if self._setting:
-            return
-        if layer.visible and (update := self._late.pop(layer, None)) is not None:
-            update(layer)
-        self._on_visible(layer.metadata[METADATA_KEY]["overlay"], layer.visible)
 
     def _add_map(
         self, source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
@@ -309,7 +210,7 @@ class Overlays:
             colormap=_attention_colours() if pixels else "magma",
             contrast_limits=(0.0, _MOST_ATTENTION if pixels else 1.0),
             opacity=0.6,
-            metadata=_mark(role),
+            metadata=marked(role),
             **place,
         )
         layer.colorbar.visible = layer.colorbar.box = True
@@ -326,7 +227,7 @@ class Overlays:
     ) -> Layer:
         from napari.layers import Shapes
 
-        mark = _mark("frame")
+        mark = marked("frame")
         mark[METADATA_KEY]["colour"] = colour
         layer = Shapes(
             [corners],
@@ -339,7 +240,7 @@ class Overlays:
             text={
                 "string": "{text}",
                 "anchor": "upper_left",
-                "color": _readable_on(source, colour),
+                "color": readable_on(source, colour),
                 "size": 13,
             },
             metadata=mark,
@@ -367,21 +268,10 @@ class Overlays:
             border_color=edge if len(edge) else _UNCLASSIFIED,
             border_width=0.035,
             features=features,
-            metadata=_mark("cells"),
+            metadata=marked("cells"),
             **place,
         )
         return self._add(source, "cells", layer)
-
-    def _add(self, source: Image, role: Role, layer: Layer) -> Layer:
-        viewer = self._viewer()
-        assert viewer is not None
-        mine = self._layers.setdefault(source, {})
-        mine[role] = layer
-        with _kept_selection(viewer):
-            viewer.add_layer(layer)
-        # A weak connection: napari keeps bound methods by weak reference.
-        layer.events.visible.connect(self._visible_changed)
-        return layer
 
 
 def _attention_colours() -> Colormap:
@@ -392,53 +282,6 @@ def _attention_colours() -> Colormap:
     return Colormap(upper, name="attention")
 
 
-@contextmanager
-def _kept_selection(viewer: ViewerModel) -> Iterator[None]:
-    """Adding a layer selects it; the user's selection stays instead."""
-    selected, active = set(viewer.layers.selection), viewer.layers.selection.active
-    yield
-    viewer.layers.selection = selected
-    viewer.layers.selection.active = active
-
-
-def _mark(role: Role) -> dict[str, Any]:
-    return {METADATA_KEY: {"overlay": role}}
-
-
 def _with_index(cells: Cells, index: Sequence[int]) -> npt.NDArray[np.float64]:
     ahead = np.tile(np.asarray(index, dtype=np.float64), (len(cells), 1))
     return np.hstack([ahead.reshape(len(cells), len(index)), cells.centres])
-
-
-def _move(layer: Layer, place: dict[str, Any]) -> bool:
-    """Set what differs: each transform that is set redraws the whole scene.
-
-    Returns whether any was, which refreshes the layer too.
-    """
-    moved = False
-    for name in ("scale", "translate", "rotate", "shear"):
-        if not np.allclose(getattr(layer, name), place[name]):
-            setattr(layer, name, place[name])
-            moved = True
-    if not np.allclose(layer.affine.affine_matrix, place["affine"].affine_matrix):
-        layer.affine = place["affine"]
-        moved = True
-    for name in ("units", "axis_labels"):
-        if getattr(layer, name) != place[name]:
-            setattr(layer, name, place[name])
-    return moved
-
-
-def _readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
-    """Return a class's colour, darkened where the image is bright; RGBA, 0 to 1.
-
-    Not black: a crop may reach over the image's edge, onto the dark canvas.
-    """
-    from napari.utils.colormaps.standardize_color import transform_color
-
-    thumbnail = np.asarray(source.thumbnail, dtype=np.float64)
-    drawn = thumbnail[..., 3] > 0
-    light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
-    rgba: npt.NDArray[np.float64] = transform_color(colour)[0].astype(np.float64)
-    rgba[:3] *= 0.6 if light > 110 else 1.0
-    return rgba

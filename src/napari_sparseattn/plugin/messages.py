@@ -15,11 +15,15 @@ __all__ = [
     "Message",
     "Progress",
     "about_answer",
+    "about_field",
     "about_hologram",
+    "about_large_slide",
     "about_mismatch",
     "about_obstacle",
     "about_results",
+    "about_traversal",
     "no_cells",
+    "share_text",
     "time_left",
 ]
 
@@ -41,6 +45,9 @@ _SHOWN = {
     "unknown": "something unknown",
 }
 
+#: Fields so many times larger or smaller than those trained on are warned of.
+_SIMILAR = 3.0
+
 Level = Literal["info", "warning", "error"]
 
 
@@ -59,14 +66,17 @@ class Progress:
     Parameters
     ----------
     done, total : int
-        Cells; total 0 while they are being found.
+        Cells or crops; total 0 while it is not known.
     seconds_left : float or None
-        Estimated from the cells done so far.
+        Estimated from those done so far.
+    what : str
+        What is counted.
     """
 
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
+    what: str = "cells"
 
 
 def no_cells(name: str) -> str:
@@ -134,6 +144,56 @@ def about_answer(prediction: Prediction) -> str:
     return " ".join(notes) or "Click another cell, or classify all of them."
 
 
+def about_large_slide(name: str, height: int, width: int) -> str:
+    """Say that the cells of a slide are not searched for, and what to do."""
+    return (
+        f"'{name}' is a slide of {height} × {width} pixels, too large to find all its cells at "
+        "once. Classify slide looks at the whole with a TNet model; for cells, open a cut-out."
+    )
+
+
+def about_traversal(prediction: Prediction) -> str:
+    """Say what the user should know of one cell that a TNet has classified."""
+    notes = list(prediction.ledger.notes)
+    if not prediction.calibrated:
+        notes.append("The pixel size is unknown: the crop was cut by the size of the cells.")
+    return " ".join(notes) or "Click a numbered crop to see its share, or another cell."
+
+
+def about_field(prediction: Prediction, card: Card, side: int, mpp: float | None) -> Message:
+    """Say what the user should know of a field's class.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        The field's.
+    card : Card
+        The model's.
+    side : int
+        The field's longer side in pixels.
+    mpp : float or None
+        µm per pixel, where it is known.
+    """
+    notes = [f"{note.rstrip('.')}." for note in prediction.ledger.notes]
+    trained = card.crop.field_of_view_um
+    if mpp is None:
+        notes.append("With the pixel size unknown, nobody can say whether the model fits.")
+    elif not 1 / _SIMILAR < side * mpp / trained < _SIMILAR:
+        notes.append(
+            f"'{card.name}' was trained on fields {_length(trained)} wide, this one is "
+            f"{_length(side * mpp)}: do not rely on the class."
+        )
+    if notes:
+        return Message(" ".join(notes), "warning")
+    return Message("Click a numbered crop, or its row below, to see its share.")
+
+
+def _length(micrometres: float) -> str:
+    if micrometres >= 1000:
+        return f"{micrometres / 1000:.2g} mm"
+    return f"{micrometres:.3g} µm"
+
+
 def about_results(done: Predictions, total: int, reason: str) -> str:
     """Say what a run gave; `reason` is why it stopped early, or empty."""
     if reason:
@@ -144,6 +204,12 @@ def about_results(done: Predictions, total: int, reason: str) -> str:
     if not done.calibrated:
         notes.append("The pixel size is unknown: crops were cut by the size of the cells.")
     return " ".join([said, *notes])
+
+
+def share_text(share: float) -> str:
+    """Return a crop's share with its sign, small ones with more decimals."""
+    decimals = 2 if abs(share) >= 0.1 else 3 if abs(share) >= 0.01 else 4
+    return f"{share:+.{decimals}f}".replace("-", "−")
 
 
 def time_left(seconds: float) -> str:

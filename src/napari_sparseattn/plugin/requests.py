@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..evidence import Traversal
+from ..images.pyramid import ArrayPyramid
 from .sources import CellSource, ImageSettings, PlaneRef, cells_of, field_of
+from .traversal_requests import Thumbnails, thumbnails_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -50,6 +54,16 @@ class Model:
     description: str
     devices: tuple[str, ...]
 
+    def with_locations(self, locations: tuple[int, ...] | None) -> Bundle:
+        """Return the bundle with a TNet's locations per level changed; None as trained."""
+        return self.bundle if locations is None else self._dialled(locations)
+
+    @functools.cached_property
+    def _dialled(self) -> functools._lru_cache_wrapper[Bundle]:
+        # No weight depends on the locations. A few are kept, for a dial that is
+        # turned back and forth.
+        return functools.lru_cache(maxsize=8)(functools.partial(_with_locations, self.bundle))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Request:
@@ -61,6 +75,7 @@ class _Request:
     source: CellSource
     cells: Cells | None
     cells_key: Hashable
+    locations: tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,12 +98,16 @@ class RunRequest(_Request):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClickAnswer:
-    """The cell at the position and its class; None for both where there is no cell."""
+    """The cell at the position and its class; None for both where there is no cell.
+
+    `thumbnails` are pictures of the crops that a TNet looked at.
+    """
 
     request: ClickRequest
     cells: Cells
     index: int | None
     prediction: Prediction | None
+    thumbnails: Thumbnails = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,8 +133,12 @@ def answer_click(request: ClickRequest) -> ClickAnswer:
     if index is None:
         return ClickAnswer(request, cells, None, None)
     model = request.model
-    one = classify_cells(field, cells, model.bundle, model.device, only=[index])
-    return ClickAnswer(request, cells, index, one[0])
+    bundle = model.with_locations(request.locations)
+    one = classify_cells(field, cells, bundle, model.device, only=[index])[0]
+    pictures: Thumbnails = ()
+    if isinstance(one.evidence, Traversal):
+        pictures = thumbnails_of(ArrayPyramid(field.plane(0, 0)), one.evidence)
+    return ClickAnswer(request, cells, index, one, pictures)
 
 
 def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
@@ -132,7 +155,15 @@ def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
     cells = request.cells if request.cells is not None else cells_of(field, request.source)
     yield CellsFound(cells)
     if len(cells):
-        yield from iter_cells(field, cells, request.model.bundle, request.model.device)
+        model = request.model
+        bundle = model.with_locations(request.locations)
+        yield from iter_cells(field, cells, bundle, model.device)
+
+
+def _with_locations(bundle: Bundle, locations: tuple[int, ...]) -> Bundle:
+    architecture = {**bundle.card.architecture, "locations": locations}
+    card = bundle.card.model_copy(update={"architecture": architecture})
+    return dataclasses.replace(bundle, card=card)
 
 
 def prepare_model(name_or_path: str, device: str) -> Model:

@@ -1,4 +1,4 @@
-"""One run over all cells: what it has given so far."""
+"""Runs over all cells or over a field: what they have given so far."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from .messages import Progress
 from .requests import RunRequest
+from .traversal_requests import FieldRequest
 
 if TYPE_CHECKING:
     from ..images.cells import Cells
     from ..inference.prediction import Predictions
 
-__all__ = ["Run"]
+__all__ = ["FieldRun", "Run"]
 
 
 class Run:
@@ -58,3 +59,26 @@ class Run:
         from ..inference.cells import join
 
         return join(self._parts) if self._parts else None
+
+
+class FieldRun:
+    """How far the traversal of one field is.
+
+    Parameters
+    ----------
+    request : FieldRequest
+        What was asked.
+    """
+
+    def __init__(self, request: FieldRequest) -> None:
+        self.request = request
+        self.read = 0
+        self._began = time.monotonic()
+
+    def progress(self) -> Progress:
+        """Return how far it is; fewer crops may be read than could be."""
+        total = self.request.crops
+        if not self.read:
+            return Progress(0, 0, what="crops")
+        each = (time.monotonic() - self._began) / self.read
+        return Progress(self.read, total, each * max(total - self.read, 0), "crops")

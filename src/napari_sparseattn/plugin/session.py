@@ -8,9 +8,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .choices import Choices
+from ..evidence import Traversal
 from .errors import explain
-from .messages import Message, Progress, about_answer, about_results, no_cells
+from .messages import (
+    Message,
+    Progress,
+    about_answer,
+    about_results,
+    about_traversal,
+    no_cells,
+)
 from .per_viewer import PerViewer
 from .requests import ClickAnswer, ClickRequest, RunRequest
 from .runs import Run
@@ -22,6 +29,8 @@ from .sources import (
     data_position,
     displayed_plane,
 )
+from .traversal_requests import FieldRequest
+from .traversal_session import Traversals
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -34,7 +43,7 @@ __all__ = ["Message", "Progress", "Session"]
 _log = logging.getLogger(__name__)
 
 
-class Session(Choices, PerViewer):
+class Session(Traversals, PerViewer):
     """What is asked in one viewer and what comes back.
 
     Get it with `Session.of`. The viewer is held weakly, so that closing it
@@ -45,8 +54,8 @@ class Session(Choices, PerViewer):
 
     def click(self, world: Any) -> ClickRequest | None:
         """Ask for the class of the cell at a position in the world."""
-        if self.image is None or self.model is None or self.obstacle():
-            self.say(self.advice(), "warning")
+        if self.image is None or self.model is None or self.no_cells_here():
+            self.say(self.no_cells_here() or self.advice(), "warning")
             return None
         row, column = data_position(self.image, world)
         data = self.image.data[0] if self.image.multiscale else self.image.data
@@ -55,6 +64,11 @@ class Session(Choices, PerViewer):
             self.say(f"That is beside '{self.image.name}'. Click on a cell of the image.")
             return None
         return self._ask_cell((row, column))
+
+    def pressed(self, world: Any) -> None:
+        """Pick out the crop that was clicked, or else classify the cell there."""
+        if not self.select_crop_at(world) and self.clicking:
+            self.click(world)
 
     def click_cell(self, index: int) -> ClickRequest | None:
         """Ask for one of the classified cells, and bring it to the middle of the view."""
@@ -73,6 +87,7 @@ class Session(Choices, PerViewer):
         request = ClickRequest(**fields, position=position)
         if request.cells is None:
             self.say("Finding the cells of this image…")
+        self._asked = request
         self.click_requested.emit(request)
         return request
 
@@ -85,16 +100,10 @@ class Session(Choices, PerViewer):
         if answer.prediction is None:
             self._no_cell_here(request.layer, answer.cells)
             return
-        self.overlays.show_prediction(
-            request.layer,
-            request.plane.index,
-            answer.prediction,
-            request.model.bundle.card.colours,
-            self.choice,
-        )
-        self._set_answer(answer.prediction)
+        self._show_answer(request, answer.prediction, answer.thumbnails, answer.index)
         self._select(self._row_of(request, answer))
-        self.say(about_answer(answer.prediction))
+        traversed = isinstance(answer.prediction.evidence, Traversal)
+        self.say((about_traversal if traversed else about_answer)(answer.prediction))
 
     def _no_cell_here(self, layer: Image, cells: Cells) -> None:
         self._set_answer(None)
@@ -110,11 +119,6 @@ class Session(Choices, PerViewer):
     # -- all cells
 
     @property
-    def running(self) -> bool:
-        """Whether all cells are being classified."""
-        return self._run is not None
-
-    @property
     def result_colours(self) -> tuple[str, ...]:
         """One colour per class of `results`."""
         found = None if self.image is None else self._book[self.image].results
@@ -122,10 +126,10 @@ class Session(Choices, PerViewer):
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
-        if self.image is None or self.model is None or self.obstacle():
-            self.say(self.advice(), "warning")
+        if self.image is None or self.model is None or self.no_cells_here():
+            self.say(self.no_cells_here() or self.advice(), "warning")
             return None
-        if self._run is not None or (fields := self._request_fields()) is None:
+        if self.running or (fields := self._request_fields()) is None:
             return None
         request = RunRequest(**fields)
         self._run = Run(request)
@@ -159,9 +163,15 @@ class Session(Choices, PerViewer):
         if self._run is not None:
             self.run_cancelled.emit()
             self._end_run(reason)
+        self.cancel_field(reason)
 
-    def fail(self, request: ClickRequest | RunRequest | None, error: BaseException) -> None:
+    def fail(
+        self, request: ClickRequest | RunRequest | FieldRequest | None, error: BaseException
+    ) -> None:
         """Say why work went wrong; failures of outdated requests are only logged."""
+        if isinstance(request, FieldRequest) and not self.end_field(request):
+            _log.info("an outdated field failed", exc_info=error)
+            return
         if isinstance(request, ClickRequest) and request.generation != self.generation:
             _log.info("an outdated click failed", exc_info=error)
             return
@@ -213,6 +223,7 @@ class Session(Choices, PerViewer):
             "source": source,
             "cells": cells,
             "cells_key": key,
+            "locations": self.locations,
         }
 
     def _cells_key(self, plane: PlaneRef) -> tuple[Any, ...]:

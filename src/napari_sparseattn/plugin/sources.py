@@ -219,6 +219,9 @@ def settings_in_file(layer: Image) -> ImageSettings | None:
     states.
     """
     path = layer.source.path
+    # A slide's reader has told what the file says; read whole, it may not fit the memory.
+    if "pyramid" in layer.metadata.get(METADATA_KEY, {}):
+        return None
     if path is None or not str(path).lower().endswith(_TIFF):
         return None
     try:

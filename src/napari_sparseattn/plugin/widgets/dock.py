@@ -11,9 +11,11 @@ from ..session import Session
 from .actions_box import ActionsBox
 from .frame import DockFrame, section
 from .image_box import ImageBox
+from .locations_box import LocationsBox
 from .model_box import ModelBox
 from .result_box import ResultBox
 from .table_box import TableBox
+from .traversal_box import TraversalBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -22,7 +24,7 @@ __all__ = ["SparseAttentionDock"]
 
 
 class SparseAttentionDock(DockFrame):
-    """Classify cells and see the pixels that decided.
+    """Classify cells, fields and slides, and see what decided.
 
     Parameters
     ----------
@@ -39,13 +41,15 @@ class SparseAttentionDock(DockFrame):
         self.model_box = ModelBox(self.session, self.jobs, inner)
         self.actions_box = ActionsBox(self.session, inner)
         self.result_box = ResultBox(self.session, inner)
+        self.locations_box = LocationsBox(self.session, inner)
+        self.traversal_box = TraversalBox(self.session, inner)
         self.table_box = TableBox(self.session, inner)
-        boxes = [self.image_box, self.model_box, self.actions_box]
-        folding = {"Result": self.result_box, "Cells": self.table_box}
+        boxes = [self.image_box, self.model_box, self.actions_box, self.locations_box]
+        folding = {"Result": self.result_box, "Crops": self.traversal_box, "Cells": self.table_box}
         sections = [section(title, box, inner) for title, box in folding.items()]
         self.lay_out(inner, [*boxes, *sections])
+        self.traversal_box.wanted.connect(sections[1].setVisible)
+        sections[1].setVisible(self.session.traversing)
         self.session.attach()
-        self.end_with(
-            [*boxes, self.result_box, self.table_box], self.jobs.close, self.session.detach
-        )
+        self.end_with([*boxes, *folding.values()], self.jobs.close, self.session.detach)
         self.model_box.start()

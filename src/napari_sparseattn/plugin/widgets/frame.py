@@ -41,6 +41,10 @@ QLabel#message[level="error"] { border-left-color: #ff6b6b; }
 """
 
 
+#: Qt's largest height: no limit.
+_ANY_HEIGHT = 16_777_215
+
+
 class Speaker(Protocol):
     """Something that says one line at a time."""
 
@@ -209,9 +213,19 @@ def _arrow(symbol: str) -> QIcon:
     return QIcon(pixmap)
 
 
+class _Section(QCollapsible):
+    """Lets its content grow: it keeps the height that its content had when it was opened."""
+
+    def event(self, event: QEvent) -> bool:
+        """Follow the content, which asks for a new layout when it changes."""
+        if event.type() == QEvent.Type.LayoutRequest and self.isExpanded():
+            self.content().setMaximumHeight(_ANY_HEIGHT)
+        return bool(super().event(event))
+
+
 def section(title: str, content: QWidget, parent: QWidget, *, open_: bool = True) -> QCollapsible:
     """Return a section that folds, with its content in it."""
-    made = QCollapsible(title, parent, _arrow("▾"), _arrow("▸"))
+    made = _Section(title, parent, _arrow("▾"), _arrow("▸"))
     made.setDuration(0)
     made.addWidget(content)
     if open_:

@@ -28,6 +28,10 @@ _ORIGINS = {
     "user": "As you gave it.",
     "unknown": "Neither the layer nor its file says it.",
 }
+_UNKNOWN_SLIDE = (
+    "Pixel size unknown: the slide's file does not say it. Give the µm per pixel of its full "
+    "resolution if you know it."
+)
 _UNKNOWN_SIZE = (
     "Pixel size unknown. Give it if you know it; without it, crops are cut by the size of the "
     "cells and results are marked."
@@ -118,6 +122,7 @@ class ImageBox(SessionWidget):
         self.pixel_size.setValue(settings.pixel_size or 0.0)
         self.pixel_size.blockSignals(False)
         self.pixel_size.setToolTip(f"Side of one pixel. {_ORIGINS[settings.origin]}")
+        self.hint.setText(_UNKNOWN_SLIDE if self.session.on_slide else _UNKNOWN_SIZE)
         self.hint.setVisible(there and settings.pixel_size is None)
         self._show_button()
 

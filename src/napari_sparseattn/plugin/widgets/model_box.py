@@ -81,7 +81,7 @@ class ModelBox(SessionWidget):
         if self.session.model is not None:
             self._show_model(self.session.model)
         elif self.models.count():
-            self.models.setCurrentIndex(max(0, self._fitting()))
+            self.models.setCurrentIndex(self._likeliest())
             self._load_chosen()
         else:
             self.session.say("No model was found. Load a model file with Load….", "warning")
@@ -110,14 +110,27 @@ class ModelBox(SessionWidget):
         names = self.session.fitting_models()
         return -1 if not names else self.models.findText(names[0])
 
+    def _likeliest(self) -> int:
+        """Return the model to begin with; while no image is open, the first for cells."""
+        if (fitting := self._fitting()) >= 0:
+            return fitting
+        session = self.session
+        suiting = [name for name, card in session.cards.items() if session.suits(card)]
+        return max(0, self.models.findText(suiting[0])) if suiting else 0
+
     def _fit_image(self, _: object = None) -> None:
         """Load a model that fits the image, unless the user has chosen this one."""
         session = self.session
         if session.model is None or session.model_is_chosen or session.running:
             return
-        shows, takes = session.settings.modality, session.model.bundle.card.modality
-        fitting = self._fitting()
-        if shows != takes and fitting >= 0:
+        card, fitting = session.model.bundle.card, self._fitting()
+        if fitting < 0:
+            return
+        better = session.cards[self.models.itemText(fitting)]
+        shows = session.settings.modality
+        # Another kind only where that is the likely one, as for a slide.
+        wrong_kind = not session.suits(card) and session.suits(better)
+        if shows != card.modality or wrong_kind:
             self.models.setCurrentIndex(fitting)
             self._load_chosen()
 

@@ -8,6 +8,8 @@ from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from ...evidence import Traversal
+from ...inference.fields import FieldPrediction
 from ...inference.prediction import Prediction
 from ..layers import OverlayChoice
 from ..session import Session
@@ -17,13 +19,38 @@ __all__ = ["ClassBars", "ResultBox"]
 
 _ROWS = 4
 _ROW_HEIGHT = 22
+#: Overlays that only one kind of model has.
+_SELECTION = ("pixels", "attention")
+_TRAVERSAL = ("crops", "tree", "candidates", "unread")
 _EMPTY = "Click a cell in the image: its class and the pixels that decided it appear here."
+_EMPTY_TRAVERSAL = (
+    "Click a cell, or classify the whole: the class and the crops that decided it appear here."
+)
 _OVERLAYS = {
     "pixels": (
         "Selected pixels",
         "The pixels that decided. 1 is the attention each would get if all got the same.",
     ),
     "attention": ("Attention map", "How the whole crop was scored before pixels were chosen."),
+    "crops": (
+        "Crops",
+        (
+            "What was looked at: edges coloured by level, numbered by rank; red speaks for the "
+            "class, blue against it."
+        ),
+    ),
+    "tree": ("Crop tree", "Which crop was found inside which."),
+    "candidates": (
+        "Candidates",
+        (
+            "Where a closer look could have been: 1 is as probable as any other place. White: "
+            "chosen. Of the crop you click, or of the whole."
+        ),
+    ),
+    "unread": (
+        "Unread area",
+        "Greys what was never read of a slide, or never looked at closely.",
+    ),
     "frame": ("Crop and class", "The part of the image the model was given, and the class."),
     "cells": ("All cells", "Every classified cell in the colour of its class."),
 }
@@ -97,31 +124,42 @@ class ResultBox(SessionWidget):
         self.bars = ClassBars(self)
         self.facts = QLabel(self)
         self.facts.setWordWrap(True)
-        self.facts.setToolTip(
-            "A small first network scores every pixel of the crop to choose some; the class is "
-            "then decided from those alone. They are the share given here."
-        )
+        self.title = QLabel(self)
+        self.title.setWordWrap(True)
         self.boxes: dict[str, QCheckBox] = {}
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.empty)
+        column.addWidget(self.title)
         column.addWidget(self.bars)
         column.addWidget(self.facts)
         column.addLayout(self._overlay_boxes())
         self.follow(session.answer_changed, self.show_answer)
         self.follow(session.overlays_changed, self._show_choice)
+        self.follow(session.model_changed, self._show_boxes)
+        self._show_boxes()
         self._show_choice(session.choice)
         self.show_answer(session.answer)
 
     def _overlay_boxes(self) -> QGridLayout:
-        grid = QGridLayout()
-        for i, (name, (text, tip)) in enumerate(_OVERLAYS.items()):
+        for name, (text, tip) in _OVERLAYS.items():
             box = QCheckBox(text, self)
             box.setToolTip(tip)
             box.toggled.connect(self._chosen)
-            grid.addWidget(box, i // 2, i % 2)
             self.boxes[name] = box
-        return grid
+        self._grid = QGridLayout()
+        return self._grid
+
+    def _show_boxes(self, _: object = None) -> None:
+        """Offer the overlays that the kind of model has."""
+        absent = _SELECTION if self.session.traversing else _TRAVERSAL
+        there = [box for name, box in self.boxes.items() if name not in absent]
+        for box in self.boxes.values():
+            self._grid.removeWidget(box)
+            box.setVisible(box in there)
+        for i, box in enumerate(there):
+            self._grid.addWidget(box, i // 2, i % 2)
+        self.empty.setText(_EMPTY_TRAVERSAL if self.session.traversing else _EMPTY)
 
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
@@ -129,17 +167,17 @@ class ResultBox(SessionWidget):
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
+        self.title.setVisible(isinstance(answer, FieldPrediction))
         if answer is None or self.session.model is None:
             return
         colours = dict(zip(answer.class_names, self.session.model.bundle.card.colours, strict=True))
         self.bars.set_rows([(name, share, colours[name]) for name, share in answer.ranked()])
-        facts = [
-            f"Looked at {100 * answer.ledger.share:.1f} % of the pixels",
-            f"{1000 * answer.ledger.seconds:.0f}\u00a0ms",
-        ]
-        if not answer.calibrated:
-            facts.append("scale\u00a0unknown")
+        if isinstance(answer, FieldPrediction) and self.session.image is not None:
+            what = "Whole slide" if self.session.on_slide else "Whole field"
+            self.title.setText(f"<b>{what}</b> {self.session.image.name}")
+        facts, tip = _facts(answer, self.session.on_slide)
         self.facts.setText(" · ".join(facts))
+        self.facts.setToolTip(tip)
 
     def _chosen(self) -> None:
         self.session.set_choice(
@@ -151,3 +189,40 @@ class ResultBox(SessionWidget):
             self.boxes[name].blockSignals(True)
             self.boxes[name].setChecked(shown)
             self.boxes[name].blockSignals(False)
+
+
+def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
+    """What was looked at in a few words, and how that came about."""
+    share, evidence = f"{100 * answer.ledger.share:.3g} % of the pixels", answer.evidence
+    if isinstance(evidence, Traversal):
+        size = f"{evidence.base}\u00a0×\u00a0{evidence.base}\u00a0px"
+        facts = [f"Looked at {len(evidence)} crops of {size}, together {share}"]
+        tip = (
+            "The whole is looked at coarsely; crops inside it are then read from the original "
+            "pixels, each at this size. Its share of the class is exact for every crop."
+        )
+    else:
+        facts = [f"Looked at {100 * answer.ledger.share:.1f} % of the pixels"]
+        tip = (
+            "A small first network scores every pixel of the crop to choose some; the class is "
+            "then decided from those alone. They are the share given here."
+        )
+    facts.append(f"{1000 * answer.ledger.seconds:.0f}\u00a0ms")
+    if not answer.calibrated:
+        facts.append("scale\u00a0unknown")
+    reading = answer.reading if isinstance(answer, FieldPrediction) else None
+    if reading is not None and on_slide:
+        tiles = sum(rows * columns for rows, columns in (x.grid for x in reading.levels))
+        facts.append(
+            f"used {reading.n_used} of {tiles} tiles, {100 * reading.fraction_read:.3g} % of the "
+            f"full resolution; {_bytes(reading.bytes_compressed)} read anew"
+        )
+        tip += (
+            " Of a slide, only the tiles under the crops are used. Those that the view has shown "
+            f"may still be in memory; they are not read again. {reading.summary()}."
+        )
+    return facts, tip
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

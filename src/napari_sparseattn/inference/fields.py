@@ -1,0 +1,384 @@
+"""Classify a whole field of view or slide by traversing it with a TNet."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..evidence import Traversal
+from ..images.field import Field
+from ..images.normalise import Normalisation, to_float
+from ..images.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
+from .device import choose_device, is_out_of_memory
+from .prediction import Prediction, ReadingLedger
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.tnet import TNet
+    from ..models.tnet_crops import Crops, TNetOutput
+
+__all__ = [
+    "FieldPrediction",
+    "PyramidSource",
+    "classify_field",
+    "to_cpu",
+    "to_traversals",
+    "traverse",
+]
+
+#: Full-resolution pixels of one crop that are held at once; larger ones are reduced in parts.
+_MOST_PIXELS = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldPrediction(Prediction):
+    """A field's or slide's class, the way to it, and what was read for it.
+
+    Its `evidence` is a `Traversal`, whose shares are of the logits before the
+    card's temperature.
+
+    Parameters
+    ----------
+    reading : Reading or None
+        Which tiles were decoded, at which level, with bytes and seconds.
+    """
+
+    reading: Reading | None = None
+
+    @property
+    def traversal(self) -> Traversal:
+        """The crops that were looked at."""
+        if not isinstance(self.evidence, Traversal):
+            raise TypeError("this prediction was made without a traversal")
+        return self.evidence
+
+
+class PyramidSource:
+    """Slides of one size as the source of a TNet's crops.
+
+    Only what a crop shows is decoded, from the coarsest level that still has
+    the resolution asked for. Pixels off the image, and those that cannot be
+    decoded, are zero after normalisation, as padding is.
+
+    Parameters
+    ----------
+    pyramids : sequence of Pyramid
+        One per image of the batch, all of one size and number of channels.
+    normalisation : Normalisation
+        Of kind ``"fixed"``: others need to see the whole image at once.
+    progress : callable, optional
+        Called with the number of crops read so far; it may raise to stop.
+
+    Raises
+    ------
+    ValueError
+        If sizes differ, or the normalisation is of another kind.
+    """
+
+    def __init__(
+        self,
+        pyramids: Sequence[Pyramid],
+        normalisation: Normalisation,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        if len({(pyramid.shape, pyramid.channels) for pyramid in pyramids}) != 1:
+            raise ValueError("images that are classified together must be of one size")
+        if normalisation.kind != "fixed":
+            raise ValueError(
+                f"normalisation '{normalisation.kind}' needs the whole image at once and cannot "
+                "be used on a slide; choose a model with normalisation 'fixed'"
+            )
+        self.pyramids, self.normalisation, self.progress = pyramids, normalisation, progress
+        self.count, (self.height, self.width) = len(pyramids), pyramids[0].shape
+        self.n_read = 0
+
+    def read(self, crops: Crops, base: int) -> Tensor:
+        """Return crops (M, C, base, base) float32; see `CropSource`."""
+        import torch
+
+        parts = []
+        for image, (top, left, side), seen in zip(
+            crops.image.tolist(), crops.boxes.tolist(), crops.seen.tolist(), strict=True
+        ):
+            parts.append(self._crop(self.pyramids[image], top, left, side, seen, base))
+            self.n_read += 1
+            if self.progress is not None:
+                self.progress(self.n_read)
+        return torch.stack(parts)
+
+    def _crop(
+        self, pyramid: Pyramid, top: int, left: int, side: int, seen: Sequence[int], base: int
+    ) -> Tensor:
+        import torch
+
+        from ..models.tnet_crops import reduced
+
+        y0, x0, y1, x1 = seen
+        if level_for(pyramid, side / base) > 0 or side**2 > _MOST_PIXELS:
+            pixels, valid = read_window(pyramid, top, left, side, side, base, base)
+            centres = (np.arange(base) + 0.5) * side / base
+            rows, columns = centres + top, centres + left
+            shown = np.outer((rows > y0) & (rows < y1), (columns > x0) & (columns < x1))
+            return torch.from_numpy(self._ready(pixels, valid & shown))
+        # Of the full resolution, exactly as images in memory are cut and reduced.
+        cut = torch.zeros(pyramid.channels, side, side)
+        region = pyramid.read_region(y0, x0, 0, y1 - y0, x1 - x0)
+        ready = self._ready(to_float(region.pixels), region.valid)
+        cut[:, y0 - top : y1 - top, x0 - left : x1 - left] = torch.from_numpy(ready)
+        return reduced(cut[None], base)[0]
+
+    def _ready(
+        self, pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """Normalised (C, h, w); zero where not valid or not a number."""
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+        ready: npt.NDArray[np.float32] = self.normalisation(planes)[0]
+        ready[:, ~valid] = 0
+        ready[~np.isfinite(ready)] = 0
+        return ready
+
+
+def classify_field(
+    image: Field | Pyramid,
+    bundle: Bundle,
+    locations: Sequence[int] | None = None,
+    device: str = "auto",
+    *,
+    t: int = 0,
+    z: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> FieldPrediction:
+    """Classify an image by looking closely only where the model decides to.
+
+    Parameters
+    ----------
+    image : Field or Pyramid
+        A field of view in memory, or a slide, of which only what is looked at
+        is decoded.
+    bundle : Bundle
+        A TNet.
+    locations : sequence of int, optional
+        Crops looked at inside each crop, per level but the last: a dial
+        between cost and detail. By default as trained, repeated for the deeper
+        levels of a larger image.
+    device : str
+        See `choose_device`.
+    t, z : int
+        Frame and slice of a stack.
+    progress : callable, optional
+        Called with the crops read so far; it may raise to stop.
+
+    Returns
+    -------
+    FieldPrediction
+        With `traversal` and `reading`.
+
+    Raises
+    ------
+    ValueError
+        If the image, the model or the locations do not fit; the message says how.
+    ImageError
+        If the slide's file is gone or has changed.
+    """
+    card = bundle.card
+    chosen = choose_device(device)
+    model = _network(bundle, chosen)
+    pyramid, normalisation = _as_pyramid(image, bundle, t, z)
+    notes = list(pyramid.notes)
+    began = time.perf_counter()
+    try:
+        output = traverse(pyramid, model, normalisation, locations, progress)
+    except (RuntimeError, MemoryError) as error:
+        if chosen == "cpu" or not is_out_of_memory(error):
+            raise
+        notes.append(f"Memory ran out on {chosen}: continued on the CPU.")
+        chosen = "cpu"
+        model = _network(bundle, chosen)
+        output = traverse(pyramid, model, normalisation, locations, progress)
+    seconds = time.perf_counter() - began
+    (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
+    reading = pyramid.ledger.snapshot()
+    return FieldPrediction(
+        card.class_names,
+        (output.logits[0] / card.temperature).softmax(0).numpy(),
+        traversal,
+        _ledger(pyramid, reading, traversal, seconds, chosen, notes),
+        bundle.hash,
+        pyramid.mpp is not None,
+        reading=reading,
+    )
+
+
+def _ledger(
+    pyramid: Pyramid,
+    reading: Reading,
+    traversal: Traversal,
+    seconds: float,
+    device: str,
+    notes: list[str],
+) -> ReadingLedger:
+    if reading.n_failed:
+        notes.append(
+            f"{reading.n_failed} tiles could not be decoded: "
+            f"{100 * reading.fraction_failed:.2g} % of what was asked for was left out."
+        )
+    return ReadingLedger(
+        pixels=reading.bytes_decoded // (pyramid.channels * pyramid.dtype.itemsize),
+        classified=len(traversal) * traversal.base**2,
+        crop_pixels=pyramid.shape[0] * pyramid.shape[1],
+        seconds=seconds,
+        device=device,
+        notes=tuple(notes),
+    )
+
+
+def _network(bundle: Bundle, device: str) -> TNet:
+    from ..models.tnet import TNet
+
+    model: object = bundle.model(device)
+    if not isinstance(model, TNet):
+        raise ValueError(
+            f"'{bundle.card.name}' classifies cells, not whole fields. Choose a TNet, or find "
+            "cells and use classify_cells."
+        )
+    return model
+
+
+def traverse(
+    pyramid: Pyramid,
+    model: TNet,
+    normalisation: Normalisation,
+    locations: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TNetOutput:
+    """Run a TNet on one slide, without gradients; the output is on the CPU."""
+    import torch
+
+    source = PyramidSource([pyramid], normalisation, progress)
+    with torch.inference_mode():
+        output: TNetOutput = model(source, locations)
+    return to_cpu(output)
+
+
+def to_cpu(output: TNetOutput) -> TNetOutput:
+    """Bring all tensors of a TNet's output to the CPU."""
+    levels = tuple(
+        level._replace(
+            crops=type(level.crops)(*(tensor.cpu() for tensor in level.crops)),
+            logits=level.logits.cpu(),
+            probabilities=None if level.probabilities is None else level.probabilities.cpu(),
+        )
+        for level in output.levels
+    )
+    return output._replace(logits=output.logits.cpu(), levels=levels)
+
+
+def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tuple[Traversal, ...]:
+    """Turn what a TNet returned on the CPU for B images of one shape into plain data.
+
+    Parameters
+    ----------
+    output : TNetOutput
+        Of the network.
+    shape : (int, int)
+        Height and width of the images in pixels of the full resolution.
+    base : int
+        Side at which crops were read.
+
+    Returns
+    -------
+    tuple of Traversal
+        One per image.
+    """
+    crops = [level.crops for level in output.levels]
+    sizes = [len(each.image) for each in crops]
+    # Crops of all levels are numbered on; those that were searched come first.
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    parent = np.concatenate(
+        [np.full(sizes[0], -1)]
+        + [each.parent.numpy() + offsets[i] for i, each in enumerate(crops[1:])]
+    )
+    image, rank, candidate, boxes = (
+        np.concatenate([getattr(each, name).numpy() for each in crops])
+        for name in ("image", "rank", "candidate", "boxes")
+    )
+    level = np.repeat(np.arange(len(crops)), sizes)
+    share = np.concatenate([each.detach().float().numpy() for each in output.contributions()])
+    places, relative = _searched(output)
+    chosen = np.zeros(relative.shape, dtype=bool)
+    chosen[parent[sizes[0] :], candidate[sizes[0] :]] = True
+    found = []
+    for i in range(sizes[0]):
+        rows = np.flatnonzero(image == i)
+        number = np.full(len(image) + 1, -1)  # the root's parent, -1, stays -1
+        number[rows] = np.arange(len(rows))
+        searched = rows[rows < len(relative)]
+        top, left, side = boxes[rows].astype(np.float64).T
+        found.append(
+            Traversal(
+                shape=shape,
+                base=base,
+                level=level[rows],
+                rank=rank[rows],
+                parent=number[parent[rows]],
+                top=top,
+                left=left,
+                height=side,
+                width=side.copy(),
+                contribution=share[rows],
+                searched=number[searched],
+                candidates=places[searched],
+                relative_probability=relative[searched],
+                chosen=chosen[searched],
+            )
+        )
+    return tuple(found)
+
+
+def _searched(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+    """Boxes (P, n * n, 4) of all candidates, and their probabilities times n * n."""
+    from ..models.tnet_crops import candidates
+
+    boxes, relative = [np.empty((0, 0, 3), np.int64)], [np.empty((0, 0), np.float32)]
+    for level, grid in zip(output.levels, output.grids, strict=False):
+        assert level.probabilities is not None
+        boxes.append(candidates(level.crops, grid)[0].numpy())
+        relative.append(level.probabilities.detach().float().numpy() * np.float32(grid.n**2))
+    first = 1 if len(boxes) > 1 else 0
+    joined = np.concatenate(boxes[first:]).astype(np.float64)
+    return np.concatenate([joined, joined[..., 2:]], axis=2), np.concatenate(relative[first:])
+
+
+def _as_pyramid(
+    image: Field | Pyramid, bundle: Bundle, t: int, z: int
+) -> tuple[Pyramid, Normalisation]:
+    """The image with a ledger of its own, and the normalisation its crops need."""
+    card = bundle.card
+    channels = image.n_channels if isinstance(image, Field) else image.channels
+    if channels != len(card.channels):
+        raise ValueError(
+            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"the image has {channels}. Choose another model, or an image of that kind."
+        )
+    if isinstance(image, Pyramid):
+        return image.with_own_ledger(), card.normalisation
+    if "unknown" not in (image.modality, card.modality) and image.modality != card.modality:
+        raise ValueError(
+            f"'{card.name}' was trained on {card.modality} images, this one is marked as "
+            f"{image.modality}. Choose another model, or correct the image's modality."
+        )
+    plane, normalisation = image.plane(t, z), card.normalisation
+    if normalisation.kind != "fixed":
+        # It needs the whole image; in memory that is at hand.
+        whole = to_float(plane).transpose(2, 0, 1)[None]
+        plane = np.ascontiguousarray(normalisation(whole)[0].transpose(1, 2, 0))
+        normalisation = Normalisation("fixed", 0.0, 1.0)
+    pyramid = ArrayPyramid(plane, mpp=image.pixel_size, name=image.name, path=image.path)
+    return pyramid, normalisation

@@ -1,0 +1,94 @@
+"""One batch of crops through a model of either kind: logits and evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..evidence import CropFrame, PixelSelection, Traversal
+from .fields import to_cpu, to_traversals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.sparse_attn_net import SparseAttnNet, SparseAttnOutput
+    from ..models.tnet import TNet
+
+__all__ = ["Looked", "join_looks", "look"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """What a model returned for B crops, on the CPU.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, n_classes) float32.
+    evidence : tuple of PixelSelection or Traversal
+        One per crop, or empty where it was not asked for.
+    pixels : int
+        Pixels the classifier saw, each crop's own once per look.
+    """
+
+    logits: Tensor
+    evidence: tuple[PixelSelection | Traversal, ...]
+    pixels: int
+
+
+def look(
+    model: SparseAttnNet | TNet, crops: Tensor, frames: Sequence[CropFrame] | None = None
+) -> Looked:
+    """Classify crops; without gradients.
+
+    Parameters
+    ----------
+    model : SparseAttnNet or TNet
+        In evaluation mode.
+    crops : Tensor
+        (B, C, size, size) normalised, on the model's device.
+    frames : sequence of CropFrame, optional
+        Where the B crops lie on their image; with them, evidence is kept.
+    """
+    import torch
+
+    from ..models.tnet import TNet
+
+    with torch.inference_mode():
+        if not isinstance(model, TNet):
+            output = model(crops)
+            kept = _selections(output, frames, model.receptive_field) if frames else ()
+            return Looked(output.logits.cpu(), kept, output.indices.numel())
+        visited = to_cpu(model(crops))
+    base, shape = model.config.base, (crops.shape[2], crops.shape[3])
+    pixels = int(visited.counts.sum()) * base**2
+    if not frames:
+        return Looked(visited.logits, (), pixels)
+    ways = to_traversals(visited, shape, base)
+    framed = tuple(
+        dataclasses.replace(way, frame=frame) for way, frame in zip(ways, frames, strict=True)
+    )
+    return Looked(visited.logits, framed, pixels)
+
+
+def join_looks(parts: Sequence[Looked]) -> Looked:
+    """Join what `look` returned for the parts of a batch."""
+    import torch
+
+    return Looked(
+        torch.cat([part.logits for part in parts]),
+        tuple(item for part in parts for item in part.evidence),
+        sum(part.pixels for part in parts),
+    )
+
+
+def _selections(
+    output: SparseAttnOutput, frames: Sequence[CropFrame], receptive_field: int
+) -> tuple[PixelSelection, ...]:
+    coarse = output.coarse_logits.sigmoid().cpu().numpy()
+    indices, fine = output.indices.cpu().numpy(), output.fine.cpu().numpy()
+    return tuple(
+        PixelSelection(frame, indices[i], fine[i], coarse[i], receptive_field)
+        for i, frame in enumerate(frames)
+    )

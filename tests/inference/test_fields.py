@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.normalise import Normalisation, to_float
+from napari_sparseattn.images.pyramid import ArrayPyramid, Pyramid, VirtualPyramid
+from napari_sparseattn.inference.fields import (
+    PyramidSource,
+    classify_field,
+    to_traversals,
+    traverse,
+)
+from napari_sparseattn.models.tnet_crops import roots
+from small_model import small_bundle
+from small_tnet import small_tnet, small_tnet_bundle
+
+FIXED = Normalisation("fixed", 0.5, 0.25)
+
+
+def picture(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
+    """Smooth blobs and fine grain, uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 200, (height // 8 + 1, width // 8 + 1, channels))
+    smooth = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
+    return (smooth + rng.integers(0, 55, smooth.shape)).astype(np.uint8)
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(FIXED(to_float(image).transpose(2, 0, 1)[None]))
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    height, width, channels = image.shape
+    blocks = image.reshape(height // 2, 2, width // 2, 2, channels)
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+# ------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (61, 61), (40, 100), (333, 200)])
+def test_a_pyramid_of_one_level_gives_what_memory_gives(shape: tuple[int, int]) -> None:
+    net, image = small_tnet(grid=4, overlap=0.4), picture(*shape)
+    with torch.inference_mode():
+        expected = net(as_tensor(image))
+    output = traverse(ArrayPyramid(image), net, FIXED)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(output.levels, expected.levels, strict=True):
+        assert mine.crops.boxes.tolist() == theirs.crops.boxes.tolist()
+
+
+def test_a_pyramid_of_many_levels_gives_nearly_what_memory_gives() -> None:
+    image = picture(256, 256)
+    levels = [image, halved(image), halved(halved(image)), halved(halved(halved(image)))]
+    net = small_tnet()
+    with torch.inference_mode():
+        expected = net(as_tensor(image))
+    output = traverse(ArrayPyramid(levels), net, FIXED)
+    # Levels are rounded to whole grey values.
+    torch.testing.assert_close(output.logits, expected.logits, rtol=0, atol=0.05)
+    assert len(output.levels) == 5
+
+
+def test_large_crops_are_reduced_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = small_tnet(), picture(128, 128)
+    whole = traverse(ArrayPyramid(image), net, FIXED)
+    monkeypatch.setattr("napari_sparseattn.inference.fields._MOST_PIXELS", 1024)
+    parts = traverse(ArrayPyramid(image), net, FIXED)
+    torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_only_what_is_looked_at_is_decoded() -> None:
+    asked = []
+
+    def render(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        asked.append((level, y, x, height, width))
+        return np.full((height, width, 3), 40 + level, np.uint8)
+
+    side = 2**14
+    pyramid = VirtualPyramid(render, side, side, tile=64)
+    output = traverse(pyramid, small_tnet(), FIXED, [1] * 10)
+    reading = pyramid.ledger.snapshot()
+    crops = sum(len(level.crops.image) for level in output.levels)
+    assert crops == 11
+    # No crop of 16 px touches more than 2 x 2 tiles of its level.
+    assert reading.n_decoded == len(asked) <= 4 * crops
+    assert reading.fraction_read < 1e-3
+    # The root is read from a level no finer than it needs.
+    assert asked[0][0] == len(pyramid.levels) - 1
+
+
+def test_off_the_image_and_undecodable_pixels_are_zero_after_normalisation() -> None:
+    class Broken(ArrayPyramid):
+        """A slide whose last tile cannot be decoded."""
+
+        def _fetch(self, level: int, tiles: object) -> object:
+            return [
+                dataclasses.replace(tile, pixels=None, failure="zeroed") if key == (1, 1) else tile
+                for key, tile in zip(tiles, super()._fetch(level, tiles), strict=True)
+            ]
+
+    pyramid = Broken(np.full((20, 32, 3), 255, np.uint8), tile=16)
+    source = PyramidSource([pyramid], FIXED)
+    (crop,) = source.read(roots(source), 32)
+    assert (crop[:, :6] == 0).all()
+    assert (crop[:, -6:] == 0).all()
+    assert (crop[:, 22:26, 16:] == 0).all()
+    assert (crop[:, 6:22] == 2).all()
+
+
+def test_values_that_are_no_numbers_are_zero() -> None:
+    image = np.ones((32, 32, 1), np.float32)
+    image[3, 4] = np.nan
+    source = PyramidSource([ArrayPyramid(image)], FIXED)
+    (crop,) = source.read(roots(source), 32)
+    assert crop[0, 3, 4] == 0
+    assert (crop == 2).sum() == 32 * 32 - 1
+
+
+def test_a_batch_of_slides_is_read_like_single_ones() -> None:
+    net = small_tnet()
+    slides = [ArrayPyramid(picture(64, 64, seed)) for seed in range(3)]
+    with torch.inference_mode():
+        together = net(PyramidSource(slides, FIXED)).logits
+    alone = torch.cat([traverse(slide, net, FIXED).logits for slide in slides])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_slides_of_unequal_size_are_refused() -> None:
+    slides = [ArrayPyramid(picture(64, 64)), ArrayPyramid(picture(64, 32))]
+    with pytest.raises(ValueError, match="one size"):
+        PyramidSource(slides, FIXED)
+
+
+def test_normalisation_that_needs_the_whole_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="'stain' needs the whole image"):
+        PyramidSource([ArrayPyramid(picture(64, 64))], Normalisation("stain"))
+
+
+# ------------------------------------------------------------------ traversal
+
+
+def test_traversals_hold_what_the_net_returned() -> None:
+    net = small_tnet(locations=(3, 2))
+    images = torch.cat([as_tensor(picture(64, 64, seed)) for seed in range(2)])
+    with torch.inference_mode():
+        output = net(images)
+    traversals = to_traversals(output, (64, 64), 16)
+    for i, traversal in enumerate(traversals):
+        assert len(traversal) == 1 + 3 + 6
+        np.testing.assert_allclose(traversal.logits, output.logits[i], atol=1e-5)
+        assert traversal.relative_probability.mean(axis=1) == pytest.approx(1)
+        # Every crop is a chosen candidate of its parent, of the rank it states.
+        for row, crop in enumerate(traversal.searched):
+            mine = np.flatnonzero(traversal.parent == crop)
+            chosen = traversal.candidates[row][traversal.chosen[row]]
+            np.testing.assert_array_equal(traversal.boxes[mine], chosen)
+            p = traversal.relative_probability[row][traversal.chosen[row]]
+            np.testing.assert_array_equal(np.argsort(-p), np.argsort(traversal.rank[mine]))
+            assert p.min() >= traversal.relative_probability[row][~traversal.chosen[row]].max()
+    assert not np.array_equal(traversals[0].boxes, traversals[1].boxes)
+
+
+def test_a_single_look_is_a_traversal_too() -> None:
+    with torch.inference_mode():
+        output = small_tnet()(as_tensor(picture(64, 64)), [])
+    (traversal,) = to_traversals(output, (64, 64), 16)
+    assert (len(traversal), traversal.n_levels, traversal.chosen.shape) == (1, 1, (0, 0))
+
+
+# ------------------------------------------------------------- classify_field
+
+
+def test_field_and_pyramid_agree() -> None:
+    bundle, image = small_tnet_bundle(), picture(200, 300)
+    field = Field.from_array(image, axes="YXC", pixel_size=0.5, modality="brightfield")
+    one = classify_field(field, bundle, device="cpu")
+    other = classify_field(ArrayPyramid(image, mpp=0.5), bundle, device="cpu")
+    np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-6)
+    assert one.probabilities.sum() == pytest.approx(1)
+    assert one.calibrated
+    assert one.ledger.classified == len(one.traversal) * 16**2
+    assert one.ledger.crop_pixels == 200 * 300
+    assert one.reading is not None
+    assert one.ledger.pixels * 3 == one.reading.bytes_decoded
+
+
+def test_temperature_changes_probabilities_and_not_shares() -> None:
+    image = ArrayPyramid(picture(64, 64))
+    cold, warm = (
+        classify_field(image, small_tnet_bundle(temperature=t), device="cpu") for t in (1.0, 2.0)
+    )
+    np.testing.assert_array_equal(cold.traversal.contribution, warm.traversal.contribution)
+    np.testing.assert_allclose(
+        np.log(cold.probabilities) - np.log(cold.probabilities[0]),
+        2 * (np.log(warm.probabilities) - np.log(warm.probabilities[0])),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_locations_are_a_dial() -> None:
+    bundle, image = small_tnet_bundle(), ArrayPyramid(picture(64, 64))
+    for locations, crops in [([], 1), ([1], 2), ([4, 1], 9), ([9, 9], 91)]:
+        made = classify_field(image, bundle, locations, device="cpu")
+        assert len(made.traversal) == crops
+    with pytest.raises(ValueError, match="between 1 and 9"):
+        classify_field(image, bundle, [10], device="cpu")
+
+
+def test_predictions_do_not_mix_their_ledgers() -> None:
+    bundle, image = small_tnet_bundle(), ArrayPyramid(picture(64, 64))
+    first, second = (classify_field(image, bundle, device="cpu") for _ in range(2))
+    assert first.reading is not None
+    assert second.reading is not None
+    assert first.reading.n_decoded == second.reading.n_decoded
+    assert image.ledger.snapshot().n_decoded == 0
+
+
+def test_a_field_is_normalised_as_a_whole() -> None:
+    bundle = small_tnet_bundle(normalisation=Normalisation("white"))
+    image = picture(64, 64)
+    field = Field.from_array(image, axes="YXC", modality="brightfield")
+    made = classify_field(field, bundle, device="cpu")
+    ready = Normalisation("white")(to_float(image).transpose(2, 0, 1)[None])
+    with torch.inference_mode():
+        logits = bundle.model()(torch.from_numpy(ready)).logits[0]
+    np.testing.assert_allclose(made.probabilities, logits.softmax(0), rtol=1e-3, atol=1e-5)
+
+
+def test_progress_counts_crops_and_may_stop() -> None:
+    bundle, image, counts = small_tnet_bundle(), ArrayPyramid(picture(64, 64)), []
+    classify_field(image, bundle, [2, 1], device="cpu", progress=counts.append)
+    assert counts == [1, 2, 3, 4, 5]
+
+    def stop(_: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        classify_field(image, bundle, device="cpu", progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (ArrayPyramid(np.zeros((64, 64), np.uint8)), "needs 3 channel"),
+        (
+            Field.from_array(np.zeros((64, 64, 3), np.uint8), axes="YXC", modality="fluorescence"),
+            "marked as fluorescence",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(image: Field | Pyramid, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classify_field(image, small_tnet_bundle(), device="cpu")
+
+
+def test_a_model_of_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="classifies cells"):
+        classify_field(ArrayPyramid(picture(64, 64)), small_bundle(), device="cpu")
