@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from blood_cells import default_archive, read_blood_cells
 from safetensors.torch import load_file, save_file
 
-from napari_sparseattn.bundle import Bundle, save_bundle
+from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import Card, CropSpec, Training
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.inference.device import choose_device
 from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.tnet import TNet, TNetConfig
+from napari_sparseattn.models.tnet_crops import TNetOutput
 from napari_sparseattn.training.augment import Augmentation
 from napari_sparseattn.training.classifier import SPLIT, fit_temperature, split_folds
 from napari_sparseattn.training.datasets import CropSet
@@ -40,6 +41,9 @@ from napari_sparseattn.training.tnet import AugmentedCrops, TNetOptions, fit_tne
 SIZE = 128
 CONFIG = TNetConfig(image_size=SIZE, base=32, grid=3, overlap=0.5, locations=(3, 1), dropout=0.2)
 NORMALISATION = Normalisation()
+
+#: Settings of the dial that are measured for the card.
+DIAL = ((1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (5, 2), (5, 3))
 
 
 def train(
@@ -128,12 +132,42 @@ def bundle_of(
     return Bundle(Card.model_validate(card), model.state_dict())
 
 
+def with_dial(bundle: Bundle, validation: CropSet) -> Bundle:
+    """Note on the card how often the model is right at each setting of its dial.
+
+    On the validation cells: the test cells are for one setting only.
+    """
+    net = bundle.model()
+    rows = []
+    for locations in DIAL:
+        model = _AtSetting(net, locations).eval()
+        logits = predict_logits(model, validation.crops, NORMALISATION, SIZE, batch_size=128)
+        accuracy = float((logits.argmax(1).numpy() == validation.labels).mean())
+        rows.append({"locations": list(locations), "accuracy": accuracy, "n": len(validation)})
+        print(json.dumps(rows[-1]), flush=True)
+    metrics = bundle.card.metrics | {"by_locations": rows}
+    return dataclasses.replace(bundle, card=bundle.card.model_copy(update={"metrics": metrics}))
+
+
+class _AtSetting(torch.nn.Module):
+    def __init__(self, net: torch.nn.Module, locations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net, self.locations = net, locations
+
+    def forward(self, crops: torch.Tensor) -> TNetOutput:
+        output: TNetOutput = self.net(crops, self.locations)
+        return output
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=default_archive())
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--dial", action="store_true", help="only measure the settings of a finished model"
+    )
     parser.add_argument(
         "--weights",
         type=Path,
@@ -149,6 +183,10 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     data = read_blood_cells(arguments.data)
     parts = dict(split_folds(data))
+    if arguments.dial:
+        bundle = load_bundle(arguments.out)
+        save_bundle(with_dial(bundle, parts["validation"]), arguments.out)
+        return
     torch.manual_seed(0)
     model = TNet(CONFIG).to(memory_format=torch.channels_last)
     if arguments.weights:
@@ -169,7 +207,8 @@ def main() -> None:
         unfinished = arguments.out.with_suffix(".unfinished.safetensors")
         history += train(model, parts, options, unfinished)
         model.cpu()
-    save_bundle(bundle_of(model.eval(), data, parts, history), arguments.out)
+    bundle = with_dial(bundle_of(model.eval(), data, parts, history), parts["validation"])
+    save_bundle(bundle, arguments.out)
     print(f"{sum(p.numel() for p in model.parameters())} weights, {arguments.out}")
 
 

@@ -184,3 +184,13 @@ class Card(_Strict):
             return f"Looks at {crops} crops of {base} x {base} pixels, coarse to fine, of {of}"
         share = architecture.get("k", 0) / crop.size**2
         return f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of {of}"
+
+    def accuracy_at(self, locations: tuple[int, ...]) -> tuple[float, int] | None:
+        """Return how often a TNet was right with so many locations, and on how many images.
+
+        None where its recipe has not measured this setting.
+        """
+        for row in self.metrics.get("by_locations", ()):
+            if isinstance(row, dict) and tuple(row.get("locations", ())) == locations:
+                return float(row["accuracy"]), int(row["n"])
+        return None

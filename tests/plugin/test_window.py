@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -335,6 +336,19 @@ def test_a_field_its_crops_and_the_dial(window: Window, tnet_model: Model) -> No
     window.until(lambda: session.answer is not before)
     assert session.locations == (5, 1)
     assert len(session.trials) == 2
+    assert "not measured" in dock.locations_box.measured.text()
+
+
+def test_the_dial_says_what_its_settings_were_worth(window: Window, tnet_model: Model) -> None:
+    rows = [{"locations": [2, 1], "accuracy": 0.925, "n": 1598}]
+    card = tnet_model.bundle.card.model_copy(update={"metrics": {"by_locations": rows}})
+    bundle = dataclasses.replace(tnet_model.bundle, card=card)
+    box = window.dock.locations_box
+    window.session.set_model(dataclasses.replace(tnet_model, bundle=bundle))
+    box.sliders[0].setValue(2)
+    assert box.measured.text() == "92.5 % right on 1598 held-out images."
+    box.sliders[0].setValue(3)
+    assert "not measured" in box.measured.text()
 
 
 def slow_slide(viewer: Any) -> Any:

@@ -42,6 +42,10 @@ class LocationsBox(SessionWidget):
         # A table does not wrap: it must not make the dock wider than it is.
         self.trials.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.trials.setToolTip("What each setting gave for this cell or field.")
+        self.measured = QLabel(self)
+        self.measured.setToolTip(
+            "How often the model was right on held-out images with this setting, as its card says."
+        )
         self.sliders: list[QSlider] = []
         self._numbers: list[QLabel] = []
         self._grid = QGridLayout()
@@ -54,6 +58,7 @@ class LocationsBox(SessionWidget):
         column.setSpacing(2)
         column.addLayout(head)
         column.addLayout(self._grid)
+        column.addWidget(self.measured)
         column.addWidget(self.trials)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -113,6 +118,12 @@ class LocationsBox(SessionWidget):
         for slider, number in zip(self.sliders, self._numbers[1::2], strict=True):
             number.setText(str(slider.value()))
         self.reset.setEnabled(self.chosen != self.session.trained_locations)
+        model = self.session.model
+        found = None if model is None else model.bundle.card.accuracy_at(self.chosen)
+        if found is None:
+            self.measured.setText("Accuracy not measured with this setting.")
+        else:
+            self.measured.setText(f"{100 * found[0]:.1f} % right on {found[1]} held-out images.")
 
     def _moved(self, _: int) -> None:
         self._show_numbers()
