@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sparseattn.plugin.commands import open_main
 from napari_sparseattn.plugin.hologram import Holograms
+from napari_sparseattn.plugin.requests import prepare_model
 from napari_sparseattn.plugin.session import Session
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
@@ -111,17 +112,45 @@ def holograms(out: Path) -> None:
     viewer.close()
 
 
+def traversal(out: Path) -> None:
+    viewer = new_viewer()
+    viewer.open_sample("napari-sparseattn", "simulated-smear")
+    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    session = Session.of(viewer)
+    wait(lambda: session.model is not None)
+    session.set_model(prepare_model("blood-cells-tnet", "cpu"))
+    settle()
+    viewer.fit_to_view()
+    session.classify_all()
+    wait(lambda: not session.running)
+    cells = session.results.cells
+    cell = int(cells.diameters.argmin())
+    session.click_cell(cell)
+    wait(lambda: session.answer is not None)
+    first = session.answer
+    session.set_locations((5, 1))
+    wait(lambda: session.answer is not first)
+    row, column = session.image.data_to_world(cells.centres[cell])
+    look_at(viewer, row, column, 16)
+    print(session.message, session.answer.ranked()[:3])
+    settle()
+    viewer.screenshot(out / "traversal.png", canvas_only=False, flash=False)
+    viewer.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
     parser.add_argument("--out", type=Path, default=PICTURES)
-    parser.add_argument("--only", choices=["smear", "holograms"])
+    parser.add_argument("--only", choices=["smear", "holograms", "traversal"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.only != "holograms":
+    if options.only in (None, "smear"):
         smear(options.out, options.sample)
-    if options.only != "smear":
+    if options.only in (None, "holograms"):
         holograms(options.out)
+    if options.only in (None, "traversal"):
+        traversal(options.out)
 
 
 if __name__ == "__main__":
