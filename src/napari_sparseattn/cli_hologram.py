@@ -111,16 +111,9 @@ def hologram(
     from .images.hologram_settings import HologramSettings
 
     base = HologramSettings() if settings is None else HologramSettings.from_json(settings)
-    changes: dict[str, Any] = {
-        "wavelength": wavelength,
-        "pixel_size": pixel_size,
-        "medium_index": medium_index,
-        "profile": profile,
-        "focus": focus,
-        "autofocus": autofocus,
-        "flip": flip or None,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    known = {"wavelength": wavelength, "pixel_size": pixel_size, "medium_index": medium_index}
+    how = {"profile": profile, "focus": focus, "autofocus": autofocus, "flip": flip or None}
+    changes: dict[str, Any] = {k: v for k, v in (known | how).items() if v is not None}
     if scores and model is None:
         raise ValueError("--scores writes the classes of a model; give one, e.g. opd-simulated.")
     job = _Job(
@@ -133,7 +126,13 @@ def hologram(
         scores,
         as_json,
     )
-    targets = _targets(inputs, out)
+    rows = _process_all(inputs, _targets(inputs, out), job)
+    _report(rows, as_json)
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _process_all(inputs: list[Path], targets: list[Path], job: _Job) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path, target in zip(inputs, targets, strict=True):
         try:
@@ -142,9 +141,7 @@ def hologram(
             if len(inputs) == 1:
                 raise
             rows.append({"input": str(path), "error": str(error)})
-    _report(rows, as_json)
-    if any("error" in row for row in rows):
-        raise typer.Exit(1)
+    return rows
 
 
 def _targets(inputs: list[Path], out: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def read_window(
     out_h, out_w : int
         Size in output pixels.
     fill : float
-        Value of the output pixels that are not valid.
+        Of output pixels that are not valid.
 
     Returns
     -------
@@ -75,30 +75,31 @@ def read_window(
     ImageError
         As `Pyramid.read_region`.
     """
-    if not all(map(math.isfinite, (top, left, side_h, side_w))) or min(side_h, side_w) <= 0:
-        raise ValueError(f"cannot read a window of {side_h} x {side_w} pixels at {top}, {left}")
-    if min(out_h, out_w) < 1:
-        raise ValueError(f"cannot make an image of {out_h} x {out_w} pixels")
+    _check_window(top, left, side_h, side_w, out_h, out_w)
     level = level_for(pyramid, min(side_h / out_h, side_w / out_w))
     downsample = pyramid.levels[level].downsample
     step_y, step_x = side_h / out_h / downsample, side_w / out_w / downsample
     pixels = np.empty((out_h, out_w, pyramid.channels), np.float32)
-    valid = np.empty((out_h, out_w), np.bool_)
+    valid = np.empty(pixels.shape[:2], np.bool_)
     # Square blocks of output whose source fits the working memory.
-    area = max(step_y, 1.0) * max(step_x, 1.0)
-    block = max(int(math.sqrt(_WINDOW_PIXELS / area)), 1)
+    block = max(int(math.sqrt(_WINDOW_PIXELS / (max(step_y, 1.0) * max(step_x, 1.0)))), 1)
     for i in range(0, out_h, block):
         for j in range(0, out_w, block):
             rows, columns = min(block, out_h - i), min(block, out_w - j)
             part = np.s_[i : i + rows, j : j + columns]
-            pixels[part], valid[part] = _resample(
-                pyramid,
-                level,
-                _Axis(top / downsample + i * step_y, step_y, rows),
-                _Axis(left / downsample + j * step_x, step_x, columns),
-                fill,
-            )
+            down = _Axis(top / downsample + i * step_y, step_y, rows)
+            across = _Axis(left / downsample + j * step_x, step_x, columns)
+            pixels[part], valid[part] = _resample(pyramid, level, down, across, fill)
     return pixels, valid
+
+
+def _check_window(
+    top: float, left: float, side_h: float, side_w: float, out_h: int, out_w: int
+) -> None:
+    if not all(map(math.isfinite, (top, left, side_h, side_w))) or min(side_h, side_w) <= 0:
+        raise ValueError(f"cannot read a window of {side_h} x {side_w} pixels at {top}, {left}")
+    if min(out_h, out_w) < 1:
+        raise ValueError(f"cannot make an image of {out_h} x {out_w} pixels")
 
 
 class _Axis:

@@ -68,9 +68,7 @@ def open_slide(
     ValueError
         If `mpp` is not a positive number.
     """
-    file = Path(path)
-    if mpp is not None:
-        mpp = isotropic_size(mpp)
+    file, mpp = Path(path), None if mpp is None else isotropic_size(mpp)
     if file.is_dir():
         return _open_folder(file, mpp)
     head = _head(file)

@@ -160,14 +160,12 @@ def classify_field(
     Parameters
     ----------
     image : Field or Pyramid
-        A field of view in memory, or a slide, of which only what is looked at
-        is decoded.
+        Of a slide only what is looked at is decoded.
     bundle : Bundle
         A TNet.
     locations : sequence of int, optional
         Crops looked at inside each crop, per level but the last: a dial
-        between cost and detail. By default as trained, repeated for the deeper
-        levels of a larger image.
+        between cost and detail. By default as trained, the last repeated.
     device : str
         See `choose_device`.
     t, z : int
@@ -178,7 +176,6 @@ def classify_field(
     Returns
     -------
     FieldPrediction
-        With `traversal` and `reading`.
 
     Raises
     ------
@@ -191,29 +188,22 @@ def classify_field(
     chosen = choose_device(device)
     model = _network(bundle, chosen)
     pyramid, normalisation = _as_pyramid(image, bundle, t, z)
-    notes = list(pyramid.notes)
-    began = time.perf_counter()
+    notes, began = list(pyramid.notes), time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress)
     except (RuntimeError, MemoryError) as error:
         if chosen == "cpu" or not is_out_of_memory(error):
             raise
         notes.append(f"Memory ran out on {chosen}: continued on the CPU.")
-        chosen = "cpu"
-        model = _network(bundle, chosen)
+        chosen, model = "cpu", _network(bundle, "cpu")
         output = traverse(pyramid, model, normalisation, locations, progress)
     seconds = time.perf_counter() - began
     (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
     reading = pyramid.ledger.snapshot()
-    return FieldPrediction(
-        card.class_names,
-        (output.logits[0] / card.temperature).softmax(0).numpy(),
-        traversal,
-        _ledger(pyramid, reading, traversal, seconds, chosen, notes),
-        bundle.hash,
-        pyramid.mpp is not None,
-        reading=reading,
-    )
+    ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
+    chances = (output.logits[0] / card.temperature).softmax(0).numpy()
+    found = (chances, traversal, ledger, bundle.hash, pyramid.mpp is not None)
+    return FieldPrediction(card.class_names, *found, reading=reading)
 
 
 def _ledger(

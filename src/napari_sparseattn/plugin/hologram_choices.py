@@ -262,18 +262,11 @@ class HologramChoices:
         told = {name: getattr(settings, name) for name in known if getattr(settings, name)}
         if told:
             self.set_facts(**told)
-        self._settle_for(
-            dataclasses.replace(settings, wavelength=None, pixel_size=None, medium_index=None)
-        )
+        told_elsewhere: dict[str, Any] = {"pixel_size": None, **dict.fromkeys(known)}
+        self._settle_for(dataclasses.replace(settings, **told_elsewhere))
 
     def change_settings(self, **changes: Any) -> None:
-        """Change some settings; see `HologramSettings`.
-
-        Raises
-        ------
-        ValueError
-            If a value is out of range.
-        """
+        """Change some settings; `HologramSettings` raises ValueError if one is out of range."""
         self._settle_for(dataclasses.replace(self.settings, **changes))
 
     def _settle_for(self, settings: HologramSettings) -> None:

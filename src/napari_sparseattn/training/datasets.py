@@ -113,9 +113,8 @@ def read_class_folders(
         raise ValueError(
             f"'{folder}' has one class only; training needs at least two class folders."
         )
-    crops = np.empty(
-        (len(files), side, side, channels), dtype=np.float32 if channels == 1 else "u1"
-    )
+    kind = np.float32 if channels == 1 else np.uint8
+    crops = np.empty((len(files), side, side, channels), dtype=kind)
     within = np.empty(len(files), dtype=bool)
     for i, (_, path) in enumerate(files):
         crop = read_crop(path, side, channels)

@@ -45,21 +45,17 @@ def opd_field(
     n_cells : int, optional
         How many; fewer where there is no room. By default one per 330 µm².
     medium_index : float
-        Refractive index of the medium.
+        Of refraction.
     params : mapping of mappings, optional
         Per kind, parameters as of `cell_opd`.
     gap : float
-        Least µm between two cells, and between a cell and the image's edge.
+        Least µm between two cells, and to the image's edge.
 
     Returns
     -------
-    field : Field
-        float32, modality ``"opd"``, unit nm, named "simulated OPD": exact, not
-        blurred, without noise.
-    cells : Cells
-        Where the cells are, in the order of `kinds`; boxes from their radii.
-    kinds : tuple of str
-        The kind of each cell.
+    field, cells, kinds : Field, Cells, tuple of str
+        The field is float32, in nm, named "simulated OPD": exact, not blurred,
+        no noise. Boxes of the cells are from their radii.
 
     Raises
     ------
@@ -67,28 +63,30 @@ def opd_field(
         If a size is not positive, or a kind or parameter not known.
     """
     check_size(shape, pixel_size)
-    rng = np.random.default_rng(seed)
-    if n_cells is None:
-        n_cells = max(1, round(shape[0] * shape[1] * pixel_size**2 / _AREA_PER_CELL_UM2))
-    opd = np.zeros(shape, np.float32)
-    bodies: list[Body] = []
-    centres = np.zeros((0, 2))
-    radii = np.zeros(0)
+    rng, area = np.random.default_rng(seed), shape[0] * shape[1] * pixel_size**2
+    n_cells = max(1, round(area / _AREA_PER_CELL_UM2)) if n_cells is None else n_cells
+    opd, bodies = np.zeros(shape, np.float32), list[Body]()
+    centres, radii = np.zeros((0, 2)), np.zeros(0)
     for n in range(n_cells):
         kind = kinds[n % len(kinds)]
         body = draw_body(kind, rng, medium_index, (params or {}).get(kind))
         place = _free_place(rng, shape, pixel_size, body.radius, centres, radii, gap)
-        if place is None:
-            continue
-        add_body(opd, body, pixel_size, (float(place[0]), float(place[1])))
-        bodies.append(body)
-        centres, radii = np.vstack([centres, place]), np.append(radii, body.radius)
-    reach = radii[:, None] / pixel_size
+        if place is not None:
+            add_body(opd, body, pixel_size, (float(place[0]), float(place[1])))
+            bodies.append(body)
+            centres, radii = np.vstack([centres, place]), np.append(radii, body.radius)
+    field = Field(opd, "YX", pixel_size, "opd", "nm", "simulated OPD")
+    cells = _cells(centres, radii / pixel_size, pixel_size)
+    return field, cells, tuple(body.kind for body in bodies)
+
+
+def _cells(
+    centres: npt.NDArray[np.float64], radii: npt.NDArray[np.float64], pixel_size: float
+) -> Cells:
+    reach = radii[:, None]
     boxes = np.hstack([centres - reach, centres + reach])
     ids = np.arange(1, len(centres) + 1)
-    cells = Cells(centres, boxes, np.zeros(len(centres), bool), ids, None, pixel_size)
-    field = Field(opd, "YX", pixel_size, "opd", "nm", "simulated OPD")
-    return field, cells, tuple(body.kind for body in bodies)
+    return Cells(centres, boxes, np.zeros(len(centres), bool), ids, None, pixel_size)
 
 
 def _free_place(
