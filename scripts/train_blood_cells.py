@@ -53,11 +53,7 @@ def settings(device: str, stage: int, epochs: int) -> TrainingSettings:
 
 
 def show(epoch: EpochReport) -> None:
-    print(
-        f"epoch {epoch.epoch}/{epoch.epochs}: training {epoch.train_accuracy:.3f}, validation "
-        f"{epoch.accuracy:.4f} (loss {epoch.loss:.4f}), k {epoch.k}, {epoch.seconds:.0f} s",
-        flush=True,
-    )
+    print(epoch, flush=True)
 
 
 def main() -> None:

@@ -71,11 +71,7 @@ def train(
     history = []
     for epoch in fit_tnet(model, batches, validate, options):
         history.append(epoch)
-        print(
-            f"epoch {epoch.epoch}/{epoch.epochs}: training {epoch.train_accuracy:.3f}, validation "
-            f"{epoch.accuracy:.4f} (loss {epoch.loss:.4f}), {epoch.seconds:.0f} s",
-            flush=True,
-        )
+        print(epoch, flush=True)
         if epoch.best:
             state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
             with replacing(weights) as temporary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -14,6 +14,7 @@ import typer
 
 from .cli_hologram import hologram
 from .cli_progress import progress_bar
+from .cli_rows import Row, free_stem, report_rows, rows_of
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -65,7 +66,7 @@ def demo(
         return
     from .images.simulate import smear
 
-    _classify_fields([smear], "blood-cells", out, "auto", "auto", as_json)
+    _classify_fields([smear], "blood-cells", out, "auto", "auto", as_json, ["simulated smear"])
 
 
 @app.command()
@@ -227,11 +228,7 @@ def train(
 
 
 def _show_epoch(epoch: EpochReport) -> None:
-    print(
-        f"epoch {epoch.epoch}/{epoch.epochs}: training {100 * epoch.train_accuracy:.1f} %, "
-        f"held out {100 * epoch.accuracy:.1f} %, {epoch.k} pixels, {epoch.seconds:.0f} s",
-        flush=True,
-    )
+    print(epoch, flush=True)
 
 
 app.command()(hologram)
@@ -250,45 +247,33 @@ def _classify_wholes(
     from .cli_fields import classify_whole, parse_locations
 
     bundle, per_level = load_bundle(model), parse_locations(locations)
-    rows: list[dict[str, Any]] = []
     taken: set[str] = set()
-    with progress_bar("images", quiet=as_json) as progress:
-        for i, path in enumerate(paths):
-            target = out / _free_stem(path.stem, taken)
-            try:
-                row = classify_whole(
-                    path, bundle, target, device, pixel_size=pixel_size, locations=per_level
-                )
-            except (ValueError, OSError, TypeError) as error:
-                if len(paths) == 1:
-                    raise
-                row = {"image": str(path), "error": str(error)}
-            rows.append(row)
-            progress(i + 1, len(paths))
-    _report_wholes(rows, as_json)
-    if any("error" in row for row in rows):
-        raise typer.Exit(1)
 
-
-def _report_wholes(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        if "error" in row:
-            print(f"{row['image']}: {row['error']}", file=sys.stderr)
-            continue
-        print(f"{row['image']}: {row['class']} ({100 * row['confidence']:.1f} %)")
-        print(
-            f"  looked at {row['crops']} crops, read {row['tiles']} tiles and "
-            f"{100 * row['share_read']:.2g} % of the full resolution, {row['seconds']:.2f} s "
-            f"on {row['device']}"
+    def work(index: int) -> Row:
+        path = paths[index]
+        target = out / free_stem(path.stem, taken)
+        row = classify_whole(
+            path, bundle, target, device, pixel_size=pixel_size, locations=per_level
         )
-        if not row["calibrated"]:
-            print("  pixel size unknown: give --pixel-size to be sure")
-        for note in row["notes"]:
-            print(f"  {note}")
-        print(f"  {row['json']}")
+        progress(index + 1, len(paths))
+        return row
+
+    with progress_bar("images", quiet=as_json) as progress:
+        rows = rows_of([str(path) for path in paths], work)
+    report_rows(rows, as_json, _about_whole)
+
+
+def _about_whole(row: Row) -> Iterator[str]:
+    yield f"{row['image']}: {row['class']} ({100 * row['confidence']:.1f} %)"
+    yield (
+        f"  looked at {row['crops']} crops, read {row['tiles']} tiles and "
+        f"{100 * row['share_read']:.2g} % of the full resolution, {row['seconds']:.2f} s "
+        f"on {row['device']}"
+    )
+    if not row["calibrated"]:
+        yield "  pixel size unknown: give --pixel-size to be sure"
+    yield from (f"  {note}" for note in row["notes"])
+    yield f"  {row['json']}"
 
 
 def _classify_fields(
@@ -298,33 +283,27 @@ def _classify_fields(
     device: str,
     method: str,
     as_json: bool,
-    names: Sequence[str] = (),
+    names: Sequence[str],
 ) -> None:
     """Classify and report each field; exit with status 1 if any failed."""
     from .bundle import load_bundle
 
     bundle = load_bundle(model)
-    rows: list[dict[str, Any]] = []
     taken: set[str] = set()
+
+    def work(index: int) -> Row:
+        field = fields[index]()
+        target = out / free_stem(field.path.stem if field.path else field.name, taken)
+        row = _classify_field(field, bundle, target, device, method)
+        progress(index + 1, len(fields))
+        return row
+
     with progress_bar("fields", quiet=as_json) as progress:
-        for i, read in enumerate(fields):
-            try:
-                field = read()
-                target = out / _free_stem(field.path.stem if field.path else field.name, taken)
-                rows.append(_classify_field(field, bundle, target, device, method))
-            except (ValueError, OSError, TypeError) as error:
-                if len(fields) == 1:
-                    raise
-                rows.append({"image": names[i], "error": str(error)})
-            progress(i + 1, len(fields))
-    _report_files(rows, as_json)
-    if any("error" in row for row in rows):
-        raise typer.Exit(1)
+        rows = rows_of(names, work)
+    report_rows(rows, as_json, _about_cells)
 
 
-def _classify_field(
-    field: Field, bundle: Bundle, target: Path, device: str, method: str
-) -> dict[str, Any]:
+def _classify_field(field: Field, bundle: Bundle, target: Path, device: str, method: str) -> Row:
     import dataclasses
 
     from .export.overlay import Overlay
@@ -364,40 +343,18 @@ def _about_frames(field: Field) -> list[str]:
     return [said + "use `napari-sparseattn hologram --model`"]
 
 
-def _free_stem(name: str, taken: set[str]) -> str:
-    """A safe file name; images of one name in one run get a number.
-
-    Results of an earlier run are replaced.
-    """
-    safe = "".join(c if c.isalnum() or c in "-_. " else "-" for c in name).strip(" .")
-    stem = first = safe.replace(" ", "-") or "field"
-    number = 1
-    while stem.casefold() in taken:
-        number += 1
-        stem = f"{first}-{number}"
-    taken.add(stem.casefold())
-    return stem
-
-
-def _report_files(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        if "error" in row:
-            print(f"{row['image']}: {row['error']}", file=sys.stderr)
-            continue
-        counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
-        print(f"{row['image']}: {row['cells']} cells ({counts})")
-        print(
-            f"  looked at {100 * row['looked_at']:.1f} % of the pixels, {row['seconds']:.2f} s "
-            f"on {row['device']}"
-        )
-        if not row["calibrated"]:
-            print("  pixel size unknown: scale taken from the cells; give --pixel-size to be sure")
-        for note in row["notes"]:
-            print(f"  {note}")
-        print(f"  {row['csv']}\n  {row['overlay']}")
+def _about_cells(row: Row) -> Iterator[str]:
+    counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
+    yield f"{row['image']}: {row['cells']} cells ({counts})"
+    yield (
+        f"  looked at {100 * row['looked_at']:.1f} % of the pixels, {row['seconds']:.2f} s "
+        f"on {row['device']}"
+    )
+    if not row["calibrated"]:
+        yield "  pixel size unknown: scale taken from the cells; give --pixel-size to be sure"
+    yield from (f"  {note}" for note in row["notes"])
+    yield f"  {row['csv']}"
+    yield f"  {row['overlay']}"
 
 
 def _has_display() -> bool:

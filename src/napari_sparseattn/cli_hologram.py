@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -14,6 +12,7 @@ import numpy.typing as npt
 import typer
 
 from .cli_progress import progress_bar
+from .cli_rows import Row, free_stem, report_rows, rows_of
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -126,22 +125,9 @@ def hologram(
         scores,
         as_json,
     )
-    rows = _process_all(inputs, _targets(inputs, out), job)
-    _report(rows, as_json)
-    if any("error" in row for row in rows):
-        raise typer.Exit(1)
-
-
-def _process_all(inputs: list[Path], targets: list[Path], job: _Job) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for path, target in zip(inputs, targets, strict=True):
-        try:
-            rows.append(_process(path, target, job))
-        except (ValueError, OSError, TypeError) as error:
-            if len(inputs) == 1:
-                raise
-            rows.append({"input": str(path), "error": str(error)})
-    return rows
+    targets = _targets(inputs, out)
+    rows = rows_of([str(p) for p in inputs], lambda i: _process(inputs[i], targets[i], job))
+    report_rows(rows, as_json, _about)
 
 
 def _targets(inputs: list[Path], out: Path) -> list[Path]:
@@ -152,18 +138,10 @@ def _targets(inputs: list[Path], out: Path) -> list[Path]:
     if out.suffix and not out.is_dir():
         raise ValueError(f"--out must be a folder or end in {', '.join(_SUFFIXES)}, got {out.name}")
     taken: set[str] = set()
-    targets = []
-    for path in inputs:
-        stem, number = path.stem, 1
-        while stem.casefold() in taken:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem.casefold())
-        targets.append(out / f"{stem}_opd.tif")
-    return targets
+    return [out / f"{free_stem(path.stem, taken)}_opd.tif" for path in inputs]
 
 
-def _process(path: Path, target: Path, job: _Job) -> dict[str, Any]:
+def _process(path: Path, target: Path, job: _Job) -> Row:
     from .export.opd import write_opd_frames
     from .export.tables import write_csv
     from .images.hologram_files import open_hologram
@@ -177,8 +155,8 @@ def _process(path: Path, target: Path, job: _Job) -> dict[str, Any]:
     highest: list[float] = []
     frames = _frames(recording, settled, job, found, highest)
     write_opd_frames(frames, shape, unit, settled.pixel_size, target)
-    row: dict[str, Any] = {
-        "input": str(path),
+    row: Row = {
+        "image": str(path),
         "kind": recording.kind,
         "frames": len(recording),
         "opd": str(target),
@@ -251,25 +229,15 @@ def _write_scores(
     return out
 
 
-def _report(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        if "error" in row:
-            print(f"{row['input']}: {row['error']}", file=sys.stderr)
-            continue
-        peak = "" if row["peak"] is None else f", peak {row['peak']:.4g} {row['unit']}"
-        print(f"{row['input']}: {row['frames']} frame(s) of {row['kind']}{peak}")
-        if row["unit"] == "rad":
-            print("  wavelength unknown, so this is phase: give --wavelength for OPD in nm")
-        if row["pixel_size_um"] is None:
-            print("  pixel size unknown: give --pixel-size for areas and dry mass")
-        for note in row["notes"]:
-            print(f"  {note}")
-        if "cells" in row:
-            counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
-            print(f"  {row['cells']} cells ({counts})")
-        for key in ("opd", "csv", "scores"):
-            if key in row:
-                print(f"  {row[key]}")
+def _about(row: Row) -> Iterator[str]:
+    peak = "" if row["peak"] is None else f", peak {row['peak']:.4g} {row['unit']}"
+    yield f"{row['image']}: {row['frames']} frame(s) of {row['kind']}{peak}"
+    if row["unit"] == "rad":
+        yield "  wavelength unknown, so this is phase: give --wavelength for OPD in nm"
+    if row["pixel_size_um"] is None:
+        yield "  pixel size unknown: give --pixel-size for areas and dry mass"
+    yield from (f"  {note}" for note in row["notes"])
+    if "cells" in row:
+        counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
+        yield f"  {row['cells']} cells ({counts})"
+    yield from (f"  {row[key]}" for key in ("opd", "csv", "scores") if key in row)

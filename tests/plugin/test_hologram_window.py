@@ -186,6 +186,15 @@ def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> N
     box.find.click()
     panel.until_previewed()
     assert panel.holograms.preview.retrieved.opd.max() > 100
+    assert box.state.text() == "found"
+
+
+def test_a_picture_without_fringes_is_not_said_to_have_a_sideband(panel: Panel) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
+    panel.viewer.add_image(noise)
+    panel.until_previewed()
+    assert panel.dock.preview_box.state.text() == "not found"
+    assert "No fringes" in panel.dock.message_line.label.text()
 
 
 def test_the_dock_fits_in_its_width(panel: Panel) -> None:

@@ -139,8 +139,9 @@ def decode(path: Path) -> Decoded:
     if magic == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
         return _read_pillow(path)
     raise ImageError(
-        f"{path.name} is not a TIFF, PNG, JPEG, BMP or NPY image, whatever its name says "
-        f"(it begins with {magic!r}); export it from your microscope's software as TIFF"
+        f"{path.name} is not a TIFF, PNG, JPEG, BMP, NPY or HDF5 file, whatever its name says "
+        f"(it begins with {magic!r}): copy it again, or export it from your microscope's software "
+        "as TIFF"
     )
 
 

@@ -20,7 +20,7 @@ from ..models.sparse_attn_net import SparseAttnNet, distillation_loss
 from .augment import Augmentation
 from .pixel_budget import PixelBudget
 
-__all__ = ["EpochReport", "FitOptions", "fit", "predict_logits"]
+__all__ = ["EpochReport", "FitOptions", "fit", "optimiser", "predict_logits", "rate_factor"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,13 @@ class EpochReport:
     k: int | None
     seconds: float
     best: bool
+
+    def __str__(self) -> str:
+        looks = "" if self.k is None else f", {self.k} pixels"
+        return (
+            f"epoch {self.epoch}/{self.epochs}: training {100 * self.train_accuracy:.1f} %, held "
+            f"out {100 * self.accuracy:.1f} % (loss {self.loss:.4f}){looks}, {self.seconds:.0f} s"
+        )
 
 
 def predict_logits(
@@ -210,11 +217,11 @@ class _Run:
         self.budget = PixelBudget(first, least=max(1, round(options.least_share * size * size)))
         self._set_k(first)
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.optimiser = _optimiser(model, options)
+        self.optimiser = optimiser(model, options.learning_rate, options.weight_decay)
         self.steady = max(1, round(options.steady * options.epochs))
         steps = math.ceil(len(self.crops) / options.batch_size)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate(step / steps, self.steady, options.epochs)
+            self.optimiser, lambda step: rate_factor(step / steps, self.steady, options.epochs)
         )
         self.done = 0
 
@@ -284,7 +291,11 @@ class _Run:
             self.sparse.config = dataclasses.replace(self.sparse.config, k=k)
 
 
-def _rate(epoch: float, steady: int, epochs: int) -> float:
+def rate_factor(epoch: float, steady: float, epochs: int) -> float:
+    """Return the learning rate over its peak after so many epochs, fractions included.
+
+    One epoch of warm-up, constant until `steady`, then a cosine to zero.
+    """
     if epoch < 1:
         return max(epoch, 0.01)
     if epoch < steady:
@@ -292,14 +303,14 @@ def _rate(epoch: float, steady: int, epochs: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - steady) / max(1, epochs - steady))))
 
 
-def _optimiser(model: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
-    others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad]
+def optimiser(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW for the weights that take gradients; biases and scales do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": decayed, "weight_decay": options.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 def _to_batch(crops: npt.NDArray[Any]) -> Tensor:

@@ -19,7 +19,7 @@ from ..images.normalise import Normalisation, to_float
 from ..models.tnet import TNet
 from ..models.tnet_crops import CropSource, TNetOutput
 from .augment import Augmentation
-from .fit import EpochReport
+from .fit import EpochReport, optimiser, rate_factor
 
 __all__ = ["AugmentedCrops", "LossTerms", "TNetLoss", "TNetOptions", "fit_tnet"]
 
@@ -256,12 +256,7 @@ class _Run:
         self.model, self.batches, self.options = model, batches, options
         self.loss = TNetLoss(options.lambda_c, options.lambda_r, options.beta)
         self.generator = torch.Generator().manual_seed(options.seed)
-        groups = [
-            {"params": [p for p in model.parameters() if p.requires_grad and (p.ndim > 1) == decay],
-             "weight_decay": options.weight_decay * decay}
-            for decay in (True, False)
-        ]  # fmt: skip
-        self.optimiser = torch.optim.AdamW(groups, lr=options.learning_rate)
+        self.optimiser = optimiser(model, options.learning_rate, options.weight_decay)
         self.step = 0
 
     def epoch(self, epoch: int) -> tuple[float, float]:
@@ -289,12 +284,6 @@ class _Run:
         return total / max(seen, 1), right / max(seen, 1)
 
     def _set_rate(self, done: float, steady: float) -> None:
-        if done < 1:
-            factor = max(done, 0.01)
-        elif done < steady:
-            factor = 1.0
-        else:
-            left = max(1.0, self.options.epochs - steady)
-            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - steady) / left)))
+        factor = rate_factor(done, steady, self.options.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.learning_rate * factor

@@ -138,6 +138,7 @@ class PreviewBox(Follower):
     def show_preview(self, answer: PreviewAnswer | None) -> None:
         """Show a preview, or that there is none."""
         self._paint()
+        self._show_state()
         if answer is None:
             self.note.setText(_WAITING)
             self.note.show()
@@ -154,10 +155,15 @@ class PreviewBox(Follower):
 
     def _show_settings(self, _: object = None) -> None:
         set_quietly(self.radius, self.holograms.settings.filter_radius)
-        by_hand = self.holograms.settings.sideband is not None
-        self.state.setText("set by hand" if by_hand else "found")
-        self.find.setEnabled(by_hand)
+        self._show_state()
         self._place_disk()
+
+    def _show_state(self) -> None:
+        by_hand = self.holograms.settings.sideband is not None
+        answer = self.holograms.preview
+        found = answer is not None and answer.settled.sideband is not None
+        self.state.setText("set by hand" if by_hand else "found" if found else "not found")
+        self.find.setEnabled(by_hand)
 
     # -- painting
 
