@@ -283,9 +283,17 @@ def test_a_grey_image_and_a_colour_model_is_a_clear_message(
 ) -> None:
     viewer.add_image(picture()[..., 0].astype(float), name="grey")
     session.set_cell_layer(viewer.add_points(CENTRES, size=18))
+    assert "needs 3 channel(s)" in session.advice()
     session.click(CENTRES[0])
-    assert session.message.level == "error"
+    assert session.message.level == "warning"
     assert "needs 3 channel(s)" in session.message.text
+    assert "Say what the image shows" in session.message.text
+
+
+def test_alpha_is_no_channel_to_a_model(session: Session, viewer: ViewerModel) -> None:
+    opaque = np.full((*picture().shape[:2], 1), 255, np.uint8)
+    viewer.add_image(np.concatenate([picture(), opaque], axis=2), rgb=True)
+    assert session.obstacle() == ""
 
 
 def test_another_modality_is_a_clear_message(session: Session, viewer: ViewerModel) -> None:

@@ -343,12 +343,18 @@ def test_removing_the_image_stops_its_field(waiting: Session, viewer: ViewerMode
     assert waiting.message.text == "'smear' was removed."
 
 
-def test_a_field_that_fails_is_a_message(tnet: Session, viewer: ViewerModel) -> None:
+def test_a_field_that_fails_is_a_message(waiting: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    waiting.fail(waiting.classify_field(), OSError("the disk is gone"))
+    assert "the disk is gone" in waiting.message.text
+    assert waiting.message.level == "error"
+    assert not waiting.running
+
+
+def test_a_grey_field_is_refused_before_work_begins(tnet: Session, viewer: ViewerModel) -> None:
     tnet.set_image(viewer.add_image(np.zeros((60, 60)), name="grey"))
-    tnet.classify_field()
+    assert tnet.classify_field() is None
     assert "needs 3 channel(s)" in tnet.message.text
-    assert tnet.message.level == "error"
-    assert not tnet.running
 
 
 def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) -> None:

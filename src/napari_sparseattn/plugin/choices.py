@@ -191,7 +191,9 @@ class Choices(State):
             return ""
         card = None if self.model is None else self.model.bundle.card
         shows = self.settings.modality
-        return about_obstacle(self.image.name, shows, card, self.fitting_models())
+        # Alpha is no channel to a model.
+        channels = 3 if self.image.rgb else 1
+        return about_obstacle(self.image.name, shows, channels, card, self.fitting_models())
 
     def fitting_models(self) -> list[str]:
         """Return the names of the models for what the image shows, the likeliest first.

@@ -95,13 +95,17 @@ def about_hologram(name: str) -> str:
     )
 
 
-def about_obstacle(name: str, shows: str, card: Card | None, fitting: Sequence[str]) -> str:
+def about_obstacle(
+    name: str, shows: str, channels: int, card: Card | None, fitting: Sequence[str]
+) -> str:
     """Say why a model cannot classify an image and what to do; nothing if it can.
 
     Parameters
     ----------
     name, shows : str
         The image and its modality.
+    channels : int
+        Of the image.
     card : Card or None
         The model's, if one is chosen.
     fitting : sequence of str
@@ -109,9 +113,16 @@ def about_obstacle(name: str, shows: str, card: Card | None, fitting: Sequence[s
     """
     if shows == "hologram" and (card is None or card.modality != "hologram"):
         return about_hologram(name)
-    if card is None or shows == card.modality or "unknown" in (shows, card.modality):
+    if card is None:
         return ""
-    return about_mismatch(name, shows, card.name, card.modality, fitting)
+    if shows != card.modality and "unknown" not in (shows, card.modality):
+        return about_mismatch(name, shows, card.name, card.modality, fitting)
+    if channels == len(card.channels):
+        return ""
+    said = f"'{card.name}' needs {len(card.channels)} channel(s), '{name}' has {channels}."
+    if shows == "unknown":
+        return f"{said} Say what the image shows, below its name, or choose another model."
+    return f"{said} Choose another model."
 
 
 def about_mismatch(
