@@ -40,7 +40,7 @@ class HologramSourceBox(Follower):
         super().__init__(parent)
         self.holograms, self._jobs = holograms, jobs
         self.source = shrinkable(QComboBox(self))
-        self.source.setPlaceholderText("no image open")
+        self.source.setPlaceholderText("none open")
         self.source.setToolTip("The layer to reconstruct; follows the one selected in the list.")
         self.open = QPushButton("Open file…", self)
         self.open.setToolTip("TIFF, .rtdc, qpimage and raw HDF5, NPY, PNG, JPEG, BMP.")
