@@ -23,7 +23,11 @@ from napari_sparseattn.bundle import (
 from napari_sparseattn.bundle import (
     test_input as vector_input,
 )
+from napari_sparseattn.bundle import (
+    test_patches as patches,
+)
 from small_model import small_bundle
+from small_span import small_span_bundle
 
 
 @pytest.fixture
@@ -190,3 +194,37 @@ def test_only_the_ending_that_loads_is_written(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"end in \.safetensors"):
         save_bundle(small_bundle(), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_a_span_is_saved_and_loaded(tmp_path: Path, segments: bool) -> None:
+    original = small_span_bundle(segments)
+    loaded = load_bundle(save_bundle(original, tmp_path / "span.safetensors").path)
+    features, cells = patches(128)
+    with torch.inference_mode():
+        expected = original.slide_model()(features, cells).logits
+        torch.testing.assert_close(loaded.slide_model()(features, cells).logits, expected)
+    assert (loaded.card.takes_slides, loaded.card.segments) == (True, segments)
+    assert "encoder: none" in loaded.card.summary()
+
+
+def test_models_of_cells_and_of_slides_are_not_mixed_up() -> None:
+    with pytest.raises(ValueError, match="classifies whole slides, not cells"):
+        small_span_bundle().cell_model()
+    with pytest.raises(ValueError, match="not the patches of a slide"):
+        small_bundle().slide_model()
+
+
+def test_a_span_whose_card_contradicts_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "span.safetensors"
+    save_bundle(small_span_bundle(), path)
+    encoder = json.loads(metadata(path)["napari_sparseattn_card"])["encoder"]
+    rewrite(path, card={"encoder": {**encoder, "width": 256}})
+    with pytest.raises(BundleError, match="contradicts itself"):
+        load_bundle(path)
+    rewrite(path, card={"encoder": None})
+    with pytest.raises(BundleError, match="names the encoder"):
+        load_bundle(path)
+    rewrite(path, card={"encoder": encoder, "kind": "span-unet"})
+    with pytest.raises(BundleError, match="contradicts itself"):
+        load_bundle(path)

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .models.span import SpanMil, SpanUnet
     from .models.sparse_attn_net import SparseAttnNet
     from .models.tnet import TNet
 
-    Network = SparseAttnNet | TNet
+    CellNetwork = SparseAttnNet | TNet
+    SlideNetwork = SpanMil | SpanUnet
+    Network = CellNetwork | SlideNetwork
 
 __all__ = [
     "Bundle",
@@ -34,6 +37,7 @@ __all__ = [
     "read_card",
     "save_bundle",
     "test_input",
+    "test_patches",
     "user_models_folder",
 ]
 
@@ -77,6 +81,43 @@ class Bundle:
     def model(self, device: str | torch.device = "cpu") -> Network:
         """Build the model in evaluation mode; built once per device."""
         return self._models(str(device))
+
+    def cell_model(self, device: str | torch.device = "cpu") -> CellNetwork:
+        """`model`, of one that classifies single images.
+
+        Raises
+        ------
+        ValueError
+            If it classifies slides by their patches.
+        """
+        from .models.sparse_attn_net import SparseAttnNet
+        from .models.tnet import TNet
+
+        model = self.model(device)
+        if not isinstance(model, SparseAttnNet | TNet):
+            raise ValueError(
+                f"'{self.card.name}' classifies whole slides, not cells. Use classify_slide, or "
+                "choose a SparseAttnNet or TNet."
+            )
+        return model
+
+    def slide_model(self, device: str | torch.device = "cpu") -> SlideNetwork:
+        """`model`, of one that classifies slides by their patches.
+
+        Raises
+        ------
+        ValueError
+            If it classifies single images.
+        """
+        from .models.span import SpanMil, SpanUnet
+
+        model = self.model(device)
+        if not isinstance(model, SpanMil | SpanUnet):
+            raise ValueError(
+                f"'{self.card.name}' classifies cells or fields, not the patches of a slide. "
+                "Choose a SPAN."
+            )
+        return model
 
     @functools.cached_property
     def _models(self) -> functools._lru_cache_wrapper[Network]:
@@ -235,6 +276,21 @@ def test_input(channels: int, size: int) -> torch.Tensor:
     return (torch.stack(waves) - 2 * bump).float()[None]
 
 
+def test_patches(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features (N, width) and cells (N, 2) of a SPAN's test vector.
+
+    A grid of 9 x 7 patches with a hole; see `test_input`.
+    """
+    import torch
+
+    cells = torch.tensor(
+        [(x, y) for x in range(9) for y in range(7) if not (3 <= x <= 5 and 2 <= y <= 4)]
+    )
+    place = cells.double() @ torch.tensor([0.9, 1.7], dtype=torch.float64)
+    channel = torch.arange(width, dtype=torch.float64)
+    return torch.sin(place[:, None] + 0.37 * channel).float(), cells
+
+
 def _read_header(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     if size > _MAX_FILE:
@@ -270,13 +326,16 @@ def _skeleton(card: Card) -> Network:
     """The model without memory for its tensors."""
     import torch
 
+    from .models.span import span_from_config
     from .models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
     from .models.tnet import tnet_from_config
 
     model: Network
     try:
         with torch.device("meta"):
-            if card.kind == "tnet":
+            if card.takes_slides:
+                model = span_from_config(card.architecture)
+            elif card.kind == "tnet":
                 model = tnet_from_config(card.architecture)
             else:
                 model = SparseAttnNet(SparseAttnNetConfig(**card.architecture))
@@ -286,14 +345,31 @@ def _skeleton(card: Card) -> Network:
         ) from error
     except (TypeError, ValueError, KeyError) as error:
         raise BundleError(f"The card's architecture is invalid: {_first_line(error)}") from error
-    expected = (len(card.class_names), len(card.channels), card.crop.size)
-    config = model.config
-    if (config.n_classes, config.in_channels, config.image_size) != expected:
-        raise BundleError(
-            "The card contradicts itself: its architecture has other numbers of classes or "
-            "channels, or another crop size, than the card states."
-        )
+    _check_agreement(card, model)
     return model
+
+
+def _check_agreement(card: Card, model: Network) -> None:
+    """Refuse a card that states other sizes than its architecture has."""
+    from .models.span import SpanMil, SpanUnet
+
+    stated: tuple[object, ...]
+    found: tuple[object, ...]
+    if isinstance(model, SpanMil | SpanUnet):
+        assert card.encoder is not None
+        is_mil = isinstance(model, SpanMil)
+        stated = (not card.segments, len(card.class_names), card.encoder.width)
+        classes = model.config.n_classes if isinstance(model, SpanMil) else 2
+        found = (is_mil, classes, model.config.features)
+    else:
+        config = model.config
+        stated = (len(card.class_names), len(card.channels), card.crop.size)
+        found = (config.n_classes, config.in_channels, config.image_size)
+    if stated != found:
+        raise BundleError(
+            "The card contradicts itself: its architecture has other numbers of classes, "
+            "channels or features, or another crop size, than the card states."
+        )
 
 
 def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
@@ -340,9 +416,15 @@ def _digest(state: Mapping[str, Tensor]) -> str:
 def _answer(bundle: Bundle) -> list[float]:
     import torch
 
+    card = bundle.card
+    inputs: tuple[torch.Tensor, ...]
+    if card.encoder is not None:
+        inputs = test_patches(card.encoder.width)
+    else:
+        inputs = (test_input(len(card.channels), card.crop.size),)
     with torch.inference_mode():
-        logits = bundle.model()(test_input(len(bundle.card.channels), bundle.card.crop.size)).logits
-    return [float(value) for value in logits[0]]
+        logits = bundle.model()(*inputs).logits
+    return [float(value) for value in logits.flatten()]
 
 
 def _check_answer(name: str, bundle: Bundle) -> None:
@@ -350,6 +432,8 @@ def _check_answer(name: str, bundle: Bundle) -> None:
     if vector is None:
         raise BundleError(f"{name} has no test vector. Save it again with this plugin.")
     got = _answer(bundle)
+    if len(got) != len(vector.logits):
+        raise BundleError(f"{name} has a test vector of another length. Get the file again.")
     worst = max(abs(a - b) for a, b in zip(got, vector.logits, strict=True))
     if not worst <= vector.tolerance:
         raise BundleError(

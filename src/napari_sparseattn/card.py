@@ -8,7 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from .images.normalise import Normalisation
 
-__all__ = ["CLASS_COLOURS", "Card", "CropSpec", "TestVector", "Training", "default_colours"]
+__all__ = [
+    "CLASS_COLOURS",
+    "Card",
+    "CropSpec",
+    "EncoderSpec",
+    "TestVector",
+    "Training",
+    "default_colours",
+]
 
 #: What `Card.format_version` is written as; a newer one is refused.
 FORMAT_VERSION = 1
@@ -56,6 +64,28 @@ class CropSpec(_Strict):
         return self.field_of_view_um / self.size
 
 
+class EncoderSpec(_Strict):
+    """What turned patches into the features a SPAN was trained on.
+
+    Parameters
+    ----------
+    name : str
+        As `inference.encoders.load_encoder` takes it.
+    hash : str
+        sha256 of its code's version and weights; features of another encoder
+        mean nothing to the model.
+    width : int
+        Features per patch.
+    licence : str
+        Of the encoder's weights.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=1000)]
+    hash: Annotated[str, Field(min_length=8, max_length=128)]
+    width: Annotated[int, Field(ge=1, le=2**16)]
+    licence: str = ""
+
+
 class Training(_Strict):
     """Where the weights come from.
 
@@ -96,7 +126,7 @@ class TestVector(_Strict):
     Parameters
     ----------
     logits : list of float
-        One per class.
+        One per class; of a SPAN-UNet one per patch.
     tolerance : float
         Largest absolute difference.
     """
@@ -111,7 +141,7 @@ class Card(_Strict):
     """Everything about a model but its tensors."""
 
     format_version: Literal[1] = 1
-    kind: Literal["sparse-attn-net", "tnet"]
+    kind: Literal["sparse-attn-net", "tnet", "span-mil", "span-unet"]
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
     weights_licence: str = "BSD-3-Clause"
@@ -121,6 +151,7 @@ class Card(_Strict):
     modality: Literal["brightfield", "phase", "opd", "fluorescence", "hologram", "unknown"]
     unit: str = ""
     crop: CropSpec
+    encoder: EncoderSpec | None = None
     normalisation: Normalisation
     architecture: dict[str, Any]
     temperature: Positive = 1.0
@@ -140,9 +171,24 @@ class Card(_Strict):
     def _agrees(self) -> Card:
         if self.class_colours and len(self.class_colours) != len(self.class_names):
             raise ValueError("class_colours needs one colour per class")
-        if self.test_vector and len(self.test_vector.logits) != len(self.class_names):
+        vector = self.test_vector
+        if vector and not self.segments and len(vector.logits) != len(self.class_names):
             raise ValueError("the test vector needs one logit per class")
+        if self.takes_slides != (self.encoder is not None):
+            raise ValueError("a SPAN, and no other model, names the encoder of its features")
+        if self.segments and len(self.class_names) != 2:
+            raise ValueError("a SPAN-UNet tells two classes apart")
         return self
+
+    @property
+    def takes_slides(self) -> bool:
+        """Whether the model classifies the patches of a slide together (a SPAN)."""
+        return self.kind in ("span-mil", "span-unet")
+
+    @property
+    def segments(self) -> bool:
+        """Whether the model gives a probability per patch (a SPAN-UNet)."""
+        return self.kind == "span-unet"
 
     @property
     def colours(self) -> tuple[str, ...]:
@@ -163,8 +209,9 @@ class Card(_Strict):
         if training.split:
             lines.append(f"Split: {training.split}")
         if "accuracy" in self.metrics:
+            what = "slides" if self.takes_slides else "images"
             lines.append(
-                f"On {self.metrics.get('n', training.n_test)} held-out images: accuracy "
+                f"On {self.metrics.get('n', training.n_test)} held-out {what}: accuracy "
                 f"{100 * self.metrics['accuracy']:.1f} %, macro F1 "
                 f"{100 * self.metrics.get('macro_f1', float('nan')):.1f} %"
             )
@@ -175,6 +222,11 @@ class Card(_Strict):
     def _looks(self) -> str:
         """Say in one sentence what the model looks at."""
         architecture, crop = self.architecture, self.crop
+        if self.encoder is not None:
+            return (
+                f"Attends to all patches of {crop.size} x {crop.size} pixels at "
+                f"{crop.pixel_size:g} µm per pixel, level by level; encoder: {self.encoder.name}."
+            )
         of = f"a {crop.field_of_view_um:g} µm crop at {crop.pixel_size:g} µm per pixel."
         if self.kind == "tnet":
             base, last, crops = architecture.get("base"), 1, 1

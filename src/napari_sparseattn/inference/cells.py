@@ -260,7 +260,7 @@ class _Runner:
             batch = torch.from_numpy(np.ascontiguousarray(crops[rows]))
             try:
                 with self._threads(len(batch)):
-                    model = self.bundle.model(self.device)
+                    model = self.bundle.cell_model(self.device)
                     parts.append(
                         look(model, batch.to(self.device), None if frames is None else frames[rows])
                     )

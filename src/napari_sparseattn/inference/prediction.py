@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..evidence import PixelSelection, Traversal
+from ..evidence import PixelSelection, PyramidAttention, Traversal
 from ..images.cells import Cells
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Prediction:
         All C classes.
     probabilities : numpy.ndarray
         (C,) float32, summing to 1; calibrated if the bundle is.
-    evidence : PixelSelection, Traversal or None
+    evidence : PixelSelection, PyramidAttention, Traversal or None
         What the model looked at; None where it was not asked for.
     ledger : ReadingLedger
         What was read.
@@ -73,7 +73,7 @@ class Prediction:
 
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
-    evidence: PixelSelection | Traversal | None
+    evidence: PixelSelection | PyramidAttention | Traversal | None
     ledger: ReadingLedger
     model_hash: str
     calibrated: bool = True

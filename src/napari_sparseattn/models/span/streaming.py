@@ -1,0 +1,168 @@
+"""SPAN in bounded memory: level 0 is never whole.
+
+Both attentions of a level read the same tokens, so level 0 goes by in bands of
+window rows. A band needs the 3 columns before it, which the last band left, and
+the 3 after it, which the next one finds already there: every patch is read and
+projected once. The global tokens' softmax is accumulated over the bands. What
+stays is level 1, a quarter of the patches at half their width, and a few
+numbers per patch: its cell and the attention it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .lattice import Lattice
+from .mil import SpanMil, check_patches
+from .output import SpanOutput
+from .refinement import Walk
+from .rows import FeatureArray, read_rows
+from .unet import SpanUnet
+
+__all__ = ["FeatureArray", "run_span", "stream"]
+
+#: Patches of a band, by default: some 60 MB of working memory at F = 1024.
+BAND_PATCHES = 2048
+#: Patches from which on features in memory are streamed as well.
+_MANY = 2**15
+
+
+def run_span(
+    model: SpanMil | SpanUnet,
+    features: FeatureArray,
+    cells: Tensor,
+    *,
+    streamed: bool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SpanOutput:
+    """Run a network on one slide, without gradients.
+
+    Parameters
+    ----------
+    model : SpanMil or SpanUnet
+        In evaluation mode.
+    features : FeatureArray
+        (N, F): a Tensor, a numpy array, or a dataset of an open HDF5 file.
+    cells : Tensor
+        (N, 2) integer (x, y) = (column, row).
+    streamed : bool, optional
+        Whether to `stream`; by default where features are on disk or more
+        than 32 768. SPAN-UNet keeps level 0 for its decoder and never streams:
+        features on disk are read whole.
+    progress : callable, optional
+        See `stream`.
+
+    Returns
+    -------
+    SpanOutput
+        The same to 1e-5 either way.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode, the shapes do not fit, or two patches
+        share a cell.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    check_patches(features.shape, cells, model.config.features)
+    in_memory = isinstance(features, Tensor)
+    if streamed is None:
+        streamed = not in_memory or len(cells) > _MANY
+    if streamed and isinstance(model, SpanMil):
+        return stream(model, features, cells, progress=progress)
+    device = model.head.weight.device
+    whole = torch.as_tensor(features if in_memory else features[:]).to(device)
+    with torch.no_grad():
+        output: SpanOutput = model(whole, cells)
+    return output
+
+
+@torch.no_grad()
+def stream(
+    model: SpanMil,
+    features: FeatureArray,
+    cells: Tensor,
+    *,
+    band: int = BAND_PATCHES,
+    progress: Callable[[int, int], None] | None = None,
+) -> SpanOutput:
+    """Classify a slide whose features need not fit in memory.
+
+    Parameters
+    ----------
+    model : SpanMil
+        In evaluation mode.
+    features : FeatureArray
+        (N, F), rows in any order. Reading is fastest where rows follow the
+        columns of the patch grid (sorted by x, then y): then each band is one
+        run of rows. In other orders a band is many short runs, and a
+        compressed file's chunks are decoded once per band that touches them.
+        Global tokens of the kinds ``"max"`` and ``"mean"`` cost one more
+        reading of everything.
+    cells : Tensor
+        (N, 2) integer (x, y) = (column, row).
+    band : int
+        Patches per band; it holds at least 6 columns of the grid.
+    progress : callable, optional
+        Called with the patches done and all patches after each band; may raise
+        to stop.
+
+    Returns
+    -------
+    SpanOutput
+        As `SpanMil.forward` returns it.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or two patches share a cell.
+    """
+    check_patches(features.shape, cells, model.config.features)
+    weight = model.embedding.patches.weight
+    lattice = Lattice.build(cells.to(weight.device))
+    level = lattice.levels[0]
+    condense = model.condensation(0)
+    walk = Walk(model.refinement(0), model.embedding.tokens(_entering(model, features)), level)
+    coarse = weight.new_empty(len(lattice.levels[1]), weight.shape[0])
+    for part in level.bands(band):
+        refined = walk.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop))
+        coarse[level.parents(part.start, part.stop)] = condense(refined, level, part.start)
+        if progress is not None:
+            progress(min(part.stop, len(cells)), len(cells))
+    tokens, attention = walk.finish()
+    return model.upper_levels(coarse, tokens, attention, lattice)
+
+
+def _tokens(
+    model: SpanMil, features: FeatureArray, lattice: Lattice, start: int, stop: int
+) -> Tensor:
+    """Level 0's tokens ``start`` to ``stop``, the first and the last of all being sentinels."""
+    weight = model.embedding.patches.weight
+    tokens = weight.new_zeros(stop - start, weight.shape[0])
+    last = len(lattice.order)
+    rows = lattice.order[max(start - 1, 0) : min(stop - 1, last)]
+    if len(rows):
+        offset = int(start == 0)
+        projected = model.embedding(read_rows(features, rows, weight.device))
+        tokens[offset : offset + len(rows)] = projected
+    return tokens
+
+
+def _entering(model: SpanMil, features: FeatureArray) -> Tensor:
+    """Global tokens before level 0; reads the features once if they ask for it."""
+    if not model.tokens.needs_features:
+        return model.tokens.forward()
+    device = model.head.weight.device
+    count, width = features.shape
+    highest = torch.zeros(width, device=device)
+    # The sum of a million rows of float32 would lose the sixth digit.
+    total = torch.zeros(width, dtype=torch.float64, device="cpu")
+    for start in range(0, count, BAND_PATCHES):
+        piece = torch.as_tensor(features[start : start + BAND_PATCHES])
+        total += piece.sum(0, dtype=torch.float64).cpu()
+        highest = torch.maximum(highest, piece.amax(0).to(highest))
+    return model.tokens.forward(highest, (total / (count + 2)).to(highest))

@@ -1,0 +1,151 @@
+"""SPAN-UNet: a score for every patch of a slide, from its surroundings at all scales.
+
+Wu et al., "SPAN" (arXiv 2406.09333). The encoder of SPAN with widths that grow
+by level, then a decoder that returns to the very cells the encoder had, each
+doubling followed by attention and by the encoder's tokens of that level.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..sparse_layers import at_least_float32
+from .condensation import Condensation, Embedding, Expansion, GlobalTokens
+from .config import SpanUnetConfig
+from .lattice import Lattice
+from .local import attention_around, local_attention
+from .mil import check_patches
+from .output import SpanLevel, SpanOutput
+from .refinement import Refinement, take
+
+__all__ = ["SpanUnet"]
+
+_LEVELS = 3
+
+
+class _Up(nn.Module):
+    """One doubling of the decoder and its transformer layers."""
+
+    def __init__(self, config: SpanUnetConfig, inputs: int, outputs: int, layers: int) -> None:
+        super().__init__()
+        self.expansion = Expansion(inputs, outputs, config.strategy)
+        self.refinements = nn.ModuleList(_refinement(config, outputs) for _ in range(layers))
+
+
+def _refinement(config: SpanUnetConfig, width: int) -> Refinement:
+    return Refinement(width, config.ff_ratio, config.attention_dropout, config.projection_dropout)
+
+
+class SpanUnet(nn.Module):
+    """Patch scorer: one logit per patch.
+
+    Parameters
+    ----------
+    config : SpanUnetConfig
+        Sizes.
+    """
+
+    def __init__(self, config: SpanUnetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.channels * config.channel_factor**level for level in range(_LEVELS)]
+        self.tokens = GlobalTokens(config.tokens, config.features)
+        self.embedding = Embedding(
+            config.features, widths[0], config.input_dropout, config.strategy
+        )
+        self.condensations = nn.ModuleList(
+            Condensation(widths[i], widths[i + 1], "full", config.strategy)
+            for i in range(_LEVELS - 1)
+        )
+        self.refinements = nn.ModuleList(_refinement(config, width) for width in widths)
+        # Level 1 is reached from level 2 alone; level 0 from level 1 beside its skip.
+        self.ups = nn.ModuleList(
+            (
+                _Up(config, widths[2], widths[1], config.up_layers[0]),
+                _Up(config, 2 * widths[1], widths[0], config.up_layers[1]),
+            )
+        )
+        self.head = nn.Linear(2 * widths[0], 1)
+
+    def forward(self, features: Tensor, cells: Tensor) -> SpanOutput:
+        """Score the patches of one slide.
+
+        Parameters
+        ----------
+        features : Tensor
+            (N, F) floating, one row per patch; N at least 1.
+        cells : Tensor
+            (N, 2) integer (x, y) = (column, row) of each patch on the patch
+            grid; any origin, any order, no two alike.
+
+        Returns
+        -------
+        SpanOutput
+            `SpanOutput.logits` in the order of the rows given; the levels are
+            the encoder's.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or two patches share a cell.
+        """
+        check_patches(features.shape, cells, self.config.features)
+        lattice = Lattice.build(cells.to(features.device), _LEVELS)
+        kept = self._encode(features, lattice, _LEVELS)
+        x, tokens, _ = kept[-1]
+        for index, module in zip((1, 0), self.ups, strict=True):
+            up = cast("_Up", module)
+            level = lattice.levels[index]
+            x, tokens = up.expansion(x, level), up.expansion.tokens(tokens)
+            for layer in up.refinements:
+                x, tokens, _ = layer(x, tokens, level)
+            x = torch.cat([x, kept[index][0]], dim=1)
+            tokens = torch.cat([tokens, kept[index][1]], dim=1)
+        scores = at_least_float32(self.head(x[1:-1]))
+        logits = take(scores, lattice.rank, lattice.order)
+        none = logits.new_empty(0)
+        levels = tuple(
+            SpanLevel(level.cells, attention, tokens, none)
+            for level, (_, tokens, attention) in zip(lattice.levels, kept, strict=True)
+        )
+        return SpanOutput(logits, levels, lattice.left, lattice.top, none)
+
+    def _encode(
+        self, features: Tensor, lattice: Lattice, count: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Refined cells, global tokens and attention of the first `count` levels."""
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        for index in range(count):
+            x, tokens = self._entering(features, lattice, kept)
+            kept.append(self.refinements[index](x, tokens, lattice.levels[index]))
+        return kept
+
+    def _entering(
+        self, features: Tensor, lattice: Lattice, kept: list[tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Cells and global tokens as they enter the next encoder level."""
+        if not kept:
+            tokens = self.embedding.tokens(self.tokens.of(features))
+            return self.embedding.level(features, lattice), tokens
+        below = len(kept) - 1
+        condensation = cast("Condensation", self.condensations[below])
+        x, tokens, _ = kept[-1]
+        return condensation(x, lattice.levels[below]), condensation.tokens(tokens)
+
+    @torch.no_grad()
+    def local_attention(
+        self, features: Tensor, cells: Tensor, index: int, level: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Where one patch, or one cell of a coarser level, looks around itself, going down.
+
+        See `SpanMil.local_attention`.
+        """
+        lattice = Lattice.build(cells.to(self.head.weight.device), _LEVELS)
+        layer = cast("Refinement", self.refinements[level])
+        if level == 0:
+            return local_attention(self.embedding, layer, features, lattice, index)
+        x, _ = self._entering(features, lattice, self._encode(features, lattice, level))
+        return attention_around(layer, x, lattice.levels[level], index)
