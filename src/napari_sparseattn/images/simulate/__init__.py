@@ -1,9 +1,9 @@
 """Simulated images, for samples, tests, training and measurements of speed.
 
 They are drawn, not measured: every name says "simulated". Stained smears are in
-`smears`, cells' optical path difference in `phase_cells` and `phase_fields`
-(sizes and indices with their sources in `cell_ranges`), and off-axis holograms
-of them in `holograms`.
+`smears`, slides of tissue in `tissue`, cells' optical path difference in
+`phase_cells` and `phase_fields` (sizes and indices with their sources in
+`cell_ranges`), and off-axis holograms of them in `holograms`.
 """
 
 from napari_sparseattn.images.simulate.bodies import red_cell_thickness, sphere_opd
@@ -23,6 +23,7 @@ from napari_sparseattn.images.simulate.smears import (
     smear_with_truth,
     tile_field,
 )
+from napari_sparseattn.images.simulate.tissue import TissueTruth, simulated_slide
 
 __all__ = [
     "CELL_RANGES",
@@ -30,6 +31,7 @@ __all__ = [
     "CellKind",
     "Optics",
     "Range",
+    "TissueTruth",
     "cell_opd",
     "hologram",
     "hologram_with_truth",
@@ -38,6 +40,7 @@ __all__ = [
     "opd_field",
     "propagate",
     "red_cell_thickness",
+    "simulated_slide",
     "smear",
     "smear_with_truth",
     "sphere_opd",
