@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 import tifffile
 
+from bad_slides import large_codestream, large_jpeg
 from napari_sparseattn.images.field import Field, ImageError, open_image
 
 RNG = np.random.default_rng(0)
@@ -335,6 +336,16 @@ def _huge_tiff(path: Path) -> None:
     )
 
 
+def _jpeg_tiff_with_a_gap(path: Path) -> None:
+    tifffile.imwrite(path, integers(64, 64, 3), compression="jpeg", tile=(32, 32))
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        place, length = page.dataoffsets[1], page.databytecounts[1]
+    with path.open("r+b") as file:
+        file.seek(place + length // 2)
+        file.write(bytes(length - length // 2))
+
+
 def _deflate_bomb(path: Path) -> None:
     tifffile.imwrite(path, np.zeros((20000, 20000), np.uint8), compression="zlib")
 
@@ -355,6 +366,10 @@ def _deflate_bomb(path: Path) -> None:
         (_huge_png, "too many pixels|declares"),
         (_huge_tiff, "declares"),
         (_deflate_bomb, "would grow"),
+        # A decoder would take the 12 GB that the stream in the only tile asks for.
+        (large_jpeg, "65500 x 65500 pixels, the tile 256 x 256"),
+        (large_codestream, "damaged"),
+        (_jpeg_tiff_with_a_gap, "part 2 of 4"),
     ],
 )
 def test_damaged_and_deceitful_files(tmp_path: Path, write, message):

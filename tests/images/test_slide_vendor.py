@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,42 @@ def test_what_is_no_slide_is_refused(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"not a slide" * 100)
     with pytest.raises(ImageError, match="cannot be opened as a slide"):
         open_vendor(path, kind)
+
+
+_JFIF = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(200)
+
+
+def _mrxs(path: Path, **files: str) -> Path:
+    """Write a MIRAX slide's picture and its folder, as far as given."""
+    path.write_bytes(_JFIF)
+    for name, text in files.items():
+        path.with_suffix("").mkdir(exist_ok=True)
+        (path.with_suffix("") / name.replace("_", ".")).write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (_mrxs, "alone.mrxs", "pixels are in a folder alone beside it, which is missing"),
+        (lambda p: _mrxs(p, other_txt=""), "a.mrxs", "lacks Slidedat.ini"),
+        (lambda p: _mrxs(p, Slidedat_ini="[GENERAL]\n"), "b.mrxs", "SLIDE_"),
+        (lambda p: p.write_bytes(b"junk" * 200), "a.czi", "does not begin as a CZI"),
+        (lambda p: p.write_bytes(b"ZISRAWFILE" + bytes(600)), "b.czi", "cannot be opened"),
+        (lambda p: p.write_bytes(b"ZISRAWFILE"), "c.czi", "cannot be opened"),
+        (lambda p: p.write_bytes(b"junk" * 200), "a.bif", "cannot be opened"),
+        (lambda p: p.write_text("[Virtual Microscope Specimen]\n"), "a.vms", "cannot be opened"),
+        (lambda p: p.write_bytes(b"DICM" * 300), "a.dcm", "is not a slide|cannot be opened"),
+    ],
+)
+def test_damaged_and_incomplete_vendors_files_say_what_is_wrong(
+    tmp_path: Path, write: Callable[[Path], object], name: str, message: str
+) -> None:
+    pytest.importorskip("openslide")
+    write(tmp_path / name)
+    with pytest.raises(ImageError, match=message) as caught:
+        open_slide(tmp_path / name)
+    assert name in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -247,12 +247,15 @@ def _check_size(path: Path, *lengths: int) -> None:
 def _read_tiff(path: Path, size: int) -> Decoded:
     import tifffile
 
+    from napari_sparseattn.images._tiff_streams import check_streams
+
     try:
         with tifffile.TiffFile(path) as tif:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
             series = tif.series[0]
             check_tiff(path, size, series)
+            check_streams(path, series)
             data = series.asarray()
             pixel_size = tiff_pixel_size(tif)
             arranged = _arrange(path, data, series, pixel_size)

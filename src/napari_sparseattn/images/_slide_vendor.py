@@ -31,6 +31,7 @@ from napari_sparseattn.images.pyramid import Pyramid
 __all__ = ["VendorPyramid", "open_vendor"]
 
 _PACKAGES = {"openslide": "openslide-python openslide-bin", "dicom": "wsidicom"}
+_CZI_MAGIC = b"ZISRAWFILE"
 # Crashes within one read after which the rest of it is given up: each may
 # take as long as the process is waited for.
 _MOST_DEATHS = 3
@@ -151,6 +152,10 @@ def open_vendor(
             f"{path.name} is of a kind that needs more packages ({error}): "
             f"pip install {_PACKAGES[kind]}"
         ) from error
+    except ImageError as error:
+        if why := _incomplete(path):
+            raise ImageError(f"{path.name} cannot be opened as a slide: {why}") from error
+        raise
     try:
         about = process.about
         levels = []
@@ -165,3 +170,22 @@ def open_vendor(
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path.name} has levels that do not fit ({error})") from error
+
+
+def _incomplete(path: Path) -> str | None:
+    """Return which part of a slide is missing, where its format tells, and what to do."""
+    suffix, folder = path.suffix.lower(), path.with_suffix("")
+    if suffix == ".mrxs":
+        # The file is a picture of the slide; OpenSlide only says that it is no slide.
+        if not folder.is_dir():
+            return (
+                f"its pixels are in a folder {folder.name} beside it, which is missing. Copy that "
+                "folder too, and rename neither"
+            )
+        if not (folder / "Slidedat.ini").is_file():
+            return f"the folder {folder.name} beside it lacks Slidedat.ini; copy it whole"
+    if suffix == ".czi":
+        with path.open("rb") as file:
+            if file.read(len(_CZI_MAGIC)) != _CZI_MAGIC:
+                return "it does not begin as a CZI does; copy or export it again"
+    return None

@@ -73,7 +73,7 @@ def blurred(
     sharp = float(np.quantile(ratio[judged], 0.75))
     threshold = float(np.clip(_SHARE_OF_SHARP * sharp, _LEAST_RATIO, _MOST_RATIO))
     mask = judged & (ratio < threshold)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if float(np.median(ratio[judged])) < _MOST_RATIO:
         notes = ("most of the tissue looks out of focus: look at it at full resolution",)
     return _large(mask), notes

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 __all__ = ["AuditedGrid", "GridError", "audit_grid", "fit_step", "infer_step"]
 
+Mask = npt.NDArray[np.bool_]
+
 #: Cells along an axis beyond which a coordinate is damaged rather than far.
 _MOST_CELLS = 2**20
 _SHOWN = 5
@@ -117,11 +119,11 @@ def audit_grid(
     tolerance = _tolerance(good, step, tolerance)
     cells, away, offset = _placed(good, step, tolerance)
     # A cell far from the median one is damage that would make the grid absurd.
-    far = (np.abs(cells - np.median(cells, axis=0)) > _MOST_CELLS).any(axis=1)
+    far = _any(np.abs(cells - np.median(cells, axis=0)) > _MOST_CELLS)
     if far.any() and not snap:
         why = f"lie over {_MOST_CELLS} steps of {step:g} from the others"
         raise GridError(_sentence(table, _spread(rows[far], len(table)), why), rows[far])
-    off = (np.abs(away) > tolerance).any(axis=1) & ~far
+    off = _any(np.abs(away) > tolerance) & ~far
     if off.any() and not snap:
         raise GridError(_off_grid(table, rows[off], step, offset), rows[off])
     twice = _doubles(cells, np.abs(away).max(axis=1), far)
@@ -220,15 +222,17 @@ def _table(coords: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return given.astype(np.float64)
 
 
-def _out_of_range(
-    table: npt.NDArray[np.float64], extent: tuple[float, float] | None
-) -> npt.NDArray[np.bool_]:
-    bad = ~np.isfinite(table).all(axis=1)
+def _out_of_range(table: npt.NDArray[np.float64], extent: tuple[float, float] | None) -> Mask:
+    bad = _any(~np.isfinite(table))
     if extent is not None:
         limit = np.array([extent[1], extent[0]])
-        bad |= ((table < 0) | (table >= limit)).any(axis=1)
-    out: npt.NDArray[np.bool_] = bad
-    return out
+        bad |= _any((table < 0) | (table >= limit))
+    return bad
+
+
+def _any(mask: Mask) -> Mask:
+    """Return which rows of (N, 2) have any."""
+    return mask[:, 0] | mask[:, 1]
 
 
 def _range_text(extent: tuple[float, float] | None) -> str:
@@ -246,9 +250,7 @@ def _offset(values: npt.NDArray[np.float64], step: float, tolerance: float) -> f
     return float(around[first : ends[first]].mean())
 
 
-def _doubles(
-    cells: npt.NDArray[np.float64], away: npt.NDArray[np.float64], far: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def _doubles(cells: npt.NDArray[np.float64], away: npt.NDArray[np.float64], far: Mask) -> Mask:
     """Return rows whose cell another row holds that lies nearer to it, or comes first."""
     order = np.lexsort((np.arange(len(cells)), away, cells[:, 1], cells[:, 0], far))
     held = (np.diff(cells[order], axis=0) == 0).all(axis=1) & ~far[order[1:]]
@@ -257,7 +259,7 @@ def _doubles(
     return twice
 
 
-def _sharing(cells: npt.NDArray[np.float64], twice: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _sharing(cells: npt.NDArray[np.float64], twice: Mask) -> Mask:
     """Return all rows of cells that are held more than once, the first ones included."""
     held = {tuple(cell) for cell in cells[twice]}
     return np.array([tuple(cell) in held for cell in cells], np.bool_)
@@ -271,9 +273,9 @@ def _result(
     step: float,
     offset: npt.NDArray[np.float64],
     *,
-    far: npt.NDArray[np.bool_],
-    off: npt.NDArray[np.bool_],
-    twice: npt.NDArray[np.bool_],
+    far: Mask,
+    off: Mask,
+    twice: Mask,
 ) -> AuditedGrid:
     keep = ~(far | twice)
     first = cells[keep].min(axis=0)
@@ -304,7 +306,7 @@ def _result(
     )
 
 
-def _spread(rows: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.bool_]:
+def _spread(rows: npt.NDArray[np.int64], n: int) -> Mask:
     mask = np.zeros(n, np.bool_)
     mask[rows] = True
     return mask
@@ -324,7 +326,7 @@ def _values(table: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> str:
     return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _sentence(table: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_], why: str) -> str:
+def _sentence(table: npt.NDArray[np.float64], bad: Mask, why: str) -> str:
     rows = np.flatnonzero(bad)
     return (
         f"{len(rows)} of {len(table)} coordinates {why}: {_values(table, rows)}. Correct them, or "

@@ -26,6 +26,8 @@ __all__ = [
     "read_patch",
 ]
 
+Floats = npt.NDArray[np.float64]
+
 #: Columns of patches that are read together, from top to bottom.
 _BAND = 8
 _MOST_PATCHES = 5_000_000
@@ -70,9 +72,9 @@ class PatchGrid:
         return self.mpp is not None
 
     @property
-    def corners(self) -> npt.NDArray[np.float64]:
+    def corners(self) -> Floats:
         """(N, 2) top left corners (y, x) in level-0 pixels."""
-        corners: npt.NDArray[np.float64] = self.cells[:, ::-1] * self.step + np.asarray(self.origin)
+        corners: Floats = self.cells[:, ::-1] * self.step + np.asarray(self.origin)
         return corners
 
 
@@ -204,29 +206,25 @@ def _tissue_shares(
     np.cumsum(tissue.mask, axis=0, dtype=np.float64, out=integral[1:, 1:])
     np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
     scale = tissue.downsample
-    bottom, right = ((np.arange(n) * step + side) / scale for n in (rows, columns))
-    top, left = ((np.arange(n) * step) / scale for n in (rows, columns))
-    area = (
-        _at(integral, bottom, right)
-        - _at(integral, top, right)
-        - _at(integral, bottom, left)
-        + _at(integral, top, left)
-    )
+    top: Floats = np.multiply(np.arange(rows), step / scale, dtype=np.float64)
+    left: Floats = np.multiply(np.arange(columns), step / scale, dtype=np.float64)
+    bottom: Floats = top + side / scale
+    right: Floats = left + side / scale
+    above = _at(integral, top, right) - _at(integral, top, left)
+    area = _at(integral, bottom, right) - _at(integral, bottom, left) - above
     shares: npt.NDArray[np.float32] = np.clip(area / (side / scale) ** 2, 0, 1).astype(np.float32)
     return shares
 
 
-def _at(
-    integral: npt.NDArray[np.float64], y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _at(integral: Floats, y: Floats, x: Floats) -> Floats:
     """Return the integral at (len(y), len(x)) positions; it is bilinear within pixels."""
     rows = _along(integral, y)
     return _along(rows.T, x).T
 
 
-def _along(values: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _along(values: Floats, at: Floats) -> Floats:
     at = np.clip(at, 0, len(values) - 1)
     below = np.minimum(at.astype(np.intp), max(len(values) - 2, 0))
     rest = (at - below)[:, np.newaxis]
-    between: npt.NDArray[np.float64] = values[below] * (1 - rest) + values[below + 1] * rest
+    between: Floats = values[below] * (1 - rest) + values[below + 1] * rest
     return between

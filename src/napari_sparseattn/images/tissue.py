@@ -163,7 +163,8 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
     scale = _float_scale(pyramid, pixels)
     found = separate(pixels * scale, valid)
     del pixels
-    blurred, blur_notes = np.zeros_like(valid), ()
+    blurred = np.zeros_like(valid)
+    blur_notes: tuple[str, ...] = ()
     if found.dark:
         tell(2 * n_strips, 2 * n_strips)
     else:

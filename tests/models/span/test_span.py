@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from napari_sparseattn.models.span import (
     SpanUnet,
     SpanUnetConfig,
     load_official,
+    refinement,
     span_from_config,
 )
 from napari_sparseattn.models.span.official import our_name
@@ -285,6 +287,8 @@ def test_bands_cover_every_token_and_key_once() -> None:
         assert [band.start for band in bands] == [0, *(band.stop for band in bands[:-1])]
         assert [band.fresh for band in bands] == [0, *(band.key_stop for band in bands[:-1])]
         assert bands[-1].stop == bands[-1].key_stop == len(level)
+        for band, following in itertools.pairwise(bands):
+            assert band.kept <= following.key_start
         for band in bands:
             x = level.cells[:, 0]
             first, last = int(x[band.start]) // 6 * 6, int(x[band.stop - 1]) // 6 * 6 + 6
@@ -433,6 +437,7 @@ def test_impossible_sizes_are_refused(change: dict[str, object], message: str) -
         ({"input_projection": {"activation": "ReLU"}}, "activation"),
         ({"token_init_types": ["lrn1e-4", "lrn1e-4"]}, "do not fit"),
         ({"ff_ratio": 4}, "do not fit"),
+        ({"slide_configs": 11}, "slide_configs"),
     ],
 )
 def test_other_official_models_are_refused(
@@ -441,6 +446,85 @@ def test_other_official_models_are_refused(
     data, meta = golden(shared, "mil_tiny")
     with pytest.raises(ValueError, match=message):
         load_official(data, {**json.loads(meta["config"]), **change})
+
+
+LAYER = {
+    "query": "q1", "key": "k1", "value": "v1", "global_query": "q2", "global_key": "k2",
+    "global_value": "v2", "out": "fc_out", "up": "ffn.0", "down": "ffn.3", "norm1": "norm1",
+    "norm2": "norm2",
+}  # fmt: skip
+
+
+def in_their_names(model: SpanMil | SpanUnet, projection: str) -> dict[str, Tensor]:
+    """A state dict as the authors' code would save it, written out from their module tree."""
+    state, named = model.state_dict(), {}
+
+    def put(theirs: str, ours: str) -> None:
+        for kind in ("weight", "bias"):
+            if f"{ours}.{kind}" in state:
+                named[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
+
+    def layer(theirs: str, ours: str) -> None:
+        for our_part, their_part in LAYER.items():
+            put(f"{theirs}.trans_block.{their_part}", f"{ours}.{our_part}")
+        named[f"{theirs}.trans_block.table_RPB.adjustment_tables"] = state[f"{ours}.bias"]
+
+    for index in range(3):
+        block = f"encoder.blocks.{index}.modules_dict"
+        layer(f"{block}.trans_2.0", f"refinements.{index}")
+        if index == 0:
+            put(f"{block}.convs_0.0.conv_block.linear.0", "embedding.patches")
+            put(f"{block}.convs_0.0.{projection}", "embedding.token_proj")
+            continue
+        ours = f"condensations.{index - 1}"
+        mil = isinstance(model, SpanMil)
+        put(f"{block}.convs_0.0.conv_block.dwconv", f"{ours}.conv")
+        norm = "input_norm" if mil else "output_norm"
+        put(f"{block}.convs_0.0.conv_block.{norm}", f"{ours}.norm")
+        put(f"{block}.convs_0.0.global_input_norm", f"{ours}.token_norm")
+        put(f"{block}.convs_0.0.{projection}", f"{ours}.token_proj")
+    for index in range(len(model.tokens.learned)):
+        named[f"encoder.learnable_tokens.{index}"] = state[f"tokens.learned.{index}"]
+    if "tokens.fixed" in state:
+        named["encoder.fixed_tokens"] = state["tokens.fixed"]
+    if isinstance(model, SpanMil):
+        put("aggregator.module.norm", "norm")
+        put("aggregator.module.fc.1", "head")
+        return named
+    for index, layers in enumerate(model.config.up_layers):
+        block = f"decoder.blocks.{index}.modules_dict"
+        put(f"{block}.convs_0.0.conv_block.conv", f"ups.{index}.expansion.linear")
+        put(f"{block}.convs_0.0.conv_block.output_norm", f"ups.{index}.expansion.norm")
+        put(f"{block}.convs_0.0.{projection}", f"ups.{index}.expansion.token_proj")
+        for number in range(layers):
+            layer(f"{block}.trans_2.{number}", f"ups.{index}.refinements.{number}")
+    last = "decoder.blocks.2.modules_dict.convs_0.0"
+    put(f"{last}.conv_block.linear.1", "head")
+    named[f"{last}.{projection}.weight"] = torch.zeros(1, 2)
+    return named
+
+
+@pytest.mark.parametrize("strategy", ["identity", "proj"])
+@pytest.mark.parametrize("task", ["mil", "unet"])
+def test_other_official_settings_load(shared: Path, task: str, strategy: str) -> None:
+    name = "mil_tiny" if task == "mil" else "unet_111_11"
+    told = json.loads(golden(shared, name)[1]["config"])
+    tokens = ["mean", "lrn1e-1", "fix1e-1", "max", "lrn1e-2", "fix1"]
+    told |= {"token_init_types": tokens, "global_strategy": strategy, "ff_ratio": 4}
+    shape = {"features": 256, "tokens": tuple(tokens), "strategy": strategy, "ff_ratio": 4.0}
+    model: SpanMil | SpanUnet
+    if task == "mil":
+        model = SpanMil(SpanMilConfig(**shape, n_classes=5))
+    else:
+        told |= {"slide_configs": "111-21", "channel_factor": 1}
+        model = SpanUnet(SpanUnetConfig(**shape, layout="111-21", channel_factor=1))
+    decisive(model, 3)
+    projection = "g_proj" if strategy == "proj" else "identity_proj"
+    loaded = load_official(in_their_names(model, projection), told)
+    assert loaded.config == model.config
+    cells = LATTICES["holes"]
+    features = torch.randn(len(cells), 256)
+    assert torch.equal(loaded(features, cells).logits, model.eval()(features, cells).logits)
 
 
 def test_foreign_weights_are_refused() -> None:
@@ -479,3 +563,14 @@ def test_features_that_do_not_fit_are_refused() -> None:
         model(torch.zeros(3, 64), grid(3, 1))
     with pytest.raises(ValueError, match="2 rows of features but 3 cells"):
         model(torch.zeros(2, 128), grid(3, 1))
+
+
+def test_training_after_inference() -> None:
+    """What is kept from inference mode must not stop gradients, as in a window."""
+    refinement._offsets.cache_clear()
+    model = SpanMil(SpanMilConfig(features=128))
+    features, cells = torch.randn(4, 128), torch.tensor([[0, 0], [0, 1], [1, 0], [3, 3]])
+    with torch.inference_mode():
+        model(features, cells)
+    model(features, cells).logits.sum().backward()
+    assert model.embedding.patches.weight.grad is not None

@@ -17,8 +17,8 @@ __all__ = ["Condensation", "Embedding", "Expansion", "GlobalTokens", "Strategy",
 
 #: How global tokens change level: by a Linear, or unchanged where widths allow.
 Strategy = Literal["identity", "proj"]
-#: Patches embedded at a time where no gradient is kept.
-_CHUNK = 2**13
+#: Patches embedded or condensed at a time where no gradient is kept.
+_CHUNK = 2**12
 
 
 def _project_tokens(strategy: Strategy, inputs: int, outputs: int) -> nn.Module:
@@ -188,7 +188,17 @@ class Condensation(nn.Module):
         self.token_norm = nn.LayerNorm(inputs) if self.depthwise else nn.Identity()
         self.token_proj = _project_tokens(strategy, inputs, outputs)
 
-    def forward(self, x: Tensor, level: Level, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, level: Level) -> Tensor:
+        """Condense the (n, D) tokens of a level to the (n', D') of the next."""
+        if torch.is_grad_enabled():
+            return self.part(x, level, 0)
+        coarse = x.new_empty(len(level.children), self.conv.out_channels)
+        for band in level.bands(_CHUNK):
+            above = level.parents(band.start, band.stop)
+            coarse[above] = self.part(x[band.start : band.stop], level, band.start)
+        return coarse
+
+    def part(self, x: Tensor, level: Level, start: int) -> Tensor:
         """Condense the tokens ``start, start + 1, ...`` of a level.
 
         Parameters

@@ -88,6 +88,8 @@ class Band:
         Those and the ones up to 3 columns before and after (the halo).
     fresh : int
         First key that no earlier band of the same walk had.
+    kept : int
+        First key that the next band will need again.
     """
 
     start: int
@@ -95,6 +97,7 @@ class Band:
     key_start: int
     key_stop: int
     fresh: int
+    kept: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Level:
             windows; by default all in one band.
         """
         if tokens is None:
-            return [Band(0, len(self), 0, len(self), 0)]
+            return [Band(0, len(self), 0, len(self), 0, len(self))]
         rows = -(-self.size[0] // WINDOW)
         column = torch.arange(2 * rows + 2, device=self.cells.device) * _HALF
         first = torch.searchsorted(self.cells[:, 0].contiguous(), column).tolist()
@@ -168,9 +171,9 @@ class Level:
             if first[2 * end] > start:
                 while end < rows and first[2 * end + 2] - start <= tokens:
                     end += 1
-                fresh = bands[-1].key_stop if bands else 0
+                stop, fresh = first[2 * end], bands[-1].key_stop if bands else 0
                 before, after = first[max(2 * row - halo, 0)], first[2 * end + halo]
-                bands.append(Band(start, first[2 * end], before, after, fresh))
+                bands.append(Band(start, stop, before, after, fresh, first[2 * end - halo]))
             row = end
         return bands
 

@@ -20,6 +20,7 @@ from .lattice import Lattice
 from .local import attention_around, local_attention
 from .output import SpanLevel, SpanOutput
 from .refinement import Refinement
+from .rows import FeatureArray
 
 __all__ = ["SpanMil"]
 
@@ -127,15 +128,17 @@ class SpanMil(nn.Module):
 
     @torch.no_grad()
     def local_attention(
-        self, features: Tensor, cells: Tensor, index: int, level: int = 0
+        self, features: FeatureArray, cells: Tensor, index: int, level: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Where one patch, or one cell of a coarser level, looks around itself.
 
         Parameters
         ----------
-        features, cells
-            As for `forward`. At level 0 only the rows of `features` near the
-            patch are read, so that an array on disk serves (see `streaming`).
+        features : FeatureArray
+            (N, F), in memory or on disk; at level 0 only the rows near the
+            patch are read.
+        cells : Tensor
+            As for `forward`.
         index : int
             Level 0: row of the patch. Above: row of `SpanLevel.cells`.
         level : int
@@ -152,8 +155,9 @@ class SpanMil(nn.Module):
         lattice = Lattice.build(cells.to(self.head.weight.device), _LEVELS)
         if level == 0:
             return local_attention(self.embedding, self.refinement(0), features, lattice, index)
-        x = self.embedding.level(features, lattice)
-        tokens = self.embedding.tokens(self.tokens.of(features))
+        whole = torch.as_tensor(features[:]).to(self.head.weight.device)
+        x = self.embedding.level(whole, lattice)
+        tokens = self.embedding.tokens(self.tokens.of(whole))
         for below in range(level):
             x, tokens, _ = self.refinement(below)(x, tokens, lattice.levels[below])
             x = self.condensation(below)(x, lattice.levels[below])

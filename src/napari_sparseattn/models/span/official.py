@@ -89,16 +89,19 @@ def load_official(
         If the configuration asks for something that is not ours, or the
         weights do not fit it.
     """
-    settings = json.loads(config) if isinstance(config, str) else dict(config)
-    if not isinstance(settings, dict):
+    settings = json.loads(config) if isinstance(config, str) else config
+    if not isinstance(settings, Mapping):
         raise ValueError(f"the configuration must be a mapping, got {type(settings).__name__}")
+    settings = dict(settings)
     prefix = "state." if any(name.startswith("state.") for name in state_dict) else ""
     state = {
         name.removeprefix(prefix): tensor
         for name, tensor in state_dict.items()
         if name.startswith(prefix)
     }
-    unet = "-" in str(settings.get("slide_configs", ""))
+    # A configuration from YAML may hold the number 111.
+    settings["slide_configs"] = str(settings.get("slide_configs", "111"))
+    unet = "-" in settings["slide_configs"]
     _refuse_others(settings, _UNET if unet else _MIL)
     entry = _entry(state, "encoder.blocks.0.modules_dict.convs_0.0.conv_block.linear.0.weight")
     sizes = _sizes(settings, entry)
@@ -107,7 +110,7 @@ def load_official(
         model = SpanUnet(
             SpanUnetConfig(
                 **sizes,
-                layout=str(settings["slide_configs"]),
+                layout=settings["slide_configs"],
                 channel_factor=int(settings.get("channel_factor", 1)),
             )
         )
@@ -236,9 +239,7 @@ def _refuse_others(settings: Mapping[str, Any], wanted: Mapping[str, tuple[Any, 
     entries += [(name, projection, values) for name, values in _INPUT.items()]
     for name, source, values in entries:
         value = source.get(name, values[-1])
-        if isinstance(value, str):
-            value = value.strip()
-            value = value.lower() if name == "enc_act" else value
+        value = value.strip().lower() if isinstance(value, str) else value
         if value != values[0]:
             raise ValueError(
                 f"{name} = {value!r} in the authors' configuration is not supported, "

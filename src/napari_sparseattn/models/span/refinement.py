@@ -76,7 +76,9 @@ def take(x: Tensor, index: Tensor, inverse: Tensor, kept: Tensor | None = None) 
     return taken
 
 
+# Made in inference mode, the cached tensors could never be used in training.
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _offsets(device: torch.device) -> tuple[Tensor, Tensor]:
     """Inside a window: (36, 36) index into the bias table, and where the quads differ."""
     slot = torch.arange(_SLOTS)
@@ -359,13 +361,18 @@ class Walk:
             # What the last band left, without what lies before this one's keys.
             old = self.carried.of(slice(band.key_start - self.carried_from, None))
             new = _Projected(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
-        self.carried, self.carried_from = new, band.key_start
+        # Copies, or the whole band would stay in memory behind its last columns.
+        self.carried_from = band.kept
+        self.carried = _Projected(
+            *(part.clone() for part in new.of(slice(band.kept - band.key_start, None)))
+        )
         own = slice(band.start - band.key_start, band.stop - band.key_start)
         ends = (0, len(self.level) - 1)
         sentinels = [end - band.start for end in ends if band.start <= end < band.stop]
         cells = self.level.cells[band.key_start : band.key_stop]
         mixed = layer.attend(new, cells, own, self.level.shifted, sentinels)
         x = new.x[own]
+        del new
         heard = self._hear(x)
         if sentinels:
             valid = mixed.new_ones(len(mixed), 1)

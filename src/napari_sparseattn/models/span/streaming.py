@@ -49,9 +49,9 @@ def run_span(
     cells : Tensor
         (N, 2) integer (x, y) = (column, row).
     streamed : bool, optional
-        Whether to `stream`; by default where features are on disk or more
-        than 32 768. SPAN-UNet keeps level 0 for its decoder and never streams:
-        features on disk are read whole.
+        Whether to `stream`; by default where features are not a Tensor or are
+        more than 32 768. SPAN-UNet keeps level 0 for its decoder and never
+        streams: features on disk are read whole.
     progress : callable, optional
         See `stream`.
 
@@ -125,12 +125,16 @@ def stream(
     weight = model.embedding.patches.weight
     lattice = Lattice.build(cells.to(weight.device))
     level = lattice.levels[0]
-    condense = model.condensation(0)
+    condense = model.condensation(0).part
     walk = Walk(model.refinement(0), model.embedding.tokens(_entering(model, features)), level)
     coarse = weight.new_empty(len(lattice.levels[1]), weight.shape[0])
     for part in level.bands(band):
-        refined = walk.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop))
-        coarse[level.parents(part.start, part.stop)] = condense(refined, level, part.start)
+        # In one expression, so that no name keeps a band alive into the next.
+        coarse[level.parents(part.start, part.stop)] = condense(
+            walk.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop)),
+            level,
+            part.start,
+        )
         if progress is not None:
             progress(min(part.stop, len(cells)), len(cells))
     tokens, attention = walk.finish()
@@ -163,6 +167,6 @@ def _entering(model: SpanMil, features: FeatureArray) -> Tensor:
     total = torch.zeros(width, dtype=torch.float64, device="cpu")
     for start in range(0, count, BAND_PATCHES):
         piece = torch.as_tensor(features[start : start + BAND_PATCHES])
-        total += piece.sum(0, dtype=torch.float64).cpu()
+        total += piece.float().sum(0).cpu()
         highest = torch.maximum(highest, piece.amax(0).to(highest))
     return model.tokens.forward(highest, (total / (count + 2)).to(highest))

@@ -20,6 +20,7 @@ from .local import attention_around, local_attention
 from .mil import check_patches
 from .output import SpanLevel, SpanOutput
 from .refinement import Refinement, take
+from .rows import FeatureArray
 
 __all__ = ["SpanUnet"]
 
@@ -137,7 +138,7 @@ class SpanUnet(nn.Module):
 
     @torch.no_grad()
     def local_attention(
-        self, features: Tensor, cells: Tensor, index: int, level: int = 0
+        self, features: FeatureArray, cells: Tensor, index: int, level: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Where one patch, or one cell of a coarser level, looks around itself, going down.
 
@@ -147,5 +148,6 @@ class SpanUnet(nn.Module):
         layer = cast("Refinement", self.refinements[level])
         if level == 0:
             return local_attention(self.embedding, layer, features, lattice, index)
-        x, _ = self._entering(features, lattice, self._encode(features, lattice, level))
+        whole = torch.as_tensor(features[:]).to(self.head.weight.device)
+        x, _ = self._entering(whole, lattice, self._encode(whole, lattice, level))
         return attention_around(layer, x, lattice.levels[level], index)

@@ -1,0 +1,496 @@
+"""Classify or segment a whole slide with a SPAN: tissue, patches, features, attention."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..evidence import AttendedLevel, PyramidAttention
+from ..images.patches import PatchGrid, patch_grid
+from ..images.pyramid import Pyramid, Reading
+from ..images.tissue import Tissue, find_tissue
+from .device import choose_device, is_out_of_memory
+from .encoders import Encoder, load_encoder
+from .feature_files import read_features
+from .features import FeatureSet, extract_features, slide_hash
+from .prediction import Prediction, ReadingLedger
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..models.span import SpanOutput
+
+__all__ = [
+    "LocalAttention",
+    "SlidePrediction",
+    "Stage",
+    "classify_slide",
+    "local_attention",
+    "to_pyramid_attention",
+]
+
+#: Called with the stage's name, what is done, and how much there is; may raise to stop.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step from the slide to its class.
+
+    Parameters
+    ----------
+    name : str
+        ``"tissue"``, ``"features"`` or ``"attention"``.
+    seconds : float
+        Wall time.
+    count : int
+        Patches it worked on.
+    """
+
+    name: str
+    seconds: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidePrediction(Prediction):
+    """A slide's class, or its patches', and where the model attended.
+
+    Its `evidence` is a `PyramidAttention`. Of a model that segments,
+    `probabilities` are the shares of the patches called each class, and those
+    of each patch are in the evidence.
+
+    Parameters
+    ----------
+    features : FeatureSet or None
+        What the model was given.
+    tissue : Tissue or None
+        What was taken for tissue; None where the features came from a file.
+    stages : tuple of Stage
+        Steps with their wall time.
+    reading : Reading or None
+        Which tiles were decoded, at which level, with bytes and seconds.
+    segments : bool
+        Whether `probabilities` are shares.
+    """
+
+    features: FeatureSet | None = None
+    tissue: Tissue | None = None
+    stages: tuple[Stage, ...] = ()
+    reading: Reading | None = None
+    segments: bool = False
+
+    @property
+    def attention(self) -> PyramidAttention:
+        """Where the model attended, level by level."""
+        if not isinstance(self.evidence, PyramidAttention):
+            raise TypeError("this prediction was made without attention")
+        return self.evidence
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per patch: its place, its attention per level, its probability.
+
+        ``top``, ``left`` and ``side`` are pixels of the full resolution;
+        ``attention_1``, ``attention_2``, … the weight of the cell of so many
+        patches along a side that the patch lies in, in multiples of uniform.
+        """
+        import pandas as pd
+
+        seen = self.attention
+        corners = np.array(seen.origin) + seen.cells * seen.step
+        columns: dict[str, npt.NDArray[np.generic]] = {
+            "top": corners[:, 0],
+            "left": corners[:, 1],
+            "side": np.full(len(seen), seen.side),
+        }
+        for index, level in enumerate(seen.levels):
+            weights = seen.patch_weights(index) * len(level)
+            columns[f"attention_{level.factor}"] = weights
+        if seen.patch_probabilities is not None:
+            columns[f"p_{self.class_names[1]}"] = seen.patch_probabilities
+        return pd.DataFrame(columns)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocalAttention:
+    """What one patch attended to in its window.
+
+    Parameters
+    ----------
+    patch : int
+        The patch that looked.
+    indices : numpy.ndarray
+        (m,) int64, the patches it looked at.
+    weights : numpy.ndarray
+        (heads, m) float32; together with the weight of the lattice's corners,
+        where they are in the window, each head sums to 1.
+    """
+
+    patch: int
+    indices: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+
+
+def classify_slide(
+    pyramid: Pyramid,
+    bundle: Bundle,
+    encoder: Encoder | str | None = None,
+    *,
+    features: FeatureSet | str | os.PathLike[str] | None = None,
+    tissue: Tissue | None = None,
+    store: str | os.PathLike[str] | None = None,
+    uncalibrated: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> SlidePrediction:
+    """Classify a slide, or each of its patches, with a SPAN.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    bundle : Bundle
+        A SPAN-MIL or SPAN-UNet.
+    encoder : Encoder or str, optional
+        By default the one that the model's card names; another is refused.
+    features : FeatureSet or path-like, optional
+        Made before, here or by CLAM, TRIDENT or STAMP; then neither tissue
+        nor patches are looked for.
+    tissue : Tissue, optional
+        Where to take patches, by default `find_tissue`.
+    store : path-like, optional
+        A folder in which features are kept: a run that was stopped goes on,
+        and a second one is quick.
+    uncalibrated : bool
+        Take patches of the model's size in the slide's own pixels where its
+        µm per pixel is not known, and mark the result.
+    device : str
+        See `choose_device`.
+    progress : callable, optional
+        Called with the stage, what is done and how much there is; it may
+        raise to stop.
+
+    Returns
+    -------
+    SlidePrediction
+
+    Raises
+    ------
+    ValueError
+        If slide, model, encoder or features do not fit, or there is no tissue.
+    ImageError
+        If the slide's µm per pixel is not known, or its file is gone.
+    """
+    chosen = choose_device(device)
+    tell = progress or _silent
+    bundle.slide_model(chosen)  # refused before any work, if it is none
+    work = _Work(pyramid.with_own_ledger(), bundle, chosen, tell)
+    if features is not None:
+        found = work.given(features)
+    else:
+        found = work.extracted(encoder, tissue, store, uncalibrated)
+    return work.attended(found)
+
+
+class _Work:
+    """One slide on its way through the stages."""
+
+    def __init__(self, pyramid: Pyramid, bundle: Bundle, device: str, tell: Progress) -> None:
+        self.pyramid, self.bundle, self.device, self.tell = pyramid, bundle, device, tell
+        self.stages: list[Stage] = []
+        self.notes = list(pyramid.notes)
+        self.tissue: Tissue | None = None
+        self.calibrated = True
+
+    def given(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
+        """Check features that were made before."""
+        found = features if isinstance(features, FeatureSet) else read_features(Path(features))
+        found = found.placed(self.pyramid.mpp)
+        self.notes += found.notes
+        spec = self.bundle.card.encoder
+        assert spec is not None
+        if found.width != spec.width:
+            raise ValueError(
+                f"The features have {found.width} values per patch; '{self.bundle.card.name}' "
+                f"takes {spec.width} of the encoder {spec.name}. Make features with that encoder."
+            )
+        if found.encoder_hash and found.encoder_hash != spec.hash:
+            raise ValueError(
+                f"The features were made by {found.encoder}, not by the encoder that "
+                f"'{self.bundle.card.name}' was trained on ({spec.name})."
+            )
+        if not found.encoder_hash:
+            self.calibrated = False
+            self.notes.append(
+                f"Features of an unknown encoder: the result holds only if it is {spec.name}."
+            )
+        if found.slide_hash and found.slide_hash != slide_hash(self.pyramid):
+            raise ValueError(f"The features are of another slide than {self.pyramid.name}.")
+        return found
+
+    def extracted(
+        self,
+        encoder: Encoder | str | None,
+        tissue: Tissue | None,
+        store: str | os.PathLike[str] | None,
+        uncalibrated: bool,
+    ) -> FeatureSet:
+        """Find tissue, and make features of its patches."""
+        coder = self._encoder(encoder)
+        with self._stage("tissue") as count:
+            self.tell("tissue", 0, 1)
+            self.tissue = tissue or find_tissue(
+                self.pyramid, progress=functools.partial(self.tell, "tissue")
+            )
+            grid = self._grid(self.tissue, uncalibrated)
+            count.append(len(grid))
+            self.tell("tissue", 1, 1)
+        self.notes += self.tissue.notes
+        if not len(grid):
+            raise ValueError(
+                f"No tissue was found on {self.pyramid.name}. Outline it in a Shapes layer, or "
+                "choose another slide."
+            )
+        self.calibrated = self.calibrated and grid.mpp is not None
+        path = None if store is None else self._file(Path(store), grid, coder)
+        with self._stage("features", len(grid)):
+            found = extract_features(
+                self.pyramid,
+                grid,
+                coder,
+                path,
+                device=self.device,
+                progress=functools.partial(self.tell, "features"),
+            )
+        self.notes += found.notes
+        return found
+
+    def attended(self, found: FeatureSet) -> SlidePrediction:
+        """Run the model on features."""
+        began = time.perf_counter()
+        with self._stage("attention", len(found)):
+            self.tell("attention", 0, 1)
+            output = self._run(found)
+            seen, probabilities = self._result(output, found)
+            self.tell("attention", 1, 1)
+        card, reading = self.bundle.card, self.pyramid.ledger.snapshot()
+        pyramid = self.pyramid
+        ledger = ReadingLedger(
+            pixels=reading.bytes_decoded // (pyramid.channels * pyramid.dtype.itemsize),
+            classified=len(found) * card.crop.size**2,
+            crop_pixels=pyramid.shape[0] * pyramid.shape[1],
+            seconds=sum(stage.seconds for stage in self.stages) or time.perf_counter() - began,
+            device=self.device,
+            notes=tuple(self.notes),
+        )
+        return SlidePrediction(
+            card.class_names,
+            probabilities,
+            seen,
+            ledger,
+            self.bundle.hash,
+            self.calibrated,
+            features=found,
+            tissue=self.tissue,
+            stages=tuple(self.stages),
+            reading=reading,
+            segments=card.segments,
+        )
+
+    def _run(self, found: FeatureSet) -> SpanOutput:
+        try:
+            return self._run_on(self.device, found)
+        except (RuntimeError, MemoryError) as error:
+            if self.device == "cpu" or not is_out_of_memory(error):
+                raise
+        self.notes.append(f"Memory ran out on {self.device}: continued on the CPU.")
+        self.device = "cpu"
+        return self._run_on("cpu", found)
+
+    def _run_on(self, device: str, found: FeatureSet) -> SpanOutput:
+        import torch
+
+        from ..models.span import run_span
+
+        model = self.bundle.slide_model(device)
+        cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
+        tell = functools.partial(self.tell, "attention")
+        with torch.inference_mode():
+            return run_span(model, found.features, cells, progress=tell)
+
+    def _result(
+        self, output: SpanOutput, found: FeatureSet
+    ) -> tuple[PyramidAttention, npt.NDArray[np.float32]]:
+        card = self.bundle.card
+        logits = output.logits.float().cpu() / card.temperature
+        patches = None
+        if card.segments:
+            patches = logits.flatten().sigmoid().numpy()
+            share = float((patches >= 0.5).mean())
+            probabilities = np.array([1 - share, share], np.float32)
+        else:
+            probabilities = logits[0].softmax(0).numpy()
+        seen = to_pyramid_attention(
+            output,
+            found.cells,
+            origin=found.origin,
+            step=found.step,
+            side=found.side,
+            class_names=card.class_names,
+            patch_probabilities=patches,
+        )
+        return seen, probabilities
+
+    def _encoder(self, encoder: Encoder | str | None) -> Encoder:
+        spec = self.bundle.card.encoder
+        assert spec is not None
+        if encoder is None or isinstance(encoder, str):
+            encoder = load_encoder(encoder or spec.name, self.device)
+        if encoder.hash != spec.hash:
+            raise ValueError(
+                f"'{self.bundle.card.name}' was trained on features of {spec.name} "
+                f"({spec.hash[:12]}), not of {encoder.name} ({encoder.hash[:12]}). Use that "
+                "encoder, or train a model on this one."
+            )
+        return encoder
+
+    def _grid(self, tissue: Tissue, uncalibrated: bool) -> PatchGrid:
+        crop = self.bundle.card.crop
+        known = self.pyramid.mpp is not None
+        mpp = crop.pixel_size if known or not uncalibrated else None
+        if not known and uncalibrated:
+            self.notes.append(
+                "µm per pixel unknown: patches were taken in the slide's own pixels, and the "
+                f"model was trained at {crop.pixel_size:g} µm per pixel."
+            )
+        return patch_grid(self.pyramid, tissue, mpp=mpp, size=crop.size)
+
+    def _file(self, store: Path, grid: PatchGrid, encoder: Encoder) -> Path:
+        """A name that features of another slide, encoder or grid do not share."""
+        key = hashlib.sha256(f"{slide_hash(self.pyramid)}|{encoder.hash}|".encode())
+        key.update(f"{grid.step}|{grid.side}|{grid.size}|{grid.origin}|{grid.mpp}|".encode())
+        key.update(np.ascontiguousarray(grid.cells, dtype=np.int64).tobytes())
+        stem = Path(self.pyramid.name or "slide").stem
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)[:80]
+        store.mkdir(parents=True, exist_ok=True)
+        return store / f"{safe}-{key.hexdigest()[:16]}.h5"
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, count: int = 0) -> Iterator[list[int]]:
+        """Time a stage; its count may be told later."""
+        told = [count] if count else []
+        began = time.perf_counter()
+        yield told
+        self.stages.append(Stage(name, time.perf_counter() - began, told[-1] if told else 0))
+
+
+def to_pyramid_attention(
+    output: SpanOutput,
+    cells: npt.NDArray[np.integer],
+    *,
+    origin: tuple[float, float],
+    step: float,
+    side: float,
+    class_names: tuple[str, ...],
+    patch_probabilities: npt.NDArray[np.float32] | None = None,
+) -> PyramidAttention:
+    """Turn what a SPAN returned into plain data on the slide.
+
+    The lattice's two corner tokens, which hold no patch, are left out.
+
+    Parameters
+    ----------
+    output : SpanOutput
+        Of the model.
+    cells : numpy.ndarray
+        (N, 2) integers (x, y), as given to the model.
+    origin : (float, float)
+        (y, x) of the top left corner of cell (0, 0) on the slide.
+    step, side : float
+        Pixels from patch to patch, and along a patch.
+    class_names : tuple of str
+        The model's classes.
+    patch_probabilities : numpy.ndarray, optional
+        (N,) float32 of a SPAN-UNet.
+    """
+    first = cells.min(axis=0)
+    own = (cells - first).astype(np.int64)
+    padded = own + np.array([output.left, output.top])
+    levels = []
+    for number, level in enumerate(output.levels):
+        factor = 2**number
+        lattice = level.cells.cpu().numpy()
+        width = int(max(lattice[:, 1].max(), (padded[:, 1] // factor).max())) + 1
+        keys = lattice[:, 0] * width + lattice[:, 1]
+        held = np.isin(keys, (padded[:, 0] // factor) * width + padded[:, 1] // factor)
+        mean = level.attention.float().mean(dim=0).cpu().numpy()
+        n = len(lattice)
+        levels.append(
+            AttendedLevel(
+                factor,
+                lattice[held][:, ::-1].astype(np.int32),
+                np.ascontiguousarray(mean[:, :n][:, held]),
+                mean[:, n:].sum(axis=1),
+                level.contribution.float().cpu().numpy(),
+            )
+        )
+    return PyramidAttention(
+        (origin[0] + float(first[1]) * step, origin[1] + float(first[0]) * step),
+        step,
+        side,
+        (output.top, output.left),
+        np.ascontiguousarray(own[:, ::-1], dtype=np.int32),
+        tuple(levels),
+        class_names,
+        output.constant.float().cpu().numpy(),
+        patch_probabilities,
+    )
+
+
+def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:
+    """Return what a patch attended to in its window at the finest level.
+
+    Parameters
+    ----------
+    prediction : SlidePrediction
+        Of `classify_slide`.
+    bundle : Bundle
+        The model it was made with.
+    patch : int
+        Index of a patch.
+
+    Raises
+    ------
+    ValueError
+        If the prediction is of another model, or holds no features.
+    IndexError
+        If there is no such patch.
+    """
+    import torch
+
+    found = prediction.features
+    if found is None or bundle.hash != prediction.model_hash:
+        raise ValueError("local attention needs the prediction's features and its own model")
+    if not 0 <= patch < len(found):
+        raise IndexError(f"there is no patch {patch}; there are {len(found)}")
+    cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
+    with torch.inference_mode():
+        keys, weights = bundle.slide_model().local_attention(found.features, cells, patch)
+    indices, values = keys.cpu().numpy(), weights.float().cpu().numpy()
+    real = indices >= 0
+    return LocalAttention(patch, indices[real], np.ascontiguousarray(values[:, real]))
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
