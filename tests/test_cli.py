@@ -119,6 +119,25 @@ def test_train_writes_a_model_that_loads(tmp_path: Path) -> None:
     assert len(result["history"]) == 2
 
 
+def test_train_a_tnet_with_its_dial(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "set", n=25)
+    out = tmp_path / "closer.safetensors"
+    arguments = ("--kind", "tnet", "--out", out, "--epochs", 1, "--size", 32)
+    result = json.loads(run("train", folder, *arguments, "--json"))
+    bundle = load_bundle(out)
+    assert result["hash"] == bundle.hash
+    assert bundle.card.kind == "tnet"
+    assert result["by_locations"] == bundle.card.metrics["by_locations"]
+    first = bundle.card.accuracy_at((3, 1))
+    assert first is not None
+    assert first[1] == bundle.card.training.n_validation
+    said = run("train", folder, *arguments)
+    assert "test accuracy" in said
+    assert f"{100 * first[0]:5.1f} %" in said
+    evaluated = json.loads(run("evaluate", folder, "--model", out, "--json"))
+    assert evaluated["n"] == 75
+
+
 def test_train_on_one_channel_scales_by_the_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for level, name in ((60, "dark"), (120, "light")):
@@ -172,6 +191,10 @@ def test_models_lists_cards_and_broken_files(model: Path, monkeypatch: pytest.Mo
         (("train", "absent", "--out", "m.pt"), ".safetensors"),
         (("train", "absent", "--out", "m.safetensors", "--kind", "resnet"), "sparse-attn-net"),
         (("train", "absent", "--out", "m.safetensors", "--modality", "x-ray"), "modality must be"),
+        (
+            ("train", "absent", "--out", "m.safetensors", "--kind", "tnet", "--size", "16"),
+            "at least 32",
+        ),
         (("classify", "x.png"), "--out"),
     ],
 )

@@ -14,6 +14,7 @@ from .inference.cells import classify_cells
 from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
+from .inference.slides import SlidePrediction, classify_slide
 
 __all__ = [
     "Bundle",
@@ -25,9 +26,11 @@ __all__ = [
     "Predictions",
     "Pyramid",
     "Recording",
+    "SlidePrediction",
     "__version__",
     "classify_cells",
     "classify_field",
+    "classify_slide",
     "find_cells",
     "iter_recording",
     "iter_retrieved",

@@ -8,19 +8,21 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from .cli_hologram import hologram
 from .cli_progress import progress_bar
 from .cli_rows import Row, free_stem, report_rows, rows_of
+from .cli_slide import slide
+from .cli_train import train_cells
+from .cli_train_slides import SLIDE_KINDS, train_on_slides
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .images.cells import Method
     from .images.field import Field
-    from .training.fit import EpochReport
 
 __all__ = ["app", "main"]
 
@@ -171,67 +173,83 @@ def evaluate(
 
 @app.command()
 def train(
-    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image, one folder per class.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="FOLDER/class/image; for span a CSV of slides (slide, label, group, split); for "
+            "span-regions a folder of slides, each with NAME.geojson beside it."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
-    kind: Annotated[str, typer.Option(help="sparse-attn-net")] = "sparse-attn-net",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="sparse-attn-net: the pixels that matter; tnet: closer and closer looks; span: "
+            "classes of slides; span-regions: tissue outlined on slides"
+        ),
+    ] = "sparse-attn-net",
     field_of_view: Annotated[
         float, typer.Option(help="Side of an image in µm; sets the model's scale.", min=1e-3)
     ] = 32.0,
-    size: Annotated[int, typer.Option(help="Side of the model's crop in pixels.", min=16)] = 64,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the model's crop in pixels; by default 64, and 128 for tnet.", min=16
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
     modality: Annotated[
         str | None,
         typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 24,
+    encoder: Annotated[
+        str, typer.Option(help="For slides: stain-texture, or transformers:NAME-OR-FOLDER.")
+    ] = "stain-texture",
+    mpp: Annotated[
+        float, typer.Option(help="For slides: µm per pixel of the patches.", min=0.01, max=100)
+    ] = 0.5,
+    wanted: Annotated[
+        str | None, typer.Option(help="For span-regions: the class of the tissue to find.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="By default 24; for slides the authors'.", min=1)
+    ] = None,
     seed: int = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model on images in class folders, from random weights."""
-    from .bundle import save_bundle
-    from .card import CropSpec
-    from .images.field import Modality
-    from .inference.device import choose_device
-    from .training.classifier import TrainingSettings, suited, train_classifier
-    from .training.datasets import read_class_folders
-    from .training.fit import FitOptions
-
-    if kind != "sparse-attn-net":
-        raise ValueError(f"kind '{kind}' is not known; today there is sparse-attn-net.")
-    if channels not in (1, 3):
-        raise ValueError("channels must be 1 or 3.")
-    shown = modality or ("brightfield" if channels == 3 else "unknown")
-    if shown not in get_args(Modality):
-        raise ValueError(f"modality must be one of {', '.join(get_args(Modality))}, got '{shown}'.")
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    with progress_bar("images", quiet=as_json) as progress:
-        data = read_class_folders(folder, 2 * size, channels, progress)
-    settings = TrainingSettings(
-        name=out.stem,
-        crop=CropSpec(size=size, field_of_view_um=field_of_view),
-        modality=cast("Modality", shown),
-        unit={"opd": "nm", "phase": "rad"}.get(shown, ""),
-        options=FitOptions(epochs=epochs, seed=seed, device=choose_device(device)),
-        data=f"{len(data)} images of the folder {folder.name}",
-        recipe="napari-sparseattn train",
+    """Train a model on images in class folders, or on slides, from random weights."""
+    if kind in SLIDE_KINDS:
+        train_on_slides(
+            source,
+            out,
+            kind=kind,
+            encoder=encoder,
+            mpp=mpp,
+            wanted=wanted,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            as_json=as_json,
+        )
+        return
+    train_cells(
+        source,
+        out,
+        kind=kind,
+        field_of_view=field_of_view,
+        size=size,
+        channels=channels,
+        modality=modality,
+        epochs=24 if epochs is None else epochs,
+        seed=seed,
+        device=device,
+        as_json=as_json,
     )
-
-    show = None if as_json else _show_epoch
-    bundle, report = train_classifier(data, suited(settings, data), show)
-    saved = save_bundle(bundle, out)
-    if as_json:
-        print(json.dumps({"model": str(out), "hash": saved.hash, **report.to_dict()}))
-    else:
-        print(f"test accuracy {100 * report.test.accuracy:.1f} %; written to {out}")
-
-
-def _show_epoch(epoch: EpochReport) -> None:
-    print(epoch, flush=True)
 
 
 app.command()(hologram)
+app.command()(slide)
 
 
 def _classify_wholes(

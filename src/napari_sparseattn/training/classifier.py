@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bundle import Bundle
 from ..card import Card, CropSpec, Training
@@ -22,13 +22,18 @@ from .datasets import CropSet, hash_folds
 from .fit import EpochReport, FitOptions, fit, predict_logits
 
 __all__ = [
+    "Parts",
     "TrainingReport",
     "TrainingSettings",
+    "finished",
     "fit_temperature",
     "split_folds",
     "suited",
     "train_classifier",
 ]
+
+#: What a set of crops is split into.
+Parts = Mapping[Literal["train", "validation", "test"], CropSet]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,19 +218,45 @@ def train_classifier(
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
+    return finished("sparse-attn-net", model, data, parts, settings, history)
+
+
+def finished(
+    kind: Literal["sparse-attn-net", "tnet"],
+    model: nn.Module,
+    data: CropSet,
+    parts: Parts,
+    settings: TrainingSettings,
+    history: Sequence[EpochReport],
+) -> tuple[Bundle, TrainingReport]:
+    """Calibrate a trained model on the validation crops, measure it, and write its card.
+
+    Parameters
+    ----------
+    kind : str
+        As on the card.
+    model : nn.Module
+        With a ``config``; moved to the CPU.
+    data, parts : CropSet, mapping of str to CropSet
+        The whole set, and its `split_folds`.
+    settings : TrainingSettings
+        What it was trained by.
+    history : sequence of EpochReport
+        Every epoch.
+    """
     model.cpu()
-    logits = predict_logits(model, validation.crops, settings.normalisation, size)
+    validation = parts["validation"]
+    logits = predict_logits(model, validation.crops, settings.normalisation, settings.crop.size)
     temperature = fit_temperature(logits, torch.from_numpy(validation.labels))
-    reports = {
-        name: _measure(model, part, settings, temperature)
-        for name, part in parts.items()
-        if name != "train"
-    }
-    report = TrainingReport(reports["test"], reports["validation"], tuple(history))
+    report = TrainingReport(
+        _measure(model, parts["test"], settings, temperature),
+        _measure(model, validation, settings, temperature),
+        tuple(history),
+    )
     sizes = {name: len(part) for name, part in parts.items()}
-    return Bundle(
-        _card(data, settings, model, temperature, sizes, report), model.state_dict()
-    ), report
+    architecture = dataclasses.asdict(model.config)  # type: ignore[call-overload]
+    card = _card(kind, data, settings, architecture, temperature, sizes, report)
+    return Bundle(card, model.state_dict()), report
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -263,7 +294,7 @@ def _new_model(data: CropSet, settings: TrainingSettings) -> SparseAttnNet:
 
 
 def _measure(
-    model: SparseAttnNet, part: CropSet, settings: TrainingSettings, temperature: float
+    model: nn.Module, part: CropSet, settings: TrainingSettings, temperature: float
 ) -> Report:
     logits = predict_logits(model, part.crops, settings.normalisation, settings.crop.size)
     probabilities = (logits / temperature).softmax(1).numpy()
@@ -271,9 +302,10 @@ def _measure(
 
 
 def _card(
+    kind: Literal["sparse-attn-net", "tnet"],
     data: CropSet,
     settings: TrainingSettings,
-    model: SparseAttnNet,
+    architecture: dict[str, Any],
     temperature: float,
     sizes: dict[Literal["train", "validation", "test"], int],
     report: TrainingReport,
@@ -284,7 +316,7 @@ def _card(
         for epoch in report.history
     ]
     return Card(
-        kind="sparse-attn-net",
+        kind=kind,
         name=settings.name,
         description=settings.description,
         class_names=data.class_names,
@@ -293,7 +325,7 @@ def _card(
         unit=settings.unit,
         crop=settings.crop,
         normalisation=settings.normalisation,
-        architecture=dataclasses.asdict(model.config),
+        architecture=architecture,
         temperature=temperature,
         training=Training(
             data=settings.data,

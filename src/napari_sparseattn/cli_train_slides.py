@@ -1,0 +1,226 @@
+"""Training a SPAN from the command line: a table of slides, or slides with outlined regions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .cli_progress import progress_bar
+
+if TYPE_CHECKING:
+    from .card import CropSpec
+    from .inference.encoders import Encoder
+    from .training.fit import EpochReport
+    from .training.slides import SlideReport, SlideTraining
+    from .training.span_data import Part, SlideExample
+
+__all__ = ["SLIDE_KINDS", "train_on_slides"]
+
+#: What is trained on slides: their classes, or the regions outlined on them.
+SLIDE_KINDS = ("span", "span-regions")
+_OUTLINES = (".geojson", ".json")
+
+
+def train_on_slides(
+    source: Path,
+    out: Path,
+    *,
+    kind: str,
+    encoder: str,
+    mpp: float,
+    wanted: str | None,
+    epochs: int | None,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a SPAN, write it, and print how good it is.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        With kind ``"span"`` a CSV of slides, see `read_slide_table`. With
+        ``"span-regions"`` a folder of slides, each with its regions beside it
+        in NAME.geojson, see `read_regions`.
+    out : pathlib.Path
+        The model file. Features are kept beside it in ``features``.
+    kind : str
+        One of `SLIDE_KINDS`.
+    encoder : str
+        See `load_encoder`.
+    mpp : float
+        µm per pixel of the patches.
+    wanted : str, optional
+        With ``"span-regions"``: the class of the tissue to find; all other
+        regions show what it is not.
+    epochs : int, optional
+        By default as the paper's authors train.
+    seed, device, as_json
+        As everywhere.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense, or the slides are too few.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    if kind == "span-regions" and not wanted:
+        raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
+
+    from .bundle import save_bundle
+    from .card import CropSpec
+    from .inference.device import choose_device
+    from .inference.encoders import load_encoder
+    from .training.slides import SlideTraining, encoder_spec, train_slides
+    from .training.span import SpanOptions
+
+    chosen = choose_device(device)
+    coder = load_encoder(encoder, chosen)
+    crop = CropSpec(size=coder.size, field_of_view_um=coder.size * mpp)
+    changes: dict[str, Any] = {"seed": seed, "device": chosen}
+    if epochs is not None:
+        changes["epochs"] = epochs
+    prepared = _Prepared(coder, crop, out.parent / "features", chosen, as_json)
+    model_kind: Literal["span-mil", "span-unet"]
+    if kind == "span":
+        examples, parts, classes = prepared.table(source)
+        options, model_kind = SpanOptions(**changes), "span-mil"
+    else:
+        assert wanted is not None
+        examples, parts = prepared.outlined(source, wanted), None
+        classes = (f"not {wanted}", wanted)
+        options, model_kind = SpanOptions.for_patches(**changes), "span-unet"
+    settings = SlideTraining(
+        name=out.stem,
+        class_names=classes,
+        encoder=encoder_spec(coder),
+        crop=crop,
+        kind=model_kind,
+        options=options,
+        data=f"{len(examples)} slides of {source.name}",
+        recipe=f"napari-sparseattn train --kind {kind}",
+    )
+    show = None if as_json else _show_epoch
+    bundle, report = train_slides(examples, settings, show, parts=parts)
+    saved = save_bundle(bundle, out)
+    _report(saved.hash, settings, report, out, as_json)
+
+
+class _Prepared:
+    """Turns slides into examples, one encoder for all."""
+
+    def __init__(
+        self, encoder: Encoder, crop: CropSpec, store: Path, device: str, quiet: bool
+    ) -> None:
+        self.encoder, self.crop, self.store = encoder, crop, store
+        self.device, self.quiet = device, quiet
+
+    def table(
+        self, source: Path
+    ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, tuple[str, ...]]:
+        """Slides with classes, and their parts where the table says them."""
+        from .training.slide_tables import read_slide_table
+
+        table = read_slide_table(source)
+        examples = [
+            self._example(row.path, row.group, label=table.label_of(row)) for row in table.rows
+        ]
+        stated = [row.part for row in table.rows]
+        if all(part is None for part in stated):
+            return examples, None, table.class_names
+        parts: dict[Part, list[SlideExample]] = {"train": [], "validation": [], "test": []}
+        for example, part in zip(examples, stated, strict=True):
+            if part is None:
+                raise ValueError(f"{source.name}: {example.name} has no split, others have one.")
+            parts[part].append(example)
+        empty = [name for name, part in parts.items() if not part]
+        if empty:
+            raise ValueError(f"{source.name}: no slide is for {', '.join(empty)}.")
+        return examples, parts, table.class_names
+
+    def outlined(self, folder: Path, wanted: str) -> list[SlideExample]:
+        """Slides whose patches are labelled by the regions outlined on them."""
+        from .images.regions import read_regions
+
+        found = []
+        for outlines in _outline_files(folder):
+            regions = read_regions(outlines)
+            if regions:
+                found.append(self._example(_slide_beside(outlines), "", wanted, regions))
+        labels = [each.patch_labels for each in found if each.patch_labels is not None]
+        if not any(1 in each for each in labels):
+            raise ValueError(f"No region of {folder.name} has the class '{wanted}'.")
+        return found
+
+    def _example(
+        self,
+        path: Path,
+        group: str,
+        wanted: str = "",
+        regions: Sequence[Any] = (),
+        label: int | None = None,
+    ) -> SlideExample:
+        from .images.slides import open_slide
+        from .training.slides import slide_features
+        from .training.span_data import AnnotatedRegion, SlideExample, patch_labels_of
+
+        self.store.mkdir(parents=True, exist_ok=True)
+        kept = self.store / f"{path.stem}-{self.encoder.hash[:12]}.h5"
+        with open_slide(path) as pyramid, progress_bar(path.name, self.quiet) as progress:
+            made = slide_features(
+                pyramid, self.encoder, self.crop, kept, device=self.device, progress=progress
+            )
+        with made:
+            features = made.read(slice(None))
+        patch_labels = None
+        if regions:
+            drawn = [AnnotatedRegion(each.outline, int(each.name == wanted)) for each in regions]
+            patch_labels = patch_labels_of(
+                made.cells, step=made.step, side=made.side, origin=made.origin, regions=drawn
+            )
+        return SlideExample(features, made.cells, label, patch_labels, group, path.stem)
+
+
+def _outline_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _OUTLINES)
+    if not files:
+        raise FileNotFoundError(
+            f"No .geojson files in {folder}. Put NAME.geojson beside the slide NAME.svs."
+        )
+    return files
+
+
+def _slide_beside(outlines: Path) -> Path:
+    found = [
+        path
+        for path in outlines.parent.iterdir()
+        if path.stem == outlines.stem and path.suffix.lower() not in (*_OUTLINES, ".csv")
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"{outlines.name}: {len(found)} slides of that name lie beside it; one is needed."
+        )
+    return found[0]
+
+
+def _show_epoch(epoch: EpochReport) -> None:
+    print(epoch, flush=True)
+
+
+def _report(
+    model_hash: str, settings: SlideTraining, report: SlideReport, out: Path, as_json: bool
+) -> None:
+    if as_json:
+        print(json.dumps({"model": str(out), "hash": model_hash, **report.to_dict()}))
+        return
+    low, high = report.test.accuracy_interval
+    of = "patches" if settings.segments else "slides"
+    print(
+        f"test accuracy {100 * report.test.accuracy:.1f} % of {report.test.n} {of} "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}); written to {out}"
+    )
+    if report.dice is not None:
+        print(f"Dice of {settings.class_names[1]} {report.dice:.3f}")
