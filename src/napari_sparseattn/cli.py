@@ -285,7 +285,7 @@ def _about_whole(row: Row) -> Iterator[str]:
     yield f"{row['image']}: {row['class']} ({100 * row['confidence']:.1f} %)"
     yield (
         f"  looked at {row['crops']} crops, read {row['tiles']} tiles and "
-        f"{100 * row['share_read']:.2g} % of the full resolution, {row['seconds']:.2f} s "
+        f"{100 * row['share_read']:.3g} % of the full resolution, {row['seconds']:.2f} s "
         f"on {row['device']}"
     )
     if not row["calibrated"]:

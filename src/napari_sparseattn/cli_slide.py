@@ -35,6 +35,12 @@ def slide(
         Path | None,
         typer.Option(help="HDF5 of features made before: ours, CLAM, TRIDENT or STAMP."),
     ] = None,
+    snap: Annotated[
+        bool,
+        typer.Option(
+            "--snap", help="Move those features' coordinates onto a grid, and say by how much."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -65,6 +71,7 @@ def slide(
                 pixel_size=pixel_size,
                 uncalibrated=uncalibrated,
                 features=features,
+                snap=snap,
                 device=device,
                 progress=lambda stage, done, total: progress(done, total),
             )
@@ -81,6 +88,7 @@ def classify_one(
     pixel_size: float | None = None,
     uncalibrated: bool = False,
     features: Path | None = None,
+    snap: bool = False,
     device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -88,13 +96,15 @@ def classify_one(
     from .export.slide_map import write_attention_png, write_patches_csv
     from .files import replacing
     from .images.slides import open_slide
+    from .inference.feature_files import read_features
     from .inference.slides import classify_slide
 
+    given = None if features is None else read_features(features, snap=snap)
     with open_slide(path, mpp=pixel_size) as pyramid:
         found = classify_slide(
             pyramid,
             bundle,
-            features=features,
+            features=given,
             store=target.parent / "features",
             uncalibrated=uncalibrated,
             device=device,
@@ -163,7 +173,7 @@ def _about(row: Row) -> Iterator[str]:
     yield f"  {row['patches']} patches; {stages}; on {row['device']}"
     yield (
         f"  read {row['tiles']} tiles, {row['bytes_read'] / 1e6:.1f} MB, "
-        f"{100 * row['share_read']:.2g} % of the full resolution"
+        f"{100 * row['share_read']:.3g} % of the full resolution"
     )
     if not row["calibrated"]:
         yield "  not calibrated: do not rely on it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -183,6 +184,12 @@ def test_what_does_not_fit_is_refused(slide: ArrayPyramid, pixels: npt.NDArray[n
         classify_slide(
             ArrayPyramid(pixels[::-1].copy(), mpp=1.0, name="x"), bundle_for(), features=made
         )
+    assert made is not None
+    foreign = dataclasses.replace(made, encoder_hash="", slide_hash="")
+    small = ArrayPyramid(pixels[:320].copy(), mpp=1.0, name="small")
+    with pytest.raises(ValueError, match="lie outside of small, such as row"):
+        classify_slide(small, bundle_for(), features=foreign)
+    assert not classify_slide(slide, bundle_for(), features=foreign).calibrated
     glass = ArrayPyramid(np.full((512, 512, 3), 242, np.uint8), mpp=1.0, name="glass")
     with pytest.raises(ValueError, match="No tissue was found on glass"):
         classify_slide(glass, bundle_for(), MeanColours())

@@ -56,7 +56,8 @@ def attention_picture(
     for index, level in enumerate(seen.levels):
         shown = _sampled(seen.grid(index, "percentile"), seen.placement(index), pyramid, plain)
         along = level.factor * seen.step * (pyramid.mpp or 1)
-        unit = "µm" if pyramid.mpp else "px"
+        # Pillow's own font has no micro sign.
+        unit = "micrometres" if pyramid.mpp else "pixels"
         panels.append((f"Attention, cells of {along:.0f} {unit}", _tinted(plain, shown / np.float32(100))))
     if seen.patch_probabilities is not None:
         grid, placement = seen.probability_grid(), seen.probability_placement()

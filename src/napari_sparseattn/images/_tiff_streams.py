@@ -34,11 +34,13 @@ def check_streams(path: Path, series: tifffile.TiffPageSeries) -> None:
     ImageError
         Naming the first part that is not as declared.
     """
+    fault = _FAULTS.get(int(series.keyframe.compression))
+    if fault is None:
+        return
     for page in series.pages:
-        fault = None if page is None else _FAULTS.get(int(page.keyframe.compression))
-        if page is None or fault is None:
+        if page is None:
             continue
-        height, width, channels = _part(page.keyframe)
+        height, width, channels = _part(series.keyframe)
         handle = page.parent.filehandle
         for n, (offset, count) in enumerate(
             zip(page.dataoffsets, page.databytecounts, strict=True)

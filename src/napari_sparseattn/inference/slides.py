@@ -237,6 +237,13 @@ class _Work:
             )
         if found.slide_hash and found.slide_hash != slide_hash(self.pyramid):
             raise ValueError(f"The features are of another slide than {self.pyramid.name}.")
+        middles = found.corners + found.side / 2
+        off = np.flatnonzero(((middles < 0) | (middles > self.pyramid.shape)).any(axis=1))
+        if len(off):
+            raise ValueError(
+                f"{len(off)} of {len(found)} patches lie outside of {self.pyramid.name}, such as "
+                f"row {off[0]}. Are the features of this slide, at this resolution?"
+            )
         return found
 
     def extracted(
