@@ -16,8 +16,7 @@ from .cli_hologram import hologram
 from .cli_progress import progress_bar
 from .cli_rows import Row, free_stem, report_rows, rows_of
 from .cli_slide import slide
-from .cli_train import train_cells
-from .cli_train_slides import SLIDE_KINDS, train_on_slides
+from .cli_training import train
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -171,85 +170,9 @@ def evaluate(
         print(f"not read: {path}: {reason}", file=sys.stderr)
 
 
-@app.command()
-def train(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="FOLDER/class/image; for span a CSV of slides (slide, label, group, split); for "
-            "span-regions a folder of slides, each with NAME.geojson beside it."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="sparse-attn-net: the pixels that matter; tnet: closer and closer looks; span: "
-            "classes of slides; span-regions: tissue outlined on slides"
-        ),
-    ] = "sparse-attn-net",
-    field_of_view: Annotated[
-        float, typer.Option(help="Side of an image in µm; sets the model's scale.", min=1e-3)
-    ] = 32.0,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the model's crop in pixels; by default 64, and 128 for tnet.", min=16
-        ),
-    ] = None,
-    channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
-    modality: Annotated[
-        str | None,
-        typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit."),
-    ] = None,
-    encoder: Annotated[
-        str, typer.Option(help="For slides: stain-texture, or transformers:NAME-OR-FOLDER.")
-    ] = "stain-texture",
-    mpp: Annotated[
-        float, typer.Option(help="For slides: µm per pixel of the patches.", min=0.01, max=100)
-    ] = 0.5,
-    wanted: Annotated[
-        str | None, typer.Option(help="For span-regions: the class of the tissue to find.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="By default 24; for slides the authors'.", min=1)
-    ] = None,
-    seed: int = 0,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Train a model on images in class folders, or on slides, from random weights."""
-    if kind in SLIDE_KINDS:
-        train_on_slides(
-            source,
-            out,
-            kind=kind,
-            encoder=encoder,
-            mpp=mpp,
-            wanted=wanted,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            as_json=as_json,
-        )
-        return
-    train_cells(
-        source,
-        out,
-        kind=kind,
-        field_of_view=field_of_view,
-        size=size,
-        channels=channels,
-        modality=modality,
-        epochs=24 if epochs is None else epochs,
-        seed=seed,
-        device=device,
-        as_json=as_json,
-    )
-
-
 app.command()(hologram)
 app.command()(slide)
+app.command()(train)
 
 
 def _classify_wholes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,27 +17,16 @@ if TYPE_CHECKING:
     from .training.slides import SlideReport, SlideTraining
     from .training.span_data import Part, SlideExample
 
-__all__ = ["SLIDE_KINDS", "train_on_slides"]
+__all__ = ["SLIDE_KINDS", "SlideOrder", "train_on_slides"]
 
 #: What is trained on slides: their classes, or the regions outlined on them.
 SLIDE_KINDS = ("span", "span-regions")
 _OUTLINES = (".geojson", ".json")
 
 
-def train_on_slides(
-    source: Path,
-    out: Path,
-    *,
-    kind: str,
-    encoder: str,
-    mpp: float,
-    wanted: str | None,
-    epochs: int | None,
-    seed: int,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Train a SPAN, write it, and print how good it is.
+@dataclasses.dataclass(frozen=True)
+class SlideOrder:
+    """What to train on which slides.
 
     Parameters
     ----------
@@ -52,23 +42,39 @@ def train_on_slides(
         See `load_encoder`.
     mpp : float
         µm per pixel of the patches.
-    wanted : str, optional
+    wanted : str or None
         With ``"span-regions"``: the class of the tissue to find; all other
         regions show what it is not.
-    epochs : int, optional
-        By default as the paper's authors train.
-    seed, device, as_json
-        As everywhere.
+    epochs : int or None
+        None trains as the paper's authors do.
+    seed : int
+        Seeds everything.
+    device : str
+        See `choose_device`.
+    """
+
+    source: Path
+    out: Path
+    kind: str
+    encoder: str
+    mpp: float
+    wanted: str | None
+    epochs: int | None
+    seed: int
+    device: str
+
+
+def train_on_slides(order: SlideOrder, as_json: bool) -> None:
+    """Train a SPAN, write it, and print how good it is.
 
     Raises
     ------
     ValueError
         If an option makes no sense, or the slides are too few.
     """
+    source, out, wanted = order.source, order.out, order.wanted
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    if kind == "span-regions" and not wanted:
-        raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
 
     from .bundle import save_bundle
     from .card import CropSpec
@@ -77,31 +83,33 @@ def train_on_slides(
     from .training.slides import SlideTraining, encoder_spec, train_slides
     from .training.span import SpanOptions
 
-    chosen = choose_device(device)
-    coder = load_encoder(encoder, chosen)
-    crop = CropSpec(size=coder.size, field_of_view_um=coder.size * mpp)
-    changes: dict[str, Any] = {"seed": seed, "device": chosen}
-    if epochs is not None:
-        changes["epochs"] = epochs
-    prepared = _Prepared(coder, crop, out.parent / "features", chosen, as_json)
-    model_kind: Literal["span-mil", "span-unet"]
-    if kind == "span":
-        examples, parts, classes = prepared.table(source)
-        options, model_kind = SpanOptions(**changes), "span-mil"
-    else:
-        assert wanted is not None
+    chosen = choose_device(order.device)
+    changes: dict[str, Any] = {"seed": order.seed, "device": chosen}
+    if order.epochs is not None:
+        changes["epochs"] = order.epochs
+    model_kind: Literal["span-mil", "span-unet"] = "span-mil"
+    options, classes = SpanOptions(**changes), ("", "")
+    if order.kind == "span-regions":
+        if not wanted:
+            raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
+        model_kind, classes = "span-unet", (f"not {wanted}", wanted)
+        options = SpanOptions.for_patches(**changes)
+    encoder = load_encoder(order.encoder, chosen)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * order.mpp)
+    prepared = _Prepared(encoder, crop, out.parent / "features", chosen, as_json)
+    if wanted and model_kind == "span-unet":
         examples, parts = prepared.outlined(source, wanted), None
-        classes = (f"not {wanted}", wanted)
-        options, model_kind = SpanOptions.for_patches(**changes), "span-unet"
+    else:
+        examples, parts, classes = prepared.table(source)
     settings = SlideTraining(
         name=out.stem,
         class_names=classes,
-        encoder=encoder_spec(coder),
+        encoder=encoder_spec(encoder),
         crop=crop,
         kind=model_kind,
         options=options,
         data=f"{len(examples)} slides of {source.name}",
-        recipe=f"napari-sparseattn train --kind {kind}",
+        recipe=f"napari-sparseattn train --kind {order.kind}",
     )
     show = None if as_json else _show_epoch
     bundle, report = train_slides(examples, settings, show, parts=parts)

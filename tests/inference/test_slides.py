@@ -17,10 +17,10 @@ from napari_sparseattn.images.field import ImageError
 from napari_sparseattn.images.pyramid import ArrayPyramid
 from napari_sparseattn.images.tissue import tissue_from_polygons
 from napari_sparseattn.inference.encoders import Encoder
+from napari_sparseattn.inference.slide_attention import to_pyramid_attention
 from napari_sparseattn.inference.slides import (
     classify_slide,
     local_attention,
-    to_pyramid_attention,
 )
 from small_model import small_bundle
 from small_span import small_span, small_span_bundle

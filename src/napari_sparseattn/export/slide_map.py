@@ -58,7 +58,8 @@ def attention_picture(
         along = level.factor * seen.step * (pyramid.mpp or 1)
         # Pillow's own font has no micro sign.
         unit = "micrometres" if pyramid.mpp else "pixels"
-        panels.append((f"Attention, cells of {along:.0f} {unit}", _tinted(plain, shown / np.float32(100))))
+        title = f"Attention, cells of {along:.0f} {unit}"
+        panels.append((title, _tinted(plain, shown / np.float32(100))))
     if seen.patch_probabilities is not None:
         grid, placement = seen.probability_grid(), seen.probability_placement()
         shown = _sampled(grid, placement, pyramid, plain)

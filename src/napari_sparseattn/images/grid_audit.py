@@ -109,12 +109,7 @@ def audit_grid(
     step = infer_step(table) if step is None else float(step)
     if not (math.isfinite(step) and step > 0):
         raise GridError(f"the step from patch to patch must be a positive number, got {step}")
-    bad = _out_of_range(table, extent)
-    if bad.any() and not snap:
-        raise GridError(_sentence(table, bad, _range_text(extent)), np.flatnonzero(bad))
-    rows = np.flatnonzero(~bad)
-    if not len(rows):
-        raise GridError("no coordinate lies in range: nothing is left", np.flatnonzero(bad))
+    rows = _in_range(table, extent, snap)
     good = table[rows]
     tolerance = _tolerance(good, step, tolerance)
     cells, away, offset = _placed(good, step, tolerance)
@@ -131,6 +126,18 @@ def audit_grid(
         shared = _sharing(cells, twice)
         raise GridError(_duplicates(table, rows[shared], int(twice.sum())), rows[shared])
     return _result(table, rows, cells, away, step, offset, far=far, off=off, twice=twice)
+
+
+def _in_range(
+    table: npt.NDArray[np.float64], extent: tuple[float, float] | None, snap: bool
+) -> npt.NDArray[np.intp]:
+    """The rows whose corners lie on the slide; all must, unless they are snapped."""
+    bad = _out_of_range(table, extent)
+    if bad.any() and not snap:
+        raise GridError(_sentence(table, bad, _range_text(extent)), np.flatnonzero(bad))
+    if bad.all():
+        raise GridError("no coordinate lies in range: nothing is left", np.flatnonzero(bad))
+    return np.flatnonzero(~bad)
 
 
 def infer_step(coords: npt.ArrayLike) -> float:

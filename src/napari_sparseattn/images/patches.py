@@ -125,6 +125,17 @@ def patch_grid(
     _check(mpp, size, overlap, min_tissue)
     side = float(size) if mpp is None else size * _reduction(pyramid, mpp)
     step = side * (1 - overlap)
+    rows, columns = _grid_shape(pyramid, step, side)
+    share = _tissue_shares(tissue, step, side, rows, columns)
+    row, column = np.nonzero((share >= min_tissue - 1e-6) & (share > 0))
+    order = np.lexsort((column, row, column // _BAND))
+    cells = np.stack([column, row], axis=1)[order].astype(np.int32)
+    known = None if pyramid.mpp is None else pyramid.mpp * side / size
+    return PatchGrid(cells, step, side, size, known, (0.0, 0.0), share[cells[:, 1], cells[:, 0]])
+
+
+def _grid_shape(pyramid: Pyramid, step: float, side: float) -> tuple[int, int]:
+    """Rows and columns of whole patches on the slide."""
     height, width = pyramid.shape
     # A slide made to measure must not lose its last patch by rounding.
     rows, columns = (math.floor((length - side) / step + 1e-6) + 1 for length in (height, width))
@@ -137,12 +148,7 @@ def patch_grid(
         raise ImageError(
             f"the grid would have {rows * columns} patches; choose larger patches or less overlap"
         )
-    share = _tissue_shares(tissue, step, side, rows, columns)
-    row, column = np.nonzero((share >= min_tissue - 1e-6) & (share > 0))
-    order = np.lexsort((column, row, column // _BAND))
-    cells = np.stack([column, row], axis=1)[order].astype(np.int32)
-    known = None if pyramid.mpp is None else pyramid.mpp * side / size
-    return PatchGrid(cells, step, side, size, known, (0.0, 0.0), share[cells[:, 1], cells[:, 0]])
+    return rows, columns
 
 
 def read_patch(

@@ -117,20 +117,19 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
     Otsu's threshold on the optical density of the most absorbed channel, kept
     within what glass and stain can have, so that an empty slide has none. On
     a dark one, it is what stands out from the background by several times its
-    noise. Ink is told by absorbing red more than green, or blue as much as
-    green, or all alike. Blur is told at a quarter of the mask's pixel size, by
-    the ratio of fine to coarse structure, within tissue only.
+    noise. Ink is told by absorbing red more than green, blue as much as green,
+    or all alike; blur by the ratio of fine to coarse structure in the tissue.
 
     Only the coarsest levels with that resolution are read, in strips, so that
-    memory stays bounded where the file has no small levels.
+    memory stays bounded.
 
     Parameters
     ----------
     pyramid : Pyramid
         The slide.
     mpp : float
-        µm per pixel of the mask. Where the slide's own is not known, a
-        sixteenth of its resolution is taken.
+        µm per pixel of the mask; a sixteenth of the slide's resolution where
+        its own is not known.
     progress : callable, optional
         Called with what is done and how much there is; may raise to stop.
 
@@ -150,25 +149,15 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
         raise ValueError(f"µm per pixel must be a positive number, got {mpp}")
     tell = progress or _silent
     downsample, notes = _downsample(pyramid, mpp)
-    height, width = pyramid.shape
-    h, w = math.ceil(height / downsample), math.ceil(width / downsample)
-    n_strips = math.ceil(h / _STRIP)
-    pixels = np.empty((h, w, pyramid.channels), np.float32)
-    valid = np.empty((h, w), np.bool_)
-    tell(0, 2 * n_strips)
-    for strip in range(n_strips):
-        rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, h))
-        pixels[rows], valid[rows] = _read(pyramid, downsample, rows, slice(0, w), 1)
-        tell(strip + 1, 2 * n_strips)
+    pixels, valid, n_strips = _overview(pyramid, downsample, tell)
     scale = _float_scale(pyramid, pixels)
     found = separate(pixels * scale, valid)
     del pixels
     blurred = np.zeros_like(valid)
     blur_notes: tuple[str, ...] = ()
-    if found.dark:
-        tell(2 * n_strips, 2 * n_strips)
-    else:
+    if not found.dark:
         blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, tell)
+    tell(2 * n_strips, 2 * n_strips)
     mask = found.tissue & ~blurred
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
@@ -181,6 +170,23 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
         ~valid & _inside(pyramid.shape, downsample, valid.shape),
         (*notes, *found.notes, *blur_notes),
     )
+
+
+def _overview(
+    pyramid: Pyramid, downsample: float, tell: Progress
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
+    """The whole slide (h, w, C) at a downsample, where it is valid, and strips read."""
+    height, width = pyramid.shape
+    h, w = math.ceil(height / downsample), math.ceil(width / downsample)
+    n_strips = math.ceil(h / _STRIP)
+    pixels = np.empty((h, w, pyramid.channels), np.float32)
+    valid = np.empty((h, w), np.bool_)
+    tell(0, 2 * n_strips)
+    for strip in range(n_strips):
+        rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, h))
+        pixels[rows], valid[rows] = _read(pyramid, downsample, rows, slice(0, w), 1)
+        tell(strip + 1, 2 * n_strips)
+    return pixels, valid, n_strips
 
 
 def tissue_from_polygons(

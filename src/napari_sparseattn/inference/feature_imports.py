@@ -151,19 +151,17 @@ def imported(
         (x, y).
     size : (int, int, int)
         N, F, and rows to read at a time.
-    snap, step
-        See `read_features`.
+    snap, step : see `read_features`
 
     Raises
     ------
     GridError
-        See `audit_grid`.
+        As `audit_grid`.
     FeatureError
         If the file states neither step nor side, and one patch shows none.
     """
     n, width, block = size
-    tolerance = None
-    side = layout.side
+    tolerance, side = None, layout.side
     if layout.unit == "um":
         if side is None:
             coords, side = _old_stamp(path, coords), _OLD_STAMP_UM
@@ -185,10 +183,10 @@ def imported(
         audited.origin,
         layout.mpp,
         layout.encoder,
-        "",
-        "",
-        path,
-        np.zeros(len(audited.cells), np.bool_),
+        encoder_hash="",
+        slide_hash="",
+        path=path,
+        failed=np.zeros(len(audited.cells), np.bool_),
         unit=layout.unit,
         notes=(f"features and places from {layout.tool}", *filter(None, [audited.report])),
     )

@@ -42,9 +42,8 @@ def extract_features(
 ) -> FeatureSet:
     """Encode the patches of a grid.
 
-    Threads read the next batches while the encoder works; only a few batches
-    are in memory at a time. A patch with any pixel that cannot be read is left
-    out, and marked in `FeatureSet.failed`.
+    Threads read ahead of the encoder, a few batches at most. A patch with any
+    pixel that cannot be read is left out, and marked in `FeatureSet.failed`.
 
     Parameters
     ----------
@@ -56,10 +55,9 @@ def extract_features(
         What encodes them; a name is loaded on `device`.
     path : path-like, optional
         An HDF5 file to make. Every batch is kept beside it, in a folder ending
-        in ``.parts``, so that a run that was stopped or killed goes on where it
-        was; what is there is verified by its checksum, and made again where it
-        is damaged. A finished file for the same slide, grid and encoder is
-        read, not made again.
+        in ``.parts``, so that a run that was stopped goes on; what is there is
+        verified by its checksum. A finished file for the same slide, grid and
+        encoder is read, not made again.
     batch : int
         Patches per batch.
     threads : int
@@ -77,9 +75,8 @@ def extract_features(
     Raises
     ------
     FeatureError
-        If there are no patches, or none could be read; if the file or its
-        parts are of another slide, grid or encoder; if another process is
-        making it.
+        If no patch is there or can be read; if the file or its parts are of
+        another slide, grid or encoder; if another process is making it.
     ImageError
         If the slide is gone or has changed.
     """

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..evidence import AttendedLevel, PyramidAttention
+from ..evidence import PyramidAttention
 from ..images.patches import PatchGrid, patch_grid
 from ..images.pyramid import Pyramid, Reading
 from ..images.tissue import Tissue, find_tissue
@@ -25,6 +25,7 @@ from .encoders import Encoder, load_encoder
 from .feature_files import read_features
 from .features import FeatureSet, extract_features, slide_hash
 from .prediction import Prediction, ReadingLedger
+from .slide_attention import to_pyramid_attention
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,6 @@ __all__ = [
     "Stage",
     "classify_slide",
     "local_attention",
-    "to_pyramid_attention",
 ]
 
 #: Called with the stage's name, what is done, and how much there is; may raise to stop.
@@ -400,69 +400,6 @@ class _Work:
         began = time.perf_counter()
         yield told
         self.stages.append(Stage(name, time.perf_counter() - began, told[-1] if told else 0))
-
-
-def to_pyramid_attention(
-    output: SpanOutput,
-    cells: npt.NDArray[np.integer],
-    *,
-    origin: tuple[float, float],
-    step: float,
-    side: float,
-    class_names: tuple[str, ...],
-    patch_probabilities: npt.NDArray[np.float32] | None = None,
-) -> PyramidAttention:
-    """Turn what a SPAN returned into plain data on the slide.
-
-    The lattice's two corner tokens, which hold no patch, are left out.
-
-    Parameters
-    ----------
-    output : SpanOutput
-        Of the model.
-    cells : numpy.ndarray
-        (N, 2) integers (x, y), as given to the model.
-    origin : (float, float)
-        (y, x) of the top left corner of cell (0, 0) on the slide.
-    step, side : float
-        Pixels from patch to patch, and along a patch.
-    class_names : tuple of str
-        The model's classes.
-    patch_probabilities : numpy.ndarray, optional
-        (N,) float32 of a SPAN-UNet.
-    """
-    first = cells.min(axis=0)
-    own = (cells - first).astype(np.int64)
-    padded = own + np.array([output.left, output.top])
-    levels = []
-    for number, level in enumerate(output.levels):
-        factor = 2**number
-        lattice = level.cells.cpu().numpy()
-        width = int(max(lattice[:, 1].max(), (padded[:, 1] // factor).max())) + 1
-        keys = lattice[:, 0] * width + lattice[:, 1]
-        held = np.isin(keys, (padded[:, 0] // factor) * width + padded[:, 1] // factor)
-        mean = level.attention.float().mean(dim=0).cpu().numpy()
-        n = len(lattice)
-        levels.append(
-            AttendedLevel(
-                factor,
-                lattice[held][:, ::-1].astype(np.int32),
-                np.ascontiguousarray(mean[:, :n][:, held]),
-                mean[:, n:].sum(axis=1),
-                level.contribution.float().cpu().numpy(),
-            )
-        )
-    return PyramidAttention(
-        (origin[0] + float(first[1]) * step, origin[1] + float(first[0]) * step),
-        step,
-        side,
-        (output.top, output.left),
-        np.ascontiguousarray(own[:, ::-1], dtype=np.int32),
-        tuple(levels),
-        class_names,
-        output.constant.float().cpu().numpy(),
-        patch_probabilities,
-    )
 
 
 def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:

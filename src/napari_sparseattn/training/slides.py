@@ -221,13 +221,22 @@ def train_slides(
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
-    model.cpu()
-    temperature = span_temperature(
-        model, chosen["validation"], dataclasses.replace(options, device="cpu")
-    )
-    test, overlap = _measured(model, chosen["test"], settings, temperature)
-    validation, _ = _measured(model, chosen["validation"], settings, temperature)
-    sizes = {str(name): len(part) for name, part in chosen.items()}
+    return _finished(model.cpu(), chosen, settings, options, history)
+
+
+def _finished(
+    model: SpanMil | SpanUnet,
+    parts: Mapping[Part, Sequence[SlideExample]],
+    settings: SlideTraining,
+    options: SpanOptions,
+    history: Sequence[EpochReport],
+) -> tuple[Bundle, SlideReport]:
+    """Calibrate on the validation slides, measure, and write the card."""
+    on_cpu = dataclasses.replace(options, device="cpu")
+    temperature = span_temperature(model, parts["validation"], on_cpu)
+    test, overlap = _measured(model, parts["test"], settings, temperature)
+    validation, _ = _measured(model, parts["validation"], settings, temperature)
+    sizes = {str(name): len(part) for name, part in parts.items()}
     report = SlideReport(test, validation, tuple(history), sizes, overlap)
     card = _card(settings, dataclasses.asdict(model.config), temperature, report)
     return Bundle(card, model.state_dict()), report

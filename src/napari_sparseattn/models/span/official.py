@@ -107,21 +107,13 @@ def load_official(
     sizes = _sizes(settings, entry)
     model: SpanMil | SpanUnet
     if unet:
-        model = SpanUnet(
-            SpanUnetConfig(
-                **sizes,
-                layout=settings["slide_configs"],
-                channel_factor=int(settings.get("channel_factor", 1)),
-            )
-        )
+        sizes["channel_factor"] = int(settings.get("channel_factor", 1))
+        model = SpanUnet(SpanUnetConfig(**sizes, layout=settings["slide_configs"]))
     else:
         head = _entry(state, "aggregator.module.fc.1.weight")
         model = SpanMil(SpanMilConfig(**sizes, n_classes=head.shape[0]))
-    renamed = {}
-    for name, tensor in state.items():
-        ours = our_name(name)
-        if ours is not None:
-            renamed[ours] = tensor
+    names = {name: our_name(name) for name in state}
+    renamed = {ours: state[name] for name, ours in names.items() if ours is not None}
     try:
         model.to(device=entry.device, dtype=entry.dtype).load_state_dict(renamed)
     except RuntimeError as error:
