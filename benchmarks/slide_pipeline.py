@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari_sparseattn.inference.feature_files import read_features
 from slides import write_slide
+
+from napari_sparseattn.inference.feature_files import read_features
 
 
 def default_slides() -> list[Path]:

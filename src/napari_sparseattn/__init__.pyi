@@ -15,6 +15,7 @@ from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
 from .inference.slides import SlidePrediction, classify_slide
+from .training.fine_tune import fine_tune
 
 __all__ = [
     "Bundle",
@@ -32,6 +33,7 @@ __all__ = [
     "classify_field",
     "classify_slide",
     "find_cells",
+    "fine_tune",
     "iter_recording",
     "iter_retrieved",
     "load_bundle",

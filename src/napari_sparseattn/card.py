@@ -209,15 +209,22 @@ class Card(_Strict):
         if training.split:
             lines.append(f"Split: {training.split}")
         if "accuracy" in self.metrics:
-            what = "slides" if self.takes_slides else "images"
             lines.append(
-                f"On {self.metrics.get('n', training.n_test)} held-out {what}: accuracy "
-                f"{100 * self.metrics['accuracy']:.1f} %, macro F1 "
-                f"{100 * self.metrics.get('macro_f1', float('nan')):.1f} %"
+                f"On {self._tested_on()}: accuracy {100 * self.metrics['accuracy']:.1f} %, "
+                f"macro F1 {100 * self.metrics.get('macro_f1', float('nan')):.1f} %"
             )
+        if self.metrics.get("dice") is not None:
+            lines[-1] += f", Dice {self.metrics['dice']:.3f}"
         if training.citation:
             lines.append(f"Cite: {training.citation}")
         return "\n".join(lines)
+
+    def _tested_on(self) -> str:
+        """Say on what the figures were measured."""
+        n = self.metrics.get("n", self.training.n_test)
+        if self.segments:
+            return f"{n} patches of {self.training.n_test} held-out slides"
+        return f"{n} held-out {'slides' if self.takes_slides else 'images'}"
 
     def _looks(self) -> str:
         """Say in one sentence what the model looks at."""

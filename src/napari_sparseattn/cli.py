@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from .cli_fine_tune import fine_tune
 from .cli_hologram import hologram
 from .cli_progress import progress_bar
 from .cli_rows import Row, free_stem, report_rows, rows_of
@@ -170,6 +171,7 @@ def evaluate(
         print(f"not read: {path}: {reason}", file=sys.stderr)
 
 
+app.command("fine-tune")(fine_tune)
 app.command()(hologram)
 app.command()(slide)
 app.command()(train)

@@ -88,7 +88,8 @@ def train_on_slides(order: SlideOrder, as_json: bool) -> None:
     if order.epochs is not None:
         changes["epochs"] = order.epochs
     model_kind: Literal["span-mil", "span-unet"] = "span-mil"
-    options, classes = SpanOptions(**changes), ("", "")
+    options = SpanOptions(**changes)
+    classes: tuple[str, ...] = ()
     if order.kind == "span-regions":
         if not wanted:
             raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from napari_sparseattn.images._decode import ImageError
 from napari_sparseattn.images._tiles import Tile
@@ -76,11 +77,38 @@ def stop_after(n: int):
     return progress
 
 
+def test_encoding_side_by_side_leaves_other_threads_theirs() -> None:
+    """Each on one core; the caller's own number of threads stays."""
+    seen: list[int] = []
+
+    class Watched(Means):
+        parallel = True
+
+        def __call__(self, patches: np.ndarray) -> np.ndarray:
+            seen.append(torch.get_num_threads())
+            return super().__call__(patches)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        pyramid = slide()
+        found = extract_features(pyramid, grid_of(pyramid), Watched(), batch=50)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert np.array_equal(found.read(), truth())
+
+
 @pytest.mark.parametrize("batch", [7, 64, 1000])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_batches_and_threads_change_nothing(batch: int, threads: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [False, True])
+def test_batches_and_threads_change_nothing(
+    batch: int, threads: int, parallel: bool, tmp_path: Path
+) -> None:
     pyramid = slide()
     grid, encoder = grid_of(pyramid), Means()
+    encoder.parallel = parallel
     steps: list[tuple[int, int]] = []
     kept = extract_features(
         pyramid, grid, encoder, batch=batch, threads=threads, progress=lambda *s: steps.append(s)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -227,6 +229,15 @@ def test_labels_of_no_class_and_features_that_are_no_numbers() -> None:
     )
     with pytest.raises(ValueError, match="none: no patch has a label"):
         next(fit_span(unet(), [unknown], slides(2, 0), SpanOptions.for_patches()))
+
+
+def test_features_may_stay_in_a_file(tmp_path: Path) -> None:
+    (held,) = slides(1, 0)
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        stored = file.create_dataset("features", data=held.features, chunks=(8, FEATURES))
+        lazy = SlideExample(stored, held.cells, held.label, name="lazy")
+        both = predict_slides(mil(), [held, lazy])
+    torch.testing.assert_close(both[0], both[1])
 
 
 def test_dice() -> None:

@@ -33,6 +33,8 @@ _MOST_SPREADS = 8.0
 #: Widths are multiples of this, as SPAN needs them; narrower outputs get zeros at their end.
 WIDTH_STEP = 128
 _SIZE, _MPP = 224, 0.5
+# The coarsest of the embedded encoder's octaves needs it.
+_LEAST = 192
 #: Of ImageNet's pictures; taken where a network does not state its own.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -58,6 +60,10 @@ class Encoder(abc.ABC):
         Pixels along a patch that it expects.
     mpp : float
         µm per pixel that it is meant for.
+    parallel : bool
+        Whether several threads call it at once, each on one core. Many small
+        operations, shared among cores one by one, wait more than they work,
+        and ten times as long where another program keeps a core busy.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Encoder(abc.ABC):
     licence: str
     size: int = _SIZE
     mpp: float = _MPP
+    parallel: bool = False
 
     @abc.abstractmethod
     def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -132,18 +139,19 @@ class StainTexture(Encoder):
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
+        self.parallel = device == "cpu"
         self._mean, self._spread = _scale()
         self.width = len(self._mean)
         content = SCALE_FILE.read_bytes()
         self.hash = hashlib.sha256(_VERSION.encode() + b"\0" + content).hexdigest()
 
     def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """See `Encoder`; patches of any side from 64 pixels."""
+        """See `Encoder`; patches of any side from 192 pixels."""
         import torch
 
         from ._stain_texture import describe
 
-        _check(patches, 64)
+        _check(patches, _LEAST)
         with torch.inference_mode():
             raw = describe(torch.from_numpy(np.ascontiguousarray(patches)).to(self._device))
         numbers = (raw.cpu().numpy() - self._mean) / self._spread

@@ -27,6 +27,8 @@ __all__ = ["FeatureError", "FeatureSet", "extract_features", "slide_hash"]
 
 Progress = Callable[[int, int], None]
 _MOST_BATCH = 4096
+# Reading and decoding are shared by these, and more would only wait for memory.
+_MOST_THREADS = 8
 
 
 def extract_features(
@@ -95,6 +97,16 @@ def _silent(done: int, total: int) -> None:
     pass
 
 
+def _on_one_core() -> None:
+    """Keep torch's operations in the calling thread on one core; see `Encoder.parallel`."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    # Torch sets its number of threads when a thread first asks for it.
+    torch.get_num_threads()
+    threadpool_limits(1, user_api="openmp")
+
+
 class _Work:
     """One run over a grid."""
 
@@ -156,22 +168,26 @@ class _Work:
         """Yield parts in order; the batches after them are being read meanwhile."""
         total, width = len(self.grid), self.encoder.width
         self.tell(n_done, total)
-        reader = concurrent.futures.ThreadPoolExecutor(self.threads, "read-patches")
+        read = self._encode_rows if self.encoder.parallel else self._read
+        n_threads = self.threads
+        if self.encoder.parallel:
+            n_threads = max(n_threads, min(os.cpu_count() or 1, _MOST_THREADS))
+        reader = concurrent.futures.ThreadPoolExecutor(n_threads, "read-patches", _on_one_core)
         waiting: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
         coming = iter(indices)
         try:
             while True:
-                for index in itertools.islice(coming, 2 * self.threads - len(waiting)):
+                for index in itertools.islice(coming, 2 * n_threads - len(waiting)):
                     start = index * parts.batch
                     rows = range(start, start + parts.size(index))
-                    waiting.append((index, reader.submit(self._read, rows)))
+                    waiting.append((index, reader.submit(read, rows)))
                 if not waiting:
                     return
                 index, future = waiting.popleft()
-                pixels, valid = future.result()
+                found, valid = future.result()
                 features = np.zeros((len(valid), width), np.float32)
                 if valid.any():
-                    features[valid] = self._encoded(pixels)
+                    features[valid] = found if self.encoder.parallel else self._encoded(found)
                 yield index, valid, features
                 n_done += len(valid)
                 self.tell(n_done, total)
@@ -189,6 +205,13 @@ class _Work:
                 patches.append(pixels)
         size = self.grid.size
         return np.stack(patches) if patches else np.empty((0, size, size, 3), np.uint8), valid
+
+    def _encode_rows(self, rows: range) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return the features of the patches that can be read, and which these are."""
+        pixels, valid = self._read(rows)
+        if not valid.any():
+            return np.empty((0, self.encoder.width), np.float32), valid
+        return self._encoded(pixels), valid
 
     def _encoded(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         features = self.encoder(pixels)

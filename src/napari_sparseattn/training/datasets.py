@@ -79,6 +79,8 @@ def read_class_folders(
     side: int,
     channels: int = 3,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    least_classes: int = 2,
 ) -> CropSet:
     """Read ``FOLDER/class/image`` into memory.
 
@@ -88,31 +90,30 @@ def read_class_folders(
         One sub-folder per class, named after it.
     side : int
         Crops are resampled to `side` x `side` pixels.
-    channels : int
-        1 or 3.
+    channels : {1, 3}
     progress : callable, optional
         Called with (images read, images in all).
+    least_classes : int
+        Fewer are refused.
 
     Returns
     -------
     CropSet
-        uint8; or float32 in the images' own unit, where all images are floats
-        of one channel that are not confined to 0 to 1, such as OPD in nm.
+        uint8; or float32 in the images' own unit, where all are floats of one
+        channel that are not confined to 0 to 1, such as OPD in nm.
 
     Raises
     ------
     FileNotFoundError, ImageError
         If there are no images, or one cannot be read.
     ValueError
-        If there are fewer than two classes, colour values outside 0 to 1, or
-        integer images among those with a unit of their own.
+        If there are too few classes, colour values outside 0 to 1, or integers
+        among images with a unit of their own.
     """
     files = list_class_folders(folder)
     class_names = tuple(dict.fromkeys(name for name, _ in files))
-    if len(class_names) < 2:
-        raise ValueError(
-            f"'{folder}' has one class only; training needs at least two class folders."
-        )
+    if len(class_names) < least_classes:
+        raise ValueError(f"'{folder}' has one class only; training needs two class folders.")
     kind = np.float32 if channels == 1 else np.uint8
     crops = np.empty((len(files), side, side, channels), dtype=kind)
     within = np.empty(len(files), dtype=bool)
@@ -122,8 +123,7 @@ def read_class_folders(
         if channels != 1 and not within[i]:
             raise ValueError(
                 f"{path} has values from {crop.min():.4g} to {crop.max():.4g}. Training on colour "
-                "takes integer images, or floats from 0 to 1: scale them alike for all images "
-                "first."
+                "takes integers, or floats from 0 to 1: scale all images alike first."
             )
         crops[i] = crop if channels == 1 else _to_bytes(crop)
         if progress is not None:

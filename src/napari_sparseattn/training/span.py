@@ -180,7 +180,6 @@ def fit_span(
     train, validation : sequence of SlideExample
         With labels, or patch labels, as the task wants.
     options : SpanOptions, optional
-        Everything else.
     loss : callable, optional
         A peer's own loss of one slide; it replaces the task's in training only.
     stop : callable, optional
@@ -190,15 +189,14 @@ def fit_span(
     ------
     EpochReport
         After each epoch; closing the iterator stops training. The accuracy is
-        that of slides, or that of patches with a label.
+        of slides, or of patches with a label.
 
     Raises
     ------
     ValueError
-        If labels are missing or no class of the model, or a feature is not finite.
+        If labels are missing or no class of the model, or a loss is not finite.
     """
-    options = options or SpanOptions()
-    _check(train, validation, options.task)
+    _check(train, validation, (options := options or SpanOptions()).task)
     torch.manual_seed(options.seed)
     run = _Run(model.to(options.device), train, validation, options, loss, stop)
     best_loss, best_weights = float("inf"), copy.deepcopy(model.state_dict())
@@ -206,8 +204,7 @@ def fit_span(
     try:
         for epoch in range(1, options.epochs + 1):
             began = time.perf_counter()
-            trained = run.epoch(epoch)
-            held_out = None if trained is None else run.measure()
+            trained, held_out = run.epoch(epoch), run.measure()
             if trained is None or held_out is None:
                 break
             waited += 1
