@@ -1,6 +1,6 @@
 """Regions per second of slide readers side by side, and a large slide in napari.
 
-    python benchmarks/slides.py [--slide FILE ...] [--seconds 1.5] [--no-window]
+    python benchmarks/slides.py [--slide FILE ...] [--seconds 1.5] [--no-window] [--only-huge]
 
 Writes a slide of 80 000 x 60 000 pixels laid out as Aperio's (JPEG tiles of
 256 pixels, four levels; its tissue is drawn, of a few hundred different
@@ -11,8 +11,11 @@ decoded tiles, so that all decode what they return. With two threads two
 callers share one open slide. The second column is this package as it opens a
 slide by default, decoding the tiles of one region in threads of its own.
 
-Then it is opened in a napari window and panned. Needs openslide-python,
-openslide-bin, tiffslide and zarr; the window a display.
+Then it is opened in a napari window and panned, and so is a slide of 100 000
+x 100 000 pixels whose tiles are drawn when they are read (as the decoding of
+a JPEG tile takes; no such file would fit here), with how the memory of the
+process grows meanwhile, and with the unread area greyed. Needs
+openslide-python, openslide-bin, tiffslide and zarr; the window a display.
 """
 
 from __future__ import annotations
@@ -37,11 +40,12 @@ import scipy.ndimage
 import tifffile
 
 from napari_sparseattn.images._tiles import TileCache
-from napari_sparseattn.images.pyramid import Pyramid
+from napari_sparseattn.images.pyramid import Pyramid, VirtualPyramid
 from napari_sparseattn.images.slides import open_slide
 
 TILE = 256
 HEIGHT, WIDTH = 60_000, 80_000
+HUGE = 100_000
 ROUNDS = 5
 Read = Callable[[int, int, int], npt.NDArray[np.uint8]]
 
@@ -217,15 +221,20 @@ class Clock:
         slide.read_region = timed  # type: ignore[method-assign]
 
 
-def window(path: Path) -> None:
+def new_viewer() -> Any:
     import napari
     from qtpy.QtTest import QTest
-
-    from napari_sparseattn.plugin.slide_layers import slide_layer
 
     viewer = napari.Viewer()
     viewer.window.resize(1400, 900)
     QTest.qWait(1500)
+    return viewer
+
+
+def window(path: Path) -> None:
+    from napari_sparseattn.plugin.slide_layers import slide_layer
+
+    viewer = new_viewer()
     print(f"\n{path.name} in a napari window of 1400 x 900")
     for what in ("the session's first layer", "a later layer"):
         start = time.perf_counter()
@@ -245,6 +254,60 @@ def window(path: Path) -> None:
         pan(viewer, slide, clock, zoom, what)
     print(f"memory held for tiles: {slide._cache.n_bytes / 2**20:.0f} MB")
     print(slide.ledger.snapshot().summary())
+    viewer.close()
+
+
+def drawn_slide(side: int) -> VirtualPyramid:
+    """Return a slide whose tiles are decoded from a few hundred JPEG tiles."""
+    tissue = drawn_tiles()
+
+    def render(level: int, y: int, x: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+        place = (y // TILE * 31 + x // TILE * 17 + level) % len(tissue)
+        pixels: npt.NDArray[np.uint8] = imagecodecs.jpeg8_decode(tissue[place])
+        return pixels[:height, :width]
+
+    return VirtualPyramid(render, side, side, mpp=0.25, name=f"drawn-{side}", tile=TILE)
+
+
+def resident() -> float:
+    """Return the memory of this process in MB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def huge_window(side: int) -> None:
+    """Pan a slide of `side` pixels a side, alone and under the layer that greys what is unread."""
+    from qtpy.QtWidgets import QApplication
+
+    from napari_sparseattn.plugin.slide_layers import slide_layer, unread_layer
+
+    viewer = new_viewer()
+    slide = drawn_slide(side)
+    clock = Clock(slide)
+    print(f"\n{side} x {side} pixels, drawn, in a napari window of 1400 x 900")
+    start = time.perf_counter()
+    data, attributes, _ = slide_layer(slide)
+    viewer.add_image(data, **attributes)
+    viewer.screenshot(canvas_only=True, flash=False)
+    print(f"drawn after {time.perf_counter() - start:.2f} s")
+    before = resident()
+    for zoom, what in ((1.0, "full resolution"), (0.2, "a fifth"), (0.01, "overview")):
+        pan(viewer, slide, clock, zoom, what)
+    print(
+        f"memory: {before:.0f} MB before panning, {resident():.0f} MB after 300 views; "
+        f"{slide._cache.n_bytes / 2**20:.0f} MB of it tiles"
+    )
+    print(slide.ledger.snapshot().summary())
+    for level in (0, None):
+        start = time.perf_counter()
+        data, attributes, kind = unread_layer(slide, slide.ledger.snapshot(), level)
+        layer = viewer.add_labels(data, **attributes)
+        QApplication.processEvents()
+        seconds = time.perf_counter() - start
+        print(f"unread area greyed by {' x '.join(map(str, data.shape))} {kind}: {seconds:.2f} s")
+        pan(viewer, slide, clock, 1.0, "full resolution")
+        viewer.layers.remove(layer)
+    print(f"memory at the end: {resident():.0f} MB")
     viewer.close()
 
 
@@ -291,7 +354,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="of each round")
     parser.add_argument("--no-window", action="store_true")
     parser.add_argument("--no-compare", action="store_true")
+    parser.add_argument("--side", type=int, default=HUGE, help="of the slide that is drawn")
+    parser.add_argument("--only-huge", action="store_true", help="only the slide that is drawn")
     options = parser.parse_args()
+    if options.only_huge:
+        huge_window(options.side)
+        return
     packages = ("openslide-python", "openslide-bin", "tiffslide", "tifffile", "zarr", "imagecodecs")
     print(platform.platform(), f"Python {platform.python_version()}", f"{os.cpu_count()} cores")
     print(", ".join(f"{name} {version(name)}" for name in packages), file=sys.stdout)
@@ -308,6 +376,8 @@ def main() -> None:
             compare(path, options.seconds)
         if not options.no_window:
             window(made)
+    if not options.no_window:
+        huge_window(options.side)
 
 
 if __name__ == "__main__":

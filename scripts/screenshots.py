@@ -7,13 +7,14 @@ repository, so they show simulated samples: fetched images are not stored.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import napari
 import numpy as np
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_sparseattn.plugin.commands import open_main
 from napari_sparseattn.plugin.hologram import Holograms
@@ -138,11 +139,35 @@ def traversal(out: Path) -> None:
     viewer.close()
 
 
+def slide(out: Path) -> None:
+    viewer = new_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    viewer.open_sample("napari-sparseattn", "simulated-slide")
+    session = Session.of(viewer)
+    wait(lambda: session.model is not None)
+    session.set_model(prepare_model("tissue-simulated", "cpu"))
+    settle()
+    viewer.fit_to_view()
+    session.classify_slide()
+    wait(lambda: not session.running, seconds=1800)
+    print(session.message, session.answer.ranked()[:3])
+    # The map of all patches; what one of them looked at would lie on top of it.
+    session.set_pyramid_choice(dataclasses.replace(session.pyramid_choice, local=False))
+    session.go_to_patch(int(session.attention.ranked()[0]))
+    viewer.fit_to_view()
+    settle()
+    scroll = dock.findChild(QScrollArea)
+    scroll.verticalScrollBar().setValue(scroll.verticalScrollBar().maximum() // 2)
+    settle()
+    viewer.screenshot(out / "slide.png", canvas_only=False, flash=False)
+    viewer.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
     parser.add_argument("--out", type=Path, default=PICTURES)
-    parser.add_argument("--only", choices=["smear", "holograms", "traversal"])
+    parser.add_argument("--only", choices=["smear", "holograms", "traversal", "slide"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.only in (None, "smear"):
@@ -151,6 +176,8 @@ def main() -> None:
         holograms(options.out)
     if options.only in (None, "traversal"):
         traversal(options.out)
+    if options.only in (None, "slide"):
+        slide(options.out)
 
 
 if __name__ == "__main__":

@@ -84,3 +84,18 @@ def test_the_simulated_hologram_says_all_that_a_reconstruction_needs() -> None:
     recording = known["recording"]
     assert None not in (recording.wavelength, recording.pixel_size, recording.medium_index)
     assert recording.background.shape[1:] == data.shape
+
+
+def test_the_simulated_slide_is_lazy_and_calibrated() -> None:
+    ((levels, attributes, kind),) = samples.simulated_slide()
+    assert kind == "image"
+    assert attributes["multiscale"]
+    assert attributes["rgb"]
+    assert "simulated" in attributes["name"]
+    assert attributes["units"] == ("um", "um")
+    assert attributes["scale"] == (0.5, 0.5)
+    pyramid = attributes["metadata"][METADATA_KEY]["pyramid"]
+    assert levels[0].shape == (*pyramid.shape, 3)
+    assert pyramid.ledger.snapshot().bytes_decoded == 0, "nothing is drawn before it is looked at"
+    middle = levels[-1][:]
+    assert middle.std() > 10

@@ -217,8 +217,8 @@ class Choices(State):
 
     @property
     def running(self) -> bool:
-        """Whether all cells, or a field, are being classified."""
-        return self._run is not None or self._field is not None
+        """Whether all cells, a field or a slide are being classified."""
+        return any(run is not None for run in (self._run, self._field, self._slide))
 
     # -- for the session to fill in
 
@@ -258,7 +258,7 @@ class Choices(State):
         gone = event.value
         if is_own(gone):
             return
-        runs = [run for run in (self._run, self._field) if run is not None]
+        runs = [run for run in (self._run, self._field, self._slide) if run is not None]
         stopped = any(run.request.layer is gone for run in runs)
         if stopped:
             self.cancel_run(f"'{gone.name}' was removed")

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .opening import open_files
+
 if TYPE_CHECKING:
     import napari
+    from qtpy.QtWidgets import QWidget
 
     from ..inference.prediction import Predictions
+    from .messages import Level
 
 __all__ = [
+    "choose_slide_folder",
+    "choose_slides",
     "classify_layer",
     "demo",
     "open_holograms",
     "open_main",
     "open_slide_file",
+    "open_slide_folder",
     "reconstruct_layer",
 ]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock and classify all cells of the active image."""
+    """Open the dock and classify all cells of the active image, or the slide by a SPAN."""
     from .session import Session
 
     open_main(viewer)
     session = Session.of(viewer)
+
+    def classify() -> None:
+        session.classify_slide() if session.spanning else session.classify_all()
+
     if session.model is not None:
-        session.classify_all()
+        classify()
         return
 
     def ready(model: object) -> None:
         if model is not None:
             session.model_changed.disconnect(ready)
-            session.classify_all()
+            classify()
 
     session.model_changed.connect(ready)
 
@@ -64,33 +75,42 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
 
 
 def open_slide_file(viewer: napari.viewer.Viewer) -> None:
-    """Ask for a slide and open it, also one in a file that napari would read whole."""
+    """Ask for slides and open them, also in files that napari would read whole."""
+    open_files(viewer, choose_slides(), notify, as_slides=True)
+
+
+def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
+    """Ask for the folder of a slide in OME-Zarr or DICOM, and open it."""
+    open_files(viewer, choose_slide_folder(), notify, as_slides=True)
+
+
+def choose_slides(parent: QWidget | None = None) -> list[str]:
+    """Let the user choose slides; none where that is cancelled."""
     from qtpy.QtWidgets import QFileDialog
 
     from ..images.slides import SLIDE_SUFFIXES
 
     endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
     paths, _ = QFileDialog.getOpenFileNames(
-        None, "Open slides", "", f"Slides ({endings});;All files (*)"
+        parent, "Open slides", "", f"Slides ({endings});;All files (*)"
     )
-    for path in paths:
-        open_slide_at(viewer, path)
+    return list(paths)
 
 
-def open_slide_at(viewer: napari.viewer.Viewer, path: str) -> None:
-    """Open one slide as a layer, or say why it cannot be."""
-    from napari.layers import Layer
-    from napari.utils.notifications import show_error
+def choose_slide_folder(parent: QWidget | None = None) -> list[str]:
+    """Let the user choose the folder of a slide; none where that is cancelled."""
+    from qtpy.QtWidgets import QFileDialog
 
-    from .slide_layers import read_slide
+    path = QFileDialog.getExistingDirectory(parent, "Open the folder of an OME-Zarr or DICOM slide")
+    return [path] if path else []
 
-    try:
-        found = read_slide(path)
-    except (ValueError, OSError) as error:
-        show_error(str(error))
-        return
-    for data in found:
-        viewer.add_layer(Layer.create(*data))
+
+def notify(text: str, level: Level) -> None:
+    """Let napari show what went wrong; what only goes on is not worth a notification."""
+    from napari.utils.notifications import show_error, show_warning
+
+    if level != "info":
+        (show_error if level == "error" else show_warning)(text)
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:

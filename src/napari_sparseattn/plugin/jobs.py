@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .closeups import CloseUps
 from .file_facts import FileFacts
 from .requests import (
     CellsFound,
@@ -45,6 +46,7 @@ class Jobs:
         self._loading: object = None
         self._workers = Workers(partial(session.fail, None))
         self._files = FileFacts(session, self._workers)
+        self._close_ups = CloseUps(session, self._workers)
         session.click_requested.connect(self.click)
         session.run_requested.connect(self.run)
         session.run_cancelled.connect(self.cancel_run)
@@ -64,6 +66,7 @@ class Jobs:
         session.field_requested.disconnect(self.field)
         session.field_cancelled.disconnect(self.cancel_field)
         session.image_changed.disconnect(self._files.ask)
+        self._close_ups.close()
         self.cancel_run()
         self.cancel_field()
         self._next_click = None

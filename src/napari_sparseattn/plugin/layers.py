@@ -91,7 +91,10 @@ class Overlays(TraversalLayers):
 
     def keep_kind(self, kind: str) -> None:
         """Take away the overlays that a kind of model, as the card names it, does not have."""
-        self.remove_everywhere(_SELECTION_ROLES if kind == "tnet" else TRAVERSAL_ROLES)
+        theirs = {"sparse-attn-net": _SELECTION_ROLES, "tnet": TRAVERSAL_ROLES}.get(kind, ())
+        self.remove_everywhere(
+            role for role in (*_SELECTION_ROLES, *TRAVERSAL_ROLES) if role not in theirs
+        )
 
     def _show_selection(
         self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ..card import Card
+    from ..evidence import PyramidAttention
+    from ..images.tissue import Tissue
     from ..inference.prediction import Prediction, Predictions
+    from ..inference.slides import SlidePrediction
+    from .slide_requests import StageDone
 
 __all__ = [
     "Level",
@@ -17,12 +21,19 @@ __all__ = [
     "about_answer",
     "about_field",
     "about_hologram",
+    "about_kept_features",
     "about_large_slide",
     "about_mismatch",
     "about_obstacle",
+    "about_patch",
     "about_results",
+    "about_slide",
+    "about_small_image",
+    "about_stage",
+    "about_tissue",
     "about_traversal",
     "no_cells",
+    "seconds_text",
     "share_text",
     "time_left",
 ]
@@ -210,11 +221,87 @@ def about_results(done: Predictions, total: int, reason: str) -> str:
     if reason:
         said = f"{reason}: {len(done)} of {total} cells classified."
     else:
-        said = f"{len(done)} cells classified in {_seconds(done.ledger.seconds)}."
+        said = f"{len(done)} cells classified in {seconds_text(done.ledger.seconds)}."
     notes = list(done.ledger.notes)
     if not done.calibrated:
         notes.append("The pixel size is unknown: crops were cut by the size of the cells.")
     return " ".join([said, *notes])
+
+
+def about_small_image(name: str, height: int, width: int, side: int) -> str:
+    """Say that an image holds too few patches for a SPAN, and what to do."""
+    return (
+        f"'{name}' is {height} × {width} pixels, hardly more than one patch of {side} × {side}. "
+        "Open a slide, correct the pixel size, or choose a model that classifies cells."
+    )
+
+
+def about_tissue(tissue: Tissue) -> tuple[str, Level]:
+    """Say what was found, and how to change it."""
+    if tissue.share == 0:
+        return "No tissue was found. Outline it in the layer 'tissue', as polygons.", "warning"
+    notes = " ".join(_sentence(note) for note in tissue.notes)
+    said = f"{tissue.summary()}. Edit the outlines in their layer, if they are wrong."
+    return f"{said} {notes}".rstrip(), "info"
+
+
+def about_stage(name: str) -> str:
+    """Say which part of the work on a slide has begun."""
+    return {
+        "tissue": "Finding the tissue…",
+        "features": "Making features of the patches, which are kept for the next run…",
+        "attention": "Attending to all patches…",
+    }.get(name, f"{name}…")
+
+
+def about_slide(prediction: SlidePrediction, stages: Sequence[StageDone]) -> Message:
+    """Say what the user should know of a slide's class.
+
+    Parameters
+    ----------
+    prediction : SlidePrediction
+        The slide's.
+    stages : sequence of StageDone
+        How the work went.
+    """
+    notes = [_sentence(note) for note in prediction.ledger.notes]
+    said = f"{len(prediction.attention)} patches in {seconds_text(prediction.ledger.seconds)}."
+    kept = next((stage.first for stage in stages if stage.name == "features"), 0)
+    if kept:
+        said += f" The features of {kept} were kept from an earlier run."
+    if notes:
+        return Message(" ".join([said, *notes]), "warning")
+    return Message(f"{said} Click a patch to see its weights.")
+
+
+def _sentence(note: str) -> str:
+    first = note.partition(" ")[0]
+    # Names of files and units begin as they begin.
+    said = note[:1].upper() + note[1:] if first.isascii() and first.isalpha() else note
+    return f"{said.rstrip('.')}."
+
+
+def about_kept_features(reason: str, stages: Sequence[StageDone]) -> str:
+    """Say what is left of work on a slide that was stopped."""
+    done = next((stage for stage in stages if stage.name == "features"), None)
+    if done is None or not done.done:
+        return f"{reason}."
+    return (
+        f"{reason}: the features of {done.done} of {done.total} patches are kept, and the next "
+        "run goes on from there."
+    )
+
+
+def about_patch(attention: PyramidAttention, patch: int) -> str:
+    """Say how much of the attention a patch holds."""
+    weight = float(attention.patch_weights()[patch])
+    multiple = weight * len(attention.levels[0])
+    top, left, side = attention.patch_box(patch)
+    return (
+        f"Patch {patch + 1}, {side:.0f} px wide at row {top:.0f}, column {left:.0f}: "
+        f"{100 * weight:.2g} % of the attention, {multiple:.2g} times as much as if all got the "
+        "same."
+    )
 
 
 def share_text(share: float) -> str:
@@ -230,5 +317,6 @@ def time_left(seconds: float) -> str:
     return f"{seconds / 60:.0f} min left"
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
+    """Return a duration with its unit."""
     return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.0f} ms"

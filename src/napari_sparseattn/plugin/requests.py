@@ -184,10 +184,15 @@ def prepare_model(name_or_path: str, device: str) -> Model:
 
     bundle = load_bundle(name_or_path)
     chosen = choose_device(device)
+    model = Model(bundle, chosen, describe_device(chosen), tuple(available_devices()))
+    if bundle.card.takes_slides:
+        # A slide takes longer than the first computation is slower by.
+        bundle.model(chosen)
+        return model
     channels, spec = len(bundle.card.channels), bundle.card.crop
     blank = np.zeros((spec.size, spec.size, channels), dtype=np.float32)
     field = Field(blank, "YXC", spec.pixel_size, bundle.card.modality)
     cells = cells_from_points([(0, 0)], field.shape, diameter=1, pixel_size=spec.pixel_size)
     for _ in range(2):
         classify_cells(field, cells, bundle, chosen)
-    return Model(bundle, chosen, describe_device(chosen), tuple(available_devices()))
+    return model

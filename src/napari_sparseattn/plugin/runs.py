@@ -1,4 +1,4 @@
-"""Runs over all cells or over a field: what they have given so far."""
+"""Runs over all cells, a field or a slide: what they have given so far."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from .messages import Progress
 from .requests import RunRequest
+from .slide_requests import SlideRequest, StageDone
 from .traversal_requests import FieldRequest
 
 if TYPE_CHECKING:
     from ..images.cells import Cells
     from ..inference.prediction import Predictions
 
-__all__ = ["FieldRun", "Run"]
+__all__ = ["FieldRun", "Run", "SlideRun"]
 
 
 class Run:
@@ -82,3 +83,21 @@ class FieldRun:
             return Progress(0, 0, what="crops")
         each = (time.monotonic() - self._began) / self.read
         return Progress(self.read, total, each * max(total - self.read, 0), "crops")
+
+
+class SlideRun:
+    """How far the work on one slide is.
+
+    Parameters
+    ----------
+    request : SlideRequest
+        What was asked.
+    """
+
+    def __init__(self, request: SlideRequest) -> None:
+        self.request = request
+        self.stages: tuple[StageDone, ...] = ()
+
+    def progress(self) -> Progress:
+        """Return that something is going on; the stages tell how far it is."""
+        return Progress(0, 0, what="stages")

@@ -8,7 +8,7 @@ from typing import Any
 
 from .sources import METADATA_KEY
 
-__all__ = ["phase_cell", "simulated_hologram", "simulated_smear", "smear"]
+__all__ = ["phase_cell", "simulated_hologram", "simulated_slide", "simulated_smear", "smear"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -25,6 +25,8 @@ _FIELDS = {
 _GAP = 16
 _FIELDS_PIXEL = 0.073
 _FOLDER_VARIABLE = "NAPARI_SPARSEATTN_DATA"
+# Some 500 patches of 112 µm: SPAN is done with it before anybody tires.
+_SLIDE_SHAPE, _SLIDE_SEED = (6144, 8192), 7
 
 
 def smear() -> list[LayerData]:
@@ -88,6 +90,15 @@ def simulated_hologram() -> list[LayerData]:
 
     recording, _, _, _ = hologram_with_truth((640, 640), background=True)
     return [recording_layer(recording)]
+
+
+def simulated_slide() -> list[LayerData]:
+    """Return a simulated tissue slide with tumour, drawn where it is looked at: nothing real."""
+    from ..images.simulate import simulated_slide as simulate
+    from .slide_layers import slide_layer
+
+    pyramid, _ = simulate(*_SLIDE_SHAPE, kind="tumour", seed=_SLIDE_SEED)
+    return [slide_layer(pyramid)]
 
 
 def _fetch(name: str, sha256: str) -> Path:

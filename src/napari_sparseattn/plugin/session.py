@@ -21,6 +21,8 @@ from .messages import (
 from .per_viewer import PerViewer
 from .requests import ClickAnswer, ClickRequest, RunRequest
 from .runs import Run
+from .slide_requests import LocalRequest, SlideRequest
+from .slide_session import Slides
 from .sources import (
     CellSource,
     PlaneRef,
@@ -30,7 +32,6 @@ from .sources import (
     displayed_plane,
 )
 from .traversal_requests import FieldRequest
-from .traversal_session import Traversals
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -43,7 +44,7 @@ __all__ = ["Message", "Progress", "Session"]
 _log = logging.getLogger(__name__)
 
 
-class Session(Traversals, PerViewer):
+class Session(Slides, PerViewer):
     """What is asked in one viewer and what comes back.
 
     Get it with `Session.of`. The viewer is held weakly, so that closing it
@@ -66,8 +67,10 @@ class Session(Traversals, PerViewer):
         return self._ask_cell((row, column))
 
     def pressed(self, world: Any) -> None:
-        """Pick out the crop that was clicked, or else classify the cell there."""
-        if not self.select_crop_at(world) and self.clicking:
+        """Pick out the crop or patch that was clicked, or else classify the cell there."""
+        if self.spanning:
+            self.select_patch_at(world)
+        elif not self.select_crop_at(world) and self.clicking:
             self.click(world)
 
     def click_cell(self, index: int) -> ClickRequest | None:
@@ -77,7 +80,7 @@ class Session(Traversals, PerViewer):
         plane, results, _ = found
         row, column = (float(v) for v in results.cells.centres[index])
         self._centre_view(self.image, plane, (row, column))
-        return None if self.model is None else self._ask_cell((row, column))
+        return None if self.model is None or self.spanning else self._ask_cell((row, column))
 
     def _ask_cell(self, position: tuple[float, float]) -> ClickRequest | None:
         self.generation += 1
@@ -166,9 +169,14 @@ class Session(Traversals, PerViewer):
         self.cancel_field(reason)
 
     def fail(
-        self, request: ClickRequest | RunRequest | FieldRequest | None, error: BaseException
+        self,
+        request: ClickRequest | RunRequest | FieldRequest | SlideRequest | LocalRequest | None,
+        error: BaseException,
     ) -> None:
         """Say why work went wrong; failures of outdated requests are only logged."""
+        if isinstance(request, SlideRequest | LocalRequest) and not self.end_asked(request):
+            _log.info("outdated work on a slide failed", exc_info=error)
+            return
         if isinstance(request, FieldRequest) and not self.end_field(request):
             _log.info("an outdated field failed", exc_info=error)
             return

@@ -6,7 +6,7 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROLES",
+    "LayerShelf",
     "OverlayChoice",
     "Role",
     "Shelf",
@@ -28,6 +29,7 @@ __all__ = [
     "readable_on",
 ]
 
+RoleT = TypeVar("RoleT", bound=str)
 Role = Literal["unread", "attention", "pixels", "candidates", "tree", "crops", "cells", "frame"]
 
 #: Kinds of overlay, in the order they are stacked.
@@ -103,8 +105,8 @@ def copied_transform(
     }
 
 
-class Shelf:
-    """The overlay layers of one viewer; the user's own layers are not touched.
+class LayerShelf(Generic[RoleT]):
+    """Layers of one viewer by image and role; the user's own layers are not touched.
 
     Parameters
     ----------
@@ -115,10 +117,10 @@ class Shelf:
         in the layer list.
     """
 
-    def __init__(self, viewer: ViewerModel, on_visible: Callable[[Role, bool], None]) -> None:
+    def __init__(self, viewer: ViewerModel, on_visible: Callable[[RoleT, bool], None]) -> None:
         self._viewer = weakref.ref(viewer)
         self._on_visible = on_visible
-        self._layers: weakref.WeakKeyDictionary[Image, dict[Role, Layer]] = (
+        self._layers: weakref.WeakKeyDictionary[Image, dict[RoleT, Layer]] = (
             weakref.WeakKeyDictionary()
         )
         self._late: weakref.WeakKeyDictionary[Layer, Callable[[Any], None]] = (
@@ -126,20 +128,14 @@ class Shelf:
         )
         self._setting = False
 
-    def layer(self, source: Image, role: Role) -> Layer | None:
+    def layer(self, source: Image, role: RoleT) -> Layer | None:
         """Return the overlay of an image, if the user has not removed it."""
         viewer, layer = self._viewer(), self._layers.get(source, {}).get(role)
         return (
             layer if viewer is not None and layer is not None and layer in viewer.layers else None
         )
 
-    def apply(self, choice: OverlayChoice) -> None:
-        """Show and hide the overlays of all images."""
-        for layers in list(self._layers.values()):
-            for role, layer in layers.items():
-                self._set_visible(layer, choice.of(role))
-
-    def remove(self, source: Image, roles: Iterable[Role]) -> None:
+    def remove(self, source: Image, roles: Iterable[RoleT]) -> None:
         """Take overlays of an image out of the viewer."""
         viewer = self._viewer()
         for role in roles:
@@ -148,7 +144,7 @@ class Shelf:
             if layer is not None and viewer is not None:
                 viewer.layers.remove(layer)
 
-    def remove_everywhere(self, roles: Iterable[Role]) -> None:
+    def remove_everywhere(self, roles: Iterable[RoleT]) -> None:
         """Take overlays of all images out of the viewer."""
         wanted = tuple(roles)
         for source in list(self._layers):
@@ -180,7 +176,7 @@ class Shelf:
             update(layer)
         self._on_visible(layer.metadata[METADATA_KEY]["overlay"], layer.visible)
 
-    def _add(self, source: Image, role: Role, layer: Layer) -> Layer:
+    def _add(self, source: Image, role: RoleT, layer: Layer) -> Layer:
         viewer = self._viewer()
         assert viewer is not None
         mine = self._layers.setdefault(source, {})
@@ -192,6 +188,16 @@ class Shelf:
         return layer
 
 
+class Shelf(LayerShelf[Role]):
+    """The overlays whose kinds the user chooses with an `OverlayChoice`."""
+
+    def apply(self, choice: OverlayChoice) -> None:
+        """Show and hide the overlays of all images."""
+        for layers in list(self._layers.values()):
+            for role, layer in layers.items():
+                self._set_visible(layer, choice.of(role))
+
+
 @contextmanager
 def _kept_selection(viewer: ViewerModel) -> Iterator[None]:
     """Adding a layer selects it; the user's selection stays instead."""
@@ -201,7 +207,7 @@ def _kept_selection(viewer: ViewerModel) -> Iterator[None]:
     viewer.layers.selection.active = active
 
 
-def marked(role: Role) -> dict[str, Any]:
+def marked(role: str) -> dict[str, Any]:
     """Return the metadata that make a layer one of ours."""
     return {METADATA_KEY: {"overlay": role}}
 

@@ -13,7 +13,7 @@ from .clicks import ClickWatcher
 from .layers import OverlayChoice, Overlays, Role
 from .messages import Level, Message
 from .requests import Model
-from .runs import FieldRun, Run
+from .runs import FieldRun, Run, SlideRun
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -67,6 +67,7 @@ class State:
         self.generation = 0
         self._run: Run | None = None
         self._field: FieldRun | None = None
+        self._slide: SlideRun | None = None
         self._book = ImageBook()
         self._watcher = ClickWatcher(self.pressed)
         self._clicking = True

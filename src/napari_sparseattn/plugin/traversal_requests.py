@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..evidence import Traversal
 from ..images.field import Field
 from ..images.pyramid import ArrayPyramid, Pyramid, read_window
+from .closeups import in_view, span
 from .sources import ImageSettings, PlaneRef, field_of
 
 if TYPE_CHECKING:
@@ -183,17 +184,11 @@ def thumbnails_of(pyramid: Pyramid, traversal: Traversal) -> Thumbnails:
         What was looked at; of very many crops, the last have no picture.
     """
     image, base = pyramid.with_own_ledger(), traversal.base
-    found: list[npt.NDArray[np.uint8]] = []
-    low, high = 0.0, 1.0
-    for top, left, height, width in traversal.on_image(traversal.boxes)[:_MOST_THUMBNAILS]:
+    boxes = traversal.on_image(traversal.boxes)
+    # The first crop shows the whole.
+    limits = span(image, tuple(boxes[0]))
+    found = []
+    for top, left, height, width in boxes[:_MOST_THUMBNAILS]:
         values, valid = read_window(image, top, left, height, width, base, base)
-        if pyramid.dtype.kind == "f":
-            if not found and valid.any():
-                # The first crop shows the whole.
-                low, high = (float(v) for v in np.nanpercentile(values[valid], (0.5, 99.5)))
-            values = (values - low) / max(high - low, 1e-12)
-        values = np.clip(np.nan_to_num(values), 0, 1)
-        values[~valid] = 0.35
-        shown = np.rint(255 * values).astype(np.uint8)
-        found.append(np.ascontiguousarray(np.broadcast_to(shown, (base, base, 3))))
+        found.append(in_view(values, valid, limits))
     return tuple(found)

@@ -9,6 +9,8 @@ from psygnal import Signal
 
 from ..evidence import Traversal
 from .choices import Choices
+from .closeups import CloseUp, CloseUpRequest, ask_close_up
+from .errors import explain
 from .messages import share_text
 from .requests import ClickRequest
 from .sources import data_position
@@ -28,6 +30,8 @@ class ShownCrops(Choices):
 
     crop_changed = Signal(object)
     shown_class_changed = Signal(object)
+    close_up_requested = Signal(object)
+    close_up_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer)
@@ -35,6 +39,9 @@ class ShownCrops(Choices):
         self.crop: int | None = None
         self.shown_class = 0
         self.thumbnails: Thumbnails = ()
+        #: The crop that is picked out, at the resolution of the image; None while it is read.
+        self.close_up: CloseUp | None = None
+        self._close_up_asked: CloseUpRequest | None = None
         self._shown: ClickRequest | FieldRequest | None = None
 
     @property
@@ -47,6 +54,7 @@ class ShownCrops(Choices):
         self.crop = None
         self.shown_class = 0 if answer is None else answer.index
         self.thumbnails = thumbnails
+        self._ask_close_up(None)
         super()._set_answer(answer)
 
     def set_shown_class(self, index: int) -> None:
@@ -63,6 +71,7 @@ class ShownCrops(Choices):
             return
         self.crop = crop
         self._redraw()
+        self._ask_close_up(crop)
         self.crop_changed.emit(crop)
         if crop is None or self.answer is None:
             return
@@ -73,6 +82,35 @@ class ShownCrops(Choices):
             f"Crop {crop + 1}, {side:.0f} px wide, level {traversal.level[crop]}: "
             f"{share_text(share)} {'for' if share > 0 else 'against'} {name}."
         )
+
+    def _ask_close_up(self, crop: int | None) -> None:
+        """Ask for a crop at the resolution of the image; None forgets the one there is."""
+        shown, traversal = self._shown, self.traversal
+        self.close_up, self._close_up_asked = None, None
+        self.close_up_changed.emit()
+        if crop is None or shown is None or traversal is None:
+            return
+        request = ask_close_up(shown.layer, shown.plane, shown.settings, traversal, crop)
+        self._close_up_asked = request
+        self.close_up_requested.emit(request)
+
+    def accept_close_up(self, answer: CloseUp) -> None:
+        """Show a crop at the resolution of the image, unless another was asked for meanwhile."""
+        if answer.request is self._close_up_asked:
+            self.close_up = answer
+            self.close_up_changed.emit()
+
+    def fail_close_up(self, request: CloseUpRequest, error: BaseException) -> None:
+        """Say why a crop cannot be shown."""
+        if request is self._close_up_asked:
+            self._close_up_asked = None
+            self.close_up_changed.emit()
+            self.say(explain(error), "error")
+
+    @property
+    def awaits_close_up(self) -> bool:
+        """Whether the crop that is picked out is still being read."""
+        return self._close_up_asked is not None and self.close_up is None
 
     def select_crop_at(self, world: Any) -> bool:
         """Pick out the crop at a position in the world, where crops are shown there."""

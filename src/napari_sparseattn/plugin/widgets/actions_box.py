@@ -10,6 +10,15 @@ from .base import SessionWidget
 
 __all__ = ["ActionsBox"]
 
+_CROPS_TIP = (
+    "Classify the image as a whole: the model looks at it coarsely, and closely only where that "
+    "decides."
+)
+_PATCHES_TIP = (
+    "Classify the image as a whole: tissue is found, cut into patches, and the model attends to "
+    "all of them at once."
+)
+
 
 class ActionsBox(SessionWidget):
     """The things to do; those that fit image and model."""
@@ -26,10 +35,6 @@ class ActionsBox(SessionWidget):
         self.all = QPushButton("Classify all", self)
         self.all.setToolTip("Classify every cell of the image that is shown.")
         self.field = QPushButton("Classify field", self)
-        self.field.setToolTip(
-            "Classify the image as a whole: the model looks at it coarsely, and closely only "
-            "where that decides."
-        )
         self.cancel = QPushButton("Cancel", self)
         self.bar = QProgressBar(self)
         self.left = QLabel(self)
@@ -60,8 +65,9 @@ class ActionsBox(SessionWidget):
         # A slide's cells are not looked for; pressing it would only say so.
         self.all.setEnabled(there and not (session.on_slide and bool(session.no_cells_here())))
         self.field.setText("Classify slide" if session.on_slide else "Classify field")
+        self.field.setToolTip(_PATCHES_TIP if session.spanning else _CROPS_TIP)
         self.field.setEnabled(there)
-        self.field.setVisible(session.traversing and not session.running)
+        self._show_fitting(session.running)
 
     def _show_clicking(self, on: bool) -> None:
         self.clicking.setChecked(on)
@@ -75,12 +81,20 @@ class ActionsBox(SessionWidget):
     def _cancel(self) -> None:
         self.session.cancel_run()
 
+    def _show_fitting(self, busy: bool) -> None:
+        """Show what the model can be asked for."""
+        session = self.session
+        self.clicking.setVisible(not session.spanning)
+        self.all.setVisible(not busy and not session.spanning)
+        self.field.setVisible(not busy and (session.traversing or session.spanning))
+
     def _show_progress(self, progress: Progress | None) -> None:
         busy = progress is not None
-        self.all.setVisible(not busy)
-        self.field.setVisible(not busy and self.session.traversing)
-        for widget in (self.cancel, self.bar, self.left):
-            widget.setVisible(busy)
+        self._show_fitting(busy)
+        self.cancel.setVisible(busy)
+        # The stages of a slide have bars of their own.
+        for widget in (self.bar, self.left):
+            widget.setVisible(busy and not self.session.in_stages)
         if progress is None:
             return
         # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".

@@ -43,6 +43,8 @@ QLabel#message[level="error"] { border-left-color: #ff6b6b; }
 
 #: Qt's largest height: no limit.
 _ANY_HEIGHT = 16_777_215
+#: Longer messages would make the window taller than the screen; the rest is in the tooltip.
+_MOST_TEXT = 500
 
 
 class Speaker(Protocol):
@@ -75,7 +77,9 @@ class MessageLine(Follower):
 
     def show_message(self, message: Message) -> None:
         """Show one message."""
-        self.label.setText(message.text)
+        long = len(message.text) > _MOST_TEXT
+        self.label.setText(f"{message.text[:_MOST_TEXT].rstrip()} …" if long else message.text)
+        self.label.setToolTip(message.text if long else "")
         self.label.setProperty("level", message.level)
         # Qt looks at properties in a style sheet only when told to.
         self.label.style().unpolish(self.label)

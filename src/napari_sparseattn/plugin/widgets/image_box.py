@@ -10,12 +10,14 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QGridLayout,
     QLabel,
+    QMenu,
     QPushButton,
     QWidget,
 )
 
 from ...images.field import Modality
-from ..commands import open_holograms
+from ..commands import choose_slide_folder, choose_slides, open_holograms
+from ..opening import open_files
 from ..session import Session
 from ..sources import ImageSettings
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
@@ -28,6 +30,7 @@ _ORIGINS = {
     "user": "As you gave it.",
     "unknown": "Neither the layer nor its file says it.",
 }
+_EMPTY = "Drop an image or a slide here, use napari's File menu, or:"
 _UNKNOWN_SLIDE = (
     "Pixel size unknown: the slide's file does not say it. Give the µm per pixel of its full "
     "resolution if you know it."
@@ -71,6 +74,17 @@ class ImageBox(SessionWidget):
         self.reconstruct.setToolTip(
             "Opens the dock Holograms, which turns a hologram or phase into OPD."
         )
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.open = QPushButton("Open slide…", self)
+        self.open.setToolTip(
+            "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
+        )
+        menu = QMenu(self.open)
+        menu.addAction("Slide file…", self._choose_files)
+        menu.addAction("Slide folder (OME-Zarr, DICOM)…", self._choose_folder)
+        self.open.setMenu(menu)
+        self.labels: dict[str, QLabel] = {}
         self._lay_out()
         self.image.activated.connect(self._image_chosen)
         self.modality.activated.connect(self._modality_chosen)
@@ -91,13 +105,16 @@ class ImageBox(SessionWidget):
         grid.setColumnStretch(2, 1)
         for row, text in enumerate(("Image", "", "", "", "Cells")):
             if text:
-                grid.addWidget(QLabel(text, self), row, 0)
+                self.labels[text] = QLabel(text, self)
+                grid.addWidget(self.labels[text], row, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
         grid.addWidget(self.modality, 1, 1)
         grid.addWidget(self.pixel_size, 1, 2)
         grid.addWidget(self.hint, 2, 1, 1, 2)
         grid.addWidget(self.reconstruct, 3, 1, 1, 2)
         grid.addWidget(self.cells, 4, 1, 1, 2)
+        grid.addWidget(self.empty, 5, 1, 1, 2)
+        grid.addWidget(self.open, 6, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         session = self.session
@@ -115,6 +132,8 @@ class ImageBox(SessionWidget):
 
     def _show_settings(self, settings: ImageSettings) -> None:
         there = self.session.image is not None
+        self.empty.setVisible(not there)
+        self.open.setVisible(not there)
         self.modality.setEnabled(there)
         self.pixel_size.setEnabled(there)
         self.modality.setCurrentText(settings.modality)
@@ -128,6 +147,20 @@ class ImageBox(SessionWidget):
 
     def _show_button(self, _: object = None) -> None:
         self.reconstruct.setVisible(self.session.image is not None and self.session.to_reconstruct)
+        # A SPAN takes patches, whatever cells there are.
+        for widget in (self.labels["Cells"], self.cells):
+            widget.setVisible(not self.session.spanning)
+
+    def open_files(self, paths: list[str], as_slides: bool = False) -> None:
+        """Open files and folders, and say here what comes of it."""
+        if self.session.viewer is not None:
+            open_files(self.session.viewer, paths, self.session.say, as_slides=as_slides)
+
+    def _choose_files(self) -> None:
+        self.open_files(choose_slides(self), as_slides=True)
+
+    def _choose_folder(self) -> None:
+        self.open_files(choose_slide_folder(self), as_slides=True)
 
     def _open_holograms(self) -> None:
         open_holograms(self.session.viewer)

@@ -35,8 +35,8 @@ def _table(colormap: str) -> tuple[int, ...]:
     from napari.utils.colormaps import ensure_colormap
 
     rgba = ensure_colormap(colormap).map(np.linspace(0, 1, _LEVELS))
-    levels = np.rint(255 * np.asarray(rgba)[:, :3]).astype(int)
-    return (*(0xFF000000 | int(r) << 16 | int(g) << 8 | int(b) for r, g, b in levels), _BAD)
+    levels = np.rint(255 * np.asarray(rgba)).astype(int)
+    return (*(int(a) << 24 | int(r) << 16 | int(g) << 8 | int(b) for r, g, b, a in levels), _BAD)
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -11,7 +11,9 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QVBoxLay
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Prediction
+from ...inference.slides import SlidePrediction
 from ..layers import OverlayChoice
+from ..messages import seconds_text
 from ..session import Session
 from .base import SessionWidget
 
@@ -23,6 +25,7 @@ _ROW_HEIGHT = 22
 _SELECTION = ("pixels", "attention")
 _TRAVERSAL = ("crops", "tree", "candidates", "unread")
 _EMPTY = "Click a cell in the image: its class and the pixels that decided it appear here."
+_EMPTY_SLIDE = "Classify the slide: its class and what was read appear here."
 _EMPTY_TRAVERSAL = (
     "Click a cell, or classify the whole: the class and the crops that decided it appear here."
 )
@@ -152,14 +155,18 @@ class ResultBox(SessionWidget):
 
     def _show_boxes(self, _: object = None) -> None:
         """Offer the overlays that the kind of model has."""
-        absent = _SELECTION if self.session.traversing else _TRAVERSAL
-        there = [box for name, box in self.boxes.items() if name not in absent]
+        session = self.session
+        absent = _SELECTION if session.traversing else _TRAVERSAL
+        # The maps of a slide are chosen where they are explained.
+        named = {} if session.spanning else self.boxes
+        there = [box for name, box in named.items() if name not in absent]
         for box in self.boxes.values():
             self._grid.removeWidget(box)
             box.setVisible(box in there)
         for i, box in enumerate(there):
             self._grid.addWidget(box, i // 2, i % 2)
-        self.empty.setText(_EMPTY_TRAVERSAL if self.session.traversing else _EMPTY)
+        by_kind = _EMPTY_TRAVERSAL if session.traversing else _EMPTY
+        self.empty.setText(_EMPTY_SLIDE if session.spanning else by_kind)
 
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
@@ -167,15 +174,20 @@ class ResultBox(SessionWidget):
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
-        self.title.setVisible(isinstance(answer, FieldPrediction))
+        self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
         if answer is None or self.session.model is None:
             return
         colours = dict(zip(answer.class_names, self.session.model.bundle.card.colours, strict=True))
         self.bars.set_rows([(name, share, colours[name]) for name, share in answer.ranked()])
-        if isinstance(answer, FieldPrediction) and self.session.image is not None:
+        if self.session.image is not None:
             what = "Whole slide" if self.session.on_slide else "Whole field"
-            self.title.setText(f"<b>{what}</b> {self.session.image.name}")
-        facts, tip = _facts(answer, self.session.on_slide)
+            shares = isinstance(answer, SlidePrediction) and answer.segments
+            of = ": share of its patches" if shares else ""
+            self.title.setText(f"<b>{what}</b> {self.session.image.name}{of}")
+        if isinstance(answer, SlidePrediction):
+            facts, tip = _slide_facts(answer, self.session.side_of(0))
+        else:
+            facts, tip = _facts(answer, self.session.on_slide)
         self.facts.setText(" · ".join(facts))
         self.facts.setToolTip(tip)
 
@@ -222,6 +234,24 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             f"may still be in memory; they are not read again. {reading.summary()}."
         )
     return facts, tip
+
+
+def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
+    """What was read of a slide, and how long each stage took."""
+    facts, reading, tip = [f"{len(answer.attention)} patches of {side}"], answer.reading, ""
+    if reading is not None:
+        read = f"read {_pixels(answer.ledger.pixels)}"
+        compressed = reading.bytes_compressed
+        facts.append(f"{read}, {_bytes(compressed)}" if compressed else read)
+        tip = f"{reading.summary()}."
+    facts += [f"{stage.name} {seconds_text(stage.seconds)}" for stage in answer.stages]
+    if not answer.calibrated:
+        facts.append("scale unknown")
+    return [fact.replace(" ", "\u00a0") for fact in facts], tip
+
+
+def _pixels(count: int) -> str:
+    return f"{count / 1e9:.2g} Gpx" if count >= 1e9 else f"{count / 1e6:.3g} Mpx"
 
 
 def _bytes(count: int) -> str:

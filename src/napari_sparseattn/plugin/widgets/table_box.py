@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -120,6 +120,9 @@ class CellsModel(QAbstractTableModel):
 class TableBox(SessionWidget):
     """The table, the number of cells per class, and their export."""
 
+    #: Whether the model classifies cells.
+    wanted = Signal(bool)
+
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
         self.model = CellsModel(self)
@@ -152,7 +155,11 @@ class TableBox(SessionWidget):
         self.export.clicked.connect(self._choose_file)
         self.follow(session.results_changed, self.show_results)
         self.follow(session.selected_changed, self.select)
+        self.follow(session.model_changed, self._show_wanted)
         self.show_results(session.results)
+
+    def _show_wanted(self, _: object = None) -> None:
+        self.wanted.emit(not self.session.spanning)
 
     def show_results(self, predictions: Predictions | None) -> None:
         """Fill the table."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QImage, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -26,11 +26,12 @@ from ..session import Session
 from ..traversal_layers import level_colours
 from ..traversal_requests import Thumbnails
 from .base import SessionWidget, shrinkable
+from .close_up import CloseUpBox, pixmap
 
 __all__ = ["CropsModel", "TraversalBox"]
 
 _EMPTY = "Click a cell, or classify the field: the crops that were looked at are listed here."
-_ICON, _PICTURE = 36, 104
+_ICON = 36
 _COLUMNS = ("crop", "level", "rank", "share")
 _TIPS = (
     "The crop as the model saw it. Double-click to go there.",
@@ -142,13 +143,9 @@ class TraversalBox(SessionWidget):
         self.sorted.setSourceModel(self.model)
         self.sorted.setSortRole(_SORT)
         self.table = self._make_table()
-        self.picture = QLabel(self)
-        self.picture.setFixedSize(_PICTURE, _PICTURE)
         self.facts = QLabel(self)
         self.facts.setWordWrap(True)
-        self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
-        # A wrapped text next to a picture does not get the height of its lines.
-        self.facts.setMinimumHeight(_PICTURE)
+        self.close_up = CloseUpBox(self)
         self._lay_out()
         self.table.clicked.connect(self._picked)
         self.table.doubleClicked.connect(self._go_to)
@@ -156,6 +153,7 @@ class TraversalBox(SessionWidget):
         self.follow(session.answer_changed, self.show_answer)
         self.follow(session.crop_changed, self.show_crop)
         self.follow(session.shown_class_changed, self._show_class)
+        self.follow(session.close_up_changed, self._show_close_up)
         self.follow(session.model_changed, self._show_wanted)
         self.show_answer(session.answer)
 
@@ -179,15 +177,13 @@ class TraversalBox(SessionWidget):
         head = QHBoxLayout()
         head.addWidget(self.share_of)
         head.addWidget(self.classes, 1)
-        foot = QHBoxLayout()
-        foot.addWidget(self.picture)
-        foot.addWidget(self.facts, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.empty)
         column.addLayout(head)
         column.addWidget(self.table, 1)
-        column.addLayout(foot)
+        column.addWidget(self.facts)
+        column.addWidget(self.close_up)
 
     def _show_wanted(self, _: object = None) -> None:
         self.wanted.emit(self.session.traversing)
@@ -209,7 +205,7 @@ class TraversalBox(SessionWidget):
 
     def show_crop(self, crop: int | None) -> None:
         """Select the row of a crop and show it larger."""
-        for widget in (self.picture, self.facts):
+        for widget in (self.close_up, self.facts):
             widget.setVisible(crop is not None)
         if crop is None:
             self.table.clearSelection()
@@ -217,9 +213,13 @@ class TraversalBox(SessionWidget):
         row = self.sorted.mapFromSource(self.model.index(crop, 0))
         self.table.selectRow(row.row())
         self.table.scrollTo(row)
-        picture = self.model.picture(crop)
-        self.picture.setPixmap(QPixmap() if picture is None else picture.scaled(_PICTURE, _PICTURE))
+        if self.session.traversal is not None:
+            self.close_up.show_read(self.model.picture(crop), self.session.traversal)
+        self._show_close_up()
         self._show_facts(crop)
+
+    def _show_close_up(self) -> None:
+        self.close_up.show_native(self.session.close_up, self.session.awaits_close_up)
 
     def _show_facts(self, crop: int) -> None:
         traversal, answer = self.session.traversal, self.session.answer
@@ -228,12 +228,15 @@ class TraversalBox(SessionWidget):
         side = float(traversal.on_image(traversal.boxes)[crop, 2])
         shares = np.array([traversal.evidence_for(i)[crop] for i in range(len(answer.class_names))])
         order = np.argsort(-shares)[:3]
-        lines = [
-            f"<b>Crop {crop + 1}</b>, level {traversal.level[crop]}",
-            f"{side:.0f} px wide, read at {traversal.base} × {traversal.base}",
-            *(f"{share_text(shares[i])} {answer.class_names[i].replace('_', ' ')}" for i in order),
-        ]
-        self.facts.setText("<br>".join(lines))
+        size = f"{side:.0f} px wide"
+        if (pixel := self.session.settings.pixel_size) is not None:
+            size += f" ({side * pixel:.3g} µm)"
+        said = ", ".join(
+            f"{share_text(shares[i])} {answer.class_names[i].replace('_', ' ')}" for i in order
+        )
+        self.facts.setText(
+            f"<b>Crop {crop + 1}</b>, level {traversal.level[crop]}, {size}<br>{said}"
+        )
 
     def _show_class(self, index: int) -> None:
         self.classes.setCurrentIndex(index)
@@ -250,10 +253,3 @@ def _swatch(colour: str) -> QPixmap:
     made = QPixmap(12, 12)
     made.fill(QColor(colour))
     return made
-
-
-def pixmap(picture: npt.NDArray[np.uint8]) -> QPixmap:
-    """Return a picture (H, W, 3) for Qt."""
-    height, width, _ = picture.shape
-    image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image.copy())
