@@ -240,7 +240,10 @@ class Card(_Strict):
             for locations in architecture.get("locations", ()):
                 last *= locations
                 crops += last
-            return f"Looks at {crops} crops of {base} x {base} pixels, coarse to fine, of {of}"
+            looks = f"Looks at {crops} crops of {base} x {base} pixels, coarse to fine"
+            if self.normalisation.kind == "fixed":
+                return f"{looks}; of a slide as well, from its overview to {crop.pixel_size:g} µm."
+            return f"{looks}, of {of}"
         share = architecture.get("k", 0) / crop.size**2
         return f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of {of}"
 

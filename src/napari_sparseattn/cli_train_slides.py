@@ -79,10 +79,12 @@ def train_on_slides(order: SlideOrder, as_json: bool) -> None:
     from .bundle import save_bundle
     from .card import CropSpec
     from .inference.device import choose_device
-    from .inference.encoders import load_encoder
+    from .inference.encoders import encoder_licence, load_encoder
     from .training.slides import SlideTraining, encoder_spec, train_slides
     from .training.span import SpanOptions
 
+    if not as_json:
+        print(f"{order.encoder}: {encoder_licence(order.encoder)}")
     chosen = choose_device(order.device)
     changes: dict[str, Any] = {"seed": order.seed, "device": chosen}
     if order.epochs is not None:

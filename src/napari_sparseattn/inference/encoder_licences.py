@@ -11,7 +11,7 @@ __all__ = ["UNKNOWN_LICENCE", "encoder_licence"]
 UNKNOWN_LICENCE = "unknown: ask whoever made it before you use it"
 _EMBEDDED = "BSD-3-Clause, part of napari-sparseattn: free to use, commercially too"
 _GATED = "gated, non-commercial research only ({}): ask for access at its page and read the terms"
-#: By name on the hub, in lower case. From the model cards; the hub's own answer comes first.
+#: By name on the hub, in lower case; from the model cards.
 _KNOWN = {
     "microsoft/resnet-50": "Apache-2.0; trained on ImageNet",
     "timm/resnet50": "Apache-2.0; trained on ImageNet",
