@@ -20,7 +20,15 @@ from ..models.sparse_attn_net import SparseAttnNet, distillation_loss
 from .augment import Augmentation
 from .pixel_budget import PixelBudget
 
-__all__ = ["EpochReport", "FitOptions", "fit", "optimiser", "predict_logits", "rate_factor"]
+__all__ = [
+    "BestWeights",
+    "EpochReport",
+    "FitOptions",
+    "fit",
+    "optimiser",
+    "predict_logits",
+    "rate_factor",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +184,7 @@ def fit(
     torch.manual_seed(options.seed)
     run = _Run(model.to(options.device), train, normalisation, size, augmentation, options)
     targets = torch.from_numpy(validation[1])
-    best_loss, best_weights = float("inf"), copy.deepcopy(model.state_dict())
+    kept = BestWeights(model)
     for epoch in range(1, options.epochs + 1):
         began = time.perf_counter()
         k = run.k
@@ -184,17 +192,40 @@ def fit(
         scores = run.deployed(validation[0])
         loss = float(F.cross_entropy(scores, targets))
         # Until k is settled, a loss may be better for a k that is not kept.
-        best = loss < best_loss and (epoch > run.steady or epoch == options.epochs)
-        if best:
-            best_loss, best_weights = loss, copy.deepcopy(model.state_dict())
+        best = (epoch > run.steady or epoch == options.epochs) and kept.keep(loss)
         run.adapt(loss)
         accuracy = float((scores.argmax(1) == targets).float().mean())
         seconds = time.perf_counter() - began
         yield EpochReport(
             epoch, options.epochs, train_loss, train_accuracy, loss, accuracy, k, seconds, best
         )
-    model.load_state_dict(best_weights)
-    model.eval()
+    kept.restore()
+
+
+class BestWeights:
+    """The weights a model had when its loss was lowest.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its weights of now are those to begin with.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._loss = model, float("inf")
+        self._weights = copy.deepcopy(model.state_dict())
+
+    def keep(self, loss: float) -> bool:
+        """Keep the weights of now if this loss is the lowest so far; say whether it is."""
+        if not loss < self._loss:
+            return False
+        self._loss, self._weights = loss, copy.deepcopy(self._model.state_dict())
+        return True
+
+    def restore(self) -> None:
+        """Give the model those weights, and put it in evaluation mode."""
+        self._model.load_state_dict(self._weights)
+        self._model.eval()
 
 
 class _Run:

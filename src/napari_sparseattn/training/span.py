@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from ..metrics import Report, classification_report
 from .classifier import fit_temperature
-from .fit import EpochReport, optimiser, rate_factor
+from .fit import BestWeights, EpochReport, optimiser, rate_factor
 from .slide_tables import SlideRow, SlideTable, SlideTableError, read_slide_table
 from .span_data import (
     UNKNOWN,
@@ -199,25 +198,21 @@ def fit_span(
     _check(train, validation, (options := options or SpanOptions()).task)
     torch.manual_seed(options.seed)
     run = _Run(model.to(options.device), train, validation, options, loss, stop)
-    best_loss, best_weights = float("inf"), copy.deepcopy(model.state_dict())
-    waited = 0
+    kept, waited = BestWeights(model), 0
     try:
         for epoch in range(1, options.epochs + 1):
             began = time.perf_counter()
             trained, held_out = run.epoch(epoch), run.measure()
             if trained is None or held_out is None:
                 break
-            waited += 1
-            if best := held_out[0] < best_loss:
-                best_loss, best_weights = held_out[0], copy.deepcopy(model.state_dict())
-                waited = 0
+            best = kept.keep(held_out[0])
+            waited = 0 if best else waited + 1
             seconds = time.perf_counter() - began
             yield EpochReport(epoch, options.epochs, *trained, *held_out, None, seconds, best)
             if waited >= options.patience:
                 break
     finally:  # also when the iterator is closed
-        model.load_state_dict(best_weights)
-        model.eval()
+        kept.restore()
 
 
 class _Run:

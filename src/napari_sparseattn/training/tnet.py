@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -19,7 +18,7 @@ from ..images.normalise import Normalisation, to_float
 from ..models.tnet import TNet
 from ..models.tnet_crops import CropSource, TNetOutput
 from .augment import Augmentation
-from .fit import EpochReport, optimiser, rate_factor
+from .fit import BestWeights, EpochReport, optimiser, rate_factor
 
 __all__ = ["AugmentedCrops", "LossTerms", "TNetLoss", "TNetOptions", "fit_tnet"]
 
@@ -232,21 +231,19 @@ def fit_tnet(
     """
     torch.manual_seed(options.seed)
     run = _Run(model.to(options.device), batches, options)
-    best_loss, best_weights = float("inf"), copy.deepcopy(model.state_dict())
+    kept = BestWeights(model)
     for epoch in range(1, options.epochs + 1):
         began = time.perf_counter()
         train_loss, train_accuracy = run.epoch(epoch)
         model.eval()
         with torch.inference_mode():
             loss, accuracy = validate(model)
-        if best := loss < best_loss:
-            best_loss, best_weights = loss, copy.deepcopy(model.state_dict())
+        best = kept.keep(loss)
         seconds = time.perf_counter() - began
         yield EpochReport(
             epoch, options.epochs, train_loss, train_accuracy, loss, accuracy, None, seconds, best
         )
-    model.load_state_dict(best_weights)
-    model.eval()
+    kept.restore()
 
 
 class _Run:
