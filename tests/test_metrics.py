@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from napari_sparseattn.metrics import classification_report, expected_calibration_error, wilson
+from napari_sparseattn.metrics import (
+    classification_report,
+    expected_calibration_error,
+    whole_percent,
+    wilson,
+)
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +61,13 @@ def test_certain_and_right_has_no_calibration_error() -> None:
 def test_wilson_is_scipys(hits: int, n: int) -> None:
     interval = binomtest(hits, n).proportion_ci(method="wilson")
     assert wilson(hits, n) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0%"), (0.974, "97%"), (0.9949, "99%"), (0.998, "99%"), (1.0, "100%")]
+)
+def test_a_hundred_percent_is_not_said_lightly(share: float, text: str) -> None:
+    assert whole_percent(share) == text
 
 
 def test_nothing_to_compare_is_refused() -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "Report",
     "classification_report",
     "expected_calibration_error",
+    "whole_percent",
     "wilson",
 ]
 
@@ -133,3 +134,9 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def whole_percent(share: float) -> str:
+    """Return a share, 0 to 1, as text such as ``"97%"``; 100% only from 99.95% on."""
+    rounded = round(100 * share)
+    return f"{99 if rounded == 100 and share < 0.9995 else rounded}%"

@@ -14,6 +14,7 @@ from ..files import replacing
 from ..images.field import Field
 from ..images.normalise import to_float
 from ..inference.prediction import Predictions
+from ..metrics import whole_percent
 
 __all__ = ["Overlay"]
 
@@ -52,7 +53,7 @@ class Overlay:
             colour = self._colours[index[i]]
             if predictions.evidence:
                 self._add_evidence(predictions.evidence[i], colour)
-            caption = f"{predictions.class_names[index[i]]} {100 * confidence[i]:.0f} %"
+            caption = f"{predictions.class_names[index[i]]} {whole_percent(confidence[i])}"
             self._captions.append((predictions.cells.boxes[i], caption, colour))
 
     def image(self) -> Image.Image:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evidence import CropFrame, PixelSelection, Traversal
+from ..metrics import whole_percent
 from .shelf import ROLES, OverlayChoice, Role, copied_transform, marked, move, readable_on
 from .sources import METADATA_KEY
 from .traversal_layers import TRAVERSAL_ROLES, TraversalLayers
@@ -85,7 +86,7 @@ class Overlays(TraversalLayers):
         if evidence.frame is None:
             self.remove(source, ("frame",))
         else:
-            text = f"{prediction.label} {prediction.confidence:.0%}"
+            text = f"{prediction.label} {whole_percent(prediction.confidence)}"
             colour = colours[prediction.index]
             self._show_frame(source, index, evidence.frame, text, colour, choice)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ...evidence import Traversal
@@ -89,7 +89,10 @@ class ClassBars(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         ink = self.palette().color(self.foregroundRole())
-        share_width = painter.fontMetrics().horizontalAdvance("100.0 %")
+        # The first row is bold, and wider.
+        font = painter.font()
+        font.setBold(True)
+        share_width = QFontMetrics(font).horizontalAdvance("100.0 %")
         name_width = round((self.width() - share_width) * 0.52)
         for i, (name, share, colour) in enumerate(self.rows):
             top = i * _ROW_HEIGHT
@@ -101,7 +104,6 @@ class ClassBars(QWidget):
                 QRectF(left, top + 6, max(2.0, (self.width() - left) * share), 10), 2, 2
             )
             painter.setPen(ink)
-            font = painter.font()
             font.setBold(i == 0)
             painter.setFont(font)
             text = painter.fontMetrics().elidedText(

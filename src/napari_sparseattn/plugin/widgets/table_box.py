@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from ...export.tables import write_csv
 from ...inference.prediction import Predictions
+from ...metrics import whole_percent
 from ..session import Session
 from .base import SessionWidget
 
@@ -91,7 +92,9 @@ class CellsModel(QAbstractTableModel):
         name, values, form = self._columns[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             value = values[cell].item()
-            return "–" if value != value else format(value, form).replace("_", " ")
+            if value != value:
+                return "–"
+            return whole_percent(value) if form == "%" else format(value, form).replace("_", " ")
         if role == Qt.ItemDataRole.DecorationRole and name == "class":
             kind = int(self._class[cell])
             return QColor(self.colours[kind]) if kind >= 0 else None
@@ -226,7 +229,7 @@ def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]
     columns: list[tuple[str, npt.NDArray[Any], str]] = [
         ("id", cells.ids, "d"),
         ("class", np.array(predictions.labels, dtype=str), "s"),
-        ("prob.", predictions.confidence.astype(np.float64), ".0%"),
+        ("prob.", predictions.confidence.astype(np.float64), "%"),
         ("size, px" if scale is None else "size, µm", size, ".1f"),
     ]
     mass = predictions.measures.get("dry_mass_pg")
