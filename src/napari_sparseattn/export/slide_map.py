@@ -22,6 +22,8 @@ _RAMP = np.array(
 )
 _MARGIN, _BAR = 12, 14
 _OPACITY = 0.55
+#: Ends of the colours, as powers of ten of uniform attention.
+_LOG_LOW, _LOG_HIGH = -1, 2
 
 
 def attention_picture(
@@ -41,8 +43,8 @@ def attention_picture(
     Returns
     -------
     PIL.Image.Image
-        RGB; attention is shown as the percentage of cells with no more, the
-        probability of a model that segments from 0 to 100 %.
+        RGB; attention from a tenth of uniform to a hundred times uniform, on a
+        logarithmic scale; the probability of a model that segments from 0 to 1.
     """
     seen = prediction.attention
     rows, columns = pyramid.shape
@@ -54,12 +56,13 @@ def attention_picture(
     plain[~valid] = (0.8, 0.6, 0.8)
     panels = [(f"{pyramid.name}: {_headline(prediction)}", plain)]
     for index, level in enumerate(seen.levels):
-        shown = _sampled(seen.grid(index, "percentile"), seen.placement(index), pyramid, plain)
+        grid = (seen.grid(index, "log") - _LOG_LOW) / np.float32(_LOG_HIGH - _LOG_LOW)
+        shown = _sampled(grid, seen.placement(index), pyramid, plain)
         along = level.factor * seen.step * (pyramid.mpp or 1)
         # Pillow's own font has no micro sign.
         unit = "micrometres" if pyramid.mpp else "pixels"
         title = f"Attention, cells of {along:.0f} {unit}"
-        panels.append((title, _tinted(plain, shown / np.float32(100))))
+        panels.append((title, _tinted(plain, shown.clip(0, 1))))
     if seen.patch_probabilities is not None:
         grid, placement = seen.probability_grid(), seen.probability_placement()
         shown = _sampled(grid, placement, pyramid, plain)
@@ -145,7 +148,7 @@ def _joined(panels: list[tuple[str, npt.NDArray[np.float32]]]) -> Image.Image:
         length = min(column, 240)
         bar = (_colour(np.linspace(0, 1, length, dtype=np.float32)) * 255).astype(np.uint8)
         picture.paste(Image.fromarray(np.repeat(bar[None], _BAR, axis=0)), (left, top))
-        words = "0 to 100 %: of the cells, those with no more attention; or the probability"
+        words = "0.1, 1, 10 and 100 times uniform attention; or a probability of 0 to 1"
         draw.text((left, top + _BAR + 2), words, fill=(0, 0, 0), font=font)
     return picture
 
