@@ -138,10 +138,12 @@ def user_models_folder() -> Path:
 def find_bundles() -> dict[str, Path]:
     """Return the models found, name to file: those shipped, then the user's."""
     shipped = Path(str(resources.files(__package__).joinpath("weights")))
-    found = {path.stem: path for path in sorted(shipped.glob(f"*{_SUFFIX}"))}
+    # By their names, not their files': "-" comes before the dot of an ending.
+    files = sorted(shipped.glob(f"*{_SUFFIX}"), key=lambda path: path.stem)
+    found = {path.stem: path for path in files}
     folder = user_models_folder()
     if folder.is_dir():
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        for path in sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stem):
             found.setdefault(path.stem, path)
     return found
 

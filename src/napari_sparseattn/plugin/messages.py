@@ -182,7 +182,7 @@ def about_traversal(prediction: Prediction) -> str:
     return " ".join(notes) or "Click a numbered crop to see its share, or another cell."
 
 
-def about_field(prediction: Prediction, card: Card, side: int, mpp: float | None) -> Message:
+def about_field(prediction: Prediction, card: Card, side: int | None, mpp: float | None) -> Message:
     """Say what the user should know of a field's class.
 
     Parameters
@@ -191,8 +191,8 @@ def about_field(prediction: Prediction, card: Card, side: int, mpp: float | None
         The field's.
     card : Card
         The model's.
-    side : int
-        The field's longer side in pixels.
+    side : int or None
+        The field's longer side in pixels; None for a slide, which is of any size.
     mpp : float or None
         µm per pixel, where it is known.
     """
@@ -200,7 +200,7 @@ def about_field(prediction: Prediction, card: Card, side: int, mpp: float | None
     trained = card.crop.field_of_view_um
     if mpp is None:
         notes.append("With the pixel size unknown, nobody can say whether the model fits.")
-    elif not 1 / _SIMILAR < side * mpp / trained < _SIMILAR:
+    elif side is not None and not 1 / _SIMILAR < side * mpp / trained < _SIMILAR:
         notes.append(
             f"'{card.name}' was trained on fields {_length(trained)} wide, this one is "
             f"{_length(side * mpp)}: do not rely on the class."

@@ -192,7 +192,7 @@ class Traversals(ShownCrops):
             return
         self._show_answer(request, answer.prediction, answer.thumbnails, None)
         self.selected_changed.emit(None)
-        side = max(answer.prediction.traversal.shape)
+        side = None if request.pyramid else max(answer.prediction.traversal.shape)
         card = request.model.bundle.card
         said = about_field(answer.prediction, card, side, request.settings.pixel_size)
         self.say(said.text, said.level)

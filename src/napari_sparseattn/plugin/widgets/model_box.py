@@ -66,15 +66,17 @@ class ModelBox(SessionWidget):
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.addWidget(QLabel("Model", self), 0, 0)
+        # Names begin alike, so they need the width to be told apart.
+        grid.addWidget(self.models, 0, 1)
         row = QHBoxLayout()
-        row.addWidget(self.models, 1)
         row.addWidget(self.card_button)
         row.addWidget(self.load_button)
-        grid.addLayout(row, 0, 1)
-        grid.addWidget(self.simulated, 1, 1)
-        grid.addWidget(self.card, 2, 0, 1, 2)
-        grid.addWidget(QLabel("Device", self), 3, 0)
-        grid.addWidget(self.devices, 3, 1)
+        row.addStretch(1)
+        grid.addLayout(row, 1, 1)
+        grid.addWidget(self.simulated, 2, 1)
+        grid.addWidget(self.card, 3, 0, 1, 2)
+        grid.addWidget(QLabel("Device", self), 4, 0)
+        grid.addWidget(self.devices, 4, 1)
 
     def start(self) -> None:
         """Load the model that fits the image, or show the one in use."""
