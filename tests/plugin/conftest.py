@@ -28,6 +28,7 @@ from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
 from .holograms import PanelAtOnce
+from .slides import span_model
 
 #: Row and column of the centres of the picture's discs.
 CENTRES = np.array([(30, 40), (30, 110), (80, 60), (90, 150)], dtype=float)
@@ -163,3 +164,15 @@ def panel(viewer: ViewerModel) -> Iterator[Holograms]:
     holograms.worker = PanelAtOnce(holograms)  # kept alive: psygnal holds its methods weakly
     yield holograms
     holograms.detach()
+
+
+@pytest.fixture(scope="module")
+def span() -> Model:
+    """A SPAN of random weights."""
+    return span_model()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features that a module's first test makes and the others take."""
+    return tmp_path_factory.mktemp("features")

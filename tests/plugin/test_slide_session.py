@@ -35,17 +35,6 @@ from .slides import (
 )
 
 
-@pytest.fixture(scope="module")
-def span() -> Model:
-    return span_model()
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features that the first test makes and the others take."""
-    return tmp_path_factory.mktemp("features")
-
-
 @pytest.fixture
 def asked(session: Session, span: Model, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A session with a SPAN, whose questions nobody answers."""

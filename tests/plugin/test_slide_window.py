@@ -19,21 +19,10 @@ from napari_sparseattn.plugin.slide_requests import StageDone
 from napari_sparseattn.plugin.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.widgets.slide_box import StageBars
 
-from .slides import LEVELS, add_slide, keep_features_in, span_model
+from .slides import LEVELS, add_slide, keep_features_in
 from .test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
-
-
-@pytest.fixture(scope="module")
-def span() -> Model:
-    return span_model()
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features that one test makes and the others take."""
-    return tmp_path_factory.mktemp("features")
 
 
 @pytest.fixture

@@ -88,8 +88,8 @@ def open_slide(
                 "an image"
             )
     raise ImageError(
-        f"{file.name} is not a slide: it begins with {head[:8]!r}, as no TIFF, DICOM or OME-Zarr "
-        "does. Copy it again, or export it from the scanner's software"
+        f"{file.name} is not a slide: its content is neither TIFF nor DICOM nor that of another "
+        "scanner. Copy it again, or export it from the scanner's software"
     )
 
 
