@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ..images.pyramid import Pyramid
 
-__all__ = ["slide_hash"]
+__all__ = ["path_hash", "slide_hash"]
 
 _WHOLE_BYTES = 2**26
 _SAMPLES = 64
@@ -32,14 +32,24 @@ def slide_hash(pyramid: Pyramid) -> str:
     OSError
         If the file is gone.
     """
-    digest = hashlib.sha256()
     path = pyramid.path
-    if path is not None and path.is_file():
-        _add_file(digest, path)
-    elif path is not None and path.is_dir():
-        _add_folder(digest, path)
-    else:
-        _add_pixels(digest, pyramid)
+    if path is not None and (path.is_file() or path.is_dir()):
+        return path_hash(path)
+    digest = hashlib.sha256()
+    _add_pixels(digest, pyramid)
+    return digest.hexdigest()
+
+
+def path_hash(path: Path) -> str:
+    """Return a sha256 that tells files and folders apart, as `slide_hash` does.
+
+    Raises
+    ------
+    OSError
+        If it is gone or cannot be read.
+    """
+    digest = hashlib.sha256()
+    (_add_folder if path.is_dir() else _add_file)(digest, path)
     return digest.hexdigest()
 
 

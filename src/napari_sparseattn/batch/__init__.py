@@ -1,0 +1,1 @@
+"""Many files at once: found, shared out among processes, checked, and named where they fail."""

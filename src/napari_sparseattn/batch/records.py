@@ -1,0 +1,243 @@
+"""What a folder of results knows of itself: per input a record that can be checked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..files import replacing
+from .items import NOTES_FOLDER
+
+__all__ = ["Failure", "Output", "Record", "Records"]
+
+_NAME = 60
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Output(_Frozen):
+    """One file of results, or folder such as an OME-Zarr.
+
+    Parameters
+    ----------
+    path : str
+        Below the folder of results, with ``/``.
+    size : int
+        In bytes; of a folder that of all its files.
+    sha256 : str
+        Of a folder that of the names, sizes and contents of its files.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Record(_Frozen):
+    """What one input became.
+
+    Parameters
+    ----------
+    key : str
+        Of the input.
+    input : str
+        Its path when it was read.
+    content : str
+        `path_hash` of it.
+    model, model_hash, options : str
+        The model's name, and what else decided about the results.
+    outputs : dict of str to tuple of Output
+        By format.
+    summary : dict
+        What was found, in a few numbers.
+    runs : int
+        How often it has been worked on to the end.
+    seconds : float
+        Wall time of the last time.
+    finished, host, software : str
+        When, where and by what.
+    """
+
+    key: str
+    input: str
+    content: str
+    model: str
+    model_hash: str
+    options: str
+    outputs: dict[str, tuple[Output, ...]]
+    summary: dict[str, Any] = {}
+    runs: int = 1
+    seconds: float = 0.0
+    finished: str = ""
+    host: str = ""
+    software: str = ""
+
+
+class Failure(_Frozen):
+    """Why one input could not be worked on."""
+
+    key: str
+    input: str
+    reason: str
+    finished: str = ""
+
+
+class Records:
+    """The records of one folder of results, and the locks by which several processes share it.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        The folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._notes = out / NOTES_FOLDER
+
+    def prepare(self) -> None:
+        """Make the folders, and see whether files can be written.
+
+        Raises
+        ------
+        OSError
+            If not; the message says why and what to do.
+        """
+        try:
+            for name in ("records", "failures", "locks", "staging"):
+                (self._notes / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._notes) as file:
+                file.write(b"\0" * 512)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(unwritable(self.out, error)) from error
+
+    def lock(self, key: str) -> FileLock:
+        """Return the lock of an input; who holds it works on it. Freed when its process dies."""
+        return FileLock(self._notes / "locks" / f"{_safe(key)}.lock")
+
+    def staging(self, key: str) -> Path:
+        """Return an empty folder for what is being written; call with the lock held."""
+        folder = self._notes / "staging" / _safe(key)
+        # Left by a process that was killed.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def read(self, key: str) -> Record | None:
+        """Return the record of an input; None where there is none, or it is damaged."""
+        return _read(Record, self._notes / "records" / f"{_safe(key)}.json")
+
+    def write(self, record: Record) -> None:
+        """Keep a record, and forget that the input failed before."""
+        name = f"{_safe(record.key)}.json"
+        with replacing(self._notes / "records" / name) as temporary:
+            temporary.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        (self._notes / "failures" / name).unlink(missing_ok=True)
+
+    def fail(self, failure: Failure) -> None:
+        """Keep why an input failed; a record of earlier results stays as it is."""
+        with replacing(self._notes / "failures" / f"{_safe(failure.key)}.json") as temporary:
+            temporary.write_text(failure.model_dump_json(indent=1), encoding="utf-8")
+
+    def all(self) -> Iterator[Record]:
+        """Give the records that can be read, in the order of their names."""
+        yield from _all(Record, self._notes / "records")
+
+    def failures(self) -> Iterator[Failure]:
+        """Give what failed the last time."""
+        yield from _all(Failure, self._notes / "failures")
+
+    def sound(self, record: Record) -> set[str]:
+        """Return the formats whose files are all there, with their size and sha256."""
+        return {
+            name
+            for name, outputs in record.outputs.items()
+            if outputs and all(self._is_sound(output) for output in outputs)
+        }
+
+    def output(self, path: Path) -> Output:
+        """Describe a file or folder below the folder of results."""
+        size, digest = _measured(path)
+        return Output(path=path.relative_to(self.out).as_posix(), size=size, sha256=digest)
+
+    def _is_sound(self, output: Output) -> bool:
+        path = self.out / output.path
+        try:
+            return _size(path) == output.size and _measured(path)[1] == output.sha256
+        except OSError:
+            return False
+
+
+def unwritable(folder: Path, error: OSError) -> str:
+    """Say that results cannot be written, and what to do."""
+    why = error.strerror or str(error) or type(error).__name__
+    return (
+        f"The results cannot be written to '{folder}' ({why}). Free space there, or choose another "
+        "folder. What was written before is as it was."
+    )
+
+
+def now() -> str:
+    """Return the time, as records have it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _safe(key: str) -> str:
+    """Return a file name for a key, which may hold ``/`` and be long."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in key)[-_NAME:].lstrip(".")
+    return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _read(kind: type[T], path: Path) -> T | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _all(kind: type[T], folder: Path) -> Iterator[T]:
+    try:
+        names: Iterable[Path] = sorted(folder.glob("*.json"))
+    except OSError:
+        return
+    for path in names:
+        if not path.name.startswith(".") and (found := _read(kind, path)) is not None:
+            yield found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in _files(path))
+    return path.stat().st_size
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    """Return the size and sha256 of a file, or of all there is in a folder."""
+    if not path.is_dir():
+        with path.open("rb") as opened:
+            return path.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()
+    whole, total = hashlib.sha256(), 0
+    for file in _files(path):
+        size, digest = _measured(file)
+        total += size
+        whole.update(f"{file.relative_to(path).as_posix()}\0{size}\0{digest}\n".encode())
+    return total, whole.hexdigest()
