@@ -38,6 +38,7 @@ def classify_whole(
     *,
     pixel_size: float | None = None,
     locations: Sequence[int] | None = None,
+    formats: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Classify an image or slide as a whole; write the way to its class as JSON.
@@ -56,6 +57,8 @@ def classify_whole(
         µm per pixel at full resolution.
     locations : sequence of int, optional
         Crops looked at inside each crop, per level.
+    formats : sequence of str
+        More files to write; see `export.formats.FORMATS`.
     progress : callable, optional
         Called with the crops read so far.
 
@@ -64,6 +67,7 @@ def classify_whole(
     dict
         What was found and read, for a report.
     """
+    from .export.formats import write_results
     from .files import replacing
     from .images.opening import open_image
     from .inference.fields import classify_field
@@ -79,7 +83,8 @@ def classify_whole(
     }
     with replacing(written) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-    return row | {"json": str(written)}
+    more = write_results(found, image, target.parent, target.name, formats, bundle.card)
+    return row | {"json": str(written), "files": [str(path) for path in more]}
 
 
 def _row(path: Path, found: FieldPrediction) -> dict[str, Any]:

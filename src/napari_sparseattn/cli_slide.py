@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,29 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["slide"]
 
+_PIXEL_SIZE = typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
+_UNCALIBRATED = typer.Option(
+    "--uncalibrated", help="Go on without µm per pixel, and mark the result."
+)
+_FEATURES = typer.Option(help="HDF5 of features made before: ours, CLAM, TRIDENT or STAMP.")
+_SNAP = typer.Option(
+    "--snap", help="Move those features' coordinates onto a grid, and say by how much."
+)
+_FORMATS = typer.Option(help="More files of each, e.g. geojson,ome-zarr,html.")
+
 
 def slide(
     slides: Annotated[list[Path], typer.Argument(help="SVS, NDPI, OME-TIFF, OME-Zarr, DICOM, …")],
     model: Annotated[str, typer.Option(help="Name of a SPAN, or its file.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3),
-    ] = None,
-    uncalibrated: Annotated[
-        bool,
-        typer.Option("--uncalibrated", help="Go on without µm per pixel, and mark the result."),
-    ] = False,
-    features: Annotated[
-        Path | None,
-        typer.Option(help="HDF5 of features made before: ours, CLAM, TRIDENT or STAMP."),
-    ] = None,
-    snap: Annotated[
-        bool,
-        typer.Option(
-            "--snap", help="Move those features' coordinates onto a grid, and say by how much."
-        ),
-    ] = False,
+    pixel_size: Annotated[float | None, _PIXEL_SIZE] = None,
+    uncalibrated: Annotated[bool, _UNCALIBRATED] = False,
+    features: Annotated[Path | None, _FEATURES] = None,
+    snap: Annotated[bool, _SNAP] = False,
+    formats: Annotated[str | None, _FORMATS] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -50,7 +47,9 @@ def slide(
     was. A slide that fails is named and does not stop the others.
     """
     from .bundle import load_bundle
+    from .export.formats import parse_formats
 
+    more = parse_formats(formats, "slide")
     if features is not None and len(slides) > 1:
         raise ValueError("--features are those of one slide; give one slide with them.")
     bundle = load_bundle(model)
@@ -72,6 +71,7 @@ def slide(
                 uncalibrated=uncalibrated,
                 features=features,
                 snap=snap,
+                formats=more,
                 device=device,
                 progress=lambda stage, done, total: progress(done, total),
             )
@@ -89,10 +89,12 @@ def classify_one(
     uncalibrated: bool = False,
     features: Path | None = None,
     snap: bool = False,
+    formats: Sequence[str] = (),
     device: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Classify one slide and write its files; returns what was found, for a report."""
+    from .export.formats import write_results
     from .export.slide_map import write_attention_png, write_patches_csv
     from .files import replacing
     from .images.slides import open_slide
@@ -112,6 +114,7 @@ def classify_one(
         )
         picture = target.with_name(f"{target.name}_attention.png")
         write_attention_png(pyramid, found, picture)
+        more = write_results(found, pyramid, target.parent, target.name, formats, bundle.card)
     table, written = (
         target.with_name(f"{target.name}_patches.csv"),
         target.with_name(f"{target.name}.json"),
@@ -132,6 +135,7 @@ def classify_one(
         "json": str(written),
         "csv": str(table),
         "picture": str(picture),
+        "files": [str(path) for path in more],
         "features": None if kept is None else str(kept),
     }
 
@@ -179,3 +183,4 @@ def _about(row: Row) -> Iterator[str]:
         yield "  not calibrated: do not rely on it"
     yield from (f"  {note}" for note in row["notes"])
     yield from (f"  {row[key]}" for key in ("json", "csv", "picture"))
+    yield from (f"  {path}" for path in row["files"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +15,20 @@ from ..evidence import PixelSelection, Traversal
 from ..files import replacing
 from ..images.field import Field
 from ..images.normalise import to_float
+from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions
+from ..inference.slides import SlidePrediction
 from ..metrics import whole_percent
 
-__all__ = ["Overlay"]
+if TYPE_CHECKING:
+    from .request import Export
+
+__all__ = ["Overlay", "display_rgb", "selection_window", "write_overlay"]
 
 _TINT = 0.6
+#: Larger images, and more cells, are drawn in small.
+_MOST_PIXELS, _MOST_CELLS = 2**24, 2000
+_SIDE = 2048
 
 
 class Overlay:
@@ -90,27 +100,97 @@ class Overlay:
         self._crops += [(box, colour) for box in boxes]
 
     def _tint(self, selection: PixelSelection, colour: tuple[int, ...]) -> None:
-        frame, shape = selection.frame, self._canvas.shape
-        origin = np.asarray(frame.origin)
-        low = np.maximum(np.ceil(origin - frame.scale / 2), 0).astype(int)
-        high = np.minimum(np.floor(origin + frame.side - frame.scale / 2) + 1, shape[:2]).astype(
-            int
-        )
-        if (high <= low).any():
+        place = selection_window(selection, self._canvas.shape[:2])
+        if place is None:
             return
-        rows, columns = (
-            np.clip(
-                np.rint((np.arange(low[i], high[i]) - origin[i]) / frame.scale), 0, frame.size - 1
-            )
-            for i in range(2)
-        )
-        relative = np.nan_to_num(selection.fine_map())[
-            np.ix_(rows.astype(int), columns.astype(int))
-        ]
+        window, rows, columns = place
+        relative = np.nan_to_num(selection.fine_map())[np.ix_(rows, columns)]
         # Attention above uniform saturates; any kept pixel shows at least faintly.
         alpha = np.where(relative > 0, _TINT * (0.35 + 0.65 * np.clip(relative / 3, 0, 1)), 0)
-        window = self._canvas[low[0] : high[0], low[1] : high[1]]
-        window += alpha[..., None] * (np.asarray(colour, dtype=np.float32) / 255 - window)
+        pixels = self._canvas[window]
+        pixels += alpha[..., None] * (np.asarray(colour, dtype=np.float32) / 255 - pixels)
+
+
+def write_overlay(export: Export, path: Path) -> list[Path]:
+    """Write a picture of a result as PNG, atomically.
+
+    Cells, with what was selected where that was kept, at the image's own
+    size; those of large images, and a TNet's crops, on the image in small; of
+    a slide, the attention of each level.
+
+    Parameters
+    ----------
+    export : Export
+        Cells, a field or a slide.
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The file.
+    """
+    from .pictures import Pictures, draw_boxes, draw_cells
+    from .slide_map import attention_picture
+
+    result, image, colours = export.result, export.image, export.card.colours
+    if (
+        isinstance(result, Predictions)
+        and isinstance(image, Field)
+        and image.shape[0] * image.shape[1] <= _MOST_PIXELS
+        and len(result) <= _MOST_CELLS
+    ):
+        overlay = Overlay(image, colours, *export.index)
+        overlay.add(result)
+        picture = overlay.image()
+    elif isinstance(result, SlidePrediction):
+        picture = attention_picture(Pictures(image, export.index).pyramid, result)
+    else:
+        picture, factor = Pictures(image, export.index).overview(_SIDE)
+        if isinstance(result, Predictions):
+            draw_cells(picture, factor, result, colours)
+        else:
+            assert isinstance(result, FieldPrediction)
+            way = result.traversal
+            # The first crop is all that was given to the model, not what it chose.
+            marks = [colours[i] for i in way.crop_class[1:].tolist()]
+            draw_boxes(picture, way.boxes[1:], marks, factor)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+    export.tell(1, 1)
+    return [path]
+
+
+def selection_window(
+    selection: PixelSelection, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
+    """Return where a crop lies on its image, and which crop pixel each pixel there is nearest to.
+
+    Parameters
+    ----------
+    selection : PixelSelection
+        What was selected of the crop.
+    shape : (int, int)
+        Height and width of the image.
+
+    Returns
+    -------
+    window, rows, columns
+        Slices of the image, and crop rows and columns for the rows and columns
+        of that window; None where the crop lies beside the image.
+    """
+    frame = selection.frame
+    origin = np.asarray(frame.origin)
+    low = np.maximum(np.ceil(origin - frame.scale / 2), 0).astype(int)
+    high = np.minimum(np.floor(origin + frame.side - frame.scale / 2) + 1, shape).astype(int)
+    if (high <= low).any():
+        return None
+    rows, columns = (
+        np.clip(np.rint((np.arange(low[i], high[i]) - origin[i]) / frame.scale), 0, frame.size - 1)
+        for i in range(2)
+    )
+    window = (slice(low[0], high[0]), slice(low[1], high[1]))
+    return window, rows.astype(np.intp), columns.astype(np.intp)
 
 
 def display_rgb(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

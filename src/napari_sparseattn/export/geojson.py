@@ -1,0 +1,271 @@
+"""Results as GeoJSON for QuPath: objects with classes and measurements.
+
+Positions are (x, y) in pixels of the full resolution with a pixel's top left
+corner at its index, as QuPath has them. What QuPath reads is told from its
+`PathObjectTypeAdapters`, `ROITypeAdapters` and `GsonTools` (version 0.6).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageColor
+
+from ..evidence import PixelSelection, PyramidAttention
+from ..inference.fields import FieldPrediction
+from ..inference.prediction import Predictions
+from ..inference.slides import SlidePrediction
+from .json_stream import finite, rounded, write_json_list
+from .outlines import box_ring, cell_rings
+from .request import Export
+
+__all__ = ["classification", "feature", "write_geojson"]
+
+#: Objects of one result keep their ids, so that QuPath can tell that it has them already.
+_NAMESPACE = uuid.UUID("6f8d1c3a-52f4-5b0e-9d0b-2f6a7c1e4d90")
+_TELL_EVERY = 1000
+
+
+def write_geojson(export: Export, path: Path) -> list[Path]:
+    """Write a FeatureCollection, object by object, atomically.
+
+    Cells are detections (objects of type ``cell`` where their outline is
+    known), patches are tiles, a TNet's crops and the class of a whole image
+    are annotations. Probabilities, attention and measures are measurements.
+    Where the result came from is in the member ``napari-sparseattn``.
+
+    Parameters
+    ----------
+    export : Export
+        Cells, frames, a field or a slide.
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The file.
+    """
+    head = {"type": "FeatureCollection", "napari-sparseattn": export.provenance}
+    result = export.result
+    if isinstance(result, SlidePrediction):
+        features = _slide(export, result)
+    elif isinstance(result, FieldPrediction):
+        features = _field(export, result)
+    else:
+        features = _cells(export)
+    write_json_list(path, head, "features", features)
+    return [path]
+
+
+def feature(
+    rings: Sequence[npt.NDArray[np.float64]],
+    kind: str,
+    key: str,
+    *,
+    name: str = "",
+    label: dict[str, Any] | None = None,
+    measurements: dict[str, float] | None = None,
+    plane: tuple[int, int] = (0, 0),
+    metadata: dict[str, str] | None = None,
+    locked: bool = False,
+) -> dict[str, Any]:
+    """Return one object as QuPath reads it.
+
+    Parameters
+    ----------
+    rings : sequence of numpy.ndarray
+        (n, 2) (x, y), not closed; several are pieces of one object.
+    kind : {"cell", "detection", "annotation", "tile"}
+        Which of QuPath's objects.
+    key : str
+        Objects of one key have one id.
+    name : str
+        Shown in QuPath's lists.
+    label : dict, optional
+        From `classification`.
+    measurements : dict, optional
+        Those that are not finite are left out.
+    plane : (int, int)
+        Frame and slice.
+    metadata : dict of str to str, optional
+        Of annotations.
+    locked : bool
+        Whether QuPath keeps it from being moved.
+    """
+    closed = [rounded(np.vstack([ring, ring[:1]]), 3) for ring in rings]
+    geometry: dict[str, Any] = (
+        {"type": "Polygon", "coordinates": closed}
+        if len(closed) == 1
+        else {"type": "MultiPolygon", "coordinates": [[ring] for ring in closed]}
+    )
+    if plane != (0, 0):
+        geometry["plane"] = {"c": -1, "z": plane[1], "t": plane[0]}
+    properties: dict[str, Any] = {"objectType": kind}
+    if name:
+        properties["name"] = name
+    if label is not None:
+        properties["classification"] = label
+    if locked:
+        properties["isLocked"] = True
+    if measurements:
+        properties["measurements"] = finite(measurements)
+    if metadata:
+        properties["metadata"] = metadata
+    made = str(uuid.uuid5(_NAMESPACE, key))
+    return {"type": "Feature", "id": made, "geometry": geometry, "properties": properties}
+
+
+def classification(name: str, colour: str) -> dict[str, Any]:
+    """Return a class as QuPath reads it; `colour` is ``#rrggbb``."""
+    # QuPath takes a colon for the border between a class and a class within.
+    return {"name": name.replace(":", " "), "color": list(ImageColor.getrgb(colour)[:3])}
+
+
+def _cells(export: Export) -> Iterator[dict[str, Any]]:
+    done, total = 0, export.n_cells
+    for frame, found in export.frames.items():
+        for one in _cells_of(export, found, (frame, export.index[1])):
+            yield one
+            done += 1
+            if done % _TELL_EVERY == 0 or done == total:
+                export.tell(done, total)
+
+
+def _cells_of(
+    export: Export, found: Predictions, plane: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    cells, index = found.cells, found.class_index
+    labels = [
+        classification(*pair) for pair in zip(found.class_names, _colours(export), strict=True)
+    ]
+    probabilities, confidence = rounded(found.probabilities), rounded(found.confidence)
+    names = [f"Probability: {name}" for name in found.class_names]
+    sizes = cells.diameters * (export.pixel_size or cells.pixel_size or np.nan)
+    more = {name: np.asarray(values, dtype=np.float64) for name, values in found.measures.items()}
+    kind = "detection" if cells.labels is None else "cell"
+    start = f"{export.name}|{found.model_hash}|{plane}"
+    for i in range(len(found)):
+        measured = {"Confidence": confidence[i], **dict(zip(names, probabilities[i], strict=True))}
+        measured["Diameter µm"] = round(float(sizes[i]), 4)
+        measured |= {name: float(values[i]) for name, values in more.items()}
+        if found.evidence:
+            evidence = found.evidence[i]
+            if isinstance(evidence, PixelSelection):
+                measured["Selected pixels"] = evidence.k
+                measured["Selected share"] = round(evidence.share, 6)
+        number = int(cells.ids[i])
+        yield feature(
+            cell_rings(cells, i),
+            kind,
+            f"{start}|{number}",
+            name=str(number),
+            label=labels[index[i]] if index[i] >= 0 else None,
+            measurements=measured,
+            plane=plane,
+        )
+
+
+def _slide(export: Export, found: SlidePrediction) -> Iterator[dict[str, Any]]:
+    yield _whole(export, found)
+    seen, total = found.attention, len(found.attention)
+    names, values = _attention(seen, export.pixel_size)
+    corners = np.asarray(seen.origin) + seen.cells * seen.step
+    labels = [
+        classification(*pair) for pair in zip(found.class_names, _colours(export), strict=True)
+    ]
+    chances = seen.patch_probabilities
+    for i in range(total):
+        top, left = corners[i].tolist()
+        measured = dict(zip(names, rounded(values[i]), strict=True))
+        label = None
+        if chances is not None:
+            measured[f"Probability: {found.class_names[1]}"] = round(float(chances[i]), 6)
+            label = labels[int(chances[i] >= 0.5)]
+        yield feature(
+            [box_ring((top, left, top + seen.side, left + seen.side))],
+            "tile",
+            f"{export.name}|{found.model_hash}|patch|{i}",
+            label=label,
+            measurements=measured,
+        )
+        if i % _TELL_EVERY == 0 or i == total - 1:
+            export.tell(i + 1, total)
+
+
+def _attention(
+    seen: PyramidAttention, pixel_size: float | None
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Names and (N, levels) attention per patch, in multiples of uniform."""
+    names, columns = [], []
+    for number, level in enumerate(seen.levels):
+        side = seen.side + (level.factor - 1) * seen.step
+        said = f"{side:.0f} px" if pixel_size is None else f"{side * pixel_size:.0f} µm"
+        names.append(f"Attention {said} (× uniform)")
+        columns.append(seen.patch_weights(number).astype(np.float64) * len(level))
+    return names, np.stack(columns, axis=1)
+
+
+def _field(export: Export, found: FieldPrediction) -> Iterator[dict[str, Any]]:
+    yield _whole(export, found)
+    way, (height, width) = found.traversal, export.shape
+    evidence = way.evidence_for(found.index)
+    colours = _colours(export)
+    # The first crop is the whole image.
+    for i in range(1, len(way)):
+        top, left, high, wide = way.boxes[i].tolist()
+        # Crops may reach over the edge, where QuPath has no pixels.
+        box = (max(top, 0.0), max(left, 0.0), min(top + high, height), min(left + wide, width))
+        measured: dict[str, float] = {
+            "Level": int(way.level[i]),
+            "Rank": int(way.rank[i]),
+            "Side px": high,
+            "Downsample": round(float(way.downsample[i]), 4),
+            f"Evidence for {found.label}": round(float(evidence[i]), 6),
+        }
+        for name, value in zip(found.class_names, rounded(way.contribution[i]), strict=True):
+            measured[f"Logit: {name}"] = value
+        best = int(way.crop_class[i])
+        yield feature(
+            [box_ring(box)],
+            "annotation",
+            f"{export.name}|{found.model_hash}|crop|{i}",
+            name=f"Level {way.level[i]}, rank {way.rank[i] + 1}",
+            label=classification(found.class_names[best], colours[best]),
+            measurements=measured,
+            plane=export.index,
+            locked=True,
+        )
+        export.tell(i, len(way) - 1)
+
+
+def _whole(export: Export, found: FieldPrediction | SlidePrediction) -> dict[str, Any]:
+    """The whole image as an annotation that has the class and where it came from."""
+    height, width = export.shape
+    shares = isinstance(found, SlidePrediction) and found.segments
+    named = "Share of patches" if shares else "Probability"
+    measured = {
+        f"{named}: {n}": p
+        for n, p in zip(found.class_names, rounded(found.probabilities), strict=True)
+    }
+    colour = _colours(export)[found.index]
+    return feature(
+        [box_ring((0, 0, height, width))],
+        "annotation",
+        f"{export.name}|{found.model_hash}|whole",
+        name=f"{found.class_names[1]}: share of the patches" if shares else found.label,
+        label=None if shares else classification(found.label, colour),
+        measurements=measured,
+        plane=export.index,
+        metadata={name: str(value) for name, value in export.provenance.items()},
+        locked=True,
+    )
+
+
+def _colours(export: Export) -> tuple[str, ...]:
+    return export.card.colours

@@ -1,0 +1,144 @@
+"""OME-Zarr maps as ome-zarr-py reads them, and whether they lie where they should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ome_zarr_models.v04
+import pytest
+import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Node, Reader
+
+from . import results as made
+from .conftest import Write
+
+
+def nodes(path: Path) -> list[Node]:
+    location = parse_url(path)
+    assert location is not None
+    return list(Reader(location)())
+
+
+def placed(node: Node, level: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Scale and translation of y and x."""
+    scale, translation = node.metadata["coordinateTransformations"][level]
+    return np.array(scale["scale"][-2:]), np.array(translation["translation"][-2:])
+
+
+def test_attention_lies_on_the_patches(write: Write) -> None:
+    path = write("regions", "ome-zarr")
+    (node,) = nodes(path)
+    assert node.metadata["channel_names"] == [
+        "attention, cells of 1 patches (x uniform)",
+        "attention, cells of 2 patches (x uniform)",
+        "probability of tumour",
+    ]
+    assert [axis["name"] for axis in node.metadata["axes"]] == ["c", "y", "x"]
+    assert {axis.get("unit") for axis in node.metadata["axes"][1:]} == {"micrometer"}
+    data = np.asarray(node.data[0])
+    nan = np.nan
+    np.testing.assert_allclose(data[0], [[0.5, nan, 2.0], [nan, 1.0, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(data[1], [[2 / 3, nan, 4 / 3], [nan, 4 / 3, 4 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(data[2], [[0.1, nan, 0.9], [nan, 0.6, 0.2]], rtol=1e-6)
+    scale, translation = placed(node)
+    # The middle of each patch, in µm from the centre of the slide's first pixel.
+    seen = made.slide().attention
+    for patch, (row, column) in enumerate(seen.cells):
+        top, left, side = seen.patch_box(patch)
+        middle = (np.array([top, left]) + side / 2 - 0.5) * 0.5
+        np.testing.assert_allclose(translation + scale * (row, column), middle)
+
+
+def test_maps_agree_with_the_windows_layers(write: Write) -> None:
+    """The window draws each level's own grid; each of its values is found in the file's place."""
+    (node,) = nodes(write("slide", "ome-zarr"))
+    seen = made.slide().attention
+    scale, translation = placed(node)
+    data = np.asarray(node.data[0])
+    for number in range(2):
+        grid, (step, origin) = seen.grid(number), seen.placement(number)
+        for row, column in np.argwhere(np.isfinite(data[number])):
+            place = (translation + scale * (row, column)) / 0.5
+            there = np.rint((place - origin) / step).astype(int)
+            assert data[number, row, column] == pytest.approx(grid[tuple(there)])
+
+
+def test_selected_pixels_and_labels_of_cells(write: Write) -> None:
+    path = write("cells", "ome-zarr", made.cells(evidence=True))
+    image, *labels = nodes(path)
+    assert image.metadata["channel_names"] == [
+        "probability of the class", "selected pixels (x uniform)", "score of all pixels",
+    ]  # fmt: skip
+    chance, selected, score = np.asarray(image.data[0])
+    scale, translation = placed(image)
+    assert (scale.tolist(), translation.tolist()) == ([0.5, 0.5], [0.0, 0.0])
+    known = made.label_image()
+    assert np.isnan(chance[known == 0]).all()
+    assert np.isnan(chance[known == 7]).all()  # could not be classified
+    np.testing.assert_allclose(chance[known == 40], 0.8)
+    # The crop of label 7 has its first corner at (3, 9); of its 4 x 4 pixels of 2 x 2, those in
+    # row 1, columns 1 and 2 were kept, weighed 3 to 1.
+    assert selected[5:7, 11:13].tolist() == [[1.5] * 2] * 2
+    assert selected[5:7, 13:15].tolist() == [[0.5] * 2] * 2
+    assert np.isnan(selected[4, 9:17]).all()
+    assert score[3, 9] == pytest.approx(0.1)
+    assert score[10, 16] == pytest.approx(0.85)
+    assert np.isnan(score[2, 12])
+    stored = zarr.open_group(path, mode="r")
+    np.testing.assert_array_equal(stored["labels/cells/0"][:], known)
+    told = json.loads((path / "labels" / "cells" / ".zattrs").read_text())["image-label"]
+    assert told["colors"][0] == {"label-value": 2, "rgba": [0, 114, 178, 255]}
+    assert told["properties"][2]["class"] == "small"
+    assert any("cells" in str(node.zarr) for node in labels)
+
+
+def test_what_a_tnet_saw_of_a_field(write: Write) -> None:
+    (node,) = nodes(write("field", "ome-zarr"))
+    level, evidence = np.asarray(node.data[0])
+    assert level.shape == (60, 64)
+    assert (level[10, 10], level[10, 40], level[40, 4], level[50, 20]) == (0, 1, 1, 2)
+    # Contribution less its mean over classes, of the finest crop there.
+    found = [evidence[place] for place in ((10, 10), (10, 40), (40, 4), (50, 20))]
+    assert found == pytest.approx([2 / 3, -1 / 3, 1 / 3, 1.0])
+    assert placed(node)[0].tolist() == [2.0, 2.0]
+
+
+def test_smaller_levels_lie_on_the_larger(write: Write) -> None:
+    """A map of x by place keeps its meaning at every level, also of odd sizes."""
+    from napari_sparseattn.export import heatmap_zarr
+
+    data = np.add.outer(np.arange(1000.0), np.zeros(777))[None].astype(np.float32)
+    levels = list(heatmap_zarr._smaller(data))
+    assert [(level.shape, factor) for level, factor in levels] == [
+        ((1, 1000, 777), 1), ((1, 500, 388), 2), ((1, 250, 194), 4),
+    ]  # fmt: skip
+    for level, factor in levels:
+        # Place i of a level has its centre at i * factor + (factor - 1) / 2.
+        centres = np.arange(level.shape[1]) * factor + (factor - 1) / 2
+        np.testing.assert_allclose(level[0, :, 0], centres)
+
+
+def test_levels_say_where_they_lie(write: Write) -> None:
+    from napari_sparseattn.images.field import Field
+
+    image = Field.from_array(np.zeros((600, 700, 3), np.uint8), axes="YXC", name="large")
+    cells = made.cells(labelled=False)
+    (node,) = nodes(write("cells", "ome-zarr", cells, image=image))
+    assert [level.shape for level in node.data] == [(1, 600, 700), (1, 300, 350), (1, 150, 175)]
+    for level, factor in enumerate((1, 2, 4)):
+        scale, translation = placed(node, level)
+        assert scale.tolist() == [factor, factor]  # pixels: the size of one is not known
+        assert translation.tolist() == [(factor - 1) / 2] * 2
+    assert all("unit" not in axis for axis in node.metadata["axes"])
+
+
+@pytest.mark.parametrize("kind", ["cells", "field", "slide"])
+def test_it_is_valid_and_says_where_it_came_from(write: Write, kind: str) -> None:
+    path = write(kind, "ome-zarr")
+    group = zarr.open_group(path, mode="r")
+    assert ome_zarr_models.v04.Image.from_zarr(group).attributes.multiscales[0].version == "0.4"
+    assert group.attrs["napari-sparseattn"]["model_hash"] == made.HASH
