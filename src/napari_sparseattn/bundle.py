@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from .card import FORMAT_VERSION, Card, TestVector
 from .files import replacing
+from .hub import fetch_model, is_hub_address
 
 if TYPE_CHECKING:
     import torch
@@ -143,18 +144,20 @@ def find_bundles() -> dict[str, Path]:
     found = {path.stem: path for path in files}
     folder = user_models_folder()
     if folder.is_dir():
-        for path in sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stem):
+        # A dot begins what a killed process left unfinished, see `files.replacing`.
+        for path in sorted(folder.glob(f"[!.]*{_SUFFIX}"), key=lambda path: path.stem):
             found.setdefault(path.stem, path)
     return found
 
 
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
-    """Load a model by the name of a found bundle, or from a file.
+    """Load a model by the name of a found bundle, from a file, or from a repository.
 
     Parameters
     ----------
     name_or_path : str or path-like
-        A name that `find_bundles` lists, or the path of a file.
+        A name that `find_bundles` lists, the path of a file, or an address of
+        the form ``hf://owner/name@commit``, see `hub.fetch_model`.
 
     Returns
     -------
@@ -168,7 +171,11 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         If the file is not such a model, damaged, or made by a newer version.
     FileNotFoundError
         If there is no such model.
+    HubError, ConnectionError
+        If it cannot be had from its repository.
     """
+    if is_hub_address(name_or_path):
+        name_or_path = fetch_model(str(name_or_path))
     path = Path(name_or_path)
     found = find_bundles()
     if not path.exists() and str(name_or_path) in found:

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 __all__ = ["Normalisation", "to_float"]
 
-_BLOCK = 4
-_WHITE_QUANTILE = 0.95
-_DARK_QUANTILE = 0.99
+BLOCK = 4
+WHITE_QUANTILE = 0.95
+DARK_QUANTILE = 0.99
 #: Mean optical density (natural logarithm) of a nucleus of the PBC set.
-_DARK_DENSITY = 1.2
-_LEAST_DENSITY = 0.2
-_DARKEST = 0.01
+DARK_DENSITY = 1.2
+LEAST_DENSITY = 0.2
+DARKEST = 0.01
+#: A crop with no white to speak of is not amplified beyond this.
+LEAST_WHITE = 0.05
 
 
 def to_float(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -85,26 +87,26 @@ class Normalisation:
 
 
 def _scaled_density(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    density = -np.log(np.maximum(crops, np.float32(_DARKEST)))
+    density = -np.log(np.maximum(crops, np.float32(DARKEST)))
     mean = density.mean(axis=1).reshape(len(crops), -1)
-    rank = round(_DARK_QUANTILE * (mean.shape[1] - 1))
+    rank = round(DARK_QUANTILE * (mean.shape[1] - 1))
     dark = np.partition(mean, rank, axis=1)[:, rank]
     # Without anything stained there is nothing to scale to: amplify at most so far.
-    scale = np.float32(_DARK_DENSITY) / np.maximum(dark, np.float32(_LEAST_DENSITY))
+    scale = np.float32(DARK_DENSITY) / np.maximum(dark, np.float32(LEAST_DENSITY))
     scaled: npt.NDArray[np.float32] = np.exp(-density * scale[:, None, None, None])
     return scaled
 
 
 def _white_reference(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     n, channels, height, width = crops.shape
-    rows, columns = height // _BLOCK, width // _BLOCK
+    rows, columns = height // BLOCK, width // BLOCK
     if rows and columns:
-        blocks = crops[..., : rows * _BLOCK, : columns * _BLOCK]
-        blocks = blocks.reshape(n, channels, rows, _BLOCK, columns, _BLOCK).mean(axis=(3, 5))
+        blocks = crops[..., : rows * BLOCK, : columns * BLOCK]
+        blocks = blocks.reshape(n, channels, rows, BLOCK, columns, BLOCK).mean(axis=(3, 5))
     else:
         blocks = crops
     flat = np.sort(blocks.reshape(n, channels, -1), axis=-1)
-    white = flat[..., round(_WHITE_QUANTILE * (flat.shape[-1] - 1))]
+    white = flat[..., round(WHITE_QUANTILE * (flat.shape[-1] - 1))]
     # A black crop has no white: leave it black rather than amplify its noise.
-    lifted: npt.NDArray[np.float32] = np.maximum(white, np.float32(0.05))
+    lifted: npt.NDArray[np.float32] = np.maximum(white, np.float32(LEAST_WHITE))
     return lifted[..., None, None]

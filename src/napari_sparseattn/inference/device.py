@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import platform
 
-__all__ = ["available_devices", "choose_device", "describe_device", "is_out_of_memory"]
+__all__ = [
+    "PRECISIONS",
+    "available_devices",
+    "choose_device",
+    "computing",
+    "describe_device",
+    "is_out_of_memory",
+]
+
+#: What models can compute in.
+PRECISIONS = ("float32", "bfloat16")
 
 
 def available_devices() -> list[str]:
@@ -54,6 +66,37 @@ def describe_device(name: str) -> str:
     if name == "mps":
         return "GPU: Apple Metal"
     return f"CPU: {_processor()}, {torch.get_num_threads()} threads"
+
+
+def computing(
+    device: str, precision: str | None = None
+) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which models compute in a precision, in this thread.
+
+    Parameters
+    ----------
+    device : str
+        As `choose_device` returns it.
+    precision : {"float32", "bfloat16"}, optional
+        ``"bfloat16"`` lets torch compute in it where autocast holds that to be
+        safe; logits and attention stay float32. By default what
+        ``NAPARI_SPARSEATTN_PRECISION`` says, and else what holds already.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
+    """
+    import torch
+
+    chosen = precision or os.environ.get("NAPARI_SPARSEATTN_PRECISION")
+    if chosen not in (None, "", *PRECISIONS):
+        raise ValueError(f"The precision '{chosen}' is not known; choose one of {PRECISIONS}.")
+    kind = device.partition(":")[0]
+    # Apple's Metal has no autocast to it in every version.
+    if chosen != "bfloat16" or kind not in ("cpu", "cuda"):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, torch.bfloat16)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..evidence import CropFrame, PixelSelection, Traversal
+from .device import computing
 from .fields import to_cpu, to_traversals
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..models.sparse_attn_net import SparseAttnNet, SparseAttnOutput
     from ..models.tnet import TNet
 
-__all__ = ["Looked", "join_looks", "look"]
+__all__ = ["Looked", "join_looks", "look", "to_selections"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +56,10 @@ def look(
 
     from ..models.tnet import TNet
 
-    with torch.inference_mode():
+    with torch.inference_mode(), computing(crops.device.type):
         if not isinstance(model, TNet):
             output = model(crops)
-            kept = _selections(output, frames, model.receptive_field) if frames else ()
+            kept = to_selections(output, frames, model.receptive_field) if frames else ()
             return Looked(output.logits.cpu(), kept, output.indices.numel())
         visited = to_cpu(model(crops))
     base, shape = model.config.base, (crops.shape[2], crops.shape[3])
@@ -83,9 +84,10 @@ def join_looks(parts: Sequence[Looked]) -> Looked:
     )
 
 
-def _selections(
+def to_selections(
     output: SparseAttnOutput, frames: Sequence[CropFrame], receptive_field: int
 ) -> tuple[PixelSelection, ...]:
+    """Turn what a SparseAttnNet returned for B crops into plain data."""
     coarse = output.coarse_logits.sigmoid().cpu().numpy()
     indices, fine = output.indices.cpu().numpy(), output.fine.cpu().numpy()
     return tuple(

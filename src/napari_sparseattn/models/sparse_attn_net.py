@@ -303,7 +303,7 @@ class SparseAttnNet(nn.Module):
             tokens = block(tokens, indices, grid)
         if self.tiles is not None:
             tokens = tokens + self.tiles(tokens, indices, grid)
-        state = self.cls.expand(len(x), -1)
+        state = self.cls.expand(x.shape[0], -1)
         maps = []
         for layer in self.fine:
             state, attention = layer(tokens, state)

@@ -105,7 +105,7 @@ def sample_map(
     if sampling == "centres":
         line = torch.tensor(grid.centres, dtype=features.dtype, device=features.device) * 2 - 1
         y, x = torch.meshgrid(line, line, indexing="ij")
-        places = torch.stack([x, y], dim=-1).expand(len(features), -1, -1, -1)
+        places = torch.stack([x, y], dim=-1).expand(features.shape[0], -1, -1, -1)
         return F.grid_sample(
             features, places, mode="bilinear", padding_mode="border", align_corners=False
         )
@@ -154,7 +154,7 @@ class LocationModule(nn.Module):
         line = torch.linspace(-1, 1, n, dtype=sampled.dtype, device=sampled.device)
         places = torch.stack(torch.meshgrid(line, line, indexing="ij"))
         places = places * self.place_scale[:, None, None] + self.place_offset[:, None, None]
-        joined = torch.cat([hidden, places.expand(len(sampled), -1, -1, -1)], dim=1)
+        joined = torch.cat([hidden, places.expand(sampled.shape[0], -1, -1, -1)], dim=1)
         scores = self.score(F.silu(self.final(joined))).flatten(1)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return F.normalize(scores, dim=1, eps=1e-6).softmax(dim=1)

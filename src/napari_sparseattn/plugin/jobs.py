@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .closeups import CloseUps
@@ -21,6 +22,7 @@ from .traversal_requests import FieldAnswer, FieldRequest, stream_field
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from ..bundle import Bundle
     from .session import Session
 
 __all__ = ["Jobs"]
@@ -172,6 +174,26 @@ class Jobs:
         self._workers.start(
             partial(prepare_model, name_or_path, device), returned=loaded, errored=failed
         )
+
+    def export_model(self, bundle: Bundle, path: str, to: str) -> None:
+        """Write a model for other programs, in another thread; say when it is done.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            The model.
+        path, to : str
+            As in `export.model_formats.export_model`.
+        """
+        session, name = self._session, Path(path).name
+        session.say(f"Exporting '{bundle.card.name}'; it is tried before it is kept…")
+
+        def work() -> None:
+            from ..export.model_formats import export_model
+
+            export_model(bundle, path, to)
+
+        self._workers.start(work, returned=lambda _: session.say(f"Exported {name}."))
 
     def _click_finished(self) -> None:
         self._click = None

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..evidence import Traversal
 from ..images.pyramid import ArrayPyramid
+from .preferences import preferences
 from .sources import CellSource, ImageSettings, PlaneRef, cells_of, field_of
 from .traversal_requests import Thumbnails, thumbnails_of
 
@@ -47,12 +48,15 @@ class Model:
         The device in words.
     devices : tuple of str
         All devices there are, best first.
+    precision : str
+        In which cells and fields are computed, see `inference.device.computing`.
     """
 
     bundle: Bundle
     device: str
     description: str
     devices: tuple[str, ...]
+    precision: str = "float32"
 
     def with_locations(self, locations: tuple[int, ...] | None) -> Bundle:
         """Return the bundle with a TNet's locations per level changed; None as trained."""
@@ -126,6 +130,7 @@ def answer_click(request: ClickRequest) -> ClickAnswer:
         If image, cells and model do not fit; the message says how.
     """
     from ..inference.cells import classify_cells
+    from ..inference.device import computing
 
     field = field_of(request.plane, request.settings)
     cells = request.cells if request.cells is not None else cells_of(field, request.source)
@@ -134,7 +139,8 @@ def answer_click(request: ClickRequest) -> ClickAnswer:
         return ClickAnswer(request, cells, None, None)
     model = request.model
     bundle = model.with_locations(request.locations)
-    one = classify_cells(field, cells, bundle, model.device, only=[index])[0]
+    with computing(model.device, model.precision):
+        one = classify_cells(field, cells, bundle, model.device, only=[index])[0]
     pictures: Thumbnails = ()
     if isinstance(one.evidence, Traversal):
         pictures = thumbnails_of(ArrayPyramid(field.plane(0, 0)), one.evidence)
@@ -150,6 +156,7 @@ def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
         Closing the iterator stops the work.
     """
     from ..inference.cells import iter_cells
+    from ..inference.device import computing
 
     field = field_of(request.plane, request.settings)
     cells = request.cells if request.cells is not None else cells_of(field, request.source)
@@ -157,7 +164,15 @@ def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
     if len(cells):
         model = request.model
         bundle = model.with_locations(request.locations)
-        yield from iter_cells(field, cells, bundle, model.device)
+        parts = iter_cells(field, cells, bundle, model.device)
+        while True:
+            # Entered anew for each part: torch keeps it per thread, and whoever
+            # drops this iterator may do so in another.
+            with computing(model.device, model.precision):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
 
 def _with_locations(bundle: Bundle, locations: tuple[int, ...]) -> Bundle:
@@ -169,6 +184,9 @@ def _with_locations(bundle: Bundle, locations: tuple[int, ...]) -> Bundle:
 def prepare_model(name_or_path: str, device: str) -> Model:
     """Load a model and let it compute once, so that the first click is quick.
 
+    The name may be an address in a repository. Precision, and the cache that
+    models are fetched into, are those of the user's preferences.
+
     Raises
     ------
     BundleError, FileNotFoundError
@@ -177,14 +195,22 @@ def prepare_model(name_or_path: str, device: str) -> Model:
         If there is no such device.
     """
     from ..bundle import load_bundle
+    from ..hub import fetch_model, is_hub_address
     from ..images.cells import cells_from_points
     from ..images.field import Field
     from ..inference.cells import classify_cells
-    from ..inference.device import available_devices, choose_device, describe_device
+    from ..inference.device import available_devices, choose_device, computing, describe_device
 
-    bundle = load_bundle(name_or_path)
+    wanted = preferences()
+    if is_hub_address(name_or_path):
+        bundle = load_bundle(fetch_model(name_or_path, wanted.cache))
+    else:
+        bundle = load_bundle(name_or_path)
     chosen = choose_device(device)
-    model = Model(bundle, chosen, describe_device(chosen), tuple(available_devices()))
+    description, precision = describe_device(chosen), wanted.precision
+    if precision != "float32":
+        description += f", {precision}"
+    model = Model(bundle, chosen, description, tuple(available_devices()), precision)
     if bundle.card.takes_slides:
         # A slide takes longer than the first computation is slower by.
         bundle.model(chosen)
@@ -193,6 +219,7 @@ def prepare_model(name_or_path: str, device: str) -> Model:
     blank = np.zeros((spec.size, spec.size, channels), dtype=np.float32)
     field = Field(blank, "YXC", spec.pixel_size, bundle.card.modality)
     cells = cells_from_points([(0, 0)], field.shape, diameter=1, pixel_size=spec.pixel_size)
-    for _ in range(2):
-        classify_cells(field, cells, bundle, chosen)
+    with computing(chosen, precision):
+        for _ in range(2):
+            classify_cells(field, cells, bundle, chosen)
     return model

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .preferences import preferences
 from .sources import METADATA_KEY
 
 __all__ = ["phase_cell", "simulated_hologram", "simulated_slide", "simulated_smear", "smear"]
@@ -113,7 +114,7 @@ def _fetch(name: str, sha256: str) -> Path:
             _BCCD + name,
             known_hash=f"sha256:{sha256}",
             fname=name,
-            path=pooch.os_cache("napari-sparseattn"),
+            path=preferences().cache.section("samples"),
         )
     except (RequestException, OSError) as error:
         raise ConnectionError(

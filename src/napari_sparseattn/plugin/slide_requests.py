@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -15,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..images.pyramid import ArrayPyramid, Pyramid, read_window
+from .preferences import preferences
 from .sources import ImageSettings, PlaneRef, field_of
 from .traversal_requests import StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from ..cache import Cache
     from ..evidence import PyramidAttention
     from ..images.tissue import Tissue
     from ..inference.slides import LocalAttention, SlidePrediction
@@ -82,6 +86,8 @@ class SlideRequest:
         The folder in which features are kept.
     stop : threading.Event
         Set to end the work at its next patch.
+    cache : Cache or None
+        Whose part the store is; it is kept within its limit.
     """
 
     generation: int
@@ -95,6 +101,7 @@ class SlideRequest:
     aim: Literal["tissue", "class"]
     store: Path
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    cache: Cache | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,9 +202,7 @@ class PatchPicture:
 
 def store_folder() -> Path:
     """Return the folder in which features are kept from run to run."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("napari-sparseattn") / "features"
+    return preferences().cache.section("features")
 
 
 class _Stages:
@@ -269,20 +274,40 @@ def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) 
         return SlideAnswer(request, found, drawn_outlines(found), None, pyramid)
     from ..inference.slides import classify_slide
 
-    prediction = classify_slide(
-        pyramid,
-        request.model.bundle,
-        tissue=tissue,
-        store=request.store,
-        # Whoever does not know the pixel size has been asked for it in the dock.
-        uncalibrated=True,
-        device=request.model.device,
-        progress=told,
-    )
+    with _room(request) as keep:
+        prediction = classify_slide(
+            pyramid,
+            request.model.bundle,
+            tissue=tissue,
+            store=request.store,
+            # Whoever does not know the pixel size has been asked for it in the dock.
+            uncalibrated=True,
+            device=request.model.device,
+            progress=told,
+        )
+        keep(prediction)
     assert prediction.tissue is not None
     # Outlines of many pieces take a while; here they keep nobody waiting.
     polygons = drawn_outlines(prediction.tissue) if tissue is None else None
     return SlideAnswer(request, prediction.tissue, polygons, prediction, pyramid)
+
+
+@contextlib.contextmanager
+def _room(request: SlideRequest) -> Iterator[Callable[[SlidePrediction], None]]:
+    """Let nothing be removed from the store meanwhile, nor what the answer reads from later."""
+    cache = request.cache
+    if cache is None or not request.store.is_relative_to(cache.folder):
+        yield lambda prediction: None
+        return
+
+    def keep(prediction: SlidePrediction) -> None:
+        found = prediction.features
+        if found is not None and found.path is not None:
+            weakref.finalize(found, cache.hold(found.path).release)
+
+    with cache.using(request.store):
+        yield keep
+    cache.trim()
 
 
 def drawn_outlines(tissue: Tissue) -> Polygons:

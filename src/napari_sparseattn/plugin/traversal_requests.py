@@ -154,6 +154,7 @@ def stream_field(request: FieldRequest) -> Iterator[int | FieldAnswer]:
 
 
 def _answer_field(request: FieldRequest, count: Any) -> FieldAnswer:
+    from ..inference.device import computing
     from ..inference.fields import classify_field
 
     image: Field | Pyramid
@@ -163,9 +164,10 @@ def _answer_field(request: FieldRequest, count: Any) -> FieldAnswer:
         image = field_of(request.plane, request.settings)
         pyramid = ArrayPyramid(image.plane(0, 0))
     model = request.model
-    prediction = classify_field(
-        image, model.bundle, request.locations, model.device, progress=count
-    )
+    with computing(model.device, model.precision):
+        prediction = classify_field(
+            image, model.bundle, request.locations, model.device, progress=count
+        )
     # The user may know what the slide's file does not say.
     known = request.settings.pixel_size is not None
     prediction = dataclasses.replace(prediction, calibrated=known)
