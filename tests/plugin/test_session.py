@@ -320,6 +320,24 @@ def test_a_stack_uses_the_displayed_plane(session: Session, viewer: ViewerModel)
     assert session.answer is None
 
 
+def test_the_cells_of_a_plane_lie_in_it(session: Session, viewer: ViewerModel) -> None:
+    stack = np.stack([picture()] * 3)
+    image = viewer.add_image(
+        stack, rgb=True, name="stack", scale=(2.0, 0.5, 0.5), units=("s", "um", "um")
+    )
+    session.set_settings(image, pixel_size=0.5, origin="user")
+    viewer.dims.set_point(0, 4.0)
+    session.classify_all()
+    cells = session.overlays.layer(image, "cells")
+    assert cells is not None
+    assert len(cells.data) > 0
+    world_of_cells = np.array([cells.data_to_world(place) for place in cells.data])
+    np.testing.assert_allclose(world_of_cells[:, 0], 4.0)
+    expected = np.array([image.data_to_world((2, *centre)) for centre in CENTRES])
+    nearest = np.linalg.norm(world_of_cells[:, None] - expected[None], axis=-1).min(axis=1)
+    assert nearest.max() < 2
+
+
 def test_a_3d_view_is_refused_with_a_cure(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     viewer.dims.ndisplay = 3

@@ -62,6 +62,23 @@ def test_crops_show_what_was_clicked(tmp_path: Path) -> None:
     assert sides[0] == 16
 
 
+def test_planes_are_counted_along_the_first_axis_whatever_it_is(tmp_path: Path) -> None:
+    ramped = ramp()
+    data = np.stack([np.zeros_like(ramped.data), ramped.data])
+    field = Field.from_array(
+        data, axes="ZYXC", pixel_size=0.5, modality="brightfield", name="slices"
+    )
+    project = Project(tmp_path)
+    record = ImageRecord(image_hash(field), field.name, field.shape, field.pixel_size)
+    book = project.book(record)
+    book.add("cell", "a", position=(40, 50), t=1)
+    book.add("cell", "b", position=(100, 200), t=1)
+    book.close()
+    found = annotated_cells(project, lambda record: field, CARD).data
+    for crop, y in zip(found.crops, (40, 100), strict=True):
+        np.testing.assert_allclose(crop[..., 0].mean(), y, atol=1)
+
+
 def test_no_crop_that_is_trained_on_shows_a_held_out_cell(tmp_path: Path) -> None:
     field, project = ramp(), Project(tmp_path)
     rng = np.random.default_rng(0)

@@ -67,7 +67,7 @@ class OpdLayers:
             colormap="gray",
             contrast_limits=answer.limits,
             metadata=_metadata(source, answer),
-            **copied_transform(source, index=(0,) * len(answer.values.shape[:-2])),
+            **copied_transform(source),
         )
         layer.colorbar.visible = layer.colorbar.box = True
         layer.colorbar.size = (12, 90)
@@ -77,7 +77,7 @@ class OpdLayers:
 
     def _update(self, layer: Image, source: Image, name: str, answer: ReconstructAnswer) -> None:
         untouched = list(layer.contrast_limits) == self._limits.get(layer)
-        place = copied_transform(source, index=(0,) * len(answer.values.shape[:-2]))
+        place = copied_transform(source)
         # Before the data: who listens to those looks here for what they are.
         layer.metadata = _metadata(source, answer)
         layer.data = answer.values

@@ -74,7 +74,7 @@ def copied_transform(
     step : float or (float, float)
         The source's pixels per pixel of the new layer, along y and x.
     index : sequence of int
-        Position along the axes before y and x.
+        Position along the axes before y and x; missing last ones are 0.
 
     Returns
     -------
@@ -86,6 +86,7 @@ def copied_transform(
 
     steps = np.ones(source.ndim)
     steps[-2:] = step
+    before = [*index, *[0] * (source.ndim - 2 - len(index))]
     physical = Affine(
         scale=source.scale,
         translate=source.translate,
@@ -96,7 +97,7 @@ def copied_transform(
     return {
         "scale": source.scale * steps,
         # Only the physical part: the affine comes after it in the new layer too.
-        "translate": np.asarray(physical([*index, *origin])),
+        "translate": np.asarray(physical([*before, *origin])),
         "rotate": source.rotate,
         "shear": source.shear,
         "affine": source.affine,

@@ -23,6 +23,7 @@ __all__ = [
     "AnnotatedCrops",
     "annotated_cells",
     "annotated_fields",
+    "cell_groups",
     "held_out",
     "too_few",
     "unannotated_cells",
@@ -141,6 +142,26 @@ def annotated_cells(
                     "they are too near to held-out ones."
                 )
     return gathered.done(names, card, notes, "cell")
+
+
+def cell_groups(
+    image: str, plane: tuple[int, int], centres: npt.NDArray[np.float64], side: float
+) -> list[str]:
+    """Name the block that each cell lies in: blocks are held out or not, as a whole.
+
+    Parameters
+    ----------
+    image : str
+        Its hash.
+    plane : (int, int)
+        Frame and slice.
+    centres : numpy.ndarray
+        (N, 2) (y, x) in pixels.
+    side : float
+        Of a crop, in pixels.
+    """
+    block = np.floor(centres / (_BLOCK * side)).astype(int)
+    return [f"{image}:{plane[0]}:{plane[1]}:{row}:{column}" for row, column in block]
 
 
 def unannotated_cells(
@@ -262,8 +283,7 @@ def _cell_crops(
 ) -> _Cut:
     side = _side(field, cells, card, plane)
     centres = np.array([cell.position for cell in cells], dtype=np.float64)
-    block = np.floor(centres / (_BLOCK * side)).astype(int)
-    groups = [f"{image}:{plane[0]}:{plane[1]}:{row}:{column}" for row, column in block]
+    groups = cell_groups(image, plane, centres, side)
     out = hash_folds(groups, HELD_OUT_FOLDS) == 0
     keep = out | ~_shown(centres, centres[out], side)
     crops = cut_crops(field.plane(*plane), centres[keep], side, _OVERSIZE * card.crop.size)
@@ -336,6 +356,9 @@ def _opened(
         return None, "the image is not at hand."
     if field.plane().shape[-1] != len(card.channels):
         return None, f"the image does not have the channels of '{card.name}'."
+    if "Z" in field.axes and "T" not in field.axes:
+        # Annotations count along the first axis as t, whatever it is.
+        field = dataclasses.replace(field, axes=field.axes.replace("Z", "T"))
     return field, ""
 
 

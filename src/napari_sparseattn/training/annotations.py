@@ -328,6 +328,22 @@ class AnnotationBook(Sequence[Annotation]):
         self._past.append(self._future.pop())
         return self._applied(again)
 
+    def note_image(self, image: ImageRecord) -> None:
+        """Keep what is known of the image now, such as a pixel size that was given.
+
+        Raises
+        ------
+        ValueError
+            If it is another image.
+        JournalError
+            If it cannot be saved.
+        """
+        if image.hash != self.image.hash:
+            raise ValueError(f"these are annotations of {self.image.hash}, not of {image.hash}")
+        if image != self.image:
+            self._journal.append({"format": 1, "image": _plain(image)})
+            self.image = image
+
     def counts(self) -> dict[str, int]:
         """How many annotations each class has, in the order of `classes`."""
         found = Counter(item.label for item in self)

@@ -164,7 +164,8 @@ class Project:
     def images(self) -> tuple[ImageRecord, ...]:
         """Return the annotated images, by name."""
         found = []
-        for path in sorted((self.folder / _IMAGES).glob(f"*{_SUFFIX}")):
+        # A dot begins what a killed process left unfinished, see `files.replacing`.
+        for path in sorted((self.folder / _IMAGES).glob(f"[!.]*{_SUFFIX}")):
             entries = [e["image"] for e in read_journal(path)[0] if "image" in e]
             try:
                 found.append(ImageRecord.from_dict(entries[-1]))
