@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_sparseattn.models.backbones import Backbone, SmallBackbone
 from napari_sparseattn.models.tnet import TNet, TNetConfig, load_official, tnet_from_config
-from napari_sparseattn.models.tnet_crops import TensorSource, reduced
+from napari_sparseattn.models.tnet_crops import Crops, TensorSource, moved, reduced
 from napari_sparseattn.models.tnet_layers import (
     CandidateGrid,
     LocationModule,
@@ -497,3 +497,33 @@ def test_default_backbone_is_small() -> None:
     features, pooled = backbone(torch.zeros(2, 3, 48, 48))
     assert features.shape == (2, backbone.map_channels, 6, 6)
     assert pooled.shape == (2, backbone.features)
+
+
+def test_crops_that_are_steered_are_read_where_they_are_put() -> None:
+    net = small(base=16, image_size=64, locations=(2, 1))
+    images = torch.randn(2, 3, 48, 64, dtype=torch.float64)
+    asked: list[int] = []
+
+    def steer(level: int, crops: Crops) -> Crops:
+        asked.append(level)
+        if level != 1:
+            return crops
+        # Crop 2 is the second image's first; half of it lies off the image.
+        return moved(crops, torch.tensor([2]), torch.tensor([[32, -16]]), (48, 64))
+
+    plain, steered = net(images), net(images, steer=steer)
+    assert asked == [1, 2]
+    torch.testing.assert_close(steered.logits[0], plain.logits[0])
+    assert not torch.allclose(steered.logits[1], plain.logits[1])
+    crops = steered.levels[1].crops
+    assert crops.boxes[2].tolist() == [32, -16, 32]
+    assert crops.seen[2].tolist() == [32, 0, 48, 16]
+    assert torch.equal(crops.boxes[[0, 1, 3]], plain.levels[1].crops.boxes[[0, 1, 3]])
+    # Its child lies inside of what it now shows.
+    child = steered.levels[2].crops
+    row = int((child.parent == 2).nonzero()[0, 0])
+    top, left, bottom, right = child.seen[row].tolist()
+    assert top >= 32
+    assert left >= 0
+    assert bottom <= 48
+    assert right <= 16

@@ -23,7 +23,7 @@ from .prediction import Predictions, ReadingLedger
 if TYPE_CHECKING:
     from .looks import Looked
 
-__all__ = ["classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
+__all__ = ["checked_plane", "classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
@@ -113,7 +113,7 @@ def iter_cells(
     Predictions
         Of the next few cells, in the order of `cells`.
     """
-    plane = _checked_plane(field, bundle, t, z)
+    plane = checked_plane(field, bundle, t, z)
     runner = _Runner(bundle, choose_device(device), batch_size)
     sides, calibrated = crop_side(field, cells, bundle)
     if only is not None:
@@ -307,7 +307,8 @@ class _Runner:
             ) from error
 
 
-def _checked_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.generic]:
+def checked_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.generic]:
+    """Return one frame (H, W, C) of a field, or raise a ValueError if the model takes others."""
     card = bundle.card
     plane: npt.NDArray[np.generic] = field.plane(t, z)
     channels = plane.shape[-1]

@@ -15,7 +15,7 @@ from ..evidence import Traversal
 from ..images.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
-from .device import choose_device, is_out_of_memory
+from .device import choose_device, computing, is_out_of_memory
 from .prediction import Prediction, ReadingLedger
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FieldPrediction",
     "PyramidSource",
+    "as_pyramid",
     "classify_field",
+    "field_network",
     "to_cpu",
     "to_traversals",
     "traverse",
@@ -186,8 +188,8 @@ def classify_field(
     """
     card = bundle.card
     chosen = choose_device(device)
-    model = _network(bundle, chosen)
-    pyramid, normalisation = _as_pyramid(image, bundle, t, z)
+    model = field_network(bundle, chosen)
+    pyramid, normalisation = as_pyramid(image, bundle, t, z)
     notes, began = list(pyramid.notes), time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress)
@@ -195,7 +197,7 @@ def classify_field(
         if chosen == "cpu" or not is_out_of_memory(error):
             raise
         notes.append(f"Memory ran out on {chosen}: continued on the CPU.")
-        chosen, model = "cpu", _network(bundle, "cpu")
+        chosen, model = "cpu", field_network(bundle, "cpu")
         output = traverse(pyramid, model, normalisation, locations, progress)
     seconds = time.perf_counter() - began
     (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
@@ -229,7 +231,8 @@ def _ledger(
     )
 
 
-def _network(bundle: Bundle, device: str) -> TNet:
+def field_network(bundle: Bundle, device: str) -> TNet:
+    """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
     from ..models.tnet import TNet
 
     model: object = bundle.model(device)
@@ -252,7 +255,7 @@ def traverse(
     import torch
 
     source = PyramidSource([pyramid], normalisation, progress)
-    with torch.inference_mode():
+    with torch.inference_mode(), computing(model.head.weight.device.type):
         output: TNetOutput = model(source, locations)
     return to_cpu(output)
 
@@ -346,10 +349,10 @@ def _searched(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     return np.concatenate([joined, joined[..., 2:]], axis=2), np.concatenate(relative[first:])
 
 
-def _as_pyramid(
+def as_pyramid(
     image: Field | Pyramid, bundle: Bundle, t: int, z: int
 ) -> tuple[Pyramid, Normalisation]:
-    """The image with a ledger of its own, and the normalisation its crops need."""
+    """Return the image with a ledger of its own, and the normalisation its crops need."""
     card = bundle.card
     channels = image.n_channels if isinstance(image, Field) else image.channels
     if channels != len(card.channels):

@@ -12,7 +12,7 @@ exact. Written from the paper's text; what is ours is marked in the docstrings.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -170,6 +170,7 @@ class TNet(nn.Module):
         locations: Sequence[int] | None = None,
         noise: float = 0.0,
         generator: torch.Generator | None = None,
+        steer: Callable[[int, Crops], Crops] | None = None,
     ) -> TNetOutput:
         """Classify images of one size.
 
@@ -184,6 +185,9 @@ class TNet(nn.Module):
             By default `TNetConfig.locations_for` the images' longer side.
         noise, generator
             See `select_candidates`; for training.
+        steer : callable, optional
+            Given a level from 1 on and the crops chosen for it, returns those
+            to look at: as many, with other boxes; see `moved`.
 
         Returns
         -------
@@ -206,6 +210,8 @@ class TNet(nn.Module):
             levels.append(level)
             if grid is not None:
                 crops = _descend(level, grid, taken[depth], noise, generator)
+                if steer is not None:
+                    crops = steer(depth + 1, crops)
                 grids.append(grid)
                 side = grid.side
         image = torch.cat([level.crops.image for level in levels])

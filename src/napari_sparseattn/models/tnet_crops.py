@@ -18,6 +18,7 @@ __all__ = [
     "TensorSource",
     "candidates",
     "children",
+    "moved",
     "reduced",
     "roots",
 ]
@@ -235,3 +236,29 @@ def children(
         places=crops.places[parent] * n + step,
         log_prob=(taken + LOG_FLOOR).log(),
     )
+
+
+def moved(crops: Crops, rows: Tensor, corners: Tensor, size: tuple[int, int]) -> Crops:
+    """Put some crops of a level elsewhere; they then show the image there, not their parent.
+
+    The paper's `Crops.places` know no such crop: they stay what they were, and
+    tell a network with positions by index that the crop is where it was chosen.
+
+    Parameters
+    ----------
+    crops : Crops
+        The M crops of a level.
+    rows : Tensor
+        (m,) int64, which of them.
+    corners : Tensor
+        (m, 2) int64, their new top and left.
+    size : (int, int)
+        Height and width of the image.
+    """
+    boxes, seen = crops.boxes.clone(), crops.seen.clone()
+    boxes[rows, :2] = corners
+    sides = boxes[rows, 2:]
+    edge = torch.tensor(size)
+    seen[rows, :2] = corners.clamp_min(0).minimum(edge)
+    seen[rows, 2:] = (corners + sides).clamp_min(0).minimum(edge)
+    return crops._replace(boxes=boxes, seen=seen)

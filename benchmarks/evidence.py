@@ -1,0 +1,324 @@
+"""How far the evidence of the bundled models can be believed: all figures of docs/evidence.md.
+
+    python benchmarks/evidence.py                 # everything, about an hour on one core
+    python benchmarks/evidence.py --parts pbc     # some of it
+
+pbc      stained cells of the PBC set, the tenth that nothing was decided on, the
+         same number of each class; the mask is what `find_cells` finds in the middle
+bccd     white cells of another laboratory's smears, which the models never saw
+smear    SIMULATED smears: the white cell is the decisive region, its place is known
+beside   the same with crops cut beside the cells
+opd      SIMULATED phase images of cells
+tissue   SIMULATED slides with tumour, for the SPAN and the TNet: the tumour is the
+         decisive region, its outline is known
+card     how long a clicked cell's card takes
+
+Content that is removed is replaced by each fill in turn; the whole model runs
+anew. Intervals are 95 % bootstrap intervals over cells or slides, paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import platform
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from blood_cells import default_archive, read_blood_cells
+from PIL import Image
+
+from napari_sparseattn.bundle import Bundle, load_bundle
+from napari_sparseattn.evidence import CropFrame
+from napari_sparseattn.evidence.faithfulness import FaithfulnessOfSet
+from napari_sparseattn.evidence.measures import Interval, bootstrap_mean
+from napari_sparseattn.files import replacing
+from napari_sparseattn.images.cells import Cells, cells_from_labels, find_cells
+from napari_sparseattn.images.crops import cut_crops, fit_crop
+from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.normalise import to_float
+from napari_sparseattn.images.simulate import opd_cells, simulated_slide, smear_with_truth
+from napari_sparseattn.inference.faithful import (
+    THOROUGH,
+    Settings,
+    at_crop_pixels,
+    faithfulness_of_cell,
+    faithfulness_of_crops,
+    faithfulness_of_field,
+    faithfulness_of_set,
+    faithfulness_of_slide,
+)
+from napari_sparseattn.inference.slides import classify_slide
+from napari_sparseattn.training.classifier import split_folds
+
+PBC_PIXEL, RED_CELL_UM = 0.25, 7.5
+#: Slides take long: two fills of tiles, all three of patches.
+SLIDES = Settings(shares=(0.02, 0.05, 0.3), fills=("mean", "background"), draws=2, scattered=1)
+#: The gain of random orders is known to be 0: a few serve the drops.
+CELLS = Settings(draws=2, scattered=1)
+#: How far crops are cut beside the cell's middle in the part "beside".
+BESIDE_UM = 6.0
+FIRST_SEED, SLIDE_SIDE = 910_000, 6144
+
+
+def middle_mask(rgb: np.ndarray) -> np.ndarray | None:
+    """The found cell that is nearest to the middle of a crop, at the crop's own pixels."""
+    field = Field(rgb, "YXC", PBC_PIXEL, "brightfield", "", "crop")
+    cells = find_cells(field, method="white-cells")
+    if not len(cells) or cells.labels is None:
+        return None
+    middle = (np.array(rgb.shape[:2]) - 1) / 2
+    nearest = int(np.hypot(*(cells.centres - middle).T).argmin())
+    return cells.labels == cells.ids[nearest]
+
+
+def pbc(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    test = split_folds(read_blood_cells(default_archive()))["test"]
+    rng, each = np.random.default_rng(0), n // len(test.class_names)
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(test.labels == i))[:each] for i in range(8)]
+    )
+    size = bundle.card.crop.size
+    masks = []
+    for row in rows:
+        found = middle_mask(test.crops[row])
+        side = test.crops.shape[1]
+        frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
+        masks.append(
+            np.zeros((size, size), bool) if found is None else at_crop_pixels(found, frame)
+        )
+    crops = np.stack([fit_crop(to_float(test.crops[row]), size) for row in rows])
+    return faithfulness_of_crops(
+        crops, bundle, CELLS, "cpu", ids=rows.tolist(), masks=np.stack(masks), progress=told
+    )
+
+
+def bccd(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    """White cells that are whole; the mask is their box."""
+    with zipfile.ZipFile(default_archive().with_name("bccd_fields.zip")) as archive:
+        boxes = list(csv.DictReader(io.StringIO(archive.read("boxes.csv").decode())))
+        red = [float(b["ymax"]) - float(b["ymin"]) for b in boxes if b["class"] == "RBC"]
+        side = bundle.card.crop.field_of_view_um / (RED_CELL_UM / float(np.median(red)))
+        white = [b for b in boxes if b["class"] == "WBC"]
+        size, crops, masks, names = bundle.card.crop.size, [], [], []
+        for i in np.random.default_rng(0).permutation(len(white)):
+            if len(crops) == n:
+                break
+            box = white[i]
+            top, left, bottom, right = (float(box[k]) for k in ("ymin", "xmin", "ymax", "xmax"))
+            pixels = np.asarray(Image.open(io.BytesIO(archive.read(box["image"]))).convert("RGB"))
+            height, width = pixels.shape[:2]
+            if min(top, left) <= 1 or bottom >= height - 1 or right >= width - 1:
+                continue
+            centre = ((top + bottom - 1) / 2, (left + right - 1) / 2)
+            inside = np.zeros((height, width), bool)
+            inside[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = True
+            crops.append(cut_crops(pixels, [centre], side, size)[0])
+            masks.append(at_crop_pixels(inside, CropFrame(*centre, side, size)))
+            names.append(f"{box['image']}:{i}")
+    return faithfulness_of_crops(
+        np.stack(crops), bundle, CELLS, "cpu", ids=names, masks=np.stack(masks), progress=told
+    )
+
+
+def joined(parts: list[FaithfulnessOfSet]) -> FaithfulnessOfSet:
+    items = tuple(item for part in parts for item in part.items)
+    return FaithfulnessOfSet(tuple(range(len(items))), items)
+
+
+def smear(bundle: Bundle, n: int, beside: float = 0.0) -> FaithfulnessOfSet:
+    parts: list[FaithfulnessOfSet] = []
+    rng = np.random.default_rng(0)
+    while sum(map(len, parts)) < n:
+        field, cells = smear_with_truth(seed=5000 + len(parts))
+        labels = np.zeros(field.plane().shape[:2], np.int64)
+        y, x = np.indices(labels.shape)
+        for i, (centre, diameter) in enumerate(zip(cells.centres, cells.diameters, strict=True)):
+            labels[np.hypot(y - centre[0], x - centre[1]) <= diameter / 2] = i + 1
+        known = cells_from_labels(labels, field.pixel_size)
+        turn = rng.uniform(0, 2 * np.pi, len(known))
+        shift = np.stack([np.sin(turn), np.cos(turn)], axis=1) * beside / 0.25
+        known = dataclasses.replace(known, centres=known.centres + shift)
+        parts.append(faithfulness_of_set(field, known, bundle, None, CELLS, "cpu"))
+        told(sum(map(len, parts)), n)
+    return joined(parts)
+
+
+def smear_beside(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    """Nearness to the middle of the crop knows nothing here."""
+    return smear(bundle, n, BESIDE_UM)
+
+
+def opd(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    parts: list[FaithfulnessOfSet] = []
+    while sum(map(len, parts)) < n:
+        field = opd_cells(seed=5000 + len(parts))
+        cells: Cells = find_cells(field, method="phase")
+        if len(cells):
+            parts.append(faithfulness_of_set(field, cells, bundle, None, CELLS, "cpu"))
+        told(sum(map(len, parts)), n)
+    return joined(parts)
+
+
+def tissue_span(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    items = []
+    for seed in range(FIRST_SEED, FIRST_SEED + n):
+        slide, truth = simulated_slide(SLIDE_SIDE, SLIDE_SIDE, kind="tumour", seed=seed)
+        found = classify_slide(slide, bundle, device="cpu")
+        features = found.features
+        middles = features.corners + features.side / 2
+        tumour = truth.is_tumour(middles[:, 0], middles[:, 1])
+        items.append(faithfulness_of_slide(found, bundle, SLIDES, "cpu", mask=tumour))
+        told(len(items), n)
+    return FaithfulnessOfSet(tuple(range(n)), tuple(items))
+
+
+def tissue_tnet(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    items = []
+    for seed in range(FIRST_SEED, FIRST_SEED + n):
+        slide, truth = simulated_slide(SLIDE_SIDE, SLIDE_SIDE, kind="tumour", seed=seed)
+        line = (np.arange(256) + 0.5) * SLIDE_SIDE / 256
+        tumour = truth.is_tumour(line[:, None], line[None])
+        tiles = tumour.reshape(16, 16, 16, 16).mean((1, 3)) > 0.25
+        items.append(faithfulness_of_field(slide, bundle, None, SLIDES, "cpu", mask=tiles))
+        told(len(items), n)
+    return FaithfulnessOfSet(tuple(range(n)), tuple(items))
+
+
+def told(done: int, total: int) -> None:
+    if done % 25 == 0 or done >= total:
+        print(f"  {done}/{total}", flush=True)
+
+
+def text(value: Interval, percent: bool = False) -> str:
+    if np.isnan(value.value):
+        return "–"
+    factor, form = (100, ".0f") if percent else (1, ".2f")
+    low, high = (format(factor * v, form) for v in (value.low, value.high))
+    return f"{format(factor * value.value, form)} [{low}, {high}]"
+
+
+def tables(name: str, result: FaithfulnessOfSet) -> Iterator[str]:
+    seconds = float(result.values("seconds").mean())
+    yield f"\n### {name}: n = {len(result)}, {seconds:.2f} s each\n"
+    yield "| order | symmetric gain | drop without | drop with only | deletion | insertion |"
+    yield "|---|---|---|---|---|---|"
+    for order in result.items[0].orders:
+        gain = result.difference("random", order)
+        drops = (text(result.mean(key, order)) for key in ("drop_without", "drop_with_only"))
+        areas = [
+            float(np.mean([getattr(i.orders[order].curves, f"{key}_area") for i in result.items]))
+            for key in ("deletion", "insertion")
+        ]
+        cells = [order, text(gain), *drops, *(f"{area:.2f}" for area in areas)]
+        yield "| " + " | ".join(cells) + " |"
+    yield ""
+    for own in result.own:
+        for to in ("random", "edges", "centre"):
+            by_fill = "; ".join(
+                f"{fill} {result.difference(to, own, fill)}" for fill in result.items[0].fills
+            )
+            yield f"- {own}: **{result.verdict(to, own)}** (by fill: {by_fill})"
+    scattered = [o for o in result.baselines if o.startswith("random")]
+    for to in [*scattered, "edges", "centre"]:
+        for key, sign in (("drop_without", 1), ("drop_with_only", -1)):
+            mine, theirs = (result.values(key, order) for order in (result.own[0], to))
+            yield f"- {result.own[0]}, {key} against {to}: {bootstrap_mean(sign * (mine - theirs))}"
+    sizes = (
+        text(result.mean(key), percent=True) for key in ("selected", "mass_in_mask", "mask_share")
+    )
+    yield "- selected {} % of the content; of it {} % inside the mask, which covers {} %".format(
+        *sizes
+    )
+    told_stability = ", ".join(f"{k} {text(v)}" for k, v in result.stability().items())
+    yield f"- stability (intersection over union): {told_stability or 'not measured'}"
+    yield (
+        f"- sparseness (Gini) {text(result.mean('sparseness'))}; rank correlation with shuffled "
+        f"weights {text(result.mean('control'))}"
+    )
+    for label, part in result.by_class().items():
+        verdicts = "; ".join(part.verdict(to) for to in ("random", "edges", "centre"))
+        yield f"- {label} (n = {len(part)}): {verdicts}"
+
+
+def card_times(models: list[str]) -> Iterator[str]:
+    """Seconds of the clock, and of this process alone: others may be busy."""
+    field, cells = smear_with_truth(seed=3)
+    for name in models:
+        bundle, clock, own = load_bundle(name), [], []
+        for repeat in range(9):
+            began, used = time.perf_counter(), time.process_time()
+            item = faithfulness_of_cell(field, cells, repeat % len(cells), bundle, device="cpu")
+            clock.append(time.perf_counter() - began)
+            own.append(time.process_time() - used)
+        yield (
+            f"- {name}: a clicked cell's card takes {np.median(own[1:]):.2f} s of one core, "
+            f"{np.median(clock[1:]):.2f} s by the clock (medians of 8; {item.runs} runs of the "
+            "model)"
+        )
+
+
+#: part -> rows of (name, model, function, how many)
+Part = list[tuple[str, str, Callable[[Bundle, int], FaithfulnessOfSet], int]]
+
+
+def parts_of(cells: int, slides: int) -> dict[str, Part]:
+    stained = ("blood-cells", "blood-cells-tnet")
+    return {
+        "pbc": [(f"{m} on PBC, held out", m, pbc, cells) for m in stained],
+        "bccd": [(f"{m} on BCCD", m, bccd, cells // 2) for m in stained],
+        "smear": [(f"{m} on SIMULATED smears", m, smear, cells // 4) for m in stained],
+        "beside": [
+            (f"{m} on the same, crops cut {BESIDE_UM:g} µm beside", m, smear_beside, cells // 4)
+            for m in stained
+        ],
+        "opd": [("opd-simulated on SIMULATED OPD cells", "opd-simulated", opd, cells // 4)],
+        "tissue": [
+            ("tissue-simulated on SIMULATED slides", "tissue-simulated", tissue_span, slides),
+            ("tissue-simulated-tnet on the same", "tissue-simulated-tnet", tissue_tnet, slides),
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--parts", nargs="*", default=["pbc", "bccd", "smear", "beside", "opd", "tissue", "card"]
+    )
+    parser.add_argument("--cells", type=int, default=80, help="of PBC; half of BCCD")
+    parser.add_argument("--slides", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--models", nargs="*", help="only these; files are taken for bundled ones")
+    parser.add_argument("--json", type=Path, help="a folder for all figures")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(
+        f"{platform.processor() or platform.machine()}, {arguments.threads} thread(s), {THOROUGH}"
+    )
+    for part, rows in parts_of(arguments.cells, arguments.slides).items():
+        for name, model, run, count in rows if part in arguments.parts else []:
+            if arguments.models and model not in arguments.models:
+                continue
+            result = run(load_bundle(model), count)
+            print("\n".join(tables(name, result)), flush=True)
+            if arguments.json:
+                keep(arguments.json / f"{part}-{model}.json", result.to_dict(each=True))
+    if "card" in arguments.parts:
+        print("\n".join(card_times(["blood-cells", "blood-cells-tnet"])))
+
+
+def keep(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
