@@ -5,12 +5,24 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Before napari is imported: neither settings nor what is kept by whoever runs
+# the tests may change them, or be changed by them.
+_OURS = tempfile.TemporaryDirectory(prefix="napari-sparseattn-tests-")
+for _name, _place in {
+    "NAPARI_CONFIG": "settings.yaml",
+    "NAPARI_SPARSEATTN_ANNOTATIONS": "annotations",
+    "NAPARI_SPARSEATTN_CACHE": "cache",
+    "NAPARI_SPARSEATTN_MODELS": "models",
+}.items():
+    os.environ[_name] = str(Path(_OURS.name) / _place)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
 # Both the types and, through lazy_loader, the list of what is imported lazily.
+from .batch.plan import BatchOptions, plan_batch
+from .batch.run import run_batch
 from .bundle import Bundle, load_bundle
 from .images.cells import Cells, find_cells
 from .images.field import Field
@@ -11,6 +13,12 @@ from .images.pyramid import Pyramid
 from .images.recording import Recording
 from .images.slides import open_slide
 from .inference.cells import classify_cells
+from .inference.faithful import (
+    faithfulness_of_cell,
+    faithfulness_of_field,
+    faithfulness_of_set,
+    faithfulness_of_slide,
+)
 from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
@@ -18,6 +26,7 @@ from .inference.slides import SlidePrediction, classify_slide
 from .training.fine_tune import fine_tune
 
 __all__ = [
+    "BatchOptions",
     "Bundle",
     "Cells",
     "Field",
@@ -32,6 +41,10 @@ __all__ = [
     "classify_cells",
     "classify_field",
     "classify_slide",
+    "faithfulness_of_cell",
+    "faithfulness_of_field",
+    "faithfulness_of_set",
+    "faithfulness_of_slide",
     "find_cells",
     "fine_tune",
     "iter_recording",
@@ -41,7 +54,9 @@ __all__ = [
     "open_hologram",
     "open_image",
     "open_slide",
+    "plan_batch",
     "reconstruct",
+    "run_batch",
     "settle",
 ]
 

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from .cli_batch import batch
+from .cli_evidence import evidence
+from .cli_export import export_app, import_app
 from .cli_fine_tune import fine_tune
 from .cli_hologram import hologram
+from .cli_models import cache, export_model, models, push
 from .cli_progress import progress_bar
 from .cli_rows import Row, free_stem, report_rows, rows_of
 from .cli_slide import slide
@@ -35,10 +39,15 @@ app = typer.Typer(
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ModelOption = Annotated[str, typer.Option(help="Name of a model, or its file.")]
+ModelOption = Annotated[
+    str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 PixelSizeOption = Annotated[
     float | None, typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
+]
+FormatsOption = Annotated[
+    str | None, typer.Option(help="More files of each, e.g. geojson,html,anndata.")
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 
@@ -72,28 +81,6 @@ def demo(
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
-    """List the models found, with their cards."""
-    from .bundle import BundleError, find_bundles, read_card, user_models_folder
-
-    cards, broken = {}, {}
-    for name, path in find_bundles().items():
-        try:
-            cards[name] = read_card(path)
-        except BundleError as error:
-            broken[name] = str(error)
-    if as_json:
-        found = {name: card.model_dump(mode="json") for name, card in cards.items()}
-        print(json.dumps({"models": found, "broken": broken}))
-        return
-    for card in cards.values():
-        print(card.summary(), end="\n\n")
-    for name, reason in broken.items():
-        print(f"{name}: cannot be used. {reason}\n")
-    print(f"Your own models are looked for in {user_models_folder()}")
-
-
-@app.command()
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Fields of view: TIFF, PNG, JPEG, NPY.")],
     out: OutOption,
@@ -107,6 +94,7 @@ def classify(
     locations: Annotated[
         str | None, typer.Option(help="With --whole: crops inside each crop, e.g. 4,2.")
     ] = None,
+    formats: FormatsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and classify the cells of fields; write a CSV and a picture of each.
@@ -115,14 +103,18 @@ def classify(
     looked at is written as JSON. An image that fails is named and does not
     stop the others.
     """
+    from .export.formats import parse_formats
+
+    more = parse_formats(formats, "field" if whole else "cells")
     if whole:
-        _classify_wholes(images, model, out, device, pixel_size, locations, as_json)
+        _classify_wholes(images, model, out, device, pixel_size, locations, more, as_json)
         return
     from .images.field import open_image
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
     fields = [partial(open_image, path, **metadata) for path in images]
-    _classify_fields(fields, model, out, device, method, as_json, [str(path) for path in images])
+    names = [str(path) for path in images]
+    _classify_fields(fields, model, out, device, method, as_json, names, more)
 
 
 @app.command()
@@ -171,10 +163,18 @@ def evaluate(
         print(f"not read: {path}: {reason}", file=sys.stderr)
 
 
+app.command()(models)
+app.command("export-model")(export_model)
+app.command()(push)
+app.command()(cache)
 app.command("fine-tune")(fine_tune)
+app.command()(batch)
+app.command()(evidence)
 app.command()(hologram)
 app.command()(slide)
 app.command()(train)
+app.add_typer(export_app, name="export")
+app.add_typer(import_app, name="import")
 
 
 def _classify_wholes(
@@ -184,6 +184,7 @@ def _classify_wholes(
     device: str,
     pixel_size: float | None,
     locations: str | None,
+    formats: Sequence[str],
     as_json: bool,
 ) -> None:
     from .bundle import load_bundle
@@ -196,7 +197,13 @@ def _classify_wholes(
         path = paths[index]
         target = out / free_stem(path.stem, taken)
         row = classify_whole(
-            path, bundle, target, device, pixel_size=pixel_size, locations=per_level
+            path,
+            bundle,
+            target,
+            device,
+            pixel_size=pixel_size,
+            locations=per_level,
+            formats=formats,
         )
         progress(index + 1, len(paths))
         return row
@@ -217,6 +224,7 @@ def _about_whole(row: Row) -> Iterator[str]:
         yield "  pixel size unknown: give --pixel-size to be sure"
     yield from (f"  {note}" for note in row["notes"])
     yield f"  {row['json']}"
+    yield from (f"  {path}" for path in row["files"])
 
 
 def _classify_fields(
@@ -227,6 +235,7 @@ def _classify_fields(
     method: str,
     as_json: bool,
     names: Sequence[str],
+    formats: Sequence[str] = (),
 ) -> None:
     """Classify and report each field; exit with status 1 if any failed."""
     from .bundle import load_bundle
@@ -237,7 +246,7 @@ def _classify_fields(
     def work(index: int) -> Row:
         field = fields[index]()
         target = out / free_stem(field.path.stem if field.path else field.name, taken)
-        row = _classify_field(field, bundle, target, device, method)
+        row = _classify_field(field, bundle, target, device, method, formats)
         progress(index + 1, len(fields))
         return row
 
@@ -246,9 +255,17 @@ def _classify_fields(
     report_rows(rows, as_json, _about_cells)
 
 
-def _classify_field(field: Field, bundle: Bundle, target: Path, device: str, method: str) -> Row:
+def _classify_field(
+    field: Field,
+    bundle: Bundle,
+    target: Path,
+    device: str,
+    method: str,
+    formats: Sequence[str],
+) -> Row:
     import dataclasses
 
+    from .export.formats import FORMATS, write_results
     from .export.overlay import Overlay
     from .export.tables import write_csv
     from .images.cells import find_cells
@@ -256,20 +273,23 @@ def _classify_field(field: Field, bundle: Bundle, target: Path, device: str, met
 
     cells = find_cells(field, method=cast("Method", method))
     overlay, parts = Overlay(field, bundle.card.colours), []
+    shown = any(FORMATS[name].evidence for name in formats)
     for part in iter_cells(field, cells, bundle, device, evidence=True):
         overlay.add(part)
-        parts.append(dataclasses.replace(part, evidence=()))
+        parts.append(part if shown else dataclasses.replace(part, evidence=()))
     result = join(parts) if parts else classify_cells(field, cells, bundle, device)
     table = target.with_name(f"{target.name}.csv")
     picture = target.with_name(f"{target.name}_overlay.png")
     write_csv(result, table)
     overlay.write(picture)
+    more = write_results(result, field, target.parent, target.name, formats, bundle.card)
     return {
         "image": str(field.path or field.name),
         "cells": len(result),
         "counts": {name: n for name, n in result.counts().items() if n},
         "csv": str(table),
         "overlay": str(picture),
+        "files": [str(path) for path in more if path not in (table, picture)],
         "looked_at": result.ledger.share,
         "seconds": result.ledger.seconds,
         "device": result.ledger.device,
@@ -298,6 +318,7 @@ def _about_cells(row: Row) -> Iterator[str]:
     yield from (f"  {note}" for note in row["notes"])
     yield f"  {row['csv']}"
     yield f"  {row['overlay']}"
+    yield from (f"  {path}" for path in row["files"])
 
 
 def _has_display() -> bool:

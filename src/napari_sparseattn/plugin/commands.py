@@ -22,6 +22,7 @@ __all__ = [
     "open_main",
     "open_slide_file",
     "open_slide_folder",
+    "open_training",
     "reconstruct_layer",
 ]
 
@@ -57,6 +58,12 @@ def open_main(viewer: napari.viewer.Viewer) -> None:
 def open_holograms(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
+    dock.raise_()
+
+
+def open_training(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock Annotate and train, or bring it to the front."""
+    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
     dock.raise_()
 
 

@@ -5,7 +5,9 @@ No Qt here: work is started by `jobs`, shown by `widgets`.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..evidence import Traversal
@@ -34,6 +36,8 @@ from .sources import (
 from .traversal_requests import FieldRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from napari.layers import Image
 
     from ..images.cells import Cells
@@ -126,6 +130,24 @@ class Session(Slides, PerViewer):
         """One colour per class of `results`."""
         found = None if self.image is None else self._book[self.image].results
         return () if found is None else found[2]
+
+    @property
+    def result_plane(self) -> PlaneRef | None:
+        """The plane that `results` are of."""
+        found = None if self.image is None else self._book[self.image].results
+        return None if found is None else found[0]
+
+    def add_measures(
+        self, layer: Image, results: Predictions, measures: Mapping[str, npt.NDArray[np.float64]]
+    ) -> None:
+        """Add columns (N,) to classified cells, unless the image has others by now."""
+        entry = self._book[layer]
+        if entry.results is None or entry.results[1] is not results:
+            return
+        grown = dataclasses.replace(results, measures={**results.measures, **measures})
+        entry.results = (entry.results[0], grown, entry.results[2])
+        if layer is self.image:
+            self.results_changed.emit(grown)
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
@@ -236,6 +258,12 @@ class Session(Slides, PerViewer):
 
     def _cells_key(self, plane: PlaneRef) -> tuple[Any, ...]:
         return (id(plane.data), plane.index, self.settings, id(self.cell_layer))
+
+    def cells_known(self, request: ClickRequest) -> Cells | None:
+        """Return the cells among which the clicked one is, where they are known."""
+        if request.cells is not None:
+            return request.cells
+        return self._book.cells(request.layer, request.cells_key)
 
     def _keep_cells(self, request: ClickRequest | RunRequest, cells: Cells) -> None:
         if request.cells_key == self._cells_key(request.plane) and request.layer is self.image:

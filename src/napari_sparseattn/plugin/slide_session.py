@@ -17,6 +17,7 @@ from .messages import (
     about_stage,
     about_tissue,
 )
+from .preferences import preferences
 from .pyramid_layers import same_outlines
 from .runs import SlideRun
 from .slide_layers import slide_of
@@ -172,6 +173,7 @@ class Slides(ShownSlide):
             outlines,
             aim,
             store_folder(),
+            cache=preferences().cache,
         )
         self._slide = SlideRun(request)
         known = tissue is not None or outlines is not None

@@ -10,8 +10,9 @@ from psygnal import Signal
 
 from .book import ImageBook
 from .clicks import ClickWatcher
-from .layers import OverlayChoice, Overlays, Role
+from .layers import Overlays, Role
 from .messages import Level, Message
+from .preferences import preferences
 from .requests import Model
 from .runs import FieldRun, Run, SlideRun
 
@@ -38,6 +39,7 @@ class State:
     image_changed = Signal(object)
     settings_changed = Signal(object)
     model_changed = Signal(object)
+    models_changed = Signal()
     answer_changed = Signal(object)
     results_changed = Signal(object)
     selected_changed = Signal(object)
@@ -52,7 +54,7 @@ class State:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self.overlays = Overlays(viewer, self._overlay_toggled)
-        self.choice = OverlayChoice()
+        self.choice = preferences().overlays
         self.image: Image | None = None
         self.cell_layer: Layer | None = None
         self.model: Model | None = None

@@ -50,6 +50,11 @@ class ShownCrops(Choices):
         evidence = None if self.answer is None else self.answer.evidence
         return evidence if isinstance(evidence, Traversal) else None
 
+    @property
+    def shown(self) -> ClickRequest | FieldRequest | None:
+        """What was asked for the answer that is shown, if it is of a cell or field."""
+        return self._shown
+
     def _set_answer(self, answer: Prediction | None, thumbnails: Thumbnails = ()) -> None:
         self.crop = None
         self.shown_class = 0 if answer is None else answer.index

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
+from ..agreement_jobs import AgreementJobs
+from ..agreement_session import Agreement
+from ..commands import open_training
+from ..evidence_jobs import EvidenceJobs
+from ..evidence_session import Evidence
+from ..exporting import Exporting
 from ..jobs import Jobs
 from ..session import Session
 from ..slide_jobs import SlideJobs
+from ..what_if_jobs import WhatIfJobs
+from ..what_if_session import WhatIfs
 from .actions_box import ActionsBox
+from .agreement_box import AgreementBox
+from .base import Follower
 from .drops import FileDrops
+from .export_box import ExportBox
 from .frame import DockFrame, section
 from .gallery_box import GalleryBox
 from .image_box import ImageBox
@@ -21,11 +32,15 @@ from .result_box import ResultBox
 from .slide_box import SlideBox
 from .table_box import TableBox
 from .traversal_box import TraversalBox
+from .what_if_box import WhatIfBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 __all__ = ["SparseAttentionDock"]
+
+#: Sections that are opened by whoever wants them.
+_FOLDED = ("What if", "Evidence of cells", "Export")
 
 
 class SparseAttentionDock(DockFrame):
@@ -42,38 +57,75 @@ class SparseAttentionDock(DockFrame):
         super().__init__(self.session)
         self.jobs = Jobs(self.session)
         self.slide_jobs = SlideJobs(self.session)
+        self.evidence_jobs = EvidenceJobs(Evidence.of(napari_viewer))
+        self.what_if_jobs = WhatIfJobs(WhatIfs.of(napari_viewer))
+        self.agreement_jobs = AgreementJobs(Agreement.of(napari_viewer))
         inner = QWidget(self)
+        boxes = self._make_boxes(inner)
+        folding = self._make_sections(napari_viewer, inner)
+        self.train = QPushButton("Annotate and train…", inner)
+        self.train.setToolTip(
+            "Opens a dock to give cells, regions or slides your own classes, and to fine-tune the "
+            "model on them."
+        )
+        self.train.clicked.connect(self._open_training)
+        self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
+        self.drops = FileDrops(self, self.image_box.open_files)
+        self.session.attach()
+        closing = (self.jobs, self.slide_jobs, self.evidence_jobs, self.what_if_jobs,
+                   self.agreement_jobs)  # fmt: skip
+        stops = (*(jobs.close for jobs in closing), self.session.detach)
+        self.end_with([*boxes, *folding], *stops)
+        self.model_box.start()
+
+    def _make_boxes(self, inner: QWidget) -> list[Follower]:
+        """Make what stands above the sections."""
         self.image_box = ImageBox(self.session, inner)
         self.model_box = ModelBox(self.session, self.jobs, inner)
         self.actions_box = ActionsBox(self.session, inner)
         self.slide_box = SlideBox(self.session, inner)
+        self.locations_box = LocationsBox(self.session, inner)
+        return [
+            self.image_box, self.model_box, self.actions_box, self.slide_box, self.locations_box,
+        ]  # fmt: skip
+
+    def _make_sections(self, viewer: ViewerModel, inner: QWidget) -> list[Follower]:
+        """Make what folds, each shown where the model has something for it."""
         self.result_box = ResultBox(self.session, inner)
+        self.what_if_box = WhatIfBox(WhatIfs.of(viewer), inner)
         self.pyramid_box = PyramidBox(self.session, inner)
         self.gallery_box = GalleryBox(self.session, inner)
-        self.locations_box = LocationsBox(self.session, inner)
         self.traversal_box = TraversalBox(self.session, inner)
         self.table_box = TableBox(self.session, inner)
-        boxes = [self.image_box, self.model_box, self.actions_box, self.slide_box]
-        boxes.append(self.locations_box)
-        folding = {
+        self.agreement_box = AgreementBox(Agreement.of(viewer), inner)
+        self.export_box = ExportBox(Exporting.of(viewer), inner)
+        folding: dict[str, Follower] = {
             "Result": self.result_box,
+            "What if": self.what_if_box,
             "Attention": self.pyramid_box,
             "Patches": self.gallery_box,
             "Crops": self.traversal_box,
             "Cells": self.table_box,
+            "Evidence of cells": self.agreement_box,
+            "Export": self.export_box,
         }
-        sections = {title: section(title, box, inner) for title, box in folding.items()}
-        self.lay_out(inner, [*boxes, *sections.values()])
+        self.sections = {
+            title: section(title, box, inner, open_=title not in _FOLDED)
+            for title, box in folding.items()
+        }
+        sections = self.sections
         self.pyramid_box.wanted.connect(sections["Attention"].setVisible)
         self.gallery_box.wanted.connect(sections["Patches"].setVisible)
         self.traversal_box.wanted.connect(sections["Crops"].setVisible)
         self.table_box.wanted.connect(sections["Cells"].setVisible)
+        self.agreement_box.wanted.connect(sections["Evidence of cells"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.spanning)
         sections["Crops"].setVisible(self.session.traversing)
-        sections["Cells"].setVisible(not self.session.spanning)
-        self.drops = FileDrops(self, self.image_box.open_files)
-        self.session.attach()
-        stops = (self.jobs.close, self.slide_jobs.close, self.session.detach)
-        self.end_with([*boxes, *folding.values()], *stops)
-        self.model_box.start()
+        for title in ("Cells", "Evidence of cells"):
+            sections[title].setVisible(not self.session.spanning)
+        return list(folding.values())
+
+    def _open_training(self) -> None:
+        if self.session.viewer is not None:
+            open_training(self.session.viewer)

@@ -11,15 +11,21 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
     QToolButton,
     QWidget,
 )
 
 from ...bundle import BundleError, find_bundles, read_card
+from ...hub import HubAddress, HubError
 from ..jobs import Jobs
+from ..preferences import preferences
 from ..requests import Model
 from ..session import Session
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
+from .export_button import ExportButton
 
 __all__ = ["ModelBox"]
 
@@ -36,12 +42,23 @@ class ModelBox(SessionWidget):
         self.card_button.setText("Card")
         self.card_button.setCheckable(True)
         self.card_button.setToolTip("What the model was trained on, how good it is, its licence.")
-        self.load_button = QToolButton(self)
-        self.load_button.setText("Load…")
-        self.load_button.setToolTip("Load a model file (.safetensors) saved by this plugin.")
+        self.load_button = QPushButton("Load…", self)
+        self.load_button.setToolTip("Load a model from a file, or from a repository.")
+        self.load_button.setMenu(self._load_menu())
+        self.address = QLineEdit(self)
+        self.address.setPlaceholderText("hf://owner/name@COMMIT, then Enter")
+        self.address.setToolTip(
+            "A model in a Hugging Face repository, by its whole commit of 40 digits."
+        )
+        self.address.hide()
+        self.export_button = ExportButton(session, jobs, self)
         self.devices = shrinkable(QComboBox(self))
         self.devices.setToolTip("Where the model computes; auto takes a GPU if there is one.")
         self.devices.addItem("auto", "auto")
+        wanted = preferences().device
+        if wanted != "auto":
+            self.devices.addItem(wanted, wanted)
+            self.devices.setCurrentIndex(1)
         self.card = QLabel(self)
         self.card.setObjectName("card")
         self.card.setWordWrap(True)
@@ -53,11 +70,12 @@ class ModelBox(SessionWidget):
         self.simulated.hide()
         self._lay_out()
         self.card_button.toggled.connect(self.card.setVisible)
-        self.load_button.clicked.connect(self._choose_file)
+        self.address.returnPressed.connect(self._load_typed)
         self.models.activated.connect(self._choose)
         self.devices.activated.connect(self._load_chosen)
         self.follow(session.model_changed, self._show_model)
         self.follow(session.settings_changed, self._fit_image)
+        self.follow(session.models_changed, self._list_new)
         self._list_models()
 
     def _lay_out(self) -> None:
@@ -70,13 +88,25 @@ class ModelBox(SessionWidget):
         grid.addWidget(self.models, 0, 1)
         row = QHBoxLayout()
         row.addWidget(self.card_button)
-        row.addWidget(self.load_button)
-        row.addStretch(1)
+        row.addWidget(self.load_button, 1)
+        row.addWidget(self.export_button, 1)
         grid.addLayout(row, 1, 1)
-        grid.addWidget(self.simulated, 2, 1)
-        grid.addWidget(self.card, 3, 0, 1, 2)
-        grid.addWidget(QLabel("Device", self), 4, 0)
-        grid.addWidget(self.devices, 4, 1)
+        grid.addWidget(self.address, 2, 1)
+        grid.addWidget(self.simulated, 3, 1)
+        grid.addWidget(self.card, 4, 0, 1, 2)
+        grid.addWidget(QLabel("Device", self), 5, 0)
+        grid.addWidget(self.devices, 5, 1)
+
+    def _load_menu(self) -> QMenu:
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        file = menu.addAction("Model file…")
+        file.setToolTip("A .safetensors file saved by this plugin.")
+        file.triggered.connect(self._choose_file)
+        address = menu.addAction("From a repository (hf://)…")
+        address.setToolTip("Type the address of a model; it is fetched once and kept.")
+        address.triggered.connect(self._ask_address)
+        return menu
 
     def start(self) -> None:
         """Load the model that fits the image, or show the one in use."""
@@ -97,15 +127,40 @@ class ModelBox(SessionWidget):
         self.models.setCurrentIndex(index)
         self._choose()
 
+    def load_address(self, address: str) -> None:
+        """Fetch a model from a repository, and load it.
+
+        The model in use stays if that is no address.
+        """
+        try:
+            HubAddress.parse(address)
+        except HubError as error:
+            self.session.say(str(error), "error")
+            return
+        self.session.model_is_chosen = True
+        self._load(address)
+        self.session.say("Fetching the model, unless it is kept already…")
+
+    def release(self) -> None:
+        """Disconnect, with the button for exports."""
+        super().release()
+        self.export_button.release()
+
     def _list_models(self) -> None:
+        self._list_new()
+        self.models.setCurrentIndex(-1)
+
+    def _list_new(self) -> None:
+        """List the models that are not listed yet, such as one that was just trained."""
         for name, path in find_bundles().items():
+            if self.models.findData(str(path)) >= 0:
+                continue
             self.models.addItem(name, str(path))
             try:
                 self.session.cards[name] = read_card(path)
             except (BundleError, OSError):
                 # It stays in the list: choosing it says what is wrong with it.
                 self.session.cards.pop(name, None)
-        self.models.setCurrentIndex(-1)
 
     def _fitting(self) -> int:
         """Return the first model for what the image shows, or -1."""
@@ -145,10 +200,21 @@ class ModelBox(SessionWidget):
         if path:
             self.load_file(path)
 
+    def _ask_address(self) -> None:
+        self.address.show()
+        self.address.setFocus()
+
+    def _load_typed(self) -> None:
+        typed = self.address.text().strip()
+        if typed:
+            self.load_address(typed)
+
     def _load_chosen(self, _: int = 0) -> None:
         path = self.models.currentData()
-        if path is None:
-            return
+        if path is not None:
+            self._load(path)
+
+    def _load(self, path: str) -> None:
         self.models.setEnabled(False)
         self.session.set_model(None, loading=True)
         self._jobs.load_model(path, self.devices.currentData(), self._loaded)
@@ -160,6 +226,9 @@ class ModelBox(SessionWidget):
             self.models.setCurrentIndex(-1)
             self.card.clear()
             self.simulated.hide()
+        else:
+            self.address.clear()
+            self.address.hide()
 
     def _show_model(self, model: Model | None) -> None:
         if model is None:
@@ -175,6 +244,8 @@ class ModelBox(SessionWidget):
         self.devices.addItem(f"auto ({model.devices[0]})", "auto")
         for device in model.devices:
             self.devices.addItem(device, device)
+        # "cuda" is the first of them.
+        chosen = model.device if chosen == "cuda" else chosen
         self.devices.setCurrentIndex(max(0, self.devices.findData(chosen)))
         self.devices.setItemText(
             self.devices.currentIndex(),

@@ -12,10 +12,13 @@ from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Prediction
 from ...inference.slides import SlidePrediction
+from ..evidence_session import Evidence
 from ..layers import OverlayChoice
 from ..messages import seconds_text
 from ..session import Session
 from .base import SessionWidget
+from .evidence_box import EvidenceBox
+from .wrong_row import WrongRow
 
 __all__ = ["ClassBars", "ResultBox"]
 
@@ -131,6 +134,9 @@ class ResultBox(SessionWidget):
         self.facts.setWordWrap(True)
         self.title = QLabel(self)
         self.title.setWordWrap(True)
+        assert session.viewer is not None
+        self.evidence = EvidenceBox(Evidence.of(session.viewer), self)
+        self.wrong = WrongRow(session, self)
         self.boxes: dict[str, QCheckBox] = {}
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -138,6 +144,8 @@ class ResultBox(SessionWidget):
         column.addWidget(self.title)
         column.addWidget(self.bars)
         column.addWidget(self.facts)
+        column.addWidget(self.evidence)
+        column.addWidget(self.wrong)
         column.addLayout(self._overlay_boxes())
         self.follow(session.answer_changed, self.show_answer)
         self.follow(session.overlays_changed, self._show_choice)
@@ -145,6 +153,12 @@ class ResultBox(SessionWidget):
         self._show_boxes()
         self._show_choice(session.choice)
         self.show_answer(session.answer)
+
+    def release(self) -> None:
+        """Disconnect, with the rows for evidence and corrections."""
+        super().release()
+        self.evidence.release()
+        self.wrong.release()
 
     def _overlay_boxes(self) -> QGridLayout:
         for name, (text, tip) in _OVERLAYS.items():
@@ -173,6 +187,7 @@ class ResultBox(SessionWidget):
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
         there = answer is not None
+        self.wrong.show_answer(answer)
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
