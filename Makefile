@@ -8,7 +8,7 @@ WITH_DISPLAY := scripts/with_display.sh
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format docs-pictures clean
+.PHONY: help env demo test lint format docs docs-pictures clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,13 +28,17 @@ test: export MKL_NUM_THREADS ?= 1
 test: env ## Run the tests
 	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb $(ARGS)
 
-lint: env ## Check style, types, import directions, manifest and stray addresses
+lint: env ## Check style, types, import directions, manifest, stray addresses and documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/npe2 validate --imports napari-sparseattn
 	$(BIN)/python scripts/check_tree.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: env ## Serve the documentation on this machine, following changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 format: env ## Put the code in the common format and mend what can be mended
 	$(BIN)/ruff check --fix .
