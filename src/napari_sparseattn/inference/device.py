@@ -65,7 +65,8 @@ def describe_device(name: str) -> str:
         return f"GPU: {torch.cuda.get_device_name(torch.device(name))}"
     if name == "mps":
         return "GPU: Apple Metal"
-    return f"CPU: {_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU: {_processor()}, {threads} thread" + "s" * (threads != 1)
 
 
 def computing(

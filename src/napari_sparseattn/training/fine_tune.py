@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..bundle import Bundle
-from ..card import Card, default_colours
 from .control import TrainingControl
 from .datasets import CropSet
+from .fine_tune_card import Learned, fine_tuned_card
 from .fine_tune_report import FineTuneReport
 from .fine_tune_run import FineTuneEpoch, FineTuneRun
 from .fine_tune_task import FineTuneOptions, Task
-from .grown_head import CellNet
 
 __all__ = [
     "FineTuneEpoch",
@@ -79,39 +78,18 @@ def fine_tune(
     for epoch in run:
         if on_epoch is not None:
             on_epoch(epoch)
-    model, temperature, report = run.result()
+    model, report = run.result()
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    return Bundle(_card(task, model, temperature, report), state), report
+    card = fine_tuned_card(bundle, _learned(task), dataclasses.asdict(model.config), report)
+    return Bundle(card, state), report
 
 
-def _card(task: Task, model: CellNet, temperature: float, report: FineTuneReport) -> Card:
-    old = task.card
-    new = [name for name in task.classes if name not in old.class_names]
-    spare = [c for c in default_colours(64) if c not in old.colours]
-    colours = (*old.colours, *(spare[i % len(spare)] for i in range(len(new))))
-    learned = f", with new classes {', '.join(new)}" if new else ""
-    training = old.training.model_copy(update={
-        "data": f"{task.n_annotated} annotated cells, after: {old.training.data}",
-        "split": "a fifth of the annotated groups of neighbouring cells is held out, by the "
-        "SHA-256 of their names; these cells also chose the epoch and the temperature",
-        "recipe": f"fine_tune from '{old.name}' ({task.bundle.hash[:12]})",
-        "n_train": task.n_annotated,
-        "n_validation": len(task.held),
-        "n_test": len(task.held),
-        "epochs": len(report.history),
-        "history": [{k: v for k, v in row.items() if k != "best"} for row in report.history],
-    })  # fmt: skip
-    metrics = report.after.to_dict() if report.after is not None else {}
-    return Card.model_validate({
-        **old.model_dump(),
-        "name": task.options.name or f"{old.name[:80]} fine-tuned",
-        "description": f"{old.description} Fine-tuned{learned}.".strip(),
-        "class_names": task.classes,
-        "class_colours": colours,
-        "architecture": dataclasses.asdict(model.config),
-        "temperature": temperature,
-        "training": training.model_dump(),
-        "metrics": metrics,
-        "test_vector": None,
-        "tensors_sha256": "",
-    })  # fmt: skip
+def _learned(task: Task) -> Learned:
+    return Learned(
+        task.options.name,
+        task.n_annotated,
+        f"{task.n_annotated} annotated cells",
+        "a fifth of the annotated groups of neighbouring cells is held out, by the SHA-256 of "
+        "their names; these cells also chose the epoch and the temperature",
+        "fine_tune",
+    )

@@ -51,7 +51,7 @@ def _per_class(report: FineTuneReport) -> str:
         rows.append(row)
     head = ["class", "annotated", "precision before", "recall", "F1", "precision after", "recall",
             "F1"]  # fmt: skip
-    text = "<h2>Per class, on held-out cells</h2>" + _table(head, rows)
+    text = f"<h2>Per class, on held-out {report.unit}</h2>" + _table(head, rows)
     if report.before is not None and report.after is not None:
         text += (
             f"<p>Accuracy {100 * report.before.accuracy:.1f} % before, "
@@ -86,9 +86,16 @@ def _wrong(report: FineTuneReport) -> str:
         if c.label != c.after
     ]
     if not rows:
-        return "<p>No held-out cell is wrong.</p>"
-    return "<h2>Held-out cells that are wrong, surest first</h2>" + _table(
-        ["annotation", "your class", "before", "after", "probability"], rows[:200]
+        return "<p>Nothing that is held out is wrong.</p>"
+    return f"<h2>Held-out {report.unit} that are wrong, surest first</h2>" + _table(
+        [
+            "annotation" if report.unit == "cells" else "slide",
+            "your class",
+            "before",
+            "after",
+            "probability",
+        ],
+        rows[:200],
     )
 
 
@@ -103,7 +110,11 @@ def _curves(report: FineTuneReport) -> str:
         drawn.append(_chart("selected pixels that are new", report, {"share": "moved"}, 1.0))
     ks = {row["k"] for row in report.history if row.get("k") is not None}
     looked = f"<p>Pixels looked at per cell: {', '.join(map(str, sorted(ks, key=str)))}.</p>"
-    kept = f"epoch {report.best_epoch}" if report.best_epoch else "the fitted head alone"
+    same = report.unit == "patches" or (
+        report.unit == "slides" and report.class_names == report.old_class_names
+    )
+    first = "the model as it was" if same else "the fitted head alone"
+    kept = f"epoch {report.best_epoch}" if report.best_epoch else first
     return f"<h2>Curves</h2>{''.join(drawn)}<p>Kept: {kept}.</p>{looked if ks else ''}"
 
 

@@ -23,6 +23,7 @@ Verdict = Literal["better", "worse", "too little data"]
 _LEVEL = 0.05
 #: Cells below which no temperature is fitted.
 _LEAST = 20
+_ONE = {"cells": "cell", "slides": "slide", "patches": "patch"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,18 @@ class HeldOut:
         (N,) int64, of `class_names`.
     class_names, old_class_names : tuple of str
         Of the new model, and of the one before.
+    unit : str
+        What they are: ``"cells"``, ``"slides"`` or ``"patches"``.
+    groups : numpy.ndarray, optional
+        (N,) int64: the slide of each patch.
     """
 
     ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     old_class_names: tuple[str, ...]
+    unit: str = "cells"
+    groups: npt.NDArray[np.int64] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Paired:
     gained, lost : int
         Right only after, and right only before.
     p : float
-        Exact McNemar test, two-sided.
+        Exact McNemar test, two-sided. Of patches, which are not independent of
+        their neighbours: exact sign test over the slides, each of which gained
+        or lost.
     """
 
     n: int
@@ -132,6 +141,8 @@ class FineTuneReport:
         Wall time.
     notes : tuple of str
         What happened on the way.
+    unit : str
+        What is counted: ``"cells"``, ``"slides"`` or ``"patches"``.
     """
 
     verdict: Verdict
@@ -151,6 +162,7 @@ class FineTuneReport:
     unannotated: dict[str, float]
     seconds: float
     notes: tuple[str, ...] = ()
+    unit: str = "cells"
 
     def of(self, label: str, predicted: str) -> tuple[str, ...]:
         """Ids of the held-out cells of a class that the new model gave another (or the same)."""
@@ -196,22 +208,23 @@ def compare(
     n_old = len(held.old_class_names)
     old = np.zeros((len(labels), len(names)), dtype=np.float32)
     old[:, :n_old] = old_logits.softmax(1).numpy()
-    new = _crossed(new_logits, torch.from_numpy(labels), temperature)
+    new = _crossed(new_logits, torch.from_numpy(labels), temperature, held.groups)
     before, after = (p.argmax(1) if len(p) else np.empty(0, np.int64) for p in (old, new))
     known = labels < n_old
     every, kept, fresh = (
-        _paired(labels[rows], before[rows], after[rows])
+        _paired(labels[rows], before[rows], after[rows],
+                None if held.groups is None else held.groups[rows])
         for rows in (np.ones(len(labels), bool), known, ~known)
-    )
+    )  # fmt: skip
     cells = tuple(
         HeldOutCell(held.ids[i] if held.ids else str(i), names[labels[i]], names[before[i]],
                     names[after[i]], float(new[i, after[i]]))
         for i in range(len(labels))
     )  # fmt: skip
-    told = (_told(every, kept, fresh, unannotated), *notes)
+    sentence = _told(every, kept, fresh, unannotated, held.unit)
     return FineTuneReport(
         verdict=_verdict(every, kept),
-        sentence=told[0],
+        sentence=sentence,
         class_names=names,
         old_class_names=held.old_class_names,
         before=classification_report(old, labels, names) if len(labels) else None,
@@ -227,14 +240,21 @@ def compare(
         unannotated=dict(unannotated),
         seconds=seconds,
         notes=tuple(notes),
+        unit=held.unit,
     )
 
 
-def _crossed(logits: Tensor, truth: Tensor, temperature: float) -> npt.NDArray[np.float32]:
-    """Probabilities at temperatures that were fitted on other cells."""
+def _crossed(
+    logits: Tensor,
+    truth: Tensor,
+    temperature: float,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Probabilities at temperatures that were fitted on other cells, or other slides."""
     probabilities = (logits / temperature).softmax(1)
-    if len(truth) >= _LEAST:
-        even = torch.arange(len(truth)) % 2 == 0
+    places = torch.arange(len(truth)) if groups is None else torch.from_numpy(groups)
+    even = places % 2 == 0
+    if min(int(even.sum()), int((~even).sum())) >= _LEAST // 2:
         for own, other in ((even, ~even), (~even, even)):
             fitted = fit_temperature(logits[other], truth[other])
             probabilities[own] = (logits[own] / fitted).softmax(1)
@@ -245,10 +265,15 @@ def _paired(
     labels: npt.NDArray[np.int64],
     before: npt.NDArray[np.integer[Any]],
     after: npt.NDArray[np.integer[Any]],
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Paired:
     was, now = before == labels, after == labels
     gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
-    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    up, down = gained, lost
+    if groups is not None:
+        net = np.bincount(groups, weights=now.astype(np.int64) - was.astype(np.int64))
+        up, down = int((net > 0).sum()), int((net < 0).sum())
+    p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
     return Paired(len(labels), int(was.sum()), int(now.sum()), gained, lost, p)
 
 
@@ -257,18 +282,26 @@ def _verdict(every: Paired, known: Paired) -> Verdict:
     return "worse" if known.verdict == "worse" else every.verdict
 
 
-def _told(every: Paired, known: Paired, fresh: Paired, unannotated: Mapping[str, float]) -> str:
+def _told(
+    every: Paired,
+    known: Paired,
+    fresh: Paired,
+    unannotated: Mapping[str, float],
+    unit: str = "cells",
+) -> str:
     """One to three plain sentences."""
+    one = "cell" if unit == "cells" else "slide"
     if not every.n:
-        start = "Too little data to tell: no annotated cell is held out."
-        said = [f"{start} Annotate more, in several places or images."]
+        start = f"Too little data to tell: no annotated {one} is held out."
+        more = ", in several places or images" if one == "cell" else " slides"
+        said = [f"{start} Annotate more{more}."]
     else:
         start = {
             "better": "Better",
             "worse": "Worse",
             "too little data": "Too little data to tell",
         }[_verdict(every, known)]
-        counted = f"of {every.n} held-out cells {every.after} are right, {every.before} before"
+        counted = f"of {every.n} held-out {unit} {every.after} are right, {every.before} before"
         said = [f"{start}: {counted} (p = {every.p:.2g})."]
         if fresh.n:
             said.append(f"Of {fresh.n} of the new classes {fresh.after} are right.")
@@ -278,7 +311,9 @@ def _told(every: Paired, known: Paired, fresh: Paired, unannotated: Mapping[str,
                 "before."
             )
     if not known.n:
-        said.append("No held-out cell is of a class it knew, so what it forgot is not measured.")
+        said.append(
+            f"No held-out {_ONE[unit]} is of a class it knew, so what it forgot is not measured."
+        )
     if unannotated:
         said.append(
             f"Of {unannotated['n']:.0f} unannotated cells {100 * unannotated['as_before']:.0f} % "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,16 @@ class FineTuneEpoch(EpochReport):
         default_factory=lambda: np.empty((0, 0), np.int64)
     )
 
+    @classmethod
+    def of(cls, numbers: Mapping[str, Any]) -> FineTuneEpoch:
+        """Return an epoch from its `numbers`, without what was watched."""
+        nan = float("nan")
+        kept: dict[str, Any] = {
+            key: nan if value is None and key in ("loss", "accuracy") else value
+            for key, value in numbers.items()
+        }
+        return cls(**kept)
+
     def numbers(self) -> dict[str, float | int | None]:
         """Return what a card and a checkpoint keep; NaN is None."""
         every = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -102,8 +113,7 @@ class FineTuneRun:
             self.best_score = self._score_of_head()
 
     def __iter__(self) -> Iterator[FineTuneEpoch]:
-        stale = 0
-        while len(self.history) < self.epochs and stale < _PATIENCE:
+        while len(self.history) < self.epochs and self._stale < _PATIENCE:
             began = time.perf_counter()
             trained = self.run.epoch(self.control.proceed)
             if trained is None:
@@ -116,9 +126,14 @@ class FineTuneRun:
             epoch = self._judged(*trained, began)
             self.history.append(epoch)
             self._fit_to_time(epoch)
-            stale = 0 if epoch.best or 2 * len(self.history) <= self.epochs else stale + 1
             self._save()
             yield epoch
+
+    @property
+    def _stale(self) -> int:
+        """Epochs of the second half since the best, also of those before a kill."""
+        best = [epoch.epoch for epoch in self.history if epoch.best]
+        return len(self.history) - max([*best, self.epochs // 2])
 
     def _score_of_head(self) -> float:
         truth = torch.from_numpy(self.task.held.labels)
@@ -126,7 +141,7 @@ class FineTuneRun:
         loss = float(F.cross_entropy(logits, truth)) if len(truth) else float("nan")
         return _score(loss, self._drift(self.run.mean))
 
-    def result(self) -> tuple[CellNet, float, FineTuneReport]:
+    def result(self) -> tuple[CellNet, FineTuneReport]:
         """Calibrate the best weights, and compare them with the model before."""
         task = self.task
         model = self.run.mean
@@ -154,7 +169,7 @@ class FineTuneRun:
             seconds=time.perf_counter() - self.began,
             notes=self.notes,
         )  # fmt: skip
-        return model, temperature, report
+        return model, report
 
     def _judged(self, loss: float, accuracy: float, began: float) -> FineTuneEpoch:
         number = len(self.history) + 1
@@ -251,11 +266,7 @@ class FineTuneRun:
         return None
 
     def _go_on(self, found: Progress) -> None:
-        nan = float("nan")
-        for row in found.history:
-            kept = {key: nan if value is None and key in ("loss", "accuracy") else value
-                    for key, value in row.items()}  # fmt: skip
-            self.history.append(FineTuneEpoch(**kept))  # type: ignore[arg-type]
+        self.history += [FineTuneEpoch.of(row) for row in found.history]
         self.epochs = found.epochs
         self.run.recipe = dataclasses.replace(self.run.recipe, epochs=found.epochs)
         self.run.restore(found.state, len(self.history))

@@ -20,6 +20,7 @@ from ..models.tnet import TNet
 from .augment import Augmentation
 from .fit import optimiser
 from .grown_head import CellNet, class_weights
+from .optimiser_state import load_optimiser, optimiser_tensors, under
 from .tnet import TNetLoss
 
 __all__ = ["Recipe", "StepRun", "Stock", "trained_parts"]
@@ -188,21 +189,15 @@ class StepRun:
         """Return all that a run needs to go on, as tensors by name."""
         kept = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         kept |= {f"mean.{key}": value for key, value in self.mean.state_dict().items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{index}.{key}": value for key, value in moments.items()}
+        kept |= optimiser_tensors(self.optimiser)
         kept["baseline"] = torch.tensor(self.tnet_loss.baseline, dtype=torch.float64)
         return {key: value.detach().cpu().clone() for key, value in kept.items()}
 
     def restore(self, state: dict[str, Tensor], done: int) -> None:
         """Go on from a `state` after `done` epochs."""
-        self.model.load_state_dict(_under(state, "model."))
-        self.mean.load_state_dict(_under(state, "mean."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(state, "optimiser.").items():
-            index, name = key.split(".", maxsplit=1)
-            moments.setdefault(int(index), {})[name] = value
-        plain = self.optimiser.state_dict()
-        self.optimiser.load_state_dict({**plain, "state": moments})
+        self.model.load_state_dict(under(state, "model."))
+        self.mean.load_state_dict(under(state, "mean."))
+        load_optimiser(self.optimiser, state)
         self.tnet_loss.baseline = float(state["baseline"])
         self.done = done
 
@@ -292,7 +287,3 @@ def _optimiser(model: CellNet, recipe: Recipe) -> torch.optim.AdamW:
                 groups.append({"params": parameters, "peak": peak, "lr": peak,
                                "weight_decay": group["weight_decay"]})  # fmt: skip
     return torch.optim.AdamW(groups)
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: v for key, v in state.items() if key.startswith(prefix)}

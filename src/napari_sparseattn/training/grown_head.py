@@ -24,7 +24,9 @@ __all__ = [
     "class_weights",
     "fit_head",
     "grow",
+    "grown_layer",
     "head_features",
+    "listening",
     "to_input",
     "united_classes",
 ]
@@ -55,15 +57,19 @@ def grow(model: CellNet, n_classes: int) -> CellNet:
         At least as many as it has.
     """
     grown = copy.deepcopy(model).requires_grad_(True)
-    old = model.head
+    grown.head = grown_layer(model.head, n_classes)
+    grown.config = dataclasses.replace(grown.config, n_classes=n_classes)
+    return grown
+
+
+def grown_layer(old: nn.Linear, n_classes: int) -> nn.Linear:
+    """Return a last layer for more classes, see `grow`."""
     head = nn.Linear(old.in_features, n_classes).to(old.weight)
     with torch.no_grad():
         head.weight.zero_()[: old.out_features] = old.weight
         # A class that nothing speaks for must not be the answer.
         head.bias.fill_(float(old.bias.min()) - 3)[: old.out_features] = old.bias
-    grown.head = head
-    grown.config = dataclasses.replace(grown.config, n_classes=n_classes)
-    return grown
+    return head
 
 
 def to_input(
@@ -120,7 +126,7 @@ def head_features(
     n, head = len(crops), model.head
     features = torch.zeros(views, n, head.in_features)
     logits = torch.zeros(views, n, head.out_features)
-    with torch.inference_mode(), _listening(head) as heard:
+    with torch.inference_mode(), listening(head) as heard:
         for start in range(0, n, batch_size):
             rows = slice(start, start + batch_size)
             plain = to_input(crops[rows], normalisation, size, device)
@@ -253,7 +259,7 @@ def _minimise(head: nn.Linear, loss: Any) -> None:
 
 
 @contextlib.contextmanager
-def _listening(head: nn.Linear) -> Iterator[list[Tensor]]:
+def listening(head: nn.Linear) -> Iterator[list[Tensor]]:
     """Collect what a layer is given."""
     heard: list[Tensor] = []
 

@@ -36,7 +36,9 @@ __all__ = [
     "SlideTable",
     "SlideTableError",
     "SpanOptions",
+    "SpanRun",
     "augment_cells",
+    "check_labels",
     "class_weights",
     "dice",
     "fit_span",
@@ -197,7 +199,7 @@ def fit_span(
     """
     _check(train, validation, (options := options or SpanOptions()).task)
     torch.manual_seed(options.seed)
-    run = _Run(model.to(options.device), train, validation, options, loss, stop)
+    run = SpanRun(model.to(options.device), train, validation, options, loss, stop)
     kept, waited = BestWeights(model), 0
     try:
         for epoch in range(1, options.epochs + 1):
@@ -215,8 +217,15 @@ def fit_span(
         kept.restore()
 
 
-class _Run:
-    """What changes from step to step."""
+class SpanRun:
+    """What changes from step to step; see `fit_span` for what it is made of.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        Of the order of the slides and the changes of their grids.
+    optimiser : torch.optim.AdamW
+    """
 
     def __init__(
         self,
@@ -224,8 +233,8 @@ class _Run:
         train: Sequence[SlideExample],
         validation: Sequence[SlideExample],
         options: SpanOptions,
-        loss: Loss | None,
-        stop: Callable[[], bool] | None,
+        loss: Loss | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self.model, self.train, self.validation, self.options = model, train, validation, options
         self.stop = stop or (lambda: False)
@@ -413,7 +422,18 @@ def dice(found: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer[Any]]) -> 
 def _check(train: Sequence[SlideExample], validation: Sequence[SlideExample], task: str) -> None:
     if not train or not validation:
         raise ValueError("Training needs at least one slide, and validation another.")
-    for example in (*train, *validation):
+    check_labels((*train, *validation), task)
+
+
+def check_labels(examples: Sequence[SlideExample], task: str) -> None:
+    """Refuse slides without the labels of a task.
+
+    Raises
+    ------
+    ValueError
+        Naming the slide.
+    """
+    for example in examples:
         if task == "slides" and example.label is None:
             raise ValueError(f"{example.name}: the slide has no class to learn.")
         if task == "patches":

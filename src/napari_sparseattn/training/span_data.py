@@ -19,6 +19,7 @@ __all__ = [
     "Part",
     "SlideExample",
     "augment_cells",
+    "by_sha256",
     "patch_labels_of",
     "split_slides",
 ]
@@ -249,7 +250,7 @@ def split_slides(examples: Sequence[SlideExample]) -> dict[Part, list[SlideExamp
         classes.setdefault(example.belongs_to, set()).add(label)
     part = _by_hash(sorted(classes))
     for label in sorted(set().union(*classes.values())):
-        own = [group for group in _ranked(classes) if label in classes[group]]
+        own = [group for group in by_sha256(classes) if label in classes[group]]
         if len(own) < 3:
             raise ValueError(
                 f"The slides of class {label} are of {len(own)} group(s) (patients, blocks): "
@@ -277,7 +278,8 @@ def _by_hash(groups: Sequence[str]) -> dict[str, Part]:
     return {group: held.get(fold, "train") for group, fold in zip(groups, folds, strict=True)}
 
 
-def _ranked(groups: Iterable[str]) -> list[str]:
+def by_sha256(groups: Iterable[str]) -> list[str]:
+    """Return groups in the order of their SHA-256, which says nothing of them."""
     return sorted(groups, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
 
 

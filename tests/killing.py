@@ -1,0 +1,338 @@
+"""Processes that are killed by SIGKILL at random moments, and what must then be on disk.
+
+For ``training/test_kill.py`` and ``benchmarks/kills.py``. Victims are forked from a server that
+has imported everything, so that a kill takes tenths of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, save_bundle
+from napari_sparseattn.training.annotations import (
+    Annotation,
+    AnnotationBook,
+    ImageRecord,
+    new_annotation,
+)
+from napari_sparseattn.training.datasets import CropSet
+from napari_sparseattn.training.fine_tune import FineTuneOptions, fine_tune
+from napari_sparseattn.training.fine_tune_checkpoint import read_progress
+from napari_sparseattn.training.fine_tune_steps import Recipe
+from napari_sparseattn.training.fine_tune_task import Task
+from napari_sparseattn.training.project import Project
+from napari_sparseattn.training.span_data import SlideExample
+from napari_sparseattn.training.tune_slides import (
+    TuneSlidesOptions,
+    held_out_slides,
+    tune_slides,
+)
+from napari_sparseattn.training.tune_slides_run import SlideTask
+from small_model import small_bundle
+from small_span import small_span_bundle
+
+What = Literal["cells", "slides", "regions"]
+EPOCHS = 12
+IMAGES = ("a" * 64, "b" * 64)
+
+
+@dataclasses.dataclass
+class Tally:
+    """What was counted over many kills.
+
+    Attributes
+    ----------
+    kills : int
+        Processes killed while they ran.
+    told : int
+        Epochs, or changes, that a process reported as kept before it was killed.
+    lost : int
+        Of these, those that were not on disk afterwards.
+    unreadable : int
+        Files of ours that could not be read afterwards.
+    runs, different : int
+        Runs that came to their end in spite of kills, and those of them whose
+        model is not bit for bit that of a run without any.
+    torn : int
+        Kills after which an unfinished line was put aside; its change had not been reported.
+    temporary : int
+        Unfinished files left under a temporary name, which nothing reads.
+    """
+
+    kills: int = 0
+    told: int = 0
+    lost: int = 0
+    unreadable: int = 0
+    runs: int = 0
+    different: int = 0
+    torn: int = 0
+    temporary: int = 0
+
+
+def attacked(
+    target: Callable[..., None], arguments: Sequence[Any], seconds: float
+) -> tuple[list[Any], bool]:
+    """Run a victim for so long after it is ready; return what it told, and whether it ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(sender, *arguments), daemon=True)
+    # The server imports with its own path, and would leave it to each victim.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        process.start()
+    sender.close()
+    assert receiver.recv() == "ready"
+    told: list[Any] = []
+    end = time.perf_counter() + seconds
+    with contextlib.suppress(EOFError):
+        while (left := end - time.perf_counter()) > 0:
+            if receiver.poll(left):
+                told.append(receiver.recv())
+    process.kill()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            told.append(receiver.recv())
+    process.join()
+    receiver.close()
+    ended = bool(told) and told[-1] == "ended"
+    return told[:-1] if ended else told, ended
+
+
+class Trainings:
+    """A run of `fine_tune` or `tune_slides`, killed until it ends, again and again."""
+
+    def __init__(self, folder: Path, what: What) -> None:
+        self.what = what
+        self.model, self.checkpoint, self.out = (
+            folder / name for name in ("base.safetensors", "run.checkpoint", "new.safetensors")
+        )
+        save_bundle(small_bundle() if what == "cells" else small_span_bundle(what == "regions"),
+                    self.model)  # fmt: skip
+        self.whole = _tune(what, self.model, None)
+        self.mark = _mark(what, self.model, self.checkpoint)
+
+    def seconds(self) -> float:
+        """How long a victim takes if nobody kills it."""
+        began = time.perf_counter()
+        self.attack(Tally(), 60)
+        return time.perf_counter() - began
+
+    def attack(self, tally: Tally, seconds: float) -> None:
+        """Let a run begin or go on, and kill it after so many seconds."""
+        files = (self.model, self.checkpoint, self.out)
+        told, ended = attacked(train, (self.what, *files), seconds)
+        tally.kills += not ended
+        tally.told += len(told)
+        self._look(tally, max(told, default=0))
+        if ended:
+            tally.runs += 1
+            new = load_bundle(self.out)
+            tally.different += not _same(new, self.whole)
+            self.out.unlink()
+            self.checkpoint.unlink()
+        folder = self.model.parent
+        left = [path for path in folder.iterdir() if path.name.startswith(".")]
+        tally.temporary += len(left)
+        for path in left:
+            path.unlink()
+
+    def _look(self, tally: Tally, told: int) -> None:
+        found = read_progress(self.checkpoint, self.mark)
+        if isinstance(found, str):
+            # Before the first epoch there is no file, which is told by an empty text.
+            tally.unreadable += bool(found)
+            tally.lost += told
+        else:
+            tally.lost += max(0, told - len(found.history))
+        if self.out.exists():
+            try:
+                load_bundle(self.out)
+            except BundleError:
+                tally.unreadable += 1
+
+
+def train(sender: Connection, what: What, model: Path, checkpoint: Path, out: Path) -> None:
+    """Go on with a run, tell every epoch, write the model."""
+    torch.set_num_threads(1)
+    sender.send("ready")
+    bundle = _tune(what, model, checkpoint, sender.send)
+    save_bundle(bundle, out)
+    sender.send("ended")
+
+
+def _tune(
+    what: What, model: Path, checkpoint: Path | None, tell: Callable[[int], None] | None = None
+) -> Bundle:
+    bundle = load_bundle(model)
+    on_epoch = None if tell is None else lambda epoch: tell(epoch.epoch)
+    if what == "cells":
+        return fine_tune(bundle, _crops(), _options(checkpoint), on_epoch=on_epoch)[0]
+    names = ("benign", "tumour")
+    return tune_slides(bundle, _slides(), names, _slide_options(checkpoint), on_epoch=on_epoch)[0]
+
+
+def _mark(what: What, model: Path, checkpoint: Path) -> str:
+    bundle = load_bundle(model)
+    if what == "cells":
+        return Task(bundle, _crops(), _options(checkpoint)).fingerprint()
+    out, options = held_out_slides(_slides()), _slide_options(checkpoint)
+    return SlideTask(bundle, _slides(), ("benign", "tumour"), out, options).fingerprint()
+
+
+def _options(checkpoint: Path | None) -> FineTuneOptions:
+    recipe = Recipe(epochs=EPOCHS, steps=1, batch_size=8)
+    return FineTuneOptions(
+        mixed_precision="off", device="cpu", recipe=recipe, checkpoint=checkpoint, freeze="none"
+    )
+
+
+def _slide_options(checkpoint: Path | None) -> TuneSlidesOptions:
+    return TuneSlidesOptions(
+        epochs=EPOCHS, patience=EPOCHS, device="cpu", checkpoint=checkpoint, learning_rate=1e-3
+    )
+
+
+def _crops() -> CropSet:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    crops = rng.integers(0, 255, (40, 16, 16, 3)) // (1 + labels[:, None, None, None])
+    names = tuple(f"cell {i}" for i in range(40))
+    return CropSet(crops.astype(np.uint8), labels, ("round", "new"), names)
+
+
+def _slides() -> list[SlideExample]:
+    rng = np.random.default_rng(0)
+    cells = np.stack(np.mgrid[:4, :4], -1).reshape(-1, 2)
+    return [
+        SlideExample(
+            (rng.standard_normal((16, 128)) + i % 2).astype(np.float32),
+            cells,
+            i % 2,
+            np.full(16, i % 2, np.int8),
+            name=f"slide {i}",
+        )
+        for i in range(8)
+    ]
+
+
+def _same(one: Bundle, other: Bundle) -> bool:
+    same = one.state.keys() == other.state.keys()
+    equal = all(torch.equal(value, other.state[key]) for key, value in one.state.items())
+    return same and equal and one.card.temperature == other.card.temperature
+
+
+class Autosaves:
+    """A project of two images that is annotated, and whose window is killed, again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known = dict.fromkeys(IMAGES, digest(()))
+
+    def attack(self, tally: Tally, seconds: float, seed: int) -> None:
+        """Annotate for so many seconds, die, and look what is there."""
+        told, ended = attacked(annotate, (self.folder, seed), seconds)
+        assert not ended
+        tally.kills += 1
+        allowed = {image: {found} for image, found in self.known.items()}
+        for what, image, found in told:
+            if what == "did":
+                tally.told += 1
+                allowed[image] = {found}
+            else:
+                allowed[image].add(found)
+        project, total = Project(self.folder), 0
+        for image in IMAGES:
+            book = project.book(_record(image))
+            assert book.writable
+            tally.torn += "put aside" in book.message
+            self.known[image] = digest(book)
+            tally.lost += self.known[image] not in allowed[image]
+            total += len(book)
+            book.close()
+        # What is read without opening it for change says the same, and of no image twice.
+        seen = [image.hash for image in project.images()]
+        tally.unreadable += sorted(seen) != list(IMAGES)
+        tally.unreadable += sum(project.counts().values()) != total
+        left = [path for path in self.folder.rglob(".*") if path.is_file()]
+        tally.temporary = len(left)  # they stay where they are, to be in the way
+
+
+def annotate(sender: Connection, folder: Path, seed: int) -> None:
+    """Change annotations as fast as it goes; tell each change before and after it is made."""
+    rng = np.random.default_rng(seed)
+    project = Project(folder)
+    books = {image: project.book(_record(image)) for image in IMAGES}
+    past: dict[str, list[str]] = {image: [] for image in IMAGES}
+    future: dict[str, list[str]] = {image: [] for image in IMAGES}
+    sender.send("ready")
+    for number in range(1_000_000):
+        image = IMAGES[int(rng.integers(2))]
+        book, now = books[image], digest(books[image])
+        chance = rng.random()
+        if number % 150 == 149:
+            # Opening a long history again cuts it, which writes the file anew.
+            book.close()
+            books[image], past[image], future[image] = project.book(_record(image)), [], []
+        elif chance < 0.1 and past[image]:
+            sender.send(("will", image, past[image][-1]))
+            book.undo()
+            future[image].append(now)
+            sender.send(("did", image, past[image].pop()))
+        elif chance < 0.15 and future[image]:
+            sender.send(("will", image, future[image][-1]))
+            book.redo()
+            past[image].append(now)
+            sender.send(("did", image, future[image].pop()))
+        else:
+            after = _change(book, rng)
+            sender.send(("will", image, digest(after.values())))
+            gone = [item.id for item in book if item.id not in after]
+            if gone:
+                book.remove(gone)
+            else:
+                book.put(after.values())
+            past[image].append(now)
+            future[image].clear()
+            sender.send(("did", image, digest(after.values())))
+
+
+def _change(book: AnnotationBook, rng: np.random.Generator) -> dict[str, Annotation]:
+    """Return what the book is to hold: one more, one of another class, or some less."""
+    items = {item.id: item for item in book}
+    label, chance = f"class {rng.integers(12)}", rng.random()
+    if len(items) > 60:
+        for gone in list(items)[:20]:
+            del items[gone]
+    elif items and chance < 0.3:
+        chosen = list(items)[int(rng.integers(len(items)))]
+        was = items[chosen].label
+        items[chosen] = dataclasses.replace(items[chosen], label=f"not {was}"[-20:])
+    else:
+        made = new_annotation("cell", label, position=(float(rng.random()), 1.0))
+        items[made.id] = made
+    return items
+
+
+def digest(items: Any) -> str:
+    """Name what a book holds, in whatever order."""
+    told = sorted(repr(item) for item in items)
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def _record(image: str) -> ImageRecord:
+    return ImageRecord(image, f"{image[0]}.tif", (480, 640), 0.25)
