@@ -6,6 +6,8 @@ BIN := .venv/bin
 WITH_DISPLAY := scripts/with_display.sh
 # More arguments for pytest: make test ARGS="-k cells -m 'not slow'"
 ARGS ?=
+# How many processes run the tests: make test JOBS=4
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint format docs docs-pictures clean
@@ -26,7 +28,7 @@ demo: env ## Classify the cells of a sample: in a window, or to files without a 
 test: export OMP_NUM_THREADS ?= 1
 test: export MKL_NUM_THREADS ?= 1
 test: env ## Run the tests
-	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb $(ARGS)
+	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb -n $(JOBS) $(ARGS)
 
 lint: env ## Check style, types, import directions, manifest, stray addresses and documentation
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,10 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
+from napari_sparseattn.images.simulate.smears import smear_with_truth
 from napari_sparseattn.plugin.commands import open_main
+from napari_sparseattn.plugin.evidence_session import Evidence
+from napari_sparseattn.plugin.fine_tuning import FineTuning
 from napari_sparseattn.plugin.hologram import Holograms
 from napari_sparseattn.plugin.requests import prepare_model
 from napari_sparseattn.plugin.session import Session
@@ -163,13 +168,73 @@ def slide(out: Path) -> None:
     viewer.close()
 
 
+def question(out: Path) -> None:
+    """A clicked cell, how far its overlay holds, and what if a part were removed."""
+    viewer = new_viewer()
+    viewer.open_sample("napari-sparseattn", "simulated-smear")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    session = Session.of(viewer)
+    wait(lambda: session.model is not None)
+    settle()
+    session.classify_all()
+    wait(lambda: not session.running)
+    cell = 1
+    session.click_cell(cell)
+    evidence = Evidence.of(viewer)
+    wait(lambda: evidence.measured is not None)
+    dock.result_box.evidence.curves.click()
+    row, column = session.image.data_to_world(session.results.cells.centres[cell])
+    look_at(viewer, row, column, 16)
+    settle()
+    viewer.screenshot(out / "evidence.png", canvas_only=False, flash=False)
+    viewer.close()
+
+
+def training(out: Path) -> None:
+    """Cells of two classes of one's own, and what the model gained."""
+    viewer = new_viewer()
+    field, cells = smear_with_truth((1300, 1700), seed=3, n_white=110)
+    viewer.add_image(
+        field.data, rgb=True, name="simulated smear", scale=(0.25, 0.25), units=("um", "um")
+    )
+    viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
+    session, tuning = Session.of(viewer), FineTuning.of(viewer)
+    wait(lambda: session.model is not None)
+    annotating = tuning.annotating
+    large = cells.diameters > np.median(cells.diameters)
+    for centre, diameter, is_large in zip(cells.centres, cells.diameters, large, strict=True):
+        name = "large white cell" if is_large else "small white cell"
+        annotating.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
+        if len(annotating.counts_here) < 1:
+            wait(lambda: bool(annotating.counts_here))
+    settle()
+    viewer.fit_to_view()
+    dock.train_box.start.click()
+    wait(lambda: tuning.report is not None, seconds=900)
+    print(session.message)
+    settle()
+    viewer.screenshot(out / "training.png", canvas_only=False, flash=False)
+    viewer.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", default="simulated-smear", help="a sample's key")
     parser.add_argument("--out", type=Path, default=PICTURES)
-    parser.add_argument("--only", choices=["smear", "holograms", "traversal", "slide"])
+    parser.add_argument(
+        "--only", choices=["smear", "holograms", "traversal", "slide", "question", "training"]
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Neither annotations nor models of whoever runs this shall show.
+        os.environ["NAPARI_SPARSEATTN_ANNOTATIONS"] = f"{folder}/annotations"
+        os.environ["NAPARI_SPARSEATTN_MODELS"] = f"{folder}/models"
+        take(options)
+
+
+def take(options: argparse.Namespace) -> None:
     if options.only in (None, "smear"):
         smear(options.out, options.sample)
     if options.only in (None, "holograms"):
@@ -178,6 +243,10 @@ def main() -> None:
         traversal(options.out)
     if options.only in (None, "slide"):
         slide(options.out)
+    if options.only in (None, "question"):
+        question(options.out)
+    if options.only in (None, "training"):
+        training(options.out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,17 @@ for _name, _place in {
     os.environ[_name] = str(Path(_OURS.name) / _place)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all windows, which share one display, in one."""
+    windows = ROOT / "tests" / "plugin"
+    for item in items:
+        group = "windows" if windows in item.path.parents else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    # They take longest together, so they begin first.
+    items.sort(key=lambda item: windows not in item.path.parents)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of real data, or skip where it is absent."""

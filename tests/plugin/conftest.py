@@ -54,6 +54,12 @@ def label_image() -> np.ndarray[Any, np.dtype[np.int32]]:
     return labels
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find the features that another one kept."""
+    monkeypatch.setenv("NAPARI_SPARSEATTN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model's file, the only one in its folder."""

@@ -704,7 +704,7 @@ while True:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
 def test_a_killed_process_loses_nothing_that_was_shown(folder: Path, seed: int) -> None:
     command = [sys.executable, "-c", _CHILD, str(seed)]

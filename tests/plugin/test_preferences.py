@@ -44,13 +44,24 @@ def test_defaults_are_what_they_were(chosen: Any) -> None:
     assert found.cache == Cache.default()
 
 
+def test_our_variables_are_not_taken_for_napari_settings(
+    npe2pm: Any, plugin_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ANNOTATIONS", "CACHE", "CACHE_GB", "DATA", "MODELS", "PRECISION"):
+        value = {"CACHE_GB": "3", "PRECISION": "float32"}.get(name, str(tmp_path / name))
+        monkeypatch.setenv(f"NAPARI_SPARSEATTN_{name}", value)
+    npe2pm.register(_manifest())
+    assert get_plugin_settings("napari-sparseattn").sparseattn_computing.device == "auto"
+    assert preferences().cache == Cache(tmp_path / "CACHE", 3_000_000_000)
+
+
 def test_what_is_chosen_is_followed(
     chosen: Any, tmp_path: Path, viewer: Any, model_file: Path
 ) -> None:
     chosen.sparseattn_computing.device = "cpu"
     chosen.sparseattn_computing.precision = "bfloat16"
-    chosen.sparseattn_cache.folder = str(tmp_path / "mine")
-    chosen.sparseattn_cache.size_gb = 1.5
+    chosen.sparseattn_storage.folder = str(tmp_path / "mine")
+    chosen.sparseattn_storage.size_gb = 1.5
     chosen.sparseattn_overlays.attention = True
     chosen.sparseattn_overlays.frame = False
     found = preferences()
@@ -66,7 +77,7 @@ def test_what_is_chosen_is_followed(
 def test_the_environment_counts_for_more(
     chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen.sparseattn_cache.folder, chosen.sparseattn_cache.size_gb = str(tmp_path / "mine"), 1.5
+    chosen.sparseattn_storage.folder, chosen.sparseattn_storage.size_gb = str(tmp_path / "mine"), 1.5
     monkeypatch.setenv("NAPARI_SPARSEATTN_CACHE", str(tmp_path / "told"))
     monkeypatch.setenv("NAPARI_SPARSEATTN_CACHE_GB", "3")
     assert preferences().cache == Cache(tmp_path / "told", 3_000_000_000)

@@ -112,6 +112,14 @@ def test_a_new_class_is_learned_and_the_old_ones_are_kept(trained: Bundle, tmp_p
     assert report.unannotated["as_before"] > 0.7
 
 
+def test_the_models_own_crops_can_be_at_hand(trained: Bundle) -> None:
+    given = drawn({"cross": 60, "disk": 5}, seed=1)
+    own = drawn({"ring": 60, "disk": 60, "cross": 1}, seed=4)  # names that both sets have
+    bundle, _ = fine_tune(trained, given, QUICK, rehearsal=own)
+    assert bundle.card.class_names == ("disk", "ring", "cross")
+    assert accuracy(bundle, drawn({"disk": 50, "ring": 50, "cross": 50}, seed=3)) > 0.9
+
+
 def test_held_out_cells_take_no_part_in_training(trained: Bundle) -> None:
     given = drawn({"disk": 10, "cross": 40}, seed=1)
     out = held_out(given)

@@ -17,7 +17,7 @@ from napari_sparseattn.training.annotations import ImageRecord
 from napari_sparseattn.training.project import Project
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-MANY = pytest.param(25, marks=pytest.mark.slow)
+MANY = pytest.param(25, marks=pytest.mark.long)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ MANY = pytest.param(25, marks=pytest.mark.slow)
         ("cells", 2),
         ("slides", 2),
         *(
-            pytest.param(what, 25, marks=pytest.mark.slow)
+            pytest.param(what, 25, marks=pytest.mark.long)
             for what in ("cells", "slides", "regions")
         ),
     ],

@@ -51,7 +51,7 @@ def preferences() -> Preferences:
     return Preferences(
         device=computing.device,
         precision=computing.precision,
-        cache=_cache(chosen.sparseattn_cache),
+        cache=_cache(chosen.sparseattn_storage),
         overlays=OverlayChoice(**chosen.sparseattn_overlays.model_dump()),
     )
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+from qtpy.QtCore import QThreadPool
 from superqt.utils import create_worker
 
 __all__ = ["Workers"]
+
+_LAST_MS = 5000
+
+
+@cache
+def _end_before_qt() -> None:
+    """Let threads end before Qt's objects go: one that tells of its end later aborts Python."""
+    pool = QThreadPool.globalInstance()
+    atexit.register(pool.waitForDone, _LAST_MS)
 
 
 class Workers:
@@ -48,6 +60,7 @@ class Workers:
 
         if "errored" not in slots:
             slots["errored"] = self._failed
+        _end_before_qt()
         # superqt's worker, not napari's: napari's also shows every error in a
         # notification, which this window says in its own line.
         return create_worker(

@@ -40,8 +40,8 @@ _RIDGE = 1e-2
 
 
 def united_classes(old: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
-    """Return the model's classes in their order, then the data's that it does not know."""
-    return (*old, *(name for name in data if name not in old))
+    """Return the model's classes in their order, then the data's that it does not know, once."""
+    return tuple(dict.fromkeys((*old, *data)))
 
 
 def grow(model: CellNet, n_classes: int) -> CellNet:

@@ -9,6 +9,8 @@ from qtpy.QtWidgets import QPushButton, QWidget
 from ..agreement_jobs import AgreementJobs
 from ..agreement_session import Agreement
 from ..commands import open_training
+from ..compare_jobs import CompareJobs
+from ..compare_session import Compare
 from ..evidence_jobs import EvidenceJobs
 from ..evidence_session import Evidence
 from ..exporting import Exporting
@@ -20,6 +22,7 @@ from ..what_if_session import WhatIfs
 from .actions_box import ActionsBox
 from .agreement_box import AgreementBox
 from .base import Follower
+from .compare_box import CompareBox
 from .drops import FileDrops
 from .export_box import ExportBox
 from .frame import DockFrame, section
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["SparseAttentionDock"]
 
 #: Sections that are opened by whoever wants them.
-_FOLDED = ("What if", "Evidence of cells", "Export")
+_FOLDED = ("What if", "Compare", "Evidence of cells", "Export")
 
 
 class SparseAttentionDock(DockFrame):
@@ -60,6 +63,7 @@ class SparseAttentionDock(DockFrame):
         self.evidence_jobs = EvidenceJobs(Evidence.of(napari_viewer))
         self.what_if_jobs = WhatIfJobs(WhatIfs.of(napari_viewer))
         self.agreement_jobs = AgreementJobs(Agreement.of(napari_viewer))
+        self.compare_jobs = CompareJobs(Compare.of(napari_viewer))
         inner = QWidget(self)
         boxes = self._make_boxes(inner)
         folding = self._make_sections(napari_viewer, inner)
@@ -73,7 +77,7 @@ class SparseAttentionDock(DockFrame):
         self.drops = FileDrops(self, self.image_box.open_files)
         self.session.attach()
         closing = (self.jobs, self.slide_jobs, self.evidence_jobs, self.what_if_jobs,
-                   self.agreement_jobs)  # fmt: skip
+                   self.agreement_jobs, self.compare_jobs)  # fmt: skip
         stops = (*(jobs.close for jobs in closing), self.session.detach)
         self.end_with([*boxes, *folding], *stops)
         self.model_box.start()
@@ -93,6 +97,7 @@ class SparseAttentionDock(DockFrame):
         """Make what folds, each shown where the model has something for it."""
         self.result_box = ResultBox(self.session, inner)
         self.what_if_box = WhatIfBox(WhatIfs.of(viewer), inner)
+        self.compare_box = CompareBox(Compare.of(viewer), inner)
         self.pyramid_box = PyramidBox(self.session, inner)
         self.gallery_box = GalleryBox(self.session, inner)
         self.traversal_box = TraversalBox(self.session, inner)
@@ -102,6 +107,7 @@ class SparseAttentionDock(DockFrame):
         folding: dict[str, Follower] = {
             "Result": self.result_box,
             "What if": self.what_if_box,
+            "Compare": self.compare_box,
             "Attention": self.pyramid_box,
             "Patches": self.gallery_box,
             "Crops": self.traversal_box,
