@@ -77,7 +77,8 @@ def test_what_is_chosen_is_followed(
 def test_the_environment_counts_for_more(
     chosen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen.sparseattn_storage.folder, chosen.sparseattn_storage.size_gb = str(tmp_path / "mine"), 1.5
+    chosen.sparseattn_storage.folder = str(tmp_path / "mine")
+    chosen.sparseattn_storage.size_gb = 1.5
     monkeypatch.setenv("NAPARI_SPARSEATTN_CACHE", str(tmp_path / "told"))
     monkeypatch.setenv("NAPARI_SPARSEATTN_CACHE_GB", "3")
     assert preferences().cache == Cache(tmp_path / "told", 3_000_000_000)

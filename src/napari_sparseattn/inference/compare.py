@@ -409,9 +409,9 @@ def _names(first: Bundle, second: Bundle) -> tuple[str, str]:
 def _labels(probabilities: Probabilities, names: tuple[str, ...]) -> list[str]:
     if not len(probabilities):
         return []
-    known: npt.NDArray[np.bool_] = ~np.isnan(probabilities).any(axis=1)
-    best = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1)
-    return [names[i] if there else "" for i, there in zip(best.tolist(), known.tolist(), strict=True)]
+    unknown = np.isnan(probabilities).any(axis=1)
+    best = np.where(unknown, -1, np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1))
+    return [names[i] if i >= 0 else "" for i in best.tolist()]
 
 
 def _mean(values: Values) -> float:
