@@ -13,6 +13,7 @@ from .images.pyramid import Pyramid
 from .images.recording import Recording
 from .images.slides import open_slide
 from .inference.cells import classify_cells
+from .inference.compare import Comparison, compare_cells, compare_fields
 from .inference.faithful import (
     faithfulness_of_cell,
     faithfulness_of_field,
@@ -29,6 +30,7 @@ __all__ = [
     "BatchOptions",
     "Bundle",
     "Cells",
+    "Comparison",
     "Field",
     "FieldPrediction",
     "HologramSettings",
@@ -41,6 +43,8 @@ __all__ = [
     "classify_cells",
     "classify_field",
     "classify_slide",
+    "compare_cells",
+    "compare_fields",
     "faithfulness_of_cell",
     "faithfulness_of_field",
     "faithfulness_of_set",

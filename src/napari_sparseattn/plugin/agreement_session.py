@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from ..evidence.faithfulness import FaithfulnessOfSet
 from .agreement_requests import AgreementRequest, MeasuredCell
 from .errors import explain
 from .messages import Progress
-from .per_viewer import PerViewer
+from .per_viewer import Attached
 from .session import Session
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Measured:
     cells: dict[int, MeasuredCell] = dataclasses.field(default_factory=dict)
 
 
-class Agreement(PerViewer):
+class Agreement(Attached):
     """The evidence of all cells in the table; get it with `Agreement.of`."""
 
     changed = Signal()
@@ -56,26 +56,19 @@ class Agreement(PerViewer):
         self._asked: AgreementRequest | None = None
         self._began, self._done = 0.0, 0
         self._measured: weakref.WeakKeyDictionary[Image, _Measured] = weakref.WeakKeyDictionary()
-        self._users = 0
 
     # -- opening and closing
 
-    def attach(self) -> None:
-        """Follow the session; call once per open dock."""
-        self._users += 1
-        if self._users == 1:
-            self.session.results_changed.connect(self._results_changed)
-            self.session.model_changed.connect(self._model_changed)
+    def _following(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [
+            (session.results_changed, self._results_changed),
+            (session.model_changed, self._model_changed),
+        ]
 
-    def detach(self) -> None:
-        """Stop following when the last dock closes; cells measured so far are kept."""
-        if self._users == 0:
-            return
-        self._users -= 1
-        if not self._users:
-            self.session.results_changed.disconnect(self._results_changed)
-            self.session.model_changed.disconnect(self._model_changed)
-            self.cancel()
+    def _last_closed(self) -> None:
+        # Cells measured so far are kept.
+        self.cancel()
 
     # -- what there is
 

@@ -17,7 +17,7 @@ from .compare_requests import CompareAnswer, CompareRequest, Second
 from .errors import explain
 from .evidence_session import Evidence
 from .messages import Progress
-from .per_viewer import PerViewer
+from .per_viewer import Attached
 from .requests import Model
 from .session import Session
 from .slide_requests import SlideAnswer
@@ -39,7 +39,7 @@ _SLIDES = "Models that look at the patches of a slide cannot be compared here."
 _THE_SAME = "Choose another model, or another setting of this one: nothing would differ."
 
 
-class Compare(PerViewer):
+class Compare(Attached):
     """A second model's answers beside those of the one in use; get it with `Compare.of`.
 
     Attributes
@@ -70,26 +70,12 @@ class Compare(PerViewer):
         self._asked: CompareRequest | None = None
         self._began = 0.0
         self._image: weakref.ref[Image] | None = None
-        self._users = 0
 
     # -- opening and closing
 
-    def attach(self) -> None:
-        """Follow the session; call once per open dock."""
-        self._users += 1
-        if self._users == 1:
-            for signal, slot in self._following():
-                signal.connect(slot)
-
-    def detach(self) -> None:
-        """Stop following when the last dock closes; the image is shown once again."""
-        if self._users == 0:
-            return
-        self._users -= 1
-        if not self._users:
-            for signal, slot in self._following():
-                signal.disconnect(slot)
-            self._forget()
+    def _last_closed(self) -> None:
+        # The image is shown once again.
+        self._forget()
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session

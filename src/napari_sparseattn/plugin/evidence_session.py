@@ -6,7 +6,7 @@ No Qt here: work is started by `evidence_jobs`, shown by `widgets.evidence_box`.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
@@ -14,7 +14,7 @@ from ..inference.slides import SlidePrediction
 from .errors import explain
 from .evidence_requests import EvidenceRequest, Subject
 from .messages import Progress
-from .per_viewer import PerViewer
+from .per_viewer import Attached
 from .requests import ClickRequest
 from .session import Session
 
@@ -32,7 +32,7 @@ _SEGMENTS = (
 )
 
 
-class Evidence(PerViewer):
+class Evidence(Attached):
     """The evidence of the answer that is shown; get it with `Evidence.of`.
 
     Cells are measured by themselves after each click, fields and slides when
@@ -59,27 +59,18 @@ class Evidence(PerViewer):
         self.why_not = ""
         self._automatic = True
         self._asked: EvidenceRequest | None = None
-        self._users = 0
 
     # -- opening and closing
 
-    def attach(self) -> None:
-        """Follow the session; call once per open dock."""
-        self._users += 1
-        if self._users == 1:
-            self.session.answer_changed.connect(self._answered)
-            self.session.click_requested.connect(self._clicked)
-            self._answered(self.session.answer)
+    def _following(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [(session.answer_changed, self._answered), (session.click_requested, self._clicked)]
 
-    def detach(self) -> None:
-        """Stop following when the last dock closes, and stop the work."""
-        if self._users == 0:
-            return
-        self._users -= 1
-        if not self._users:
-            self.session.answer_changed.disconnect(self._answered)
-            self.session.click_requested.disconnect(self._clicked)
-            self._stop()
+    def _first_opened(self) -> None:
+        self._answered(self.session.answer)
+
+    def _last_closed(self) -> None:
+        self._stop()
 
     # -- asking
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["PerViewer"]
+__all__ = ["Attached", "PerViewer"]
 
 
 class PerViewer:
@@ -47,3 +48,37 @@ class PerViewer:
             weakref.finalize(viewer, cls._sessions.pop, key, None)
         found: Self = cls._sessions[key]
         return found
+
+
+class Attached(PerViewer):
+    """What follows signals of its viewer's session while a dock is open."""
+
+    _users = 0
+
+    def attach(self) -> None:
+        """Follow; call once per open dock."""
+        self._users += 1
+        if self._users == 1:
+            for signal, slot in self._following():
+                signal.connect(slot)
+            self._first_opened()
+
+    def detach(self) -> None:
+        """Stop following when the last dock closes."""
+        if self._users == 0:
+            return
+        self._users -= 1
+        if not self._users:
+            for signal, slot in self._following():
+                signal.disconnect(slot)
+            self._last_closed()
+
+    def _following(self) -> Iterable[tuple[Any, Callable[..., Any]]]:
+        """Return signals and the methods that they call."""
+        raise NotImplementedError
+
+    def _first_opened(self) -> None:
+        """Take note that the first dock is open."""
+
+    def _last_closed(self) -> None:
+        """Take note that the last dock is closed."""

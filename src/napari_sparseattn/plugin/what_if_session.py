@@ -15,7 +15,7 @@ from psygnal import Signal
 from ..evidence import PyramidAttention, Traversal
 from .errors import explain
 from .evidence_session import Evidence
-from .per_viewer import PerViewer
+from .per_viewer import Attached
 from .session import Session
 from .what_if_layers import WhatIfLayers
 from .what_if_requests import Asked, Bench, Region, WhatIfRequest, crop_middles
@@ -79,7 +79,7 @@ class _History:
     count: int = 0
 
 
-class WhatIfs(PerViewer):
+class WhatIfs(Attached):
     """Questions to the model about the answer that is shown; get it with `WhatIfs.of`."""
 
     changed = Signal()
@@ -95,26 +95,16 @@ class WhatIfs(PerViewer):
         self._bench: Bench | None = None
         self._asked: WhatIfRequest | None = None
         self._histories: weakref.WeakKeyDictionary[Image, _History] = weakref.WeakKeyDictionary()
-        self._users = 0
 
     # -- opening and closing
 
-    def attach(self) -> None:
-        """Follow the session; call once per open dock."""
-        self._users += 1
-        if self._users == 1:
-            self.session.answer_changed.connect(self._answered)
-            self.session.image_changed.connect(self._answered)
+    def _following(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [(session.answer_changed, self._answered), (session.image_changed, self._answered)]
 
-    def detach(self) -> None:
-        """Stop following when the last dock closes; answers that are on their way are dropped."""
-        if self._users == 0:
-            return
-        self._users -= 1
-        if not self._users:
-            self.session.answer_changed.disconnect(self._answered)
-            self.session.image_changed.disconnect(self._answered)
-            self._asked = None
+    def _last_closed(self) -> None:
+        # Answers that are on their way are dropped.
+        self._asked = None
 
     # -- what there is
 
