@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _NOTHING_CELLS = (
-    "Nothing is annotated yet. Choose a class above and click cells in the image: 25 of each "
-    "class are usually enough."
+    "Nothing is annotated yet. Choose a class above and click cells in the image: 25 to 50 of each "
+    "class are a good start."
 )
 _NOTHING_SLIDES = (
     "No slide has a class yet. Give classes to at least three slides of each kind, above."

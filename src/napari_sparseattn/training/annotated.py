@@ -90,7 +90,7 @@ def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
         if n < _LEAST_PER_CLASS:
             said.append(f"'{name}' has {n} to learn from: annotate at least 10 in all.")
         elif n < _FEW_OF_NEW and name not in old_classes:
-            said.append(f"'{name}' is new and has {n} to learn from: 25 are usually enough.")
+            said.append(f"'{name}' is new and has {n} to learn from: 25 to 50 are a good start.")
         if checked < _LEAST_CHECKED:
             said.append(
                 f"'{name}' has {checked} held out to test on: annotate more, in other places or "
