@@ -33,8 +33,8 @@ class Bench:
         import napari
         from qtpy.QtWidgets import QApplication
 
-        from napari_sparseattn.plugin.annotating import Annotating
-        from napari_sparseattn.plugin.widgets.annotate_box import AnnotateBox
+        from napari_sparseattn.plugin.annotate.box import AnnotateBox
+        from napari_sparseattn.plugin.annotate.session import Annotating
 
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1400, 900)
@@ -51,7 +51,7 @@ class Bench:
             self._fill(rng.uniform(0, 1900, (annotations, 2)))
 
     def _fill(self, positions: np.ndarray) -> None:
-        from napari_sparseattn.training.annotations import new_annotation
+        from napari_sparseattn.training.data.annotations import new_annotation
 
         for name in CLASSES:
             self.annotating.add_class(name)

@@ -42,7 +42,7 @@ from PIL import Image
 from napari_sparseattn.batch.plan import BatchOptions, BatchPlan, plan_batch
 from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.run import run_batch
-from napari_sparseattn.images.simulate import smear
+from napari_sparseattn.simulate import smear
 
 #: MiB of the processes, half way.
 MEMORY: list[float] = []
@@ -70,7 +70,7 @@ def plan_of(folder: Path, out: Path) -> BatchPlan:
 def kill(fields: int, folder: Path) -> dict[str, object]:
     write_fields(folder / "in", fields, corrupt=True)
     out = folder / "out"
-    command = [sys.executable, "-m", "napari_sparseattn.cli", "batch", str(folder / "in")]
+    command = [sys.executable, "-m", "napari_sparseattn.cli.app", "batch", str(folder / "in")]
     command += ["--model", MODEL, "--out", str(out), "--workers", "2", "--device", "cpu"]
     command += ["--pixel-size", str(PIXEL_SIZE), "--json"]
     kept = out / ".napari-sparseattn" / "records"

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from napari_sparseattn.training.datasets import CropSet, read_class_folders
+from napari_sparseattn.training.data.datasets import CropSet, read_class_folders
 
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 128

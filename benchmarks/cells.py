@@ -30,12 +30,12 @@ from napari_sparseattn.bundle import load_bundle
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.metrics import classification_report
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
-from napari_sparseattn.models.tnet import TNet
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import split_folds
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fit import FitOptions, fit, predict_logits
+from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.models.tnet.network import TNet
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import FitOptions, fit, predict_logits
 
 SIZE = 64
 #: k is held at 15 % here: so few epochs are too few to learn it.

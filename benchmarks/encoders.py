@@ -29,10 +29,10 @@ import torch
 from PIL import Image
 
 from napari_sparseattn.bundle import load_bundle
-from napari_sparseattn.inference.encoders import load_encoder
+from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.metrics import wilson
 from napari_sparseattn.models.backbones import SmallBackbone
-from napari_sparseattn.models.tnet import TNet
+from napari_sparseattn.models.tnet.network import TNet
 
 CLASSES = ("benign", "adenocarcinoma", "squamous_cell_carcinoma")
 FOLDS, BATCH, L2 = 5, 32, 1e-2

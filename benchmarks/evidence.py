@@ -41,11 +41,10 @@ from napari_sparseattn.evidence import CropFrame
 from napari_sparseattn.evidence.faithfulness import FaithfulnessOfSet
 from napari_sparseattn.evidence.measures import Interval, bootstrap_mean
 from napari_sparseattn.files import replacing
-from napari_sparseattn.images.cells import Cells, cells_from_labels, find_cells
-from napari_sparseattn.images.crops import cut_crops, fit_crop
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import Cells, cells_from_labels, find_cells
+from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
-from napari_sparseattn.images.simulate import opd_cells, simulated_slide, smear_with_truth
 from napari_sparseattn.inference.faithful import (
     THOROUGH,
     Settings,
@@ -57,7 +56,8 @@ from napari_sparseattn.inference.faithful import (
     faithfulness_of_slide,
 )
 from napari_sparseattn.inference.slides import classify_slide
-from napari_sparseattn.training.classifier import split_folds
+from napari_sparseattn.simulate import opd_cells, simulated_slide, smear_with_truth
+from napari_sparseattn.training.loop.classifier import split_folds
 
 PBC_PIXEL, RED_CELL_UM = 0.25, 7.5
 #: Slides take long: two fills of tiles, all three of patches.

@@ -24,7 +24,7 @@ import numpy as np
 from interaction import Bench, machine
 from qtpy.QtTest import QTest
 
-from napari_sparseattn.plugin.evidence_session import Evidence
+from napari_sparseattn.plugin.evidence.session import Evidence
 
 
 def clicks(bench: Bench, evidence: Evidence, order: np.ndarray) -> tuple[list[float], list[float]]:

@@ -31,8 +31,8 @@ PITCH = 24
 
 def made_up(n: int, outlined: bool):
     """Cells with random probabilities, and the image they lie on."""
-    from napari_sparseattn.images.cells import Cells
-    from napari_sparseattn.images.field import Field
+    from napari_sparseattn.images.fields.cells import Cells
+    from napari_sparseattn.images.fields.field import Field
     from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
 
     rng = np.random.default_rng(0)

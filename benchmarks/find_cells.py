@@ -26,8 +26,8 @@ import scipy.sparse.csgraph
 from blood_cells import default_archive
 from scipy.stats import binomtest
 
-from napari_sparseattn.images.cells import Method, find_cells
-from napari_sparseattn.images.field import open_image
+from napari_sparseattn.images.fields.cells import Method, find_cells
+from napari_sparseattn.images.fields.field import open_image
 
 METHODS: dict[str, Method] = {"WBC": "white-cells", "RBC": "red-cells"}
 

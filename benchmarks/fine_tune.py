@@ -42,13 +42,18 @@ from blood_cells import default_archive, read_blood_cells
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import CropSpec
 from napari_sparseattn.files import replacing
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import TrainingSettings, split_folds, train_classifier
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fine_tune import fine_tune
-from napari_sparseattn.training.fit import FitOptions, fit, predict_logits
-from napari_sparseattn.training.grown_head import (
+from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.data.suggest import suggest
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import (
+    TrainingSettings,
+    split_folds,
+    train_classifier,
+)
+from napari_sparseattn.training.loop.fit import FitOptions, fit, predict_logits
+from napari_sparseattn.training.tune.fine_tune import fine_tune
+from napari_sparseattn.training.tune.grown_head import (
     HeadFeatures,
     class_weights,
     fit_head,
@@ -56,7 +61,6 @@ from napari_sparseattn.training.grown_head import (
     head_features,
     united_classes,
 )
-from napari_sparseattn.training.suggest import suggest
 
 SIZE = 64
 SETTINGS = ("new", "all", "all-alone", "rehearsal", "scratch", "forest", "head", "head-all")

@@ -27,14 +27,14 @@ from scipy import ndimage
 
 from napari_sparseattn.bundle import Bundle, load_bundle
 from napari_sparseattn.card import CropSpec
-from napari_sparseattn.images.pyramid import VirtualPyramid
-from napari_sparseattn.images.simulate import TissueTruth, simulated_slide
-from napari_sparseattn.inference.encoders import Encoder, load_encoder
-from napari_sparseattn.inference.features import FeatureSet
-from napari_sparseattn.training.slides import slide_features
-from napari_sparseattn.training.span import measure_patches, measure_slides
-from napari_sparseattn.training.span_data import SlideExample
-from napari_sparseattn.training.tune_slides import tune_slides
+from napari_sparseattn.features.encoders import Encoder, load_encoder
+from napari_sparseattn.features.extract import FeatureSet
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.simulate import TissueTruth, simulated_slide
+from napari_sparseattn.training.data.span_data import SlideExample
+from napari_sparseattn.training.loop.slides import slide_features
+from napari_sparseattn.training.loop.span import measure_patches, measure_slides
+from napari_sparseattn.training.tune.slides import tune_slides
 
 KINDS = ("benign", "tumour")
 MPP, SIDE = 0.5, 4096

@@ -22,10 +22,10 @@ from blood_cells import default_archive, read_blood_cells
 from fine_tune_slides import restained
 
 from napari_sparseattn.bundle import Bundle, load_bundle
-from napari_sparseattn.training.classifier import split_folds
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fine_tune import fine_tune
-from napari_sparseattn.training.fit import predict_logits
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_logits
+from napari_sparseattn.training.tune.fine_tune import fine_tune
 
 
 def recoloured(data: CropSet) -> CropSet:

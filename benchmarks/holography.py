@@ -21,14 +21,19 @@ import numpy as np
 import scipy.ndimage as ndi
 import scipy.signal
 
-from napari_sparseattn.images import demodulate
-from napari_sparseattn.images.cells import cells_from_labels, find_cells
-from napari_sparseattn.images.field import Field
-from napari_sparseattn.images.hologram_files import open_hologram
-from napari_sparseattn.images.holography import HologramSettings, iter_retrieved, retrieve, settle
-from napari_sparseattn.images.measure import measure_opd
-from napari_sparseattn.images.recording import Recording
-from napari_sparseattn.images.simulate import (
+from napari_sparseattn.images.fields.cells import cells_from_labels, find_cells
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.holograms import demodulate
+from napari_sparseattn.images.holograms.files import open_hologram
+from napari_sparseattn.images.holograms.holography import (
+    HologramSettings,
+    iter_retrieved,
+    retrieve,
+    settle,
+)
+from napari_sparseattn.images.holograms.measure import measure_opd
+from napari_sparseattn.images.holograms.recording import Recording
+from napari_sparseattn.simulate import (
     Optics,
     cell_opd,
     hologram,

@@ -30,11 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.pyramid import VirtualPyramid
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.fields import traverse
 from napari_sparseattn.metrics import wilson
-from napari_sparseattn.models.tnet import TNet, TNetConfig
-from napari_sparseattn.training.tnet import TNetOptions, fit_tnet
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
+from napari_sparseattn.training.loop.tnet import TNetOptions, fit_tnet
 
 GLYPH = 28
 NORMALISATION = Normalisation("fixed", 0.0, 0.25)

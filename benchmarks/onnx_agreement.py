@@ -22,10 +22,10 @@ import torch
 
 from napari_sparseattn.bundle import Bundle, load_bundle
 from napari_sparseattn.export.onnx_model import export_onnx
-from napari_sparseattn.images.crops import cut_crops, fit_crop
-from napari_sparseattn.images.holography import reconstruct
-from napari_sparseattn.images.simulate import hologram_with_truth
-from napari_sparseattn.training.datasets import hash_folds
+from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
+from napari_sparseattn.images.holograms.holography import reconstruct
+from napari_sparseattn.simulate import hologram_with_truth
+from napari_sparseattn.training.data.datasets import hash_folds
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("NAPARI_SPARSEATTN_SHARED", ROOT.parent / "shared"))

@@ -20,9 +20,9 @@ from simulated_opd import SHIFTS, simulated_crops
 
 from napari_sparseattn.bundle import Bundle, find_bundles, load_bundle
 from napari_sparseattn.metrics import Report, classification_report
-from napari_sparseattn.training.classifier import split_folds
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fit import predict_logits
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_logits
 
 RESAMPLES = 2000
 

@@ -21,7 +21,7 @@ from blood_cells import default_archive
 from PIL import Image
 
 from napari_sparseattn.bundle import load_bundle
-from napari_sparseattn.images.crops import cut_crops
+from napari_sparseattn.images.fields.crops import cut_crops
 from napari_sparseattn.inference.cells import classify_crops
 from napari_sparseattn.metrics import wilson
 

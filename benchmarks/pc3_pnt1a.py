@@ -24,14 +24,14 @@ from PIL import Image
 from skimage.measure import label
 
 from napari_sparseattn.bundle import load_bundle
-from napari_sparseattn.images.cells import cells_from_labels
-from napari_sparseattn.images.crops import cut_crops
-from napari_sparseattn.images.field import open_image
+from napari_sparseattn.images.fields.cells import cells_from_labels
+from napari_sparseattn.images.fields.crops import cut_crops
+from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.metrics import classification_report
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.fit import FitOptions, fit, predict_logits
+from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.fit import FitOptions, fit, predict_logits
 
 SHARED = Path(
     os.environ.get("NAPARI_SPARSEATTN_SHARED", Path(__file__).resolve().parents[2] / "shared")

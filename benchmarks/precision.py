@@ -13,9 +13,9 @@ import time
 import numpy as np
 
 from napari_sparseattn.bundle import load_bundle
-from napari_sparseattn.images.simulate import smear_with_truth
+from napari_sparseattn.device import PRECISIONS, choose_device, computing, describe_device
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.device import PRECISIONS, choose_device, computing, describe_device
+from napari_sparseattn.simulate import smear_with_truth
 
 
 def main() -> None:

@@ -26,15 +26,15 @@ from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import Card, CropSpec, EncoderSpec, Training
 from napari_sparseattn.evidence import AttendedLevel, PyramidAttention
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.pyramid import VirtualPyramid
-from napari_sparseattn.images.tissue import tissue_from_polygons
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.images.tissue.mask import tissue_from_polygons
 from napari_sparseattn.inference.prediction import ReadingLedger
 from napari_sparseattn.inference.slides import SlidePrediction
 from napari_sparseattn.models.span import SpanMil, SpanMilConfig
-from napari_sparseattn.plugin.requests import Model
-from napari_sparseattn.plugin.session import Session
-from napari_sparseattn.plugin.slide_layers import slide_layer
-from napari_sparseattn.plugin.slide_requests import SlideAnswer
+from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.slides.layers import slide_layer
+from napari_sparseattn.plugin.slides.requests import SlideAnswer
 
 SHAPE, STEP = (80_000, 60_000), 224.0
 CLASSES = ("benign", "tumour")

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from napari_sparseattn.files import replacing
-from napari_sparseattn.images.cells import Cells, find_cells
-from napari_sparseattn.images.crops import crop_side, cut_crops
-from napari_sparseattn.images.holography import reconstruct
-from napari_sparseattn.images.simulate import (
+from napari_sparseattn.images.fields.cells import Cells, find_cells
+from napari_sparseattn.images.fields.crops import crop_side, cut_crops
+from napari_sparseattn.images.holograms.holography import reconstruct
+from napari_sparseattn.simulate import (
     KINDS,
     CellKind,
     Optics,
     hologram,
     opd_field,
 )
-from napari_sparseattn.training.datasets import CropSet
+from napari_sparseattn.training.data.datasets import CropSet
 
 FIELD_OF_VIEW_UM = 16.0
 SIZE = 64

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from slides import write_slide
 
-from napari_sparseattn.inference.feature_files import read_features
+from napari_sparseattn.features.files import read_features
 
 
 def default_slides() -> list[Path]:

@@ -39,9 +39,9 @@ import numpy.typing as npt
 import scipy.ndimage
 import tifffile
 
-from napari_sparseattn.images._tiles import TileCache
-from napari_sparseattn.images.pyramid import Pyramid, VirtualPyramid
-from napari_sparseattn.images.slides import open_slide
+from napari_sparseattn.images.slides._tiles import TileCache
+from napari_sparseattn.images.slides.opening import open_slide
+from napari_sparseattn.images.slides.pyramid import Pyramid, VirtualPyramid
 
 TILE = 256
 HEIGHT, WIDTH = 60_000, 80_000
@@ -232,7 +232,7 @@ def new_viewer() -> Any:
 
 
 def window(path: Path) -> None:
-    from napari_sparseattn.plugin.slide_layers import slide_layer
+    from napari_sparseattn.plugin.slides.layers import slide_layer
 
     viewer = new_viewer()
     print(f"\n{path.name} in a napari window of 1400 x 900")
@@ -279,7 +279,7 @@ def huge_window(side: int) -> None:
     """Pan a slide of `side` pixels a side, alone and under the layer that greys what is unread."""
     from qtpy.QtWidgets import QApplication
 
-    from napari_sparseattn.plugin.slide_layers import slide_layer, unread_layer
+    from napari_sparseattn.plugin.slides.layers import slide_layer, unread_layer
 
     viewer = new_viewer()
     slide = drawn_slide(side)

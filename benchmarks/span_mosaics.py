@@ -19,7 +19,7 @@ from scipy import ndimage
 from tissue import CLASSES, PARTS
 
 from napari_sparseattn.files import replacing
-from napari_sparseattn.training.span import SlideExample
+from napari_sparseattn.training.loop.span import SlideExample
 
 BENIGN, ADENO, SQUAMOUS = range(3)
 WIDTH = 128
@@ -60,7 +60,7 @@ def encoded(archive: Path, encoder: str, cache: Path) -> tuple[list[str], np.nda
         features = np.load(kept, allow_pickle=False)
         if len(features) == 4 * len(names):
             return names, features
-    from napari_sparseattn.inference.encoders import load_encoder
+    from napari_sparseattn.features.encoders import load_encoder
 
     began, loaded, parts, batch = time.perf_counter(), load_encoder(encoder), [], []
     for number, (_, four) in enumerate(quadrants(archive), 1):

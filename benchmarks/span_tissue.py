@@ -73,7 +73,7 @@ from tissue import PARTS, default_archive
 from torch import Tensor, nn
 
 from napari_sparseattn.models.span import SpanMil, SpanMilConfig, SpanUnet, SpanUnetConfig
-from napari_sparseattn.training.span import (
+from napari_sparseattn.training.loop.span import (
     SlideExample,
     SpanOptions,
     dice,

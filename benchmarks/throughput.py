@@ -25,10 +25,10 @@ def one(cells: int, batch: int, threads: int, model: str) -> dict[str, float]:
     import torch
 
     from napari_sparseattn.bundle import load_bundle
-    from napari_sparseattn.images.cells import cells_from_points
-    from napari_sparseattn.images.field import Field
-    from napari_sparseattn.images.simulate import smear
+    from napari_sparseattn.images.fields.cells import cells_from_points
+    from napari_sparseattn.images.fields.field import Field
     from napari_sparseattn.inference.cells import classify_cells, iter_cells, join
+    from napari_sparseattn.simulate import smear
 
     torch.set_num_threads(threads)
     bundle = load_bundle(model)

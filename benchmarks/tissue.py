@@ -39,9 +39,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_sparseattn.files import replacing
 from napari_sparseattn.metrics import classification_report
-from napari_sparseattn.models.tnet import TNet, TNetConfig
-from napari_sparseattn.models.tnet_crops import TNetOutput
-from napari_sparseattn.training.tnet import TNetOptions, fit_tnet
+from napari_sparseattn.models.tnet.crops import TNetOutput
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
+from napari_sparseattn.training.loop.tnet import TNetOptions, fit_tnet
 
 CLASSES = ("benign", "adenocarcinoma", "squamous_cell_carcinoma")
 TILE = 112

@@ -29,10 +29,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.pyramid import VirtualPyramid
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.fields import traverse
 from napari_sparseattn.models.backbones import Backbone, SmallBackbone, pretrained_backbone
-from napari_sparseattn.models.tnet import TNet, TNetConfig
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
 
 BASE = 224
 NORMALISATION = Normalisation("fixed", 0.5, 0.25)

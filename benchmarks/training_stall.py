@@ -36,9 +36,9 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_sparseattn.plugin.fine_tuning import FineTuning
-from napari_sparseattn.plugin.fine_tuning_requests import Stage
-from napari_sparseattn.training.annotations import new_annotation
+from napari_sparseattn.plugin.train.session import FineTuning
+from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.runs.requests import Stage
 
 WAYS = ("nothing", "thread", "process")
 TICK_MS, PAN_MS = 5, 33
@@ -171,11 +171,11 @@ class Bench:
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
 
-        from napari_sparseattn.plugin.fine_tuning_data import gathered_cells
-        from napari_sparseattn.plugin.fine_tuning_runs import read_images
-        from napari_sparseattn.training.annotated import unannotated_cells
-        from napari_sparseattn.training.datasets import CropSet
-        from napari_sparseattn.training.fine_tune import fine_tune
+        from napari_sparseattn.training.data.annotated import unannotated_cells
+        from napari_sparseattn.training.data.datasets import CropSet
+        from napari_sparseattn.training.runs.data import gathered_cells
+        from napari_sparseattn.training.runs.runs import read_images
+        from napari_sparseattn.training.tune.fine_tune import fine_tune
 
         request = self.tuning.request()
         told: list[str] = []

@@ -7,7 +7,7 @@ import sys
 
 import napari_sparseattn as nsa
 from napari_sparseattn.export.overlay import Overlay
-from napari_sparseattn.images.simulate import smear
+from napari_sparseattn.simulate import smear
 
 # %% [markdown]
 # Your own image goes in as an argument. Give `pixel_size` (µm per pixel) where

@@ -3,7 +3,7 @@
 import sys
 
 import napari_sparseattn as nsa
-from napari_sparseattn.images.simulate import hologram_with_truth
+from napari_sparseattn.simulate import hologram_with_truth
 
 if len(sys.argv) > 1:
     recording = nsa.open_hologram(sys.argv[1])  # or wavelength=633 (nm), pixel_size=0.12 (µm)

@@ -16,15 +16,15 @@ from PIL import Image
 
 from napari_sparseattn.card import CropSpec
 from napari_sparseattn.evidence.measures import bootstrap_mean
-from napari_sparseattn.images.crops import cut_crops
+from napari_sparseattn.images.fields.crops import cut_crops
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.simulate import smear_with_truth
 from napari_sparseattn.inference.faithful import Settings, cell_rerun, faithfulness_of_crops
 from napari_sparseattn.inference.what_if import what_if_crop
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import TrainingSettings, train_classifier
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fit import FitOptions
+from napari_sparseattn.simulate import smear_with_truth
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import TrainingSettings, train_classifier
+from napari_sparseattn.training.loop.fit import FitOptions
 
 SIZE, FOV_UM, PIXEL_UM = 32, 20.0, 0.25
 CLASSES, TREATED = ("untreated", "treated"), 1

@@ -17,7 +17,7 @@ from napari_sparseattn.export.slide_map import (
     write_attention_png,
     write_patches_csv,
 )
-from napari_sparseattn.images.simulate import simulated_slide
+from napari_sparseattn.simulate import simulated_slide
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def command_line_page() -> str:
     from typer.cli import get_docs_for_click
     from typer.main import get_command
 
-    from napari_sparseattn.cli import app
+    from napari_sparseattn.cli.app import app
 
     command = get_command(app)
     name = "napari-sparseattn"

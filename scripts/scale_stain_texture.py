@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from napari_sparseattn.features import encoders
+from napari_sparseattn.features._stain_texture import describe
 from napari_sparseattn.files import replacing
-from napari_sparseattn.images.patches import patch_grid, read_patch
-from napari_sparseattn.images.slides import open_slide
-from napari_sparseattn.images.tissue import find_tissue
-from napari_sparseattn.inference import encoders
-from napari_sparseattn.inference._stain_texture import describe
+from napari_sparseattn.images.slides.opening import open_slide
+from napari_sparseattn.images.slides.patches import patch_grid, read_patch
+from napari_sparseattn.images.tissue.mask import find_tissue
 
 #: Powers of the relative transmittance: stains half as strong to twice as strong.
 STRENGTHS = (0.5, 0.75, 1.0, 1.4, 2.0)

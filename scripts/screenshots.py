@@ -18,13 +18,13 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-from napari_sparseattn.images.simulate.smears import smear_with_truth
+from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.commands import open_main
-from napari_sparseattn.plugin.evidence_session import Evidence
-from napari_sparseattn.plugin.fine_tuning import FineTuning
-from napari_sparseattn.plugin.hologram import Holograms
-from napari_sparseattn.plugin.requests import prepare_model
-from napari_sparseattn.plugin.session import Session
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.train.session import FineTuning
+from napari_sparseattn.simulate.smears import smear_with_truth
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 

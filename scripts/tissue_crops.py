@@ -12,9 +12,9 @@ from torch import Tensor
 
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.pyramid import VirtualPyramid
-from napari_sparseattn.images.simulate import TissueTruth, simulated_slide
-from napari_sparseattn.models.tnet_crops import Crops, reduced
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.models.tnet.crops import Crops, reduced
+from napari_sparseattn.simulate import TissueTruth, simulated_slide
 
 KINDS = ("benign", "tumour")
 BASE, MPP = 64, 0.5

@@ -21,10 +21,10 @@ from blood_cells import default_archive, read_blood_cells
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.card import CropSpec
-from napari_sparseattn.inference.device import choose_device
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import TrainingSettings, train_classifier
-from napari_sparseattn.training.fit import EpochReport, FitOptions
+from napari_sparseattn.device import choose_device
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import TrainingSettings, train_classifier
+from napari_sparseattn.training.loop.fit import EpochReport, FitOptions
 
 #: Epochs of the two stages: the first learns the cells under moderate changes
 #: of colour, the second adds those that set laboratories furthest apart.

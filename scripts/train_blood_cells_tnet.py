@@ -25,15 +25,15 @@ from safetensors.torch import load_file, save_file
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.card import CropSpec
+from napari_sparseattn.device import choose_device
 from napari_sparseattn.files import replacing
-from napari_sparseattn.inference.device import choose_device
-from napari_sparseattn.models.tnet import TNet
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import TrainingSettings, split_folds
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fit import EpochReport
-from napari_sparseattn.training.tnet import TNetOptions
-from napari_sparseattn.training.tnet_cells import new_tnet, train_tnet, with_dial
+from napari_sparseattn.models.tnet.network import TNet
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import TrainingSettings, split_folds
+from napari_sparseattn.training.loop.fit import EpochReport
+from napari_sparseattn.training.loop.tnet import TNetOptions
+from napari_sparseattn.training.loop.tnet_cells import new_tnet, train_tnet, with_dial
 
 SETTINGS = TrainingSettings(
     name="blood-cells-tnet",

@@ -22,11 +22,11 @@ from simulated_opd import FIELD_OF_VIEW_UM, N_TRAINING_HOLOGRAMS, SIZE, simulate
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.card import CropSpec
+from napari_sparseattn.device import choose_device
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.inference.device import choose_device
-from napari_sparseattn.training.augment import Augmentation
-from napari_sparseattn.training.classifier import TrainingSettings, train_classifier
-from napari_sparseattn.training.fit import EpochReport, FitOptions
+from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.classifier import TrainingSettings, train_classifier
+from napari_sparseattn.training.loop.fit import EpochReport, FitOptions
 
 
 def settings(device: str, epochs: int) -> TrainingSettings:

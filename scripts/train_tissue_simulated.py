@@ -24,19 +24,19 @@ import torch
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.card import CropSpec
-from napari_sparseattn.images.pyramid import VirtualPyramid
-from napari_sparseattn.images.simulate import TissueTruth, simulated_slide
-from napari_sparseattn.inference.encoders import load_encoder
-from napari_sparseattn.inference.features import FeatureSet
-from napari_sparseattn.training.slides import (
+from napari_sparseattn.features.encoders import load_encoder
+from napari_sparseattn.features.extract import FeatureSet
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.simulate import TissueTruth, simulated_slide
+from napari_sparseattn.training.data.span_data import SlideExample
+from napari_sparseattn.training.loop.slides import (
     SlideReport,
     SlideTraining,
     encoder_spec,
     slide_features,
     train_slides,
 )
-from napari_sparseattn.training.span import SpanOptions
-from napari_sparseattn.training.span_data import SlideExample
+from napari_sparseattn.training.loop.span import SpanOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("benign", "tumour")

@@ -49,12 +49,12 @@ from napari_sparseattn.card import Card, CropSpec, Training
 from napari_sparseattn.files import replacing
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.metrics import classification_report, wilson
-from napari_sparseattn.models.tnet import TNet, TNetConfig
-from napari_sparseattn.models.tnet_crops import TNetOutput
-from napari_sparseattn.models.tnet_layers import CandidateGrid, levels_of, sample_map
-from napari_sparseattn.training.classifier import fit_temperature
-from napari_sparseattn.training.fit import EpochReport, optimiser
-from napari_sparseattn.training.tnet import TNetOptions, fit_tnet
+from napari_sparseattn.models.tnet.crops import TNetOutput
+from napari_sparseattn.models.tnet.layers import CandidateGrid, levels_of, sample_map
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
+from napari_sparseattn.training.loop.classifier import fit_temperature
+from napari_sparseattn.training.loop.fit import EpochReport, optimiser
+from napari_sparseattn.training.loop.tnet import TNetOptions, fit_tnet
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = TNetConfig(

@@ -23,25 +23,25 @@ import pytest
 import torch
 
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, save_bundle
-from napari_sparseattn.training.annotations import (
+from napari_sparseattn.training.data.annotations import (
     Annotation,
     AnnotationBook,
     ImageRecord,
     new_annotation,
 )
-from napari_sparseattn.training.datasets import CropSet
-from napari_sparseattn.training.fine_tune import FineTuneOptions, fine_tune
-from napari_sparseattn.training.fine_tune_checkpoint import read_progress
-from napari_sparseattn.training.fine_tune_steps import Recipe
-from napari_sparseattn.training.fine_tune_task import Task
-from napari_sparseattn.training.project import Project
-from napari_sparseattn.training.span_data import SlideExample
-from napari_sparseattn.training.tune_slides import (
+from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.data.project import Project
+from napari_sparseattn.training.data.span_data import SlideExample
+from napari_sparseattn.training.tune.checkpoint import read_progress
+from napari_sparseattn.training.tune.fine_tune import FineTuneOptions, fine_tune
+from napari_sparseattn.training.tune.slides import (
     TuneSlidesOptions,
     held_out_slides,
     tune_slides,
 )
-from napari_sparseattn.training.tune_slides_run import SlideTask
+from napari_sparseattn.training.tune.slides_run import SlideTask
+from napari_sparseattn.training.tune.steps import Recipe
+from napari_sparseattn.training.tune.task import Task
 from small_model import small_bundle
 from small_span import small_span_bundle
 

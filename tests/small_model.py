@@ -10,7 +10,7 @@ import torch
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import Card, CropSpec, Training
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 
 SIZES = SparseAttnNetConfig(
     n_classes=3,

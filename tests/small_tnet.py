@@ -10,7 +10,7 @@ import torch
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import Card, CropSpec, Training
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.models.tnet import TNet, TNetConfig
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
 
 
 def small_tnet(seed: int = 0, **config: Any) -> TNet:

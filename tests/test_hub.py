@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fake_hub import FakeHub, serving
-from napari_sparseattn import cli
 from napari_sparseattn.bundle import BundleError, load_bundle, save_bundle
 from napari_sparseattn.cache import Cache
+from napari_sparseattn.cli import app as cli
 from napari_sparseattn.export.hub_push import push_bundle
 from napari_sparseattn.hub import HubAddress, HubError, fetch_model
 from small_model import small_bundle

@@ -67,13 +67,13 @@ def test_help_answers_without_torch_and_napari() -> None:
     loaded = imported_by(
         "import sys\n"
         "sys.argv = ['napari-sparseattn', '--help']\n"
-        "from napari_sparseattn.cli import main\n"
+        "from napari_sparseattn.cli.app import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code"
     )
-    assert "napari_sparseattn.cli" in loaded
+    assert "napari_sparseattn.cli.app" in loaded
     assert not loaded & SLOW
 
 

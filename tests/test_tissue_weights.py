@@ -10,10 +10,10 @@ import pytest
 
 from napari_sparseattn.bundle import find_bundles, load_bundle
 from napari_sparseattn.evidence import PyramidAttention
-from napari_sparseattn.images.simulate import TissueTruth, simulated_slide
-from napari_sparseattn.inference.encoders import load_encoder
+from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.slides import classify_slide
+from napari_sparseattn.simulate import TissueTruth, simulated_slide
 
 
 def test_the_tnet_says_that_it_is_simulated_and_cannot_be_decided_from_afar() -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from napari_sparseattn import cli
 from napari_sparseattn.bundle import find_bundles, load_bundle
-from napari_sparseattn.images.cells import find_cells
-from napari_sparseattn.images.holography import reconstruct
-from napari_sparseattn.images.simulate import KINDS, Optics, hologram_with_truth, smear_with_truth
+from napari_sparseattn.cli import app as cli
+from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.training.datasets import hash_folds
+from napari_sparseattn.simulate import KINDS, Optics, hologram_with_truth, smear_with_truth
+from napari_sparseattn.training.data.datasets import hash_folds
 
 
 def test_the_bundled_model_keeps_its_limits() -> None:

@@ -2,16 +2,16 @@
 from .batch.plan import BatchOptions, plan_batch
 from .batch.run import run_batch
 from .bundle import Bundle, load_bundle
-from .images.cells import Cells, find_cells
-from .images.field import Field
-from .images.hologram_files import open_hologram
-from .images.hologram_settings import HologramSettings
-from .images.holography import iter_retrieved, reconstruct, settle
-from .images.measure import measure_opd
+from .images.fields.cells import Cells, find_cells
+from .images.fields.field import Field
+from .images.holograms.files import open_hologram
+from .images.holograms.holography import iter_retrieved, reconstruct, settle
+from .images.holograms.measure import measure_opd
+from .images.holograms.recording import Recording
+from .images.holograms.settings import HologramSettings
 from .images.opening import open_image
-from .images.pyramid import Pyramid
-from .images.recording import Recording
-from .images.slides import open_slide
+from .images.slides.opening import open_slide
+from .images.slides.pyramid import Pyramid
 from .inference.cells import classify_cells
 from .inference.compare import Comparison, compare_cells, compare_fields
 from .inference.faithful import (
@@ -24,7 +24,7 @@ from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
 from .inference.prediction import Prediction, Predictions
 from .inference.slides import SlidePrediction, classify_slide
-from .training.fine_tune import fine_tune
+from .training.tune.fine_tune import fine_tune
 
 __all__ = [
     "BatchOptions",

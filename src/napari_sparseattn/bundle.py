@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .models.span import SpanMil, SpanUnet
-    from .models.sparse_attn_net import SparseAttnNet
-    from .models.tnet import TNet
+    from .models.sparse.network import SparseAttnNet
+    from .models.tnet.network import TNet
 
     CellNetwork = SparseAttnNet | TNet
     SlideNetwork = SpanMil | SpanUnet
@@ -91,8 +91,8 @@ class Bundle:
         ValueError
             If it classifies slides by their patches.
         """
-        from .models.sparse_attn_net import SparseAttnNet
-        from .models.tnet import TNet
+        from .models.sparse.network import SparseAttnNet
+        from .models.tnet.network import TNet
 
         model = self.model(device)
         if not isinstance(model, SparseAttnNet | TNet):
@@ -336,8 +336,8 @@ def _skeleton(card: Card) -> Network:
     import torch
 
     from .models.span import span_from_config
-    from .models.sparse_attn_net import SparseAttnNet, SparseAttnNetConfig
-    from .models.tnet import tnet_from_config
+    from .models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+    from .models.tnet.network import tnet_from_config
 
     model: Network
     try:

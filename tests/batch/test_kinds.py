@@ -19,15 +19,15 @@ from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.work import BatchTask, Outcome, describe, process_item
 from napari_sparseattn.bundle import Bundle, save_bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
-from napari_sparseattn.images.field import open_image
-from napari_sparseattn.images.hologram_files import open_hologram
-from napari_sparseattn.images.hologram_settings import HologramSettings
-from napari_sparseattn.images.simulate import Optics, hologram_with_truth
-from napari_sparseattn.images.slides import open_slide
-from napari_sparseattn.inference.encoders import load_encoder
+from napari_sparseattn.features.encoders import load_encoder
+from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.holograms.files import open_hologram
+from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.holograms import iter_recording
 from napari_sparseattn.inference.slides import classify_slide
+from napari_sparseattn.simulate import Optics, hologram_with_truth
 from small_model import small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle

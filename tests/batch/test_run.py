@@ -94,7 +94,7 @@ def test_a_batch_that_was_killed_goes_on(tmp_path: Path, model_file: Path) -> No
     write_fields(folder, 20)
     for name in ("f004x.png", "f011x.png"):
         (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n but no more")
-    command = [sys.executable, "-m", "napari_sparseattn.cli", "batch", str(folder)]
+    command = [sys.executable, "-m", "napari_sparseattn.cli.app", "batch", str(folder)]
     command += ["--model", str(model_file), "--out", str(out), "--workers", "2"]
     command += ["--pixel-size", "0.5", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:

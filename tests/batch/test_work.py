@@ -17,8 +17,8 @@ from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.export.formats import FORMATS
-from napari_sparseattn.images.cells import find_cells
-from napari_sparseattn.images.field import open_image
+from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.inference.cells import classify_cells
 from small_model import small_bundle
 

@@ -15,10 +15,10 @@ from napari_sparseattn.evidence import (
     PyramidAttention,
     Traversal,
 )
-from napari_sparseattn.images.cells import cells_from_labels
-from napari_sparseattn.images.field import Field
-from napari_sparseattn.images.pyramid import ArrayPyramid
-from napari_sparseattn.inference.feature_set import FeatureSet
+from napari_sparseattn.features.feature_set import FeatureSet
+from napari_sparseattn.images.fields.cells import cells_from_labels
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.fields import FieldPrediction
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
 from napari_sparseattn.inference.slides import SlidePrediction

@@ -16,8 +16,8 @@ from napari_sparseattn.export.annotation_files import (
     write_coco_annotations,
     write_geojson_annotations,
 )
-from napari_sparseattn.training.annotations import ImageRecord
-from napari_sparseattn.training.project import Project
+from napari_sparseattn.training.data.annotations import ImageRecord
+from napari_sparseattn.training.data.project import Project
 
 #: (y, x), pixel centres at whole numbers: from 9.5 to 19.5 down, 4.5 to 12.5 across.
 SQUARE = ((9.5, 4.5), (9.5, 12.5), (19.5, 12.5), (19.5, 4.5))

@@ -15,8 +15,8 @@ from napari_sparseattn.evidence import CropFrame, PixelSelection
 from napari_sparseattn.export.overlay import Overlay, display_rgb
 from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.files import replacing
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.prediction import Predictions
 from small_model import small_bundle

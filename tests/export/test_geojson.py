@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from shapely.geometry import Point, box, shape
 
-from napari_sparseattn.images.regions import read_regions
+from napari_sparseattn.images.slides.regions import read_regions
 
 from . import results as made
 from .conftest import KINDS, Write

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.prediction import Predictions
 
 from . import results as made

@@ -123,7 +123,7 @@ def test_smaller_levels_lie_on_the_larger(write: Write) -> None:
 
 
 def test_levels_say_where_they_lie(write: Write) -> None:
-    from napari_sparseattn.images.field import Field
+    from napari_sparseattn.images.fields.field import Field
 
     image = Field.from_array(np.zeros((600, 700, 3), np.uint8), axes="YXC", name="large")
     cells = made.cells(labelled=False)

@@ -25,11 +25,11 @@ from napari_sparseattn.evidence import CropFrame, PixelSelection, Traversal
 from napari_sparseattn.export import onnx_model
 from napari_sparseattn.export.onnx_graph import Normaliser
 from napari_sparseattn.export.onnx_model import ModelExportError, export_onnx
-from napari_sparseattn.images.crops import cut_crops, fit_crop
-from napari_sparseattn.images.holography import reconstruct
+from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
+from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.images.simulate import hologram_with_truth
 from napari_sparseattn.inference.looks import look
+from napari_sparseattn.simulate import hologram_with_truth
 from small_model import SIZES, small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 
@@ -94,7 +94,7 @@ def bundle_of(**config: Any) -> Bundle:
     torch.manual_seed(1)
     bundle = small_bundle()
     sizes = dataclasses.replace(SIZES, **config)
-    from napari_sparseattn.models.sparse_attn_net import SparseAttnNet
+    from napari_sparseattn.models.sparse.network import SparseAttnNet
 
     state = SparseAttnNet(sizes).eval().state_dict()
     card = bundle.card.model_copy(update={"architecture": dataclasses.asdict(sizes)})

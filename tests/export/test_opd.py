@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_sparseattn.export.opd import write_opd, write_opd_frames
-from napari_sparseattn.images.field import Field, open_image
+from napari_sparseattn.images.fields.field import Field, open_image
 
 STACK = np.random.default_rng(0).normal(0, 200, (3, 20, 30)).astype(np.float32)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from napari_sparseattn.export.overlay import Overlay
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells
 from small_tnet import small_tnet_bundle
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_sparseattn.images.cells import Cells, cells_from_points, find_cells
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.device import available_devices, choose_device
+from napari_sparseattn.images.fields.cells import Cells, cells_from_points, find_cells
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
-from napari_sparseattn.inference.device import available_devices, choose_device
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet
+from napari_sparseattn.models.sparse.network import SparseAttnNet
 from small_model import small_bundle
 
 

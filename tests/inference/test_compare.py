@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.evidence import CropFrame, PixelSelection
-from napari_sparseattn.images.cells import Cells, cells_from_points
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import Cells, cells_from_points
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.compare import (
     compare_cells,

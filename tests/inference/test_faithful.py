@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from napari_sparseattn.evidence.fills import fill
-from napari_sparseattn.images.cells import cells_from_labels
-from napari_sparseattn.images.field import Field
-from napari_sparseattn.images.pyramid import ArrayPyramid
+from napari_sparseattn.features.feature_set import FeatureSet
+from napari_sparseattn.images.fields.cells import cells_from_labels
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.faithful import (
     THOROUGH,
@@ -23,13 +24,12 @@ from napari_sparseattn.inference.faithful import (
     iter_faithfulness,
     measure,
 )
-from napari_sparseattn.inference.feature_set import FeatureSet
 from napari_sparseattn.inference.field_reruns import FieldRerun, remembering
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.reruns import CellRerun, shuffled, softmax
 from napari_sparseattn.inference.slide_reruns import slide_rerun
 from napari_sparseattn.inference.slides import SlidePrediction, classify_slide
-from napari_sparseattn.models.sparse_attn_net import SparseAttnNet
+from napari_sparseattn.models.sparse.network import SparseAttnNet
 from small_model import SIZES, small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet, small_tnet_bundle

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import Normalisation, to_float
-from napari_sparseattn.images.pyramid import ArrayPyramid, Pyramid, VirtualPyramid
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid, Pyramid, VirtualPyramid
 from napari_sparseattn.inference.fields import (
     PyramidSource,
     classify_field,
     to_traversals,
     traverse,
 )
-from napari_sparseattn.models.tnet_crops import roots
+from napari_sparseattn.models.tnet.crops import roots
 from small_model import small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 

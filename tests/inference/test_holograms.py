@@ -5,14 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
-from napari_sparseattn.images.holography import HologramSettings, reconstruct, retrieve, settle
-from napari_sparseattn.images.measure import MEASURES, measure_opd
-from napari_sparseattn.images.recording import Recording
-from napari_sparseattn.images.simulate import Optics, hologram_with_truth
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.holograms.holography import (
+    HologramSettings,
+    reconstruct,
+    retrieve,
+    settle,
+)
+from napari_sparseattn.images.holograms.measure import MEASURES, measure_opd
+from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.inference.cells import classify_cells, iter_cells, join
 from napari_sparseattn.inference.holograms import central_scores, iter_recording
+from napari_sparseattn.simulate import Optics, hologram_with_truth
 from small_model import small_bundle
 
 BUNDLE = small_bundle(1, modality="opd", unit="nm")

@@ -8,12 +8,12 @@ import torch
 
 from napari_sparseattn.bundle import BundleError, load_bundle, save_bundle
 from napari_sparseattn.evidence import CropFrame, PixelSelection, Traversal
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.inference.cells import classify_cells, classify_crops
 from napari_sparseattn.inference.looks import join_looks, look
-from napari_sparseattn.models.tnet import TNet
+from napari_sparseattn.models.tnet.network import TNet
 from small_model import small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 

@@ -13,10 +13,10 @@ import torch
 
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import EncoderSpec
-from napari_sparseattn.images.field import ImageError
-from napari_sparseattn.images.pyramid import ArrayPyramid
-from napari_sparseattn.images.tissue import tissue_from_polygons
-from napari_sparseattn.inference.encoders import Encoder
+from napari_sparseattn.features.encoders import Encoder
+from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid
+from napari_sparseattn.images.tissue.mask import tissue_from_polygons
 from napari_sparseattn.inference.slide_attention import to_pyramid_attention
 from napari_sparseattn.inference.slides import (
     classify_slide,

@@ -10,11 +10,11 @@ import torch
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.evidence import PixelSelection, PyramidAttention, Traversal
 from napari_sparseattn.evidence.fills import fill
-from napari_sparseattn.images.cells import cells_from_points
-from napari_sparseattn.images.field import Field
-from napari_sparseattn.images.pyramid import ArrayPyramid
+from napari_sparseattn.features.feature_set import FeatureSet
+from napari_sparseattn.images.fields.cells import cells_from_points
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.faithful import cell_rerun
-from napari_sparseattn.inference.feature_set import FeatureSet
 from napari_sparseattn.inference.field_reruns import FieldRerun
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.slide_reruns import SlideRerun, slide_rerun
@@ -153,7 +153,7 @@ def test_crops_of_a_tnet_move_by_hand() -> None:
     np.testing.assert_allclose(after.logits, found.after.logits, atol=1e-4)
     # The moved crop says what the same pixels say as a crop there: positions are by centre.
     net, x = bundle.model(), torch.from_numpy(ready(crop, bundle)[None])
-    from napari_sparseattn.models.tnet_crops import reduced
+    from napari_sparseattn.models.tnet.crops import reduced
 
     with torch.inference_mode():
         pooled = net.backbone(reduced(x[:, :, 4:36, 24:56], 16))[1]

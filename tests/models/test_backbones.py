@@ -12,7 +12,7 @@ from napari_sparseattn.models.backbones import (
     backbone_from_config,
     pretrained_backbone,
 )
-from napari_sparseattn.models.tnet import TNet, TNetConfig
+from napari_sparseattn.models.tnet.network import TNet, TNetConfig
 
 
 def test_crops_of_a_batch_do_not_influence_each_other() -> None:

@@ -12,8 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import save_bundle
-from napari_sparseattn.plugin.hologram import Holograms
-from napari_sparseattn.plugin.requests import (
+from napari_sparseattn.plugin.cells.requests import (
     CellsFound,
     ClickRequest,
     Model,
@@ -22,13 +21,14 @@ from napari_sparseattn.plugin.requests import (
     prepare_model,
     stream_run,
 )
-from napari_sparseattn.plugin.session import Session
-from napari_sparseattn.plugin.traversal_requests import FieldAnswer, FieldRequest, stream_field
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.traversal.requests import FieldAnswer, FieldRequest, stream_field
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
-from .holograms import PanelAtOnce
-from .slides import span_model
+from .made_holograms import PanelAtOnce
+from .made_slides import span_model
 
 #: Row and column of the centres of the picture's discs.
 CENTRES = np.array([(30, 40), (30, 110), (80, 60), (90, 150)], dtype=float)

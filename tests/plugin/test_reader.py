@@ -11,9 +11,9 @@ import pytest
 import tifffile
 
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_svs
-from napari_sparseattn.images.field import ImageError
+from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.plugin.core.sources import METADATA_KEY
 from napari_sparseattn.plugin.reader import get_reader, get_slide_reader
-from napari_sparseattn.plugin.sources import METADATA_KEY
 
 
 @pytest.fixture

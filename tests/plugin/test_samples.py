@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from napari_sparseattn.plugin import samples
-from napari_sparseattn.plugin.sources import METADATA_KEY
+from napari_sparseattn.plugin.core.sources import METADATA_KEY
 
 
 def test_the_phase_cell_is_scikit_images_and_claims_no_unit() -> None:
@@ -67,7 +67,7 @@ def test_offline_the_simulated_sample_is_suggested(
 
 
 def test_the_simulated_smear_needs_no_network_and_is_calibrated() -> None:
-    pytest.importorskip("napari_sparseattn.images.simulate")
+    pytest.importorskip("napari_sparseattn.simulate")
     ((data, attributes, _),) = samples.simulated_smear()
     assert data.ndim == 3
     assert attributes["units"] == ("um", "um")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
-from ..images.field import Field
-from ..images.pyramid import Pyramid
+from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from .plan import BatchOptions, Task
 
 if TYPE_CHECKING:
     from ..export.request import Result
-    from ..images.recording import Recording
+    from ..images.holograms.recording import Recording
     from ..inference.prediction import Predictions
 
 __all__ = ["Classified", "classified", "summed_up", "task_of"]
@@ -33,7 +33,7 @@ class Classified:
 
 def task_of(path: Path, bundle: Bundle, options: BatchOptions) -> Task:
     """Tell what is to be done with a file, where that is to be found out."""
-    from ..images.slides import is_slide
+    from ..images.slides.opening import is_slide
 
     card = bundle.card
     if options.task != "auto":
@@ -85,7 +85,7 @@ def classified(
 
 
 def _cells(path: Path, bundle: Bundle, options: BatchOptions, evidence: bool) -> Classified:
-    from ..images.cells import find_cells
+    from ..images.fields.cells import find_cells
     from ..images.opening import open_image
     from ..inference.cells import classify_cells
 
@@ -107,7 +107,7 @@ def _cells(path: Path, bundle: Bundle, options: BatchOptions, evidence: bool) ->
 
 
 def _hologram(path: Path, bundle: Bundle, options: BatchOptions, evidence: bool) -> Classified:
-    from ..images.hologram_files import open_hologram
+    from ..images.holograms.files import open_hologram
     from ..inference.holograms import iter_recording
 
     recording: Recording = open_hologram(path, kind=options.kind, **_scale(options))
@@ -132,7 +132,7 @@ def _hologram(path: Path, bundle: Bundle, options: BatchOptions, evidence: bool)
 
 @contextlib.contextmanager
 def _slide(path: Path, bundle: Bundle, options: BatchOptions, store: Path) -> Iterator[Classified]:
-    from ..images.slides import open_slide
+    from ..images.slides.opening import open_slide
     from ..inference.slides import classify_slide
 
     with open_slide(path, mpp=options.pixel_size) as pyramid:

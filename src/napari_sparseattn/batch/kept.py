@@ -14,7 +14,7 @@ import numpy as np
 from ..evidence import PyramidAttention, Traversal
 from ..evidence.pyramid_attention import AttendedLevel
 from ..files import replacing
-from ..images.cells import Cells
+from ..images.fields.cells import Cells
 
 if TYPE_CHECKING:
     from ..export.request import Result

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..bundle import find_bundles, read_card
-from ..images.cells import Method
-from ..images.hologram_settings import HologramSettings
-from ..images.recording import Kind
+from ..images.fields.cells import Method
+from ..images.holograms.recording import Kind
+from ..images.holograms.settings import HologramSettings
 from .items import BatchItem, find_items
 
 __all__ = ["BatchOptions", "BatchPlan", "Task", "plan_batch"]

@@ -136,7 +136,7 @@ class _Work:
             return self._failed(_said(error))
 
     def _checked(self) -> Outcome:
-        from ..inference.slide_hashes import path_hash
+        from ..features.hashes import path_hash
 
         if not self.path.exists():
             why = "is a link to nothing" if self.path.is_symlink() else "is gone"

@@ -17,7 +17,7 @@ from .tables import as_classes
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..inference.features import FeatureSet
+    from ..features.extract import FeatureSet
 
 __all__ = ["write_anndata"]
 

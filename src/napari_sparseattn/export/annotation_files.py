@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..training.annotations import Annotation, ImageRecord, new_annotation
-from ..training.project import Project
+from ..training.data.annotations import Annotation, ImageRecord, new_annotation
+from ..training.data.project import Project
 from .coco import annotation_row, categories_of
 from .geojson import classification, feature
 from .json_stream import write_json_list
@@ -233,7 +233,7 @@ def _by_plane(
 
 
 def _classes(project: Project, planes: Mapping[Any, Sequence[Annotation]]) -> dict[str, str]:
-    from ..training.project import class_colours
+    from ..training.data.project import class_colours
 
     return class_colours(project.classes(), (x.label for items in planes.values() for x in items))
 

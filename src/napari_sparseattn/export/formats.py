@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..card import Card
-from ..images.field import Field
-from ..images.pyramid import Pyramid
+from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from .request import Export, Kind, Result, kind_of
 
 __all__ = [

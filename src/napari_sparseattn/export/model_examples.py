@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from ..bundle import test_input
 from ..card import Card
-from ..images.cells import Cells
-from ..images.crops import crop_side, cut_crops
-from ..images.field import Field
+from ..images.fields.cells import Cells
+from ..images.fields.crops import crop_side, cut_crops
+from ..images.fields.field import Field
 
 __all__ = ["example_crops", "is_simulated"]
 
@@ -55,7 +55,7 @@ def _kind(card: Card) -> Literal["smear", "opd", "pattern"]:
 
 
 def _drawn(card: Card) -> tuple[Field, Cells] | None:
-    from ..images.simulate import opd_field, smear_with_truth
+    from ..simulate import opd_field, smear_with_truth
 
     kind = _kind(card)
     if kind == "smear":

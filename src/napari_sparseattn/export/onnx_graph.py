@@ -23,11 +23,11 @@ from ..images.normalise import (
     WHITE_QUANTILE,
     Normalisation,
 )
-from ..models.sparse_attn_net import SparseAttnNet
-from ..models.sparse_layers import at_least_float32
-from ..models.tnet import TNet
-from ..models.tnet_crops import reduced
-from ..models.tnet_layers import LOG_FLOOR, CandidateGrid, sample_map
+from ..models.sparse.layers import at_least_float32
+from ..models.sparse.network import SparseAttnNet
+from ..models.tnet.crops import reduced
+from ..models.tnet.layers import LOG_FLOOR, CandidateGrid, sample_map
+from ..models.tnet.network import TNet
 
 __all__ = ["Normaliser", "SparseGraph", "TraversalGraph"]
 

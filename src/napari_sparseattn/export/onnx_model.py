@@ -176,7 +176,7 @@ def model_graph(
     """Return a model as the graph that is exported; parameters as of `export_onnx`."""
     from torch import nn
 
-    from ..models.tnet import TNet
+    from ..models.tnet.network import TNet
     from .onnx_graph import Normaliser, SparseGraph, TraversalGraph
 
     card = bundle.card

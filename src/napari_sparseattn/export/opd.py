@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..images.field import Field
+from ..images.fields.field import Field
 
 __all__ = ["write_opd", "write_opd_frames"]
 

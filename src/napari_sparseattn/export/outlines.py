@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..images.cells import Cells
+from ..images.fields.cells import Cells
 
 __all__ = ["area", "box_ring", "cell_rings"]
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ..evidence import PixelSelection, Traversal
 from ..files import replacing
-from ..images.field import Field
+from ..images.fields.field import Field
 from ..images.normalise import to_float
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ..evidence import PixelSelection, Traversal
-from ..images.field import Field
+from ..images.fields.field import Field
 from ..images.normalise import to_float
-from ..images.pyramid import ArrayPyramid, Pyramid, read_window
+from ..images.slides.pyramid import ArrayPyramid, Pyramid, read_window
 from ..inference.prediction import Predictions
 from ..metrics import whole_percent
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..card import Card
-from ..images.field import Field
-from ..images.pyramid import Pyramid
+from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions, ReadingLedger
 from ..inference.slides import SlidePrediction

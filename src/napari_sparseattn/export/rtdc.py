@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..images import _hdf5 as h5
-from ..images.field import ImageError
-from ..images.rtdc import feature_lengths
+from ..images.fields.field import ImageError
+from ..images.holograms import _hdf5 as h5
+from ..images.holograms.rtdc import feature_lengths
 
 __all__ = ["LOG", "score_names", "write_scores"]
 

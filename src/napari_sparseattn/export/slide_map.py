@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..evidence import PyramidAttention
 from ..files import replacing
-from ..images.pyramid import Pyramid, read_window
+from ..images.slides.pyramid import Pyramid, read_window
 from ..inference.slides import SlidePrediction
 from .overlay import display_rgb
 

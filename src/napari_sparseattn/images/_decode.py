@@ -247,7 +247,7 @@ def _check_size(path: Path, *lengths: int) -> None:
 def _read_tiff(path: Path, size: int) -> Decoded:
     import tifffile
 
-    from napari_sparseattn.images._tiff_streams import check_streams
+    from .slides._tiff_streams import check_streams
 
     try:
         with tifffile.TiffFile(path) as tif:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import field
-from .field import Field
-from .pyramid import Pyramid
-from .slides import is_slide, open_slide
+from .fields import field
+from .fields.field import Field
+from .slides.opening import is_slide, open_slide
+from .slides.pyramid import Pyramid
 
 __all__ = ["open_image"]
 

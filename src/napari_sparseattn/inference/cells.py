@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
-from ..images.cells import Cells
-from ..images.crops import cut_crops
-from ..images.field import Field
-from ..images.measure import measure_opd
-from .device import choose_device, is_out_of_memory
+from ..images.fields.cells import Cells
+from ..images.fields.crops import cut_crops
+from ..images.fields.field import Field
+from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
 
 if TYPE_CHECKING:

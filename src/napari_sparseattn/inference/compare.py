@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.measures import overlap, spearman
-from ..images.cells import Cells
-from ..images.field import Field
-from ..images.pyramid import Pyramid
+from ..images.fields.cells import Cells
+from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from ..metrics import wilson
 from .cells import classify_cells
 from .fields import FieldPrediction, classify_field

@@ -15,19 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..device import choose_device
 from ..evidence import CropFrame
 from ..evidence.baselines import tiled_mean
 from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
-from ..images.cells import Cells
-from ..images.crops import cut_crops
-from ..images.field import Field
+from ..images.fields.cells import Cells
+from ..images.fields.crops import cut_crops
+from ..images.fields.field import Field
 from .cells import checked_plane, crop_side
-from .device import choose_device
 from .measuring import CARD, THOROUGH, Progress, Settings, measure
 from .reruns import CellRerun, Mask, Rerun
 
 if TYPE_CHECKING:
-    from ..images.pyramid import Pyramid
+    from ..images.slides.pyramid import Pyramid
     from .slides import SlidePrediction
 
 __all__ = [

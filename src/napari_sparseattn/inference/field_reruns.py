@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bundle import Bundle
+from ..device import choose_device
 from ..evidence import Traversal
 from ..evidence.baselines import centre_relevance, edge_relevance
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
-from ..images.field import Field
-from ..images.pyramid import Pyramid
-from .device import choose_device
+from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from .fields import PyramidSource, as_pyramid, field_network, to_cpu, to_traversals
 from .reruns import (
     TILES,
@@ -32,8 +32,8 @@ from .reruns import (
 )
 
 if TYPE_CHECKING:
-    from ..models.tnet import TNet
-    from ..models.tnet_crops import Crops, TNetOutput
+    from ..models.tnet.crops import Crops, TNetOutput
+    from ..models.tnet.network import TNet
 
 __all__ = ["FieldRerun", "remembering"]
 
@@ -60,7 +60,7 @@ class _Reader:
 
 
 def _single(box: Sequence[int], seen: Sequence[int]) -> Crops:
-    from ..models.tnet_crops import Crops
+    from ..models.tnet.crops import Crops
 
     zero = torch.zeros(1, dtype=torch.int64)
     return Crops(

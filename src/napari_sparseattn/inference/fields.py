@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..device import choose_device, computing, is_out_of_memory
 from ..evidence import Traversal
-from ..images.field import Field
+from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
-from ..images.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
-from .device import choose_device, computing, is_out_of_memory
+from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
 from .prediction import Prediction, ReadingLedger
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.tnet import TNet
-    from ..models.tnet_crops import Crops, TNetOutput
+    from ..models.tnet.crops import Crops, TNetOutput
+    from ..models.tnet.network import TNet
 
 __all__ = [
     "FieldPrediction",
@@ -120,7 +120,7 @@ class PyramidSource:
     ) -> Tensor:
         import torch
 
-        from ..models.tnet_crops import reduced
+        from ..models.tnet.crops import reduced
 
         y0, x0, y1, x1 = seen
         if level_for(pyramid, side / base) > 0 or side**2 > _MOST_PIXELS:
@@ -233,7 +233,7 @@ def _ledger(
 
 def field_network(bundle: Bundle, device: str) -> TNet:
     """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
-    from ..models.tnet import TNet
+    from ..models.tnet.network import TNet
 
     model: object = bundle.model(device)
     if not isinstance(model, TNet):
@@ -337,7 +337,7 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
 
 def _searched(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Boxes (P, n * n, 4) of all candidates, and their probabilities times n * n."""
-    from ..models.tnet_crops import candidates
+    from ..models.tnet.crops import candidates
 
     boxes, relative = [np.empty((0, 0, 3), np.int64)], [np.empty((0, 0), np.float32)]
     for level, grid in zip(output.levels, output.grids, strict=False):

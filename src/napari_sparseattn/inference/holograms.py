@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..images.cells import Method, find_cells
-from ..images.field import Field
-from ..images.holography import Device, HologramSettings, Retrieved, iter_retrieved, settle
+from ..images.fields.cells import Method, find_cells
+from ..images.fields.field import Field
+from ..images.holograms.holography import (
+    Device,
+    HologramSettings,
+    Retrieved,
+    iter_retrieved,
+    settle,
+)
 from .prediction import Predictions
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..images.recording import Recording
+    from ..images.holograms.recording import Recording
 
 __all__ = ["FrameResult", "central_scores", "iter_recording"]
 

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..device import computing
 from ..evidence import CropFrame, PixelSelection, Traversal
-from .device import computing
 from .fields import to_cpu, to_traversals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.sparse_attn_net import SparseAttnNet, SparseAttnOutput
-    from ..models.tnet import TNet
+    from ..models.sparse.network import SparseAttnNet, SparseAttnOutput
+    from ..models.tnet.network import TNet
 
 __all__ = ["Looked", "join_looks", "look", "to_selections"]
 
@@ -54,7 +54,7 @@ def look(
     """
     import torch
 
-    from ..models.tnet import TNet
+    from ..models.tnet.network import TNet
 
     with torch.inference_mode(), computing(crops.device.type):
         if not isinstance(model, TNet):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evidence import PixelSelection, PyramidAttention, Traversal
-from ..images.cells import Cells
+from ..images.fields.cells import Cells
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,8 +20,8 @@ from .looks import Looked, look
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..models.sparse_attn_net import SparseAttnNet
-    from ..models.tnet import TNet
+    from ..models.sparse.network import SparseAttnNet
+    from ..models.tnet.network import TNet
 
 __all__ = [
     "CellRerun",
@@ -121,7 +121,7 @@ class CellRerun:
         temperature: float = 1.0,
         device: str = "cpu",
     ) -> None:
-        from ..models.sparse_attn_net import SparseAttnNet
+        from ..models.sparse.network import SparseAttnNet
 
         self.ready, self.model, self.temperature, self.device = ready, model, temperature, device
         self.size = ready.shape[1]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..bundle import Bundle
+from ..device import choose_device
 from ..evidence import PyramidAttention
 from ..evidence.measures import overlap
 from ..models.span import SpanMil, run_span
-from .device import choose_device
 from .reruns import Mask, Values, one_thread, shuffled
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..device import choose_device, is_out_of_memory
 from ..evidence import PyramidAttention
-from ..images.patches import PatchGrid, patch_grid
-from ..images.pyramid import Pyramid, Reading
-from ..images.tissue import Tissue, find_tissue
-from .device import choose_device, is_out_of_memory
-from .encoders import Encoder, load_encoder
-from .feature_files import read_features
-from .features import FeatureSet, extract_features, slide_hash
+from ..features.encoders import Encoder, load_encoder
+from ..features.extract import FeatureSet, extract_features, slide_hash
+from ..features.files import read_features
+from ..images.slides.patches import PatchGrid, patch_grid
+from ..images.slides.pyramid import Pyramid, Reading
+from ..images.tissue.mask import Tissue, find_tissue
 from .prediction import Prediction, ReadingLedger
 from .slide_attention import to_pyramid_attention
 

@@ -17,9 +17,9 @@ from ..bundle import Bundle
 from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.answers import Answer, Evidence, WhatIf
 from ..evidence.measures import overlap
-from ..images.cells import Cells
-from ..images.crops import cut_crops
-from ..images.field import Field
+from ..images.fields.cells import Cells
+from ..images.fields.crops import cut_crops
+from ..images.fields.field import Field
 from .cells import checked_plane, crop_side
 from .faithful import at_crop_pixels, cell_rerun
 from .reruns import CellRerun, Mask, crop_coverage, one_thread, softmax
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.span import SpanOutput
-    from ..models.tnet_crops import Crops
+    from ..models.tnet.crops import Crops
     from .field_reruns import FieldRerun
     from .slide_reruns import SlideRerun
 
@@ -210,7 +210,7 @@ def forced_pixels(scores: npt.NDArray[np.floating], mask: Mask, k: int) -> npt.N
 def _forced_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32], Evidence]:
     import torch
 
-    from ..models.sparse_attn_net import SparseAttnNet
+    from ..models.sparse.network import SparseAttnNet
     from .looks import to_selections
 
     (first,) = rerun.seen.evidence
@@ -253,7 +253,7 @@ def steered(
     """
     import torch
 
-    from ..models.tnet_crops import moved
+    from ..models.tnet.crops import moved
 
     for crop, (row, column) in moves.items():
         if not 0 < crop < len(way):
@@ -279,7 +279,7 @@ def _steered_crop(
 ) -> tuple[npt.NDArray[np.float32], Evidence]:
     import torch
 
-    from ..models.tnet import TNet
+    from ..models.tnet.network import TNet
     from .fields import to_cpu, to_traversals
 
     (way,), model = rerun.seen.evidence, rerun.model

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .opening import open_files
+from .core.opening import open_files
 
 if TYPE_CHECKING:
     import napari
     from qtpy.QtWidgets import QWidget
 
     from ..inference.prediction import Predictions
-    from .messages import Level
+    from .core.messages import Level
 
 __all__ = [
     "choose_slide_folder",
@@ -29,7 +29,7 @@ __all__ = [
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock and classify all cells of the active image, or the slide by a SPAN."""
-    from .session import Session
+    from .core.session import Session
 
     open_main(viewer)
     session = Session.of(viewer)
@@ -69,7 +69,7 @@ def open_training(viewer: napari.viewer.Viewer) -> None:
 
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms and reconstruct the active layer."""
-    from .hologram import Holograms
+    from .holograms.session import Holograms
 
     open_holograms(viewer)
     holograms = Holograms.of(viewer)
@@ -95,7 +95,7 @@ def choose_slides(parent: QWidget | None = None) -> list[str]:
     """Let the user choose slides; none where that is cancelled."""
     from qtpy.QtWidgets import QFileDialog
 
-    from ..images.slides import SLIDE_SUFFIXES
+    from ..images.slides.opening import SLIDE_SUFFIXES
 
     endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
     paths, _ = QFileDialog.getOpenFileNames(
@@ -124,7 +124,7 @@ def demo(viewer: napari.viewer.Viewer) -> None:
     """Open the simulated smear, classify its cells, and show what decided one of them."""
     from qtpy.QtCore import QTimer
 
-    from .session import Session
+    from .core.session import Session
 
     viewer.window.resize(1400, 900)
     viewer.open_sample("napari-sparseattn", "simulated-smear")

@@ -22,7 +22,7 @@ def get_reader(path: str | list[str]) -> Reader | None:
     """
     if not isinstance(path, str):
         return None
-    from ..images.hologram_files import open_hologram
+    from ..images.holograms.files import open_hologram
 
     try:
         open_hologram(path)
@@ -44,7 +44,7 @@ def get_slide_reader(path: str | list[str]) -> Reader | None:
     """
     if not isinstance(path, str):
         return None
-    from ..images.slides import is_slide
+    from ..images.slides.opening import is_slide
 
     try:
         found = Path(path).exists() and is_slide(path)
@@ -54,15 +54,15 @@ def get_slide_reader(path: str | list[str]) -> Reader | None:
 
 
 def _read(path: str | list[str]) -> list[LayerData]:
-    from ..images.hologram_files import open_hologram
-    from .recordings import recording_layer
+    from ..images.holograms.files import open_hologram
+    from .holograms.recordings import recording_layer
 
     paths = [path] if isinstance(path, str) else path
     return [recording_layer(open_hologram(one)) for one in paths]
 
 
 def _read_slides(path: str | list[str]) -> list[LayerData]:
-    from .slide_layers import read_slide
+    from .slides.layers import read_slide
 
     paths = [path] if isinstance(path, str) else path
     return [layer for one in paths for layer in read_slide(one)]

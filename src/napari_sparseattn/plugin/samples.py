@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .preferences import preferences
-from .sources import METADATA_KEY
+from .core.preferences import preferences
+from .core.sources import METADATA_KEY
 
 __all__ = ["phase_cell", "simulated_hologram", "simulated_slide", "simulated_smear", "smear"]
 
@@ -49,7 +49,7 @@ def smear() -> list[LayerData]:
     """
     import numpy as np
 
-    from ..images.field import open_image
+    from ..images.fields.field import open_image
 
     fields = [np.asarray(open_image(_fetch(*item)).data) for item in _FIELDS.items()]
     height, width, _ = fields[0].shape
@@ -75,7 +75,7 @@ def phase_cell() -> list[LayerData]:
 
 def simulated_smear() -> list[LayerData]:
     """Return a simulated blood smear, made here: no network, nothing real."""
-    from ..images.simulate import smear as simulate
+    from ..simulate import smear as simulate
 
     field = simulate()
     image = _layer(
@@ -86,8 +86,8 @@ def simulated_smear() -> list[LayerData]:
 
 def simulated_hologram() -> list[LayerData]:
     """Return a simulated off-axis hologram of cells with its background: nothing real."""
-    from ..images.simulate import hologram_with_truth
-    from .recordings import recording_layer
+    from ..simulate import hologram_with_truth
+    from .holograms.recordings import recording_layer
 
     recording, _, _, _ = hologram_with_truth((640, 640), background=True)
     return [recording_layer(recording)]
@@ -95,8 +95,8 @@ def simulated_hologram() -> list[LayerData]:
 
 def simulated_slide() -> list[LayerData]:
     """Return a simulated tissue slide with tumour, drawn where it is looked at: nothing real."""
-    from ..images.simulate import simulated_slide as simulate
-    from .slide_layers import slide_layer
+    from ..simulate import simulated_slide as simulate
+    from .slides.layers import slide_layer
 
     pyramid, _ = simulate(*_SLIDE_SHAPE, kind="tumour", seed=_SLIDE_SEED)
     return [slide_layer(pyramid)]

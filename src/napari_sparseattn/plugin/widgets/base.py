@@ -8,7 +8,7 @@ from typing import Any
 from psygnal import SignalInstance
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QSizePolicy, QWidget
 
-from ..session import Session
+from ..core.session import Session
 
 __all__ = ["LABEL_WIDTH", "Follower", "SessionWidget", "set_quietly", "shrinkable"]
 

@@ -6,36 +6,36 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from ..agreement_jobs import AgreementJobs
-from ..agreement_session import Agreement
+from ..cells.actions_box import ActionsBox
+from ..cells.result_box import ResultBox
+from ..cells.table_box import TableBox
 from ..commands import open_training
-from ..compare_jobs import CompareJobs
-from ..compare_session import Compare
-from ..evidence_jobs import EvidenceJobs
-from ..evidence_session import Evidence
-from ..exporting import Exporting
-from ..jobs import Jobs
-from ..session import Session
-from ..slide_jobs import SlideJobs
-from ..what_if_jobs import WhatIfJobs
-from ..what_if_session import WhatIfs
-from .actions_box import ActionsBox
-from .agreement_box import AgreementBox
+from ..compare.box import CompareBox
+from ..compare.jobs import CompareJobs
+from ..compare.session import Compare
+from ..core.jobs import Jobs
+from ..core.session import Session
+from ..evidence.agreement_box import AgreementBox
+from ..evidence.agreement_jobs import AgreementJobs
+from ..evidence.agreement_session import Agreement
+from ..evidence.jobs import EvidenceJobs
+from ..evidence.session import Evidence
+from ..evidence.what_if_box import WhatIfBox
+from ..evidence.what_if_jobs import WhatIfJobs
+from ..evidence.what_if_session import WhatIfs
+from ..export.box import ExportBox
+from ..export.session import Exporting
+from ..slides.box import SlideBox
+from ..slides.gallery_box import GalleryBox
+from ..slides.jobs import SlideJobs
+from ..slides.pyramid_box import PyramidBox
+from ..traversal.box import TraversalBox
+from ..traversal.locations_box import LocationsBox
 from .base import Follower
-from .compare_box import CompareBox
 from .drops import FileDrops
-from .export_box import ExportBox
 from .frame import DockFrame, section
-from .gallery_box import GalleryBox
 from .image_box import ImageBox
-from .locations_box import LocationsBox
 from .model_box import ModelBox
-from .pyramid_box import PyramidBox
-from .result_box import ResultBox
-from .slide_box import SlideBox
-from .table_box import TableBox
-from .traversal_box import TraversalBox
-from .what_if_box import WhatIfBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from ..messages import Message
+from ..core.messages import Message
 from .base import Follower
 
 __all__ = ["DockFrame", "MessageLine", "Speaker", "section"]

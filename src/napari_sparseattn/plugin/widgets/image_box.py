@@ -15,11 +15,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...images.field import Modality
+from ...images.fields.field import Modality
 from ..commands import choose_slide_folder, choose_slides, open_holograms
-from ..opening import open_files
-from ..session import Session
-from ..sources import ImageSettings
+from ..core.opening import open_files
+from ..core.session import Session
+from ..core.sources import ImageSettings
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
 
 __all__ = ["ImageBox"]

@@ -20,12 +20,12 @@ from qtpy.QtWidgets import (
 
 from ...bundle import BundleError, find_bundles, read_card
 from ...hub import HubAddress, HubError
-from ..jobs import Jobs
-from ..preferences import preferences
-from ..requests import Model
-from ..session import Session
+from ..cells.requests import Model
+from ..core.jobs import Jobs
+from ..core.preferences import preferences
+from ..core.session import Session
+from ..export.button import ExportButton
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
-from .export_button import ExportButton
 
 __all__ = ["ModelBox"]
 

@@ -1,0 +1,1 @@
+"""The command line: every verb of ``napari-sparseattn``; no napari, no Qt."""

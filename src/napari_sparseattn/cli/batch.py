@@ -1,0 +1,183 @@
+"""The verb ``batch``: folders of files, in processes or on a cluster, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from .fields import parse_locations
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..batch.plan import BatchOptions, BatchPlan, Task
+    from ..batch.run import ItemState
+    from ..images.fields.cells import Method
+    from ..images.holograms.recording import Kind
+
+__all__ = ["batch"]
+
+Inputs = Annotated[
+    list[str], typer.Argument(help="Files, folders, and patterns such as 'plates/*/*.tif'.")
+]
+Model = Annotated[str, typer.Option(help="Name of a model, or its file.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Pattern = Annotated[
+    str | None, typer.Option(help="Of folders, take only files that match, e.g. '*_rgb.png'.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes, one core each; the cores, at most 4.", min=1)
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a dask scheduler, instead of processes here.")
+]
+Formats = Annotated[str, typer.Option(help="Of results, with commas, e.g. csv,geojson.")]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        "--task", help="auto, cells, hologram, whole or slide; auto goes by model and file."
+    ),
+]
+PixelSize = Annotated[
+    float | None, typer.Option(help="µm per pixel, in place of what files say.", min=1e-4, max=1e3)
+]
+MethodOption = Annotated[str, typer.Option(help="How to find cells; auto fits the image.")]
+Locations = Annotated[
+    str | None, typer.Option(help="With --task whole: crops inside each crop, e.g. 4,2.")
+]
+Settings = Annotated[
+    Path | None, typer.Option(help="Holograms: settings saved in the window; see docs/holography.")
+]
+KindOption = Annotated[
+    str | None, typer.Option(help="hologram, field, phase or opd, if files cannot tell.")
+]
+Uncalibrated = Annotated[
+    bool, typer.Option("--uncalibrated", help="Slides without µm per pixel too, and mark them.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def batch(
+    inputs: Inputs,
+    model: Model,
+    out: Out,
+    pattern: Pattern = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    formats: Formats = "csv",
+    task: TaskOption = "auto",
+    pixel_size: PixelSize = None,
+    method: MethodOption = "auto",
+    locations: Locations = None,
+    settings: Settings = None,
+    kind: KindOption = None,
+    uncalibrated: Uncalibrated = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Classify what is in folders; what was done before and is right is not done again.
+
+    Give the same command again after it was stopped, or on another machine
+    that sees the same folders. Exit status: 0 if all went well, 2 if files
+    failed, which are then named, 1 if nothing could be done.
+    """
+    from ..batch.plan import BatchOptions, plan_batch
+
+    options = BatchOptions(
+        formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+        task=cast("Task", task),
+        method=cast("Method", method),
+        pixel_size=pixel_size,
+        locations=parse_locations(locations),
+        uncalibrated=uncalibrated,
+        kind=cast("Kind | None", kind),
+        device=device,
+    )
+    if settings is not None:
+        from ..images.holograms.settings import HologramSettings
+
+        read = HologramSettings.from_json(settings)
+        options = dataclasses.replace(options, settings=read)
+    _check(options)
+    plan = plan_batch(inputs, model, out, options, pattern=pattern)
+    states = _run(plan, workers, scheduler, as_json)
+    _report(plan, states, as_json)
+
+
+def _check(options: BatchOptions) -> None:
+    """Refuse what typer cannot know to be wrong."""
+    from typing import get_args
+
+    from ..batch.plan import Task
+    from ..images.fields.cells import Method
+    from ..images.holograms.recording import Kind
+
+    for name, value, known in (
+        ("task", options.task, Task),
+        ("method", options.method, Method),
+        ("kind", options.kind, Kind),
+    ):
+        if value is not None and value not in get_args(known):
+            raise ValueError(f"--{name} must be one of {', '.join(get_args(known))}, not '{value}'")
+    if not options.formats:
+        raise ValueError("--formats needs at least one format, e.g. csv")
+
+
+def _run(
+    plan: BatchPlan, workers: int | None, scheduler: str | None, as_json: bool
+) -> list[ItemState]:
+    from ..batch.run import ItemState, run_batch
+
+    states = [ItemState(item) for item in plan.items]
+    with progress_bar("files", quiet=as_json) as progress:
+        for update in run_batch(plan, workers=workers, scheduler=scheduler):
+            states[update.index] = update.changed
+            progress(update.finished, update.total)
+    return states
+
+
+def _report(plan: BatchPlan, states: list[ItemState], as_json: bool) -> None:
+    """Print what became of the items; exit with status 2 if any failed."""
+    failed = [state for state in states if state.state == "failed"]
+    if as_json:
+        print(json.dumps([_row(state) for state in states]))
+    else:
+        counts = {name: sum(s.state == name for s in states) for name in ("done", "skipped")}
+        print(
+            f"{len(states)} files: {counts['done']} done, {counts['skipped']} were done before "
+            f"and are right, {len(failed)} failed"
+        )
+        _name_failures(failed)
+        print(f"Results, and batch.csv with a row per file: {plan.out}")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _name_failures(failed: list[ItemState]) -> None:
+    if not failed:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "why it failed", title="Failed", title_justify="left")
+    for state in failed:
+        table.add_row(state.item.key, state.reason)
+    width = None if sys.stderr.isatty() else 120
+    Console(stderr=True, width=width, markup=False).print(table)
+
+
+def _row(state: ItemState) -> dict[str, Any]:
+    return {
+        "item": state.item.key,
+        "file": str(state.item.path),
+        "state": state.state,
+        "reason": state.reason,
+        "found": state.found,
+        "seconds": round(state.seconds, 3),
+        "outputs": [str(path) for path in state.outputs],
+    }

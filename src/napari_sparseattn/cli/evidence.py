@@ -1,0 +1,188 @@
+"""How far evidence can be believed, on the command line: a table and a report per image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from .progress import progress_bar
+from .rows import Row, free_stem, report_rows, rows_of
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
+    from ..images.fields.cells import Method
+    from ..inference.faithful import Settings
+
+__all__ = ["evidence"]
+
+#: Cells of one image that are measured by default: about half a minute on a CPU.
+_CELLS = 50
+
+
+def evidence(
+    images: Annotated[list[Path], typer.Argument(help="Images or slides, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or its file.")] = "blood-cells",
+    cells: Annotated[
+        int, typer.Option(help="Cells measured per image, evenly chosen; 0 for all.", min=0)
+    ] = _CELLS,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Every fill and more steps: four times as long.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With a TNet: of images as a whole, not of cells.")
+    ] = False,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3),
+    ] = None,
+    method: Annotated[str, typer.Option(help="How to find cells; auto fits the image.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Measure whether what a model shows as evidence is what decides.
+
+    Content is removed in the order of the evidence and of baselines, and the
+    whole model runs anew each time. Of each image a CSV, whose column "id" is
+    that of `classify`, and a JSON with curves and verdicts are written.
+    """
+    from ..batch.items import find_items
+    from ..bundle import load_bundle
+    from ..inference.faithful import CARD, THOROUGH
+
+    bundle = load_bundle(model)
+    items = find_items(images, out=out)
+    taken: set[str] = set()
+    settings = THOROUGH if thorough else CARD
+
+    def work(index: int) -> Row:
+        path = items[index].path
+        target = out / free_stem(path.stem, taken)
+        found: FaithfulnessOfSet | Faithfulness | None
+        with progress_bar(path.name, quiet=as_json) as progress:
+            if bundle.card.takes_slides or whole:
+                found = _of_whole(path, bundle, settings, device, pixel_size, progress)
+            else:
+                found = _of_cells(
+                    path, bundle, settings, device, pixel_size, method, cells, progress
+                )
+        return _written(path, found, bundle, target)
+
+    rows = rows_of([item.key for item in items], work)
+    report_rows(rows, as_json, _about)
+
+
+Progress = Callable[[int, int], None]
+
+
+def _of_cells(
+    path: Path,
+    bundle: Bundle,
+    settings: Settings,
+    device: str,
+    pixel_size: float | None,
+    method: str,
+    most: int,
+    progress: Progress,
+) -> FaithfulnessOfSet | None:
+    import numpy as np
+
+    from ..images.fields.cells import find_cells
+    from ..images.fields.field import open_image
+    from ..inference.faithful import faithfulness_of_set
+
+    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
+    field = open_image(path, **metadata)
+    cells = find_cells(field, method=cast("Method", method))
+    if not len(cells):
+        return None
+    count = min(most or len(cells), len(cells))
+    rows = np.linspace(0, len(cells) - 1, count).round().astype(int).tolist()
+    return faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
+
+
+def _of_whole(
+    path: Path,
+    bundle: Bundle,
+    settings: Settings,
+    device: str,
+    pixel_size: float | None,
+    progress: Progress,
+) -> Faithfulness:
+    from ..images.opening import open_image
+    from ..images.slides.opening import open_slide
+    from ..images.slides.pyramid import Pyramid
+    from ..inference.faithful import faithfulness_of_field, faithfulness_of_slide
+    from ..inference.slides import classify_slide
+
+    if bundle.card.takes_slides:
+        with open_slide(path, mpp=pixel_size) as pyramid:
+            prediction = classify_slide(pyramid, bundle, device=device)
+        return faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
+    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
+    image = open_image(path, **metadata)
+    try:
+        return faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
+    finally:
+        if isinstance(image, Pyramid):
+            image.close()
+
+
+def _written(
+    path: Path, found: FaithfulnessOfSet | Faithfulness | None, bundle: Bundle, target: Path
+) -> Row:
+    """Write the table and the report of one image; returns what to tell."""
+    from ..evidence.faithfulness import FaithfulnessOfSet
+    from ..files import replacing
+
+    name = f"{bundle.card.name}@{bundle.hash[:12]}"
+    if found is None:
+        return {"image": str(path), "n": 0, "model": name, "verdicts": {}, "notes": ["no cells"]}
+    together = (
+        found if isinstance(found, FaithfulnessOfSet) else FaithfulnessOfSet((path.name,), (found,))
+    )
+    table = target.with_name(f"{target.name}_evidence.csv")
+    report = target.with_name(f"{target.name}_evidence.json")
+    _write_rows([{**row, "model": name} for row in together.rows()], table)
+    content = {"image": str(path), "model": name, **together.to_dict(each=True)}
+    with replacing(report) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+    of_one = {to: found.verdict(to) for to in found.baselines}
+    return {
+        "image": str(path),
+        "n": len(together),
+        "model": name,
+        "verdicts": of_one,
+        "notes": [],
+        "csv": str(table),
+        "json": str(report),
+    }
+
+
+def _write_rows(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    from ..files import replacing
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+
+
+def _text(value: object) -> object:
+    """As the tables of predictions have it: six digits, and nothing for what is not known."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    return value
+
+
+def _about(row: Row) -> Iterator[str]:
+    yield f"{row['image']}: {row['n']} measured with {row['model']}"
+    yield from (f"  {text}" for text in row["verdicts"].values())
+    yield from (f"  {note}" for note in row["notes"])
+    yield from (f"  {row[key]}" for key in ("csv", "json") if key in row)

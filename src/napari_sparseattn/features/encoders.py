@@ -1,0 +1,387 @@
+"""What turns a patch into numbers: an embedded encoder, and pretrained networks by name."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..device import choose_device
+from .licences import encoder_licence
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["EMBEDDED", "Encoder", "EncoderError", "encoder_licence", "load_encoder"]
+
+#: The encoder that needs no download.
+EMBEDDED = "stain-texture"
+#: Mean and spread of its numbers; see scripts/scale_stain_texture.py.
+SCALE_FILE = Path(__file__).with_name("stain_texture_scale.json")
+_VERSION = "stain-texture 1"
+_MOST_SPREADS = 8.0
+#: Widths are multiples of this, as SPAN needs them; narrower outputs get zeros at their end.
+WIDTH_STEP = 128
+_SIZE, _MPP = 224, 0.5
+# The coarsest of the embedded encoder's octaves needs it.
+_LEAST = 192
+#: Of ImageNet's pictures; taken where a network does not state its own.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be used, and what to do about it."""
+
+
+class Encoder(abc.ABC):
+    """Turns patches into feature vectors; the same ones for the same patches.
+
+    Attributes
+    ----------
+    name : str
+        As `load_encoder` takes it.
+    width : int
+        Numbers per patch F, a multiple of 128.
+    hash : str
+        sha256 of its weights and of how patches are prepared.
+    licence : str
+        What may be done with it; to be shown before use.
+    size : int
+        Pixels along a patch that it expects.
+    mpp : float
+        µm per pixel that it is meant for.
+    parallel : bool
+        Whether several threads call it at once, each on one core. Many small
+        operations, shared among cores one by one, wait more than they work,
+        and ten times as long where another program keeps a core busy.
+    """
+
+    name: str
+    width: int
+    hash: str
+    licence: str
+    size: int = _SIZE
+    mpp: float = _MPP
+    parallel: bool = False
+
+    @abc.abstractmethod
+    def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return features (B, F) float32 of patches (B, S, S, 3) uint8.
+
+        Raises
+        ------
+        ValueError
+            If the patches have another shape or type.
+        """
+
+
+def load_encoder(name: str = EMBEDDED, device: str = "auto") -> Encoder:
+    """Load an encoder.
+
+    Parameters
+    ----------
+    name : str
+        ``"stain-texture"``, which is embedded; ``"transformers:NAME"`` or
+        ``"transformers:FOLDER"``; ``"timm:NAME"`` where timm is installed. A
+        name that is no folder is downloaded from the Hugging Face hub, by that
+        library, if it is not there yet. Show `encoder_licence` first.
+    device : str
+        See `choose_device`.
+
+    Raises
+    ------
+    ImportError
+        If transformers or timm is needed and not installed.
+    EncoderError
+        If there is no such encoder, or it is no vision network, or its weights
+        are not in safetensors format or not complete.
+    """
+    kind, _, which = name.partition(":")
+    if name == EMBEDDED:
+        return StainTexture(choose_device(device))
+    if kind == "transformers" and which:
+        return _transformers_encoder(which, choose_device(device))
+    if kind == "timm" and which:
+        return _timm_encoder(which, choose_device(device))
+    raise EncoderError(
+        f"there is no encoder {name!r}; use '{EMBEDDED}', 'transformers:NAME_OR_FOLDER' or "
+        "'timm:NAME'"
+    )
+
+
+class StainTexture(Encoder):
+    """Colours, stains and texture of a patch: 256 numbers, no training, no download.
+
+    Optical densities are separated into haematoxylin, eosin and the rest
+    (Ruifrok and Johnston 2001). Of these: histograms and moments, energy and
+    sign by octaves and how that varies at coarser octaves, directions, local
+    binary patterns, density of dark blobs of the size of nuclei, gaps. Each is
+    shifted and scaled by a fixed constant, measured on a CC0 slide.
+
+    Parameters
+    ----------
+    device : str
+        Where to compute.
+    """
+
+    name = EMBEDDED
+    licence = "BSD-3-Clause, part of napari-sparseattn: free to use, commercially too"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self.parallel = device == "cpu"
+        self._mean, self._spread = _scale()
+        self.width = len(self._mean)
+        content = SCALE_FILE.read_bytes()
+        self.hash = hashlib.sha256(_VERSION.encode() + b"\0" + content).hexdigest()
+
+    def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Encoder`; patches of any side from 192 pixels."""
+        import torch
+
+        from ._stain_texture import describe
+
+        _check(patches, _LEAST)
+        with torch.inference_mode():
+            raw = describe(torch.from_numpy(np.ascontiguousarray(patches)).to(self._device))
+        numbers = (raw.cpu().numpy() - self._mean) / self._spread
+        # What no tissue shows must not outweigh all else.
+        scaled: npt.NDArray[np.float32] = np.clip(numbers, -_MOST_SPREADS, _MOST_SPREADS)
+        return scaled.astype(np.float32, copy=False)
+
+
+class NetworkEncoder(Encoder):
+    """A pretrained network.
+
+    Parameters
+    ----------
+    name, licence, size
+        See `Encoder`.
+    network : torch.nn.Module
+        Gives one vector per image, or what `_vector` takes one from.
+    pooled : bool
+        Whether the network's own pooled vector is to be used.
+    mean, std : sequence of float
+        By channel, of values 0..1.
+    device : str
+        Where to compute.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: torch.nn.Module,
+        *,
+        licence: str,
+        size: int,
+        pooled: bool = True,
+        mean: tuple[float, ...] = _MEAN,
+        std: tuple[float, ...] = _STD,
+        device: str = "cpu",
+    ) -> None:
+        import torch
+
+        self.name, self.licence, self.size = name, licence, size
+        self._pooled, self._device = pooled, device
+        # Convolutions are faster so, and results the same.
+        self._network = network.eval().to(device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(mean, device=device)[:, None, None] * 255
+        self._std = torch.tensor(std, device=device)[:, None, None] * 255
+        self.hash = _network_hash(network, (mean, std, pooled, size))
+        self._own_width = self._encode(np.zeros((1, size, size, 3), np.uint8)).shape[1]
+        self.width = -(-self._own_width // WIDTH_STEP) * WIDTH_STEP
+
+    def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Encoder`; patches have the side `size`."""
+        _check(patches, self.size, self.size)
+        features = self._encode(patches)
+        return np.pad(features, ((0, 0), (0, self.width - self._own_width)))
+
+    def _encode(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(self._device)
+            images = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
+            images = images.contiguous(memory_format=torch.channels_last)
+            vectors = _vector(self._network(images), self._pooled)
+        features: npt.NDArray[np.float32] = vectors.float().cpu().numpy()
+        return features
+
+
+def _vector(output: Any, pooled: bool) -> torch.Tensor:
+    """Return one vector per image: the network's own, the class token, or the map's mean."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return output.flatten(1)
+    own = getattr(output, "pooler_output", None)
+    if pooled and own is not None:
+        vector: torch.Tensor = own.flatten(1)
+        return vector
+    last: torch.Tensor = output.last_hidden_state
+    return last[:, 0] if last.ndim == 3 else last.mean(dim=(2, 3))
+
+
+def _check(patches: npt.NDArray[np.uint8], least: int, most: int = 4096) -> None:
+    shape = patches.shape
+    if (
+        patches.dtype != np.uint8
+        or len(shape) != 4
+        or shape[3] != 3
+        or shape[1] != shape[2]
+        or not least <= shape[1] <= most
+    ):
+        sides = f"{least}" if least == most else f"{least} or more"
+        raise ValueError(
+            f"the encoder takes patches (B, S, S, 3) of bytes with S = {sides}, got "
+            f"{patches.dtype} {shape}"
+        )
+
+
+@functools.cache
+def _scale() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    table = json.loads(SCALE_FILE.read_text(encoding="utf-8"))
+    return np.array(table["mean"], np.float32), np.array(table["spread"], np.float32)
+
+
+def _network_hash(network: torch.nn.Module, prepared: Any) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(prepared).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _transformers_encoder(which: str, device: str) -> Encoder:
+    try:
+        from transformers import AutoModel
+    except ImportError as error:
+        raise ImportError(
+            f"The encoder transformers:{which} needs transformers: pip install transformers"
+        ) from error
+    options = {"trust_remote_code": False, "local_files_only": Path(which).is_dir()}
+    try:
+        with _quiet():
+            network, info = AutoModel.from_pretrained(
+                which, use_safetensors=True, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(
+            f"transformers:{which} cannot be loaded ({error}). Give the name of a vision network "
+            "on the hub, or the folder that `save_pretrained` wrote, with weights in safetensors "
+            "format; networks that bring code of their own are not run"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    # The pooling layer is often left out of a file; transformers then fills it at random.
+    unpooled = [key for key in missing if "pooler" not in key]
+    if unpooled:
+        raise EncoderError(
+            f"transformers:{which} lacks {len(unpooled)} of its weights ({unpooled[0]}): its "
+            "features would be random. Choose a complete one"
+        )
+    config = network.config
+    network = getattr(network, "vision_model", network)
+    mean, std, size = _preparation(which, options, getattr(config, "vision_config", config))
+    try:
+        return NetworkEncoder(
+            f"transformers:{which}",
+            network,
+            licence=encoder_licence(f"transformers:{which}"),
+            size=size,
+            pooled=not missing,
+            mean=mean,
+            std=std,
+            device=device,
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise EncoderError(
+            f"transformers:{which} does not take images ({type(network).__name__}: {error}); "
+            "choose a vision network"
+        ) from error
+
+
+def _preparation(
+    which: str, options: dict[str, Any], config: Any
+) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Return mean, std and side as the network's own preprocessor states them, else usual ones."""
+    from transformers import ImageProcessingMixin
+
+    try:
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(
+            which, local_files_only=options["local_files_only"]
+        )
+    except OSError:
+        stated = {}
+    mean = tuple(map(float, stated.get("image_mean") or _MEAN))
+    std = tuple(map(float, stated.get("image_std") or _STD))
+    size: Any = (
+        stated.get("crop_size") or stated.get("size") or getattr(config, "image_size", _SIZE)
+    )
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge") or _SIZE
+    if isinstance(size, list | tuple):
+        size = size[0]
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not 16 <= int(size) <= 4096:
+        raise EncoderError(f"transformers:{which} states no usable preparation of colour images")
+    return mean, std, int(size)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' table of left-out weights, which are checked here."""
+    from transformers.utils import logging as reports
+
+    before = reports.get_verbosity()
+    reports.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        reports.set_verbosity(before)
+
+
+def _timm_encoder(which: str, device: str) -> Encoder:
+    try:
+        timm = importlib.import_module("timm")
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ImportError(
+            f"The encoder timm:{which} needs timm (and torchvision, of the very build of your "
+            "torch): pip install timm huggingface_hub"
+        ) from error
+    from safetensors.torch import load_file
+
+    try:
+        # Not `pretrained`: timm falls back to pickled weights.
+        network = timm.create_model(which, pretrained=False, num_classes=0)
+        stated = timm.data.resolve_model_data_config(network)
+        source = which.removeprefix("hf-hub:") if which.startswith("hf-hub:") else None
+        source = source or network.pretrained_cfg["hf_hub_id"]
+        state = load_file(hf_hub_download(source, "model.safetensors"))
+        missing, _ = network.load_state_dict(state, strict=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EncoderError(f"timm:{which} cannot be loaded ({error})") from error
+    if missing:
+        raise EncoderError(f"timm:{which} lacks weights ({missing[0]}): choose another")
+    return NetworkEncoder(
+        f"timm:{which}",
+        network,
+        licence=encoder_licence(f"timm:{which}"),
+        size=int(stated["input_size"][-1]),
+        mean=tuple(stated["mean"]),
+        std=tuple(stated["std"]),
+        device=device,
+    )

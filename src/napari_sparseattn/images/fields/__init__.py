@@ -1,0 +1,1 @@
+"""Fields of view: reading, finding cells, cutting crops."""

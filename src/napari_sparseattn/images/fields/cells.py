@@ -1,0 +1,310 @@
+"""Cells of a field: found, or taken from the user's own labels or points.
+
+Positions are in pixels with a pixel's centre at its index, as in napari and
+scikit-image. A box reaches from the outer edge of its first pixel to the
+outer edge of its last: a cell on rows 3 to 5 has ``row0 = 2.5, row1 = 5.5``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..normalise import to_float
+from .field import Field
+
+__all__ = ["Cells", "Method", "cells_from_labels", "cells_from_points", "find_cells"]
+
+Method = Literal["auto", "white-cells", "red-cells", "phase"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cells:
+    """Where the cells of one image are.
+
+    Parameters
+    ----------
+    centres : numpy.ndarray, shape (N, 2), float64
+        Row and column in pixels.
+    boxes : numpy.ndarray, shape (N, 4), float64
+        ``row0, col0, row1, col1`` in pixels, edge to edge.
+    at_border : numpy.ndarray, shape (N,), bool
+        True where the cell touches the image's edge and may be cut.
+    ids : numpy.ndarray, shape (N,), int64
+        The user's label values, or 1 to N. Unique and positive.
+    labels : numpy.ndarray, optional
+        Label image (H, W) whose values are the ids, 0 for background.
+    pixel_size : float, optional
+        µm per pixel.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, or a position is not finite, or an id repeats.
+    """
+
+    centres: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.float64]
+    at_border: npt.NDArray[np.bool_]
+    ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any] | None = None
+    pixel_size: float | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.centres)
+        shapes = {"centres": (n, 2), "boxes": (n, 4), "at_border": (n,), "ids": (n,)}
+        types: dict[str, type[Any]] = {
+            "centres": np.float64,
+            "boxes": np.float64,
+            "at_border": np.bool_,
+            "ids": np.int64,
+        }
+        for name, shape in shapes.items():
+            array: npt.NDArray[Any] = np.asarray(getattr(self, name), dtype=types[name])
+            if array.shape != shape:
+                raise ValueError(f"{name} of {n} cells must have shape {shape}, got {array.shape}")
+            object.__setattr__(self, name, array)
+        if not (np.isfinite(self.centres).all() and np.isfinite(self.boxes).all()):
+            raise ValueError("positions of cells must be finite numbers")
+        if np.any(self.boxes[:, :2] > self.boxes[:, 2:]):
+            raise ValueError(
+                "boxes must be row0, col0, row1, col1 with row0 <= row1 and col0 <= col1"
+            )
+        if n and (self.ids.min() < 1 or len(np.unique(self.ids)) < n):
+            raise ValueError("ids of cells must be positive and differ from each other")
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    @property
+    def diameters(self) -> npt.NDArray[np.float64]:
+        """Size of each cell in pixels: the square root of its box's area."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return np.sqrt(sides[:, 0] * sides[:, 1])
+
+    def subset(self, index: npt.ArrayLike | slice) -> Cells:
+        """Return some of the cells, by numpy index or mask; labels are kept whole."""
+        chosen = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
+            chosen = chosen.astype(np.intp)
+        return dataclasses.replace(
+            self,
+            centres=self.centres[chosen],
+            boxes=self.boxes[chosen],
+            at_border=self.at_border[chosen],
+            ids=self.ids[chosen],
+        )
+
+    def nearest(self, position: Sequence[float], within: float | None = None) -> int | None:
+        """Return the index of the cell at a position, or None.
+
+        The label image decides where it has a cell. Else, of the cells whose
+        box contains the position, the one with the nearest centre; if no box
+        does, the nearest centre within `within` pixels.
+
+        Parameters
+        ----------
+        position : sequence of two floats
+            Row and column.
+        within : float, optional
+            How far the centre may be if no box contains the position. None
+            takes boxes only.
+        """
+        point = np.asarray(position, dtype=np.float64)
+        if point.shape != (2,):
+            raise ValueError(f"a position is a row and a column, got {position!r}")
+        if len(self) == 0 or not np.isfinite(point).all():
+            return None
+        labelled = self._labelled(point)
+        if labelled is not None:
+            return labelled
+        distance = np.hypot(*(self.centres - point).T)
+        inside = np.all((self.boxes[:, :2] <= point) & (point <= self.boxes[:, 2:]), axis=1)
+        if inside.any():
+            return int(np.argmin(np.where(inside, distance, np.inf)))
+        best = int(np.argmin(distance))
+        return best if within is not None and distance[best] <= within else None
+
+    def _labelled(self, point: npt.NDArray[np.float64]) -> int | None:
+        if self.labels is None:
+            return None
+        row, column = (int(v) for v in np.floor(point + 0.5))
+        if not (0 <= row < self.labels.shape[0] and 0 <= column < self.labels.shape[1]):
+            return None
+        found = np.flatnonzero(self.ids == int(self.labels[row, column]))
+        return int(found[0]) if len(found) else None
+
+
+def cells_from_labels(labels: npt.NDArray[Any], pixel_size: float | None = None) -> Cells:
+    """Take cells from a label image.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, shape (H, W), integer or bool
+        0 is background; pixels of one value are one cell, even where they do
+        not touch. A bool mask has its connected parts taken as cells.
+    pixel_size : float, optional
+        µm per pixel.
+
+    Returns
+    -------
+    Cells
+        In ascending order of label value; none where all is background.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not 2-D, not integers, or negative, or above 2**63.
+    """
+    labels = np.asanyarray(labels)
+    if labels.ndim != 2:
+        raise ValueError(
+            f"labels must be one image (H, W), got shape {labels.shape}; choose one frame"
+        )
+    if labels.dtype == bool:
+        import scipy.ndimage
+
+        labels = scipy.ndimage.label(labels)[0]
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels must be integers, got {labels.dtype}; convert them, e.g. astype(int)"
+        )
+    rows, columns = np.nonzero(labels)
+    values = labels[rows, columns]
+    if values.size and (values.min() < 0 or int(values.max()) > np.iinfo(np.int64).max):
+        raise ValueError("label values must be between 0 and 2**63 - 1")
+    ids, which = np.unique(values.astype(np.int64), return_inverse=True)
+    n = len(ids)
+    count = np.maximum(np.bincount(which, minlength=n), 1)
+    centres = np.stack([np.bincount(which, v, n) / count for v in (rows, columns)], axis=1)
+    low = np.full((n, 2), np.inf)
+    high = np.full((n, 2), -np.inf)
+    for axis, values in enumerate((rows, columns)):
+        np.minimum.at(low[:, axis], which, values)
+        np.maximum.at(high[:, axis], which, values)
+    border = np.any(low == 0, axis=1) | np.any(high == np.subtract(labels.shape, 1), axis=1)
+    boxes = np.hstack([low - 0.5, high + 0.5])
+    return Cells(centres, boxes, border, ids, labels, pixel_size)
+
+
+def cells_from_points(
+    points: npt.ArrayLike,
+    shape: tuple[int, int],
+    *,
+    diameter: float,
+    pixel_size: float | None = None,
+) -> Cells:
+    """Take cells from points the user placed.
+
+    Parameters
+    ----------
+    points : array_like, shape (N, 2)
+        Row and column of the centres in pixels.
+    shape : (int, int)
+        Height and width of the image.
+    diameter : float
+        Side of the box around each point, in pixels.
+    pixel_size : float, optional
+        µm per pixel.
+
+    Returns
+    -------
+    Cells
+        One per point in the points' order; boxes are clipped to the image.
+
+    Raises
+    ------
+    ValueError
+        If a point lies outside of the image or is not finite, or the diameter
+        is not positive.
+    """
+    centres = np.asarray(points, dtype=np.float64)
+    if centres.size == 0:
+        centres = centres.reshape(0, 2)
+    if centres.ndim != 2 or centres.shape[1] != 2:
+        raise ValueError(f"points must have shape (N, 2), got {centres.shape}; choose one frame")
+    if not (np.isfinite(diameter) and diameter > 0):
+        raise ValueError(f"the diameter must be a positive number of pixels, got {diameter}")
+    edge = np.asarray(shape, dtype=np.float64) - 0.5
+    outside = ~np.all((centres >= -0.5) & (centres <= edge), axis=1)
+    if outside.any():
+        first = centres[np.flatnonzero(outside)[0]]
+        raise ValueError(
+            f"{np.count_nonzero(outside)} of {len(centres)} points lie outside of the image "
+            f"{tuple(shape)}, the first at {tuple(first.tolist())}; move or delete them"
+        )
+    low = centres - diameter / 2
+    high = centres + diameter / 2
+    border = np.any((low <= -0.5) | (high >= edge), axis=1)
+    boxes = np.hstack([np.maximum(low, -0.5), np.minimum(high, edge)])
+    return Cells(centres, boxes, border, np.arange(1, len(centres) + 1), None, pixel_size)
+
+
+def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) -> Cells:
+    """Find the cells of one plane of a field.
+
+    Parameters
+    ----------
+    field : Field
+        A stained smear in colour, or a phase or OPD map.
+    method : {"auto", "white-cells", "red-cells", "phase"}
+        ``"white-cells"`` finds nucleated cells of a stained smear by their
+        nuclear stain, leaving out red cells and platelets; ``"red-cells"``
+        the others. ``"phase"`` finds what stands out of an even background.
+        ``"auto"`` takes white cells for brightfield colour and phase for all
+        images with one channel.
+    t, z : int
+        Frame and slice of a stack.
+
+    Returns
+    -------
+    Cells
+        With a label image; touching cells are split, those at the border
+        flagged. None where nothing stands out.
+
+    Raises
+    ------
+    ValueError
+        If the method is not known or does not suit the image.
+    IndexError
+        If there is no such frame or slice.
+    """
+    from . import _segment
+
+    chosen = _choose(field, method)
+    with np.errstate(over="ignore"):
+        image = _segment.finite_image(to_float(field.plane(t, z)))
+    if chosen == "phase":
+        labels = _segment.label_phase(image[..., 0])
+    else:
+        label = _segment.label_white_cells if chosen == "white-cells" else _segment.label_red_cells
+        labels = label(image, field.pixel_size)
+    return cells_from_labels(labels, field.pixel_size)
+
+
+def _choose(field: Field, method: Method) -> Method:
+    known = get_args(Method)
+    if method not in known:
+        raise ValueError(f"method {method!r} is not known; use one of {', '.join(known)}")
+    channels = field.n_channels
+    if method == "auto":
+        if channels == 1:
+            return "phase"
+        if channels == 3 and field.modality == "brightfield":
+            return "white-cells"
+        raise ValueError(
+            f"cannot tell how to find cells in a {field.modality} image of {channels} channels; "
+            f"choose a method ({', '.join(known[1:])}), set the modality, or use a Labels or "
+            "Points layer"
+        )
+    needed = 1 if method == "phase" else 3
+    if channels != needed:
+        raise ValueError(
+            f"method {method!r} needs {needed} channel(s), the image has {channels}; "
+            "choose another method or one channel"
+        )
+    return method

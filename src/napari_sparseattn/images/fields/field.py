@@ -1,0 +1,345 @@
+"""One field of view: its pixels, what the axes mean, and its physical scale."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .._decode import HDF5_MAGIC, ImageError, decode, isotropic_size
+
+__all__ = ["Field", "ImageError", "Modality", "open_image"]
+
+Modality = Literal["brightfield", "phase", "opd", "fluorescence", "hologram", "unknown"]
+
+_AXES = "TZYXC"
+_UNITS = ("", "rad", "nm")
+_COLOUR_CHANNELS = (3, 4)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Field:
+    """A field of view.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Pixels, of a bool, integer or floating type. May be memory-mapped.
+        NaN and infinite pixels are allowed; see `n_invalid`.
+    axes : str
+        One letter per axis of `data`, a subset of ``"TZYXC"`` in that order
+        that contains ``"YX"``.
+    pixel_size : float, optional
+        µm per pixel along both y and x; None where it is not known.
+    modality : {"brightfield", "phase", "opd", "fluorescence", "hologram", "unknown"}
+        What the values show. ``"unknown"`` is for the user to settle.
+    unit : {"", "rad", "nm"}
+        Unit of the values; ``""`` for relative intensity.
+    name : str
+        What to call the field in tables and layers.
+    path : pathlib.Path, optional
+        The file the pixels came from.
+
+    Raises
+    ------
+    TypeError
+        If the pixels are complex, objects or text.
+    ValueError
+        If `axes` does not fit `data`, `data` is empty, or a value is not one
+        of those listed.
+    """
+
+    data: npt.NDArray[Any]
+    axes: str
+    pixel_size: float | None = None
+    modality: Modality = "unknown"
+    unit: str = ""
+    name: str = ""
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_pixels(self.data)
+        _check_axes(self.axes, self.data.shape)
+        if self.modality not in get_args(Modality):
+            known = ", ".join(get_args(Modality))
+            raise ValueError(f"modality {self.modality!r} is not known; use one of {known}")
+        if self.unit not in _UNITS:
+            raise ValueError(
+                f"unit {self.unit!r} is not known; convert phase to 'rad' or optical path "
+                "difference to 'nm', or leave it '' for relative intensity"
+            )
+        if self.pixel_size is not None:
+            object.__setattr__(self, "pixel_size", isotropic_size(self.pixel_size))
+
+    @classmethod
+    def from_array(
+        cls,
+        array: npt.ArrayLike,
+        *,
+        axes: str | None = None,
+        pixel_size: float | Sequence[float] | None = None,
+        modality: Modality | None = None,
+        unit: str = "",
+        name: str = "",
+        path: Path | None = None,
+    ) -> Field:
+        """Make a field, telling channels from frames where `axes` is not given.
+
+        A last axis of 3 or 4 is colour when the values are 8- or 16-bit, or
+        floats within 0..1, and the image is larger than that both ways. A
+        last axis of 1 is a single channel. All other extra axes are frames,
+        then z: a short leading axis (2 to 4) is *not* taken for colour.
+
+        The modality is guessed only where it is plain: colour is brightfield,
+        a single channel in rad is phase, in nm OPD. Otherwise it is
+        ``"unknown"``, to be asked from the user.
+
+        Parameters
+        ----------
+        array : array_like
+            Two to five axes.
+        axes : str, optional
+            Letters from ``"TZYXC"``, in any order; the data is transposed.
+        pixel_size : float or (float, float), optional
+            µm per pixel, or its y and x parts, which must agree.
+        modality, unit, name, path
+            See `Field`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `Field`; also for unequal y and x pixel sizes.
+        """
+        data = np.asanyarray(array)
+        _check_pixels(data)
+        if axes is None:
+            axes = _guess_axes(data)
+        data, axes = _canonical(data, axes.upper())
+        if modality is None:
+            modality = _guess_modality(data, axes, unit)
+        size = None if pixel_size is None else isotropic_size(pixel_size)
+        return cls(data, axes, size, modality, unit, name, path)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._length("Y"), self._length("X")
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that `plane` returns; alpha does not count in brightfield."""
+        channels = self._length("C")
+        return 3 if self._has_alpha else channels
+
+    @property
+    def n_frames(self) -> int:
+        """Points in time."""
+        return self._length("T")
+
+    @property
+    def n_slices(self) -> int:
+        """Positions in z."""
+        return self._length("Z")
+
+    @functools.cached_property
+    def n_invalid(self) -> int:
+        """How many values are NaN or infinite; counted when first asked for."""
+        if not np.issubdtype(self.data.dtype, np.floating):
+            return 0
+        # Frame by frame, so that a memory-mapped stack is not loaded at once.
+        leading = self.data if self.data.ndim > 2 else self.data[None]
+        return sum(int(np.count_nonzero(~np.isfinite(part))) for part in leading)
+
+    def plane(self, t: int = 0, z: int = 0) -> npt.NDArray[Any]:
+        """Return one image as (H, W, C), a view of the data.
+
+        The alpha channel of a brightfield RGBA image is dropped, not
+        composited: smears are opaque, and alpha there marks edited regions.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame or slice.
+        """
+        image = self.data
+        for letter, index in (("T", t), ("Z", z)):
+            if not 0 <= index < self._length(letter):
+                what = "frame" if letter == "T" else "z slice"
+                raise IndexError(f"no {what} {index}: the field has {self._length(letter)}")
+            if letter in self.axes:
+                image = image[index]
+        if "C" not in self.axes:
+            return image[..., np.newaxis]
+        return image[..., :3] if self._has_alpha else image
+
+    @property
+    def _has_alpha(self) -> bool:
+        return self.modality == "brightfield" and self._length("C") == 4
+
+    def _length(self, letter: str) -> int:
+        return self.data.shape[self.axes.index(letter)] if letter in self.axes else 1
+
+
+def open_image(
+    path: str | os.PathLike[str],
+    *,
+    pixel_size: float | Sequence[float] | None = None,
+    modality: Modality | None = None,
+    unit: str | None = None,
+    axes: str | None = None,
+    name: str | None = None,
+) -> Field:
+    """Read an image file as a `Field`.
+
+    TIFF (also OME-TIFF and ImageJ), PNG, JPEG, BMP, NPY, and HDF5 of holography
+    (.rtdc, qpimage; see `open_hologram`); the kind is told from the content,
+    not from the name. NPY files are memory-mapped and never unpickled. Sizes a
+    file declares are checked before memory is taken.
+
+    The pixel size comes from OME or ImageJ metadata, or from TIFF resolution
+    tags in cm or inch when it lies between 0.01 and 20 µm per pixel; outside
+    of that the tags describe a screen or a printer.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    pixel_size, modality, unit, axes, name
+        Override what the file says; see `Field.from_array`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImageError
+        If it cannot be read as an image; the message says why and what to do.
+    """
+    file = Path(path)
+    if _is_hdf5(file):
+        return _from_hdf5(file, pixel_size, modality, unit, axes, name)
+    decoded = decode(file)
+    if axes is None:
+        axes = decoded.axes
+    if modality is None and decoded.colour:
+        modality = "brightfield"
+    try:
+        return Field.from_array(
+            decoded.data,
+            axes=axes,
+            pixel_size=decoded.pixel_size if pixel_size is None else pixel_size,
+            modality=modality,
+            unit=decoded.unit if unit is None else unit,
+            name=name or file.stem,
+            path=file,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{file.name}: {error}") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+    except OSError:
+        return False  # `decode` says why
+
+
+def _from_hdf5(
+    path: Path,
+    pixel_size: float | Sequence[float] | None,
+    modality: Modality | None,
+    unit: str | None,
+    axes: str | None,
+    name: str | None,
+) -> Field:
+    from ..holograms.files import open_field
+
+    found = open_field(path)
+    try:
+        return Field.from_array(
+            found.data,
+            axes=axes or found.axes,
+            pixel_size=found.pixel_size if pixel_size is None else pixel_size,
+            modality=modality or found.modality,
+            unit=found.unit if unit is None else unit,
+            name=name or found.name,
+            path=path,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{path.name}: {error}") from error
+
+
+def _check_pixels(data: npt.NDArray[Any]) -> None:
+    if not isinstance(data, np.ndarray):
+        raise TypeError(f"pixels must be a numpy array, got {type(data).__name__}")
+    if data.dtype != bool and data.dtype.kind not in "iuf":
+        hint = "take its phase or amplitude" if data.dtype.kind == "c" else "convert it to numbers"
+        raise TypeError(f"images of type {data.dtype} are not supported; {hint} first")
+    if data.size == 0:
+        raise ValueError(f"the image is empty: its shape is {data.shape}")
+
+
+def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
+    if "YX" not in axes or axes != "".join(a for a in _AXES if a in axes):
+        raise ValueError(f"axes {axes!r} must be letters from 'TZYXC' in that order, with 'YX'")
+    if len(axes) != len(shape):
+        raise ValueError(
+            f"axes {axes!r} name {len(axes)} axes, but the image has {len(shape)}: {shape}"
+        )
+
+
+def _canonical(data: npt.NDArray[Any], axes: str) -> tuple[npt.NDArray[Any], str]:
+    """Transpose to the order of "TZYXC"; a view."""
+    if len(set(axes)) != len(axes) or not set("YX") <= set(axes) <= set(_AXES):
+        raise ValueError(
+            f"axes {axes!r} must be different letters from 'TZYXC' that include Y and X"
+        )
+    if len(axes) != data.ndim:
+        raise ValueError(
+            f"axes {axes!r} name {len(axes)} axes, but the image has {data.ndim}: {data.shape}"
+        )
+    ordered = "".join(a for a in _AXES if a in axes)
+    return data.transpose([axes.index(a) for a in ordered]), ordered
+
+
+def _guess_axes(data: npt.NDArray[Any]) -> str:
+    if not 2 <= data.ndim <= 5:
+        raise ValueError(f"an image needs 2 to 5 axes, got {data.ndim}: {data.shape}")
+    channels_last = data.ndim > 2 and (data.shape[-1] == 1 or _looks_like_colour(data))
+    spatial = "YXC" if channels_last else "YX"
+    frames = {0: "", 1: "T", 2: "TZ"}.get(data.ndim - len(spatial))
+    if frames is None:
+        raise ValueError(
+            f"cannot tell what the axes of {data.shape} are; name them, e.g. axes='TZYXC'"
+        )
+    return frames + spatial
+
+
+def _looks_like_colour(data: npt.NDArray[Any]) -> bool:
+    channels = data.shape[-1]
+    if channels not in _COLOUR_CHANNELS or min(data.shape[-3:-1]) <= channels:
+        return False
+    if data.dtype in (np.uint8, np.uint16):
+        return True
+    if not np.issubdtype(data.dtype, np.floating):
+        return False
+    finite = np.isfinite(data)
+    return bool(np.all((data >= 0) & (data <= 1), where=finite) and finite.any())
+
+
+def _guess_modality(data: npt.NDArray[Any], axes: str, unit: str) -> Modality:
+    channels = data.shape[-1] if axes.endswith("C") else 1
+    if channels in _COLOUR_CHANNELS and (
+        data.dtype in (np.uint8, np.uint16) or _looks_like_colour(data)
+    ):
+        return "brightfield"
+    if channels == 1 and np.issubdtype(data.dtype, np.floating):
+        by_unit: dict[str, Modality] = {"rad": "phase", "nm": "opd"}
+        return by_unit.get(unit, "unknown")
+    return "unknown"

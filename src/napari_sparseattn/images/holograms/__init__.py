@@ -1,0 +1,1 @@
+"""Holograms and phase: from what a camera recorded to optical path difference."""

@@ -1,0 +1,396 @@
+"""From off-axis holograms to optical path difference.
+
+Subtract the mean, pad, Fourier transform, keep the disk around the sideband,
+move it to zero frequency, transform back (qpretrieve); divide by the field of
+the background hologram; refocus (nrefocus); unwrap each frame by itself; fit
+tilt and offset on background pixels and remove them; OPD = phase × λ / 2π.
+
+Units: OPD in nm, phase in rad, wavelength in nm in vacuum, pixel size in µm
+per pixel in the sample plane, refocusing distance in µm, frequencies in
+cycles per pixel. Cells delay light: their phase is positive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..fields.field import Field, Modality
+from .demodulate import Complex, Device, field_of, import_quietly, inverse
+from .flatten import contrast, flatten, level_field
+from .recording import Recording
+from .settings import HologramSettings
+from .sideband import HologramError, fill_bad, find_sideband, spectrum
+from .unwrap import has_jump, unwrap
+
+__all__ = [
+    "Device",
+    "HologramError",
+    "HologramSettings",
+    "Retrieved",
+    "find_sideband",
+    "iter_retrieved",
+    "reconstruct",
+    "retrieve",
+    "settle",
+    "spectrum",
+]
+
+_SIGN_FRAMES = 5
+_MOST_BYTES = 8 * 2**30
+_CHUNK_BYTES = 32 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Retrieved:
+    """One frame, reconstructed.
+
+    Attributes
+    ----------
+    phase : numpy.ndarray, shape (H, W), float32
+        rad; background at 0, cells positive. NaN where OPD was recorded and
+        the wavelength is unknown.
+    opd : numpy.ndarray, shape (H, W), float32, or None
+        Optical path difference in nm; None where phase cannot become OPD, as
+        the wavelength is unknown.
+    amplitude : numpy.ndarray, shape (H, W), float32
+        The background's median is 1.
+    background : numpy.ndarray, shape (H, W), bool
+        Pixels that tilt and offset were fitted on.
+    focus : float
+        µm that the field was refocused by.
+    n_bad : int
+        Pixels of the recorded frame that were NaN, infinite or saturated.
+    """
+
+    phase: npt.NDArray[np.float32]
+    opd: npt.NDArray[np.float32] | None
+    amplitude: npt.NDArray[np.float32]
+    background: npt.NDArray[np.bool_]
+    focus: float
+    n_bad: int
+
+
+def settle(recording: Recording, settings: HologramSettings | None = None) -> HologramSettings:
+    """Answer what the settings leave open, from the first frames.
+
+    Wavelength, pixel size and medium index are taken from the recording, the
+    sideband from its background or first frame, the sign from what stands out
+    of the background (up to five frames are looked at), and the focus, if
+    `autofocus` asks for it, from the first frame. Settled settings stay as
+    they are.
+
+    Parameters
+    ----------
+    recording : Recording
+        Holograms, fields, phase or OPD.
+    settings : HologramSettings, optional
+        By default everything is found.
+
+    Returns
+    -------
+    HologramSettings
+        What is still None, nobody knows.
+
+    Raises
+    ------
+    HologramError
+        If no fringes are found, or refocusing lacks a quantity.
+    """
+    given = settings or HologramSettings()
+    known = {
+        name: getattr(given, name) or getattr(recording, name)
+        for name in ("wavelength", "pixel_size", "medium_index")
+    }
+    settled = dataclasses.replace(given, **known)
+    if recording.kind == "hologram" and settled.sideband is None:
+        plain = recording.background_of(0)
+        found = find_sideband(recording.frame(0) if plain is None else plain)
+        settled = dataclasses.replace(settled, sideband=found)
+    elif recording.kind == "hologram" and settled.inverted is None:
+        # Of two sidebands, the user's choice is also a choice of sign.
+        settled = dataclasses.replace(settled, inverted=False)
+    if settled.inverted is None:
+        settled = _with_sign(recording, settled)
+    if settled.autofocus is not None:
+        focus = _autofocus(recording, settled)
+        settled = dataclasses.replace(settled, focus=focus, autofocus=None)
+    return settled
+
+
+def retrieve(
+    recording: Recording, index: int, settings: HologramSettings, device: Device = "cpu"
+) -> Retrieved:
+    """Reconstruct one frame.
+
+    Parameters
+    ----------
+    recording : Recording
+        Where the frame comes from.
+    index : int
+        Which frame.
+    settings : HologramSettings
+        From `settle`, so that all frames are treated alike.
+    device : {"cpu", "gpu"}
+        ``"gpu"`` retrieves the field with CuPy; the rest is done on the CPU.
+
+    Raises
+    ------
+    HologramError
+        If refocusing lacks a quantity, or there is no GPU or no CuPy.
+    IndexError
+        If there is no such frame.
+    """
+    return next(iter_retrieved(recording, settings, [index], device))
+
+
+def iter_retrieved(
+    recording: Recording,
+    settings: HologramSettings | None = None,
+    frames: Iterable[int] | None = None,
+    device: Device = "cpu",
+) -> Iterator[Retrieved]:
+    """Reconstruct frame by frame; only one is in memory at a time.
+
+    Parameters are those of `retrieve`; `settings` are settled first, and
+    `frames` are all by default.
+
+    Yields
+    ------
+    Retrieved
+        In the order of `frames`.
+    """
+    settled = settle(recording, settings)
+    plain: Complex | None = None
+    for index, frame in _read(recording, frames):
+        if _has_fields(recording) and (plain is None or _changes(recording)):
+            plain = _plain(recording, index, settled, device)
+        yield _one(frame, plain, recording, settled, device, index)
+
+
+def _read(
+    recording: Recording, frames: Iterable[int] | None
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Read frames with their index; all of them in chunks, as files are opened anew each time."""
+    if frames is not None:
+        for index in frames:
+            yield index, recording.frame(index)
+        return
+    height, width = recording.shape
+    chunk = max(1, _CHUNK_BYTES // (recording.frames.dtype.itemsize * height * width))
+    for start in range(0, len(recording), chunk):
+        for i, frame in enumerate(recording.frames[start : start + chunk]):
+            yield start + i, frame
+
+
+def reconstruct(
+    recording: Recording,
+    settings: HologramSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    device: Device = "cpu",
+) -> Field:
+    """Reconstruct all frames into one field of view.
+
+    Parameters
+    ----------
+    recording : Recording
+        From `open_hologram`.
+    settings : HologramSettings, optional
+        By default everything is found; see `settle`.
+    progress : callable, optional
+        Called with (frames done, frames in all).
+    device : {"cpu", "gpu"}
+        See `retrieve`.
+
+    Returns
+    -------
+    Field
+        (H, W), or (n, H, W) of several frames, float32. OPD in nm; phase in
+        rad where no wavelength is known.
+
+    Raises
+    ------
+    HologramError
+        As in `settle`; also if the result would not fit in 8 GiB, for which
+        `iter_retrieved` goes frame by frame.
+    """
+    settled = settle(recording, settings)
+    n, (height, width) = len(recording), recording.shape
+    if 4 * n * height * width > _MOST_BYTES:
+        raise HologramError(
+            f"{n} frames of {height} x {width} pixels do not fit in memory at once; write them to "
+            "a file with `napari-sparseattn hologram`, or go through them with iter_retrieved"
+        )
+    stack = np.empty((n, height, width), np.float32)
+    for i, done in enumerate(iter_retrieved(recording, settled, None, device)):
+        stack[i] = done.phase if done.opd is None else done.opd
+        if progress is not None:
+            progress(i + 1, n)
+    known = settled.wavelength is not None or recording.kind == "opd"
+    modality: Modality = "opd" if known else "phase"
+    data, axes = (stack, "TYX") if n > 1 else (stack[0], "YX")
+    unit = "rad" if modality == "phase" else "nm"
+    return Field(data, axes, settled.pixel_size, modality, unit, recording.name, recording.path)
+
+
+def _has_fields(recording: Recording) -> bool:
+    return recording.kind in ("hologram", "field")
+
+
+def _plain(
+    recording: Recording, index: int, settings: HologramSettings, device: Device
+) -> Complex | None:
+    shot = recording.background_of(index)
+    return None if shot is None else inverse(field_of(shot, recording.kind, settings, device))
+
+
+def _changes(recording: Recording) -> bool:
+    return recording.background is not None and len(recording.background) > 1
+
+
+def _one(
+    frame: npt.NDArray[Any],
+    plain: Complex | None,
+    recording: Recording,
+    settings: HologramSettings,
+    device: Device,
+    index: int,
+) -> Retrieved:
+    lost = ~np.isfinite(frame)
+    n_bad = int(np.count_nonzero(lost)) if recording.kind == "field" else fill_bad(frame)[1]
+    if lost.all():
+        # A frame without one finite pixel must not stop a long stack.
+        empty = np.full(frame.shape, np.nan, np.float32)
+        return Retrieved(empty, empty, empty, ~lost, settings.focus, n_bad)
+    if _has_fields(recording):
+        field = field_of(frame, recording.kind, settings, device)
+        values, amplitude = _of_field(field if plain is None else field * plain, settings)
+    else:
+        values, amplitude = _of_phase(frame, recording, settings, index)
+    if bool(settings.inverted) != settings.flip:
+        values = -values
+    values, background = flatten(values, settings.profile, settings.background)
+    ground = amplitude[background][::8] if background.any() else amplitude
+    amplitude = amplitude / np.float32(max(float(np.median(ground)), 1e-12))
+    if recording.kind != "hologram" and lost.any():
+        # What was not measured stays so; a hologram's bad pixels have spread anyway.
+        values, amplitude = (np.where(lost, np.float32(np.nan), v) for v in (values, amplitude))
+        background = background & ~lost
+    phase, opd = _in_units(values, recording, settings)
+    return Retrieved(phase, opd, amplitude, background, settings.focus, n_bad)
+
+
+def _in_units(
+    values: npt.NDArray[np.float32], recording: Recording, settings: HologramSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Phase in rad and OPD in nm of values in rad, or in nm without a wavelength."""
+    if settings.wavelength is not None:
+        return values, values * np.float32(settings.scale)
+    if recording.kind == "opd":
+        return np.full_like(values, np.nan), values
+    return values, None
+
+
+def _of_field(
+    field: Complex, settings: HologramSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Phase, unwrapped, and amplitude of a field whose background is divided out."""
+    level = _refocused(level_field(field), settings)
+    step = 1
+    if settings.sideband is not None:
+        # The filter lets the phase change by about 2π times its radius per pixel.
+        step = max(1, int(0.25 / (settings.filter_radius * math.hypot(*settings.sideband))))
+    return unwrap(np.angle(level), step), np.abs(level)
+
+
+def _of_phase(
+    frame: npt.NDArray[Any], recording: Recording, settings: HologramSettings, index: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Phase (OPD, if it cannot be converted) and amplitude of what was recorded as such."""
+    values = fill_bad(frame)[0]
+    if (shot := recording.background_of(index)) is not None:
+        values = values - fill_bad(shot)[0]
+    if recording.kind == "opd" and settings.wavelength is not None:
+        values = values / np.float32(settings.scale)
+    amplitude = np.ones_like(values)
+    if recording.amplitude is not None:
+        amplitude = fill_bad(np.asarray(recording.amplitude[index : index + 1])[0])[0]
+    if settings.focus:
+        return _of_field((amplitude * np.exp(1j * values)).astype(np.complex64), settings)
+    if recording.kind == "phase" and has_jump(values):
+        turned = level_field(np.exp(1j * values).astype(np.complex64))
+        values = unwrap(np.angle(turned))
+    return values, amplitude
+
+
+def _with_sign(recording: Recording, settings: HologramSettings) -> HologramSettings:
+    """Choose the sign in which cells stand out upwards."""
+    first = dataclasses.replace(settings, inverted=False, flip=False, focus=0.0, autofocus=None)
+    up = down = 0.0
+    for index in range(min(_SIGN_FRAMES, len(recording))):
+        done = retrieve(recording, index, first)
+        values = done.phase if done.opd is None else done.opd
+        up, down = contrast(np.nan_to_num(values), done.background)
+        if up != down:
+            break
+    if recording.kind == "hologram" and settings.sideband is not None:
+        row, column = settings.sideband
+        sideband = (-row, -column) if down > up else (row, column)
+        return dataclasses.replace(settings, sideband=sideband, inverted=False)
+    return dataclasses.replace(settings, inverted=down > up)
+
+
+# -- focus
+
+
+def _refocused(field: Complex, settings: HologramSettings) -> Complex:
+    if not settings.focus:
+        return field
+    refocus = _refocus(field, settings)
+    moved: Complex = refocus.propagate(settings.focus * 1e-6).astype(np.complex64)
+    return moved
+
+
+def _refocus(field: Complex, settings: HologramSettings) -> Any:
+    missing = [
+        name.replace("_", " ")
+        for name in ("wavelength", "pixel_size", "medium_index")
+        if getattr(settings, name) is None
+    ]
+    if missing:
+        raise HologramError(
+            f"Refocusing needs the {' and the '.join(missing)}, which the file does not say. "
+            "Give what is missing, or set the focus to 0."
+        )
+    return import_quietly("nrefocus").RefocusNumpy(
+        field,
+        wavelength=settings.wavelength * 1e-9,  # type: ignore[operator]
+        pixel_size=settings.pixel_size * 1e-6,  # type: ignore[operator]
+        medium_index=settings.medium_index,
+    )
+
+
+def _autofocus(recording: Recording, settings: HologramSettings) -> float:
+    """Distance in µm at which the first frame's amplitude varies least."""
+    if recording.kind in ("phase", "opd") and recording.amplitude is None:
+        raise HologramError(
+            "Autofocus looks at the amplitude, which this recording lacks. Give the distance."
+        )
+    assert settings.autofocus is not None
+    frame = recording.frame(0)
+    if recording.kind in ("phase", "opd"):
+        phase, amplitude = _of_phase(frame, recording, dataclasses.replace(settings, focus=0.0), 0)
+        field = (amplitude * np.exp(1j * phase)).astype(np.complex64)
+    else:
+        field = field_of(frame, recording.kind, settings)
+        plain = _plain(recording, 0, settings, "cpu")
+        field = field if plain is None else field * plain
+    refocus = _refocus(level_field(field), settings)
+    low, high = (1e-6 * (settings.focus + sign * settings.autofocus) for sign in (-1, 1))
+    found = refocus.autofocus((low, high), metric="average gradient", minimizer="lmfit")
+    return float(found) * 1e6

@@ -1,0 +1,1 @@
+"""Whole-slide images: levels, regions read on demand, patches."""

@@ -1,0 +1,481 @@
+"""Slides of the TIFF family: one positioned read per tile, decoded in parallel."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._decode import TIFF_ERRORS, ImageError, check_tiff, tiff_pixel_size
+from ..fields._lazy_images import LazyImages
+from ._checks import (
+    check_level,
+    check_unchanged,
+    codestream_fault,
+    file_state,
+    jpeg_fault,
+    known_mpp,
+)
+from ._ledger import TileKey
+from ._tiles import Tile
+from .pyramid import Pyramid, levels_of
+
+if TYPE_CHECKING:
+    import tifffile
+
+__all__ = ["TiffPyramid", "open_tiff"]
+
+# Tiles are read in groups at least this large, in pixels along a side: strips
+# and NDPI's slivers of 8 rows would cost more to keep track of than to decode.
+_LEAST_SIDE = 192
+_GROUP_SIDE = 256
+_GROUP_PIXELS = 2**22
+_MOST_THREADS = 4
+_JPEG = frozenset((6, 7, 33007, 34892))
+_JPEG_2000 = frozenset((33003, 33004, 33005, 34712))
+_APERIO_YCBCR = 33003
+_PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}
+_NDPI_DERIVED = 3
+_MOST_DERIVED_PIXELS = 2**24
+_MOST_IMAGE_VALUES = 2**27
+_MOST_PROFILE = 16 * 2**20
+# What decoders raise on damaged tiles; imagecodecs' errors are RuntimeErrors,
+# those of XML are SyntaxErrors.
+_DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError, SyntaxError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stored:
+    """How one level is stored: its chunks (tiles or strips) and how to decode them."""
+
+    height: int
+    width: int
+    chunk: tuple[int, int]
+    offsets: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    decode: Callable[..., Any]
+    compression: int
+    samples: int
+    inverted: bool
+    tables: bytes | None
+    header: bytes | None
+
+    @property
+    def n_columns(self) -> int:
+        return math.ceil(self.width / self.chunk[1])
+
+    @property
+    def n_rows(self) -> int:
+        return math.ceil(self.height / self.chunk[0])
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """Chunks along y and x that are read together."""
+        y, x = (1 if side >= _LEAST_SIDE else math.ceil(_GROUP_SIDE / side) for side in self.chunk)
+        most = max(1, _GROUP_PIXELS // (self.chunk[0] * self.chunk[1]))
+        return min(y, self.n_rows, most), min(x, self.n_columns, most)
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width in pixels of what is read together."""
+        return self.group[0] * self.chunk[0], self.group[1] * self.chunk[1]
+
+
+class TiffPyramid(Pyramid):
+    """A slide in a TIFF file; made by `open_tiff`."""
+
+    def __init__(
+        self,
+        source: _Source,
+        stored: Sequence[_Stored],
+        associated: Mapping[str, npt.NDArray[Any]],
+        icc_profile: bytes | None,
+        mpp: float | None,
+        notes: tuple[str, ...],
+        n_derived: int = 0,
+    ) -> None:
+        shapes, last = [(s.height, s.width) for s in stored], stored[-1]
+        shapes += [(last.height >> n, last.width >> n) for n in range(1, n_derived + 1)]
+        tiles = [s.tile for s in stored] + shapes[len(stored) :]
+        try:
+            levels = levels_of(shapes, tiles)
+        except ValueError as error:
+            raise ImageError(f"{source.path.name}: {error}; export it again") from error
+        super().__init__(
+            levels,
+            channels=1 if stored[0].samples == 1 else 3,
+            name=source.path.stem,
+            path=source.path,
+            mpp=mpp,
+            notes=notes,
+        )
+        self._source = source
+        self._stored = tuple(stored)
+        self._associated = associated
+        self._icc_profile = icc_profile
+
+    @property
+    def associated(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Other images in the file by name, read when taken."""
+        return self._associated
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """The ICC colour profile of the pixels, where the file holds one."""
+        return self._icc_profile
+
+    def close(self) -> None:
+        """Close the file; what was read stays."""
+        super().close()
+        self._source.close()
+
+    def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
+        with self._source.reading():
+            if level >= len(self._stored):
+                return [self._derive(level)]
+            if len(tiles) == 1 or self._source.threads == 1:
+                return [self._read_tile(level, tile) for tile in tiles]
+            return list(self._source.pool.map(lambda tile: self._read_tile(level, tile), tiles))
+
+    def _derive(self, level: int) -> Tile:
+        """Return a whole level that the file does not hold, from the coarsest that it does."""
+        stored = len(self._stored) - 1
+        factor = 2 ** (level - stored)
+        height, width = self.levels[level].height, self.levels[level].width
+        region = self.read_region(0, 0, stored, height * factor, width * factor)
+        blocks = region.pixels.reshape(height, factor, width, factor, self.channels)
+        pixels = np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8)
+        held = region.valid.reshape(height, factor, width, factor)
+        valid = np.asarray(held.all((1, 3)))
+        return Tile(pixels, None if valid.all() else valid)
+
+    def _read_tile(self, level: int, tile: TileKey) -> Tile:
+        stored, start = self._stored[level], time.perf_counter()
+        (rows, columns), (ch, cw) = stored.group, stored.chunk
+        if rows == columns == 1:
+            data, why = self._read_chunk(stored, tile[0] * stored.n_columns + tile[1])
+            pixels = data if isinstance(data, np.ndarray) else None
+            n_bytes = int(stored.counts[tile[0] * stored.n_columns + tile[1]])
+            return Tile(pixels, None, n_bytes, time.perf_counter() - start, why)
+        whole = np.zeros((rows * ch, columns * cw, self.channels), np.uint8)
+        valid, reason, n_bytes = np.zeros(whole.shape[:2], np.bool_), None, 0
+        for row in range(tile[0] * rows, min((tile[0] + 1) * rows, stored.n_rows)):
+            for column in range(tile[1] * columns, min((tile[1] + 1) * columns, stored.n_columns)):
+                index = row * stored.n_columns + column
+                part, why = self._read_chunk(stored, index)
+                n_bytes += int(stored.counts[index])
+                reason = reason or why
+                if part is not None:
+                    y, x = (row - tile[0] * rows) * ch, (column - tile[1] * columns) * cw
+                    there = np.s_[y : y + part.shape[0], x : x + part.shape[1]]
+                    whole[there], valid[there] = part, True
+        seconds = time.perf_counter() - start
+        if not valid.any():
+            return Tile(None, None, n_bytes, seconds, reason)
+        return Tile(whole, None if valid.all() else valid, n_bytes, seconds, reason)
+
+    def _read_chunk(
+        self, stored: _Stored, index: int
+    ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+        """Return pixels, or why there are none; neither where the file holds none."""
+        n_bytes = int(stored.counts[index])
+        if n_bytes == 0:
+            return None, None
+        # What a chunk may take at the very worst, so that no table makes us read the whole file.
+        if n_bytes > 4 * stored.chunk[0] * stored.chunk[1] * stored.samples + 2**16:
+            return None, f"it claims {n_bytes} bytes, more than its pixels"
+        try:
+            data = self._source.read(int(stored.offsets[index]), n_bytes)
+            if len(data) < n_bytes:
+                return None, "the file ends before it"
+            if why := _fault(stored, data):
+                return None, why
+            part = stored.decode(data, index, jpegtables=stored.tables, jpegheader=stored.header)[0]
+            if part is None or part.dtype != np.uint8:
+                return None, "it does not decode to 8-bit pixels"
+            return self._as_colours(stored, part[0]), None
+        except _DECODE_ERRORS as error:
+            return None, _short(error)
+
+    def _as_colours(self, stored: _Stored, part: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        pixels: npt.NDArray[np.uint8] = part[..., : self.channels]
+        if stored.compression == _APERIO_YCBCR:
+            return _ycbcr_to_rgb(pixels)
+        return ~pixels if stored.inverted else pixels
+
+
+class _Source:
+    """An open file that is read at positions by several threads, and their pool."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.path = path
+        self.threads = threads or max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._finaliser = weakref.finalize(self, os.close, self._descriptor)
+        self._seeking = threading.Lock()
+        self._idle = threading.Condition()
+        self._n_readers = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._state = file_state(path)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._state[2]
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads to decode in; they end with this object."""
+        with self._idle:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="slide")
+            return self._pool
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep the file open for a while; raise ImageError if it is not the one opened."""
+        with self._idle:
+            if self._closed:
+                raise ImageError(f"{self.path.name} has been closed; open it again")
+            self._n_readers += 1
+        try:
+            check_unchanged(self.path, self._state)
+            yield
+        finally:
+            with self._idle:
+                self._n_readers -= 1
+                self._idle.notify_all()
+
+    if sys.platform == "win32":
+
+        def read(self, offset: int, n_bytes: int) -> bytes:
+            """Return bytes at a position, fewer where the file ends."""
+            with self._seeking:
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                return os.read(self._descriptor, n_bytes)
+    else:
+
+        def read(self, offset: int, n_bytes: int) -> bytes:
+            """Return bytes at a position, fewer where the file ends."""
+            return os.pread(self._descriptor, n_bytes, offset)
+
+    def close(self) -> None:
+        """Close the file once nothing is being read from it."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: self._n_readers == 0)
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._finaliser()
+
+
+def open_tiff(path: Path, mpp: float | None = None, threads: int | None = None) -> TiffPyramid:
+    """Open a TIFF file as a slide.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        SVS, NDPI, OME-TIFF, Philips or generic TIFF, tiled or in strips.
+    mpp : float, optional
+        µm per pixel, in place of what the file says.
+    threads : int, optional
+        How many decode the tiles of one region; by default the cores, at most 4.
+
+    Raises
+    ------
+    ImageError
+        If the file is damaged, or of a kind that is not read.
+    """
+    import tifffile
+
+    source = _Source(path, threads)
+    try:
+        with tifffile.TiffFile(path) as tif:
+            return _from_tiff(tif, source, mpp)
+    except ImageError:
+        source.close()
+        raise
+    except _DECODE_ERRORS as error:
+        source.close()
+        raise ImageError(
+            f"{path.name} is a damaged TIFF ({_short(error)}); copy or export it again"
+        ) from error
+
+
+def _from_tiff(tif: tifffile.TiffFile, source: _Source, mpp: float | None) -> TiffPyramid:
+    name = source.path.name
+    if not tif.series:
+        raise ImageError(f"{name} holds no image; export it again")
+    main = _main_series(name, tif)
+    notes: tuple[str, ...] = ()
+    extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
+    if math.prod(extra) > 1:
+        notes += (f"the first of {math.prod(extra)} planes of {name} is read",)
+    stored = [_stored(name, level.keyframe) for level in main.levels]
+    if len({s.samples for s in stored}) > 1:
+        raise ImageError(f"{name} has levels of different colours; export it again")
+    if mpp is None:
+        mpp, missing = known_mpp(name, *_declared_mpp(tif, main.keyframe))
+        notes += missing
+    profile = main.keyframe.iccprofile
+    if profile is not None and len(profile) > _MOST_PROFILE:
+        profile = None
+    # OpenSlide gives NDPI as many more, from what libjpeg can scale down to.
+    small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
+    n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
+    images = _associated(source, tif, main)
+    return TiffPyramid(source, stored, images, profile, mpp, notes, n_derived)
+
+
+def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """Return the image itself: the largest, but the first where the format says so."""
+    images = [s for s in tif.series if "Y" in s.axes and "X" in s.axes and s.keyframe is not None]
+    if not images:
+        raise ImageError(f"{name} holds no image; export it again")
+    # A damaged size must not make the thumbnail the slide.
+    if tif.is_svs or tif.is_ndpi or tif.is_philips:
+        return tif.series[0]
+    return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
+
+
+def _stored(name: str, page: Any) -> _Stored:
+    """Check what a page declares, and return how to read it."""
+    height, width = int(page.imagelength), int(page.imagewidth)
+    samples = int(page.samplesperpixel)
+    chunk = (
+        (int(page.tilelength), int(page.tilewidth))
+        if page.is_tiled
+        else (min(int(page.rowsperstrip), height), width)
+    )
+    planes = samples if page.planarconfig == 2 else 1
+    check_level(name, height, width, chunk, len(page.dataoffsets) // planes, max(samples, 1))
+    _check_kind(name, page, samples)
+    if len(page.databytecounts) != len(page.dataoffsets):
+        raise ImageError(f"{name} lists tiles without their sizes: it is damaged; copy it again")
+    return _Stored(
+        height,
+        width,
+        chunk,
+        np.asarray(page.dataoffsets, np.int64),
+        np.asarray(page.databytecounts, np.int64),
+        page.decode,
+        int(page.compression),
+        samples,
+        int(page.photometric) == 0,
+        page.jpegtables,
+        getattr(page, "jpegheader", None),
+    )
+
+
+def _check_kind(name: str, page: Any, samples: int) -> None:
+    if page.dtype != np.uint8 or page.bitspersample != 8:
+        raise ImageError(
+            f"{name} holds pixels of {page.bitspersample} bits; slides are read with 8 bits per "
+            "channel: export it as 8-bit RGB or grey"
+        )
+    if samples not in (1, 3, 4) or (samples > 1 and page.planarconfig != 1):
+        raise ImageError(
+            f"{name} stores {samples} channels"
+            + (" as separate planes" if page.planarconfig != 1 else "")
+            + "; export it as interleaved RGB or as one grey channel"
+        )
+    photometric, compression = int(page.photometric), int(page.compression)
+    converted = photometric != 6 or compression in _JPEG or compression == _APERIO_YCBCR
+    if photometric not in _PHOTOMETRIC or not converted or getattr(page, "tiledepth", 1) > 1:
+        kind = getattr(page.photometric, "name", photometric)
+        raise ImageError(
+            f"{name} holds colours ({kind}, compression {compression}) that are not converted; "
+            "export it as RGB"
+        )
+
+
+def _fault(stored: _Stored, data: bytes) -> str | None:
+    if stored.compression in _JPEG and stored.header is None:
+        return jpeg_fault(data, *stored.chunk, stored.samples)
+    if stored.compression in _JPEG_2000:
+        return codestream_fault(data, *stored.chunk, stored.samples)
+    return None
+
+
+def _declared_mpp(tif: tifffile.TiffFile, page: Any) -> tuple[tuple[float, float] | None, str]:
+    """Return µm per pixel, y and x, that the file states, and where."""
+    text = str(page.description or "")[: 2**16]
+    if tif.is_svs:
+        found = re.search(r"\bMPP\s*=\s*([0-9.]+)", text)
+        if found is not None and _number(found[1]) > 0:
+            return (_number(found[1]),) * 2, "Aperio MPP"
+    if tif.is_philips:
+        found = re.search(r'DICOM_PIXEL_SPACING"[^>]*>\W*(?:&quot;)?([0-9.eE+-]+)\W', text)
+        if found is not None and _number(found[1]) > 0:
+            return (_number(found[1]) * 1e3,) * 2, "Philips pixel spacing"
+    source = "OME PhysicalSize" if tif.ome_metadata else "TIFF resolution"
+    try:
+        return tiff_pixel_size(tif), source
+    except _DECODE_ERRORS:
+        return None, source  # a damaged description says nothing
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _associated(
+    source: _Source, tif: tifffile.TiffFile, main: tifffile.TiffPageSeries
+) -> LazyImages:
+    """Return the other series of the file, by their names."""
+    found: dict[str, Callable[[], npt.NDArray[Any]]] = {}
+    for index, series in enumerate(tif.series):
+        if series is main or "Y" not in series.axes or "X" not in series.axes:
+            continue
+        name = (series.name or "").strip().lower() or f"image {index}"
+        name = name if name not in found else f"{name} {index}"
+        found[name] = lambda index=index: _read_series(source, index)  # type: ignore[misc]
+    return LazyImages(found)
+
+
+def _read_series(source: _Source, index: int) -> npt.NDArray[Any]:
+    import tifffile
+
+    try:
+        with source.reading(), tifffile.TiffFile(source.path) as tif:
+            check_tiff(source.path, source.size, tif.series[index])
+            if math.prod(tif.series[index].shape) > _MOST_IMAGE_VALUES:
+                raise ImageError(f"image {index} of {source.path.name} is too large to be a label")
+            return np.asarray(tif.series[index].asarray())
+    except ImageError:
+        raise
+    except _DECODE_ERRORS as error:
+        raise ImageError(
+            f"image {index} of {source.path.name} is damaged ({_short(error)})"
+        ) from error
+
+
+def _ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Convert full-range YCbCr (JFIF, ITU-R BT.601), in which Aperio's 33003 is stored."""
+    y, cb, cr = (pixels[..., n].astype(np.float32) for n in range(3))
+    cb, cr = cb - 128, cr - 128
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    converted: npt.NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return converted
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:160]}…"

@@ -1,0 +1,162 @@
+"""Windows of a slide at a size of choice, antialiased."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..normalise import to_float
+
+if TYPE_CHECKING:
+    from .pyramid import Pyramid
+
+__all__ = ["level_for", "read_window"]
+
+# Source pixels held as float32 at a time.
+_WINDOW_PIXELS = 2**22
+# Levels' sizes are rounded, so that their downsample misses a round number by a little.
+_DOWNSAMPLE_TOLERANCE = 1e-3
+
+
+def level_for(pyramid: Pyramid, downsample: float) -> int:
+    """Return the level with the largest downsample that is at most `downsample`, or 0."""
+    fits = [
+        n
+        for n, level in enumerate(pyramid.levels)
+        if level.downsample <= downsample * (1 + _DOWNSAMPLE_TOLERANCE)
+    ]
+    return max(fits, key=lambda n: pyramid.levels[n].downsample, default=0)
+
+
+def read_window(
+    pyramid: Pyramid,
+    top: float,
+    left: float,
+    side_h: float,
+    side_w: float,
+    out_h: int,
+    out_w: int,
+    fill: float = 0.0,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Read a rectangle of a slide at a size of choice, antialiased.
+
+    Only the coarsest level that still has the resolution asked for is read.
+    An output pixel is the exact average of that level over its area when the
+    window shrinks, and the bilinear interpolation when it grows, as in
+    `cut_crops`. Pixels that are not valid have no weight.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    top, left : float
+        Top left corner in level-0 pixels, corners at whole numbers; may lie outside.
+    side_h, side_w : float
+        Size in level-0 pixels; may reach outside.
+    out_h, out_w : int
+        Size in output pixels.
+    fill : float
+        Of output pixels that are not valid.
+
+    Returns
+    -------
+    pixels : numpy.ndarray, shape (out_h, out_w, C), float32
+        0..1 for integer slides; floats keep their values.
+    valid : numpy.ndarray, shape (out_h, out_w), bool
+        True where at least half of the pixel's weight lies on valid pixels.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive and finite.
+    ImageError
+        As `Pyramid.read_region`.
+    """
+    _check_window(top, left, side_h, side_w, out_h, out_w)
+    level = level_for(pyramid, min(side_h / out_h, side_w / out_w))
+    downsample = pyramid.levels[level].downsample
+    step_y, step_x = side_h / out_h / downsample, side_w / out_w / downsample
+    pixels = np.empty((out_h, out_w, pyramid.channels), np.float32)
+    valid = np.empty(pixels.shape[:2], np.bool_)
+    # Square blocks of output whose source fits the working memory.
+    block = max(int(math.sqrt(_WINDOW_PIXELS / (max(step_y, 1.0) * max(step_x, 1.0)))), 1)
+    for i in range(0, out_h, block):
+        for j in range(0, out_w, block):
+            rows, columns = min(block, out_h - i), min(block, out_w - j)
+            part = np.s_[i : i + rows, j : j + columns]
+            down = _Axis(top / downsample + i * step_y, step_y, rows)
+            across = _Axis(left / downsample + j * step_x, step_x, columns)
+            pixels[part], valid[part] = _resample(pyramid, level, down, across, fill)
+    return pixels, valid
+
+
+def _check_window(
+    top: float, left: float, side_h: float, side_w: float, out_h: int, out_w: int
+) -> None:
+    if not all(map(math.isfinite, (top, left, side_h, side_w))) or min(side_h, side_w) <= 0:
+        raise ValueError(f"cannot read a window of {side_h} x {side_w} pixels at {top}, {left}")
+    if min(out_h, out_w) < 1:
+        raise ValueError(f"cannot make an image of {out_h} x {out_w} pixels")
+
+
+class _Axis:
+    """Weights of source pixels in output pixels along one axis.
+
+    Output pixel i covers ``start + i * step`` to ``start + (i + 1) * step``; it
+    is averaged over max(step, 1) source pixels around its centre.
+    """
+
+    def __init__(self, start: float, step: float, n: int) -> None:
+        from scipy import sparse
+
+        centres = start + (np.arange(n) + 0.5) * step
+        half = max(step, 1.0) / 2
+        low, high = centres - half, centres + half
+        # A window on whole pixels must not touch the next one by rounding.
+        begins = np.floor(low + 1e-6).astype(np.intp)
+        n_each = max(int((np.ceil(high - 1e-6) - begins).max()), 1)
+        pixels = begins[:, np.newaxis] + np.arange(n_each)
+        overlap = np.minimum(high[:, np.newaxis], pixels + 1)
+        overlap -= np.maximum(low[:, np.newaxis], pixels)
+        overlap = np.clip(overlap, 0, None)
+        overlap /= overlap.sum(axis=1, keepdims=True)
+        self.first = int(begins[0])
+        self.length = max(math.ceil(high[-1] - 1e-6) - self.first, 1)
+        self.weights = sparse.csr_array(
+            (
+                overlap.astype(np.float32).ravel(),
+                # Those beyond the last pixel have no weight, and must not be read.
+                np.minimum(pixels - self.first, self.length - 1).ravel(),
+                np.arange(n + 1) * n_each,
+            ),
+            shape=(n, self.length),
+        )
+
+    def average(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (length, ...) as (n, ...)."""
+        flat = self.weights @ np.ascontiguousarray(values).reshape(self.length, -1)
+        averaged: npt.NDArray[np.float32] = flat.reshape(-1, *values.shape[1:])
+        return averaged
+
+
+def _resample(
+    pyramid: Pyramid, level: int, y: _Axis, x: _Axis, fill: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    region = pyramid.read_region(y.first, x.first, level, y.length, x.length)
+    pixels = _averaged(y, x, to_float(region.pixels))
+    if region.valid.all():
+        return pixels, np.ones(pixels.shape[:2], np.bool_)
+    # Pixels that are not valid are 0, so that they only lack in the sum of weights.
+    weight = _averaged(y, x, region.valid.astype(np.float32)[..., np.newaxis])[..., 0]
+    valid = weight >= 0.5 - 1e-6
+    pixels /= np.where(valid, weight, 1)[..., np.newaxis]
+    pixels[~valid] = fill
+    return pixels, valid
+
+
+def _averaged(y: _Axis, x: _Axis, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    columns = x.average(y.average(values).transpose(1, 0, 2))
+    return np.ascontiguousarray(columns.transpose(1, 0, 2))

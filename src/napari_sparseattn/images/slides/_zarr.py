@@ -1,0 +1,323 @@
+"""Slides in OME-Zarr (0.4 and 0.5), chunk by chunk; what was never written is told from zeros."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._decode import TIFF_ERRORS, ImageError
+from ._checks import check_level, known_mpp
+from ._ledger import TileKey
+from ._tiles import Tile
+from .pyramid import Pyramid, levels_of
+
+__all__ = ["ZarrPyramid", "is_zarr", "open_zarr"]
+
+_MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+# No codec runs that is not here: numcodecs would also unpickle.
+_CODECS = frozenset(
+    {"blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma"}
+    | {"shuffle", "delta", "bytes", "transpose", "crc32c", "sharding_indexed"}
+)
+_MOST_METADATA = 16 * 2**20
+_MOST_LEVELS = 32
+_MOST_CHANNELS = 4
+_DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError)
+_METADATA = (".zattrs", "zarr.json")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stored:
+    """One level: its array, its folder, and the place of y, x and colours among its axes."""
+
+    array: Any
+    # The same with another fill value: where the two differ, nothing was written.
+    other: Any | None
+    folder: Path
+    axes: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        shape = self.array.shape
+        return int(shape[self.axes.index("y")]), int(shape[self.axes.index("x")])
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        chunks = self.array.chunks
+        return int(chunks[self.axes.index("y")]), int(chunks[self.axes.index("x")])
+
+    @property
+    def channels(self) -> int:
+        return int(self.array.shape[self.axes.index("c")]) if "c" in self.axes else 1
+
+
+class ZarrPyramid(Pyramid):
+    """A slide in OME-Zarr; made by `open_zarr`."""
+
+    def __init__(
+        self, stored: Sequence[_Stored], path: Path, mpp: float | None, notes: tuple[str, ...]
+    ) -> None:
+        levels = levels_of([s.shape for s in stored], [s.chunk for s in stored])
+        super().__init__(
+            levels,
+            channels=1 if stored[0].channels == 1 else 3,
+            name=path.name.removesuffix(".zarr").removesuffix(".ome") or path.name,
+            path=path,
+            mpp=mpp,
+            notes=notes,
+        )
+        self._stored = tuple(stored)
+
+    def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
+        if not self._stored[level].folder.is_dir():
+            raise ImageError(f"{self.name} cannot be reached any more; open it again")
+        return [self._read_tile(self._stored[level], tile) for tile in tiles]
+
+    def _read_tile(self, stored: _Stored, tile: TileKey) -> Tile:
+        start = time.perf_counter()
+        n_bytes, n_missing, n_chunks = _held(stored, tile)
+        if n_missing == n_chunks:
+            return Tile(seconds=time.perf_counter() - start)
+        if n_missing:
+            return Tile(failure="some of its colours are missing")
+        if n_bytes > 2 * _most_bytes(stored.array) * n_chunks + 2**16:
+            return Tile(failure=f"it takes {n_bytes} bytes, more than its pixels")
+        try:
+            pixels = _pixels(stored, stored.array, tile)[..., : self.channels]
+            valid = None
+            # Chunks within a shard have no file of their own to look for.
+            if stored.other is not None and (pixels == stored.array.fill_value).any():
+                same = pixels == _pixels(stored, stored.other, tile)[..., : self.channels]
+                valid = None if same.all() else np.asarray(same.all(axis=-1))
+        except _DECODE_ERRORS as error:
+            why = " ".join(str(error).split())[:160] or type(error).__name__
+            return Tile(compressed=n_bytes, failure=why)
+        seconds = time.perf_counter() - start
+        if valid is not None and not valid.any():
+            return Tile(compressed=n_bytes, seconds=seconds)
+        return Tile(pixels, valid, n_bytes, seconds)
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder holds zarr metadata."""
+    return path.is_dir() and any((path / name).is_file() for name in (*_METADATA, ".zgroup"))
+
+
+def open_zarr(path: Path, mpp: float | None = None) -> ZarrPyramid:
+    """Open an OME-Zarr folder as a slide.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder; of a bioformats2raw one, the first image.
+    mpp : float, optional
+        µm per pixel, in place of what the file says.
+
+    Raises
+    ------
+    ImageError
+        If it is damaged, or of a kind that is not read, or zarr is missing.
+    """
+    image, multiscale = _multiscale(path)
+    try:
+        axes = "".join(
+            str(axis["name"] if isinstance(axis, dict) else axis) for axis in multiscale["axes"]
+        ).lower()
+        datasets = [
+            (str(entry["path"]), entry.get("coordinateTransformations", ()))
+            for entry in multiscale["datasets"][:_MOST_LEVELS]
+        ]
+        if not datasets or "y" not in axes or "x" not in axes or set(axes) - set("tczyx"):
+            raise KeyError(f"axes {axes!r}, {len(datasets)} levels")
+        stored = [_stored(path, image, name, axes) for name, _ in datasets]
+        notes: tuple[str, ...] = ()
+        leading = [
+            n for n, a in zip(stored[0].array.shape, axes, strict=True) if a in "tz" and n > 1
+        ]
+        if leading:
+            notes += (f"the first of {math.prod(leading)} planes of {path.name} is read",)
+        if mpp is None:
+            size = _scale(multiscale, datasets[0][1], axes)
+            mpp, missing = known_mpp(path.name, size, "OME-Zarr scale")
+            notes += missing
+        return ZarrPyramid(stored, path, mpp, notes)
+    except ImageError:
+        raise
+    except _DECODE_ERRORS as error:
+        raise ImageError(
+            f"{path.name} is not an OME-Zarr image that can be read ({error}); write it again"
+        ) from error
+
+
+def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any]]:
+    """Return the folder of the image and its description."""
+    for folder in (path, path / "0"):
+        attributes = _attributes(folder)
+        described = attributes.get("ome", attributes)
+        if not isinstance(described, dict):
+            continue
+        if "plate" in described:
+            raise ImageError(f"{path.name} is a plate of many images; open one of its wells")
+        found = described.get("multiscales")
+        if isinstance(found, list) and found and isinstance(found[0], dict):
+            return folder, found[0]
+    raise ImageError(
+        f"{path.name} is a zarr folder without an OME image in it (no 'multiscales'); open the "
+        "folder that holds the image"
+    )
+
+
+def _attributes(folder: Path) -> Mapping[str, Any]:
+    for name in _METADATA:
+        file = folder / name
+        if not file.is_file():
+            continue
+        held = _json(file)
+        return held.get("attributes", {}) if name == "zarr.json" else held
+    return {}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _MOST_METADATA:
+            raise ImageError(f"{file.parent.name}/{file.name} is too large to be metadata")
+        held = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ImageError(
+            f"{file.parent.name}/{file.name} cannot be read ({error}); copy the folder again"
+        ) from error
+    if not isinstance(held, dict):
+        raise ImageError(f"{file.parent.name}/{file.name} holds no metadata; write it again")
+    return held
+
+
+def _stored(path: Path, image: Path, name: str, axes: str) -> _Stored:
+    """Check what a level declares before zarr sees it, and open it."""
+    folder = image / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or not folder.is_dir():
+        raise ImageError(f"{path.name} lacks its level {name!r}; copy the whole folder again")
+    held = _json(folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zarray"))
+    for codec in _codecs(held):
+        if codec not in _CODECS:
+            raise ImageError(
+                f"{path.name} is compressed by {codec!r}, which is not read; write it with zstd "
+                "or blosc"
+            )
+    if held.get("dtype", held.get("data_type")) not in ("|u1", "<u1", ">u1", "uint8"):
+        raise ImageError(f"{path.name} does not hold 8-bit pixels; write it as uint8")
+    zarr = _zarr(path)
+    array = zarr.open_array(zarr.storage.LocalStore(folder, read_only=True), mode="r")
+    if len(array.shape) != len(axes):
+        raise ImageError(f"{path.name} has axes {axes!r} but {len(array.shape)} of them")
+    other = None
+    if array.shards is not None:
+        filled = dataclasses.replace(array.metadata, fill_value=np.uint8(~array.fill_value & 255))
+        other = zarr.Array(dataclasses.replace(array.async_array, metadata=filled))
+    stored = _Stored(array, other, folder, axes)
+    check_level(path.name, *stored.shape, stored.chunk, None, math.prod(array.chunks[:-2]))
+    if not 1 <= stored.channels <= _MOST_CHANNELS or stored.channels == 2:
+        raise ImageError(
+            f"{path.name} has {stored.channels} channels; slides are read as RGB or as one grey "
+            "channel: write those"
+        )
+    return stored
+
+
+def _zarr(path: Path) -> Any:
+    try:
+        import zarr
+        import zarr.storage
+    except ImportError as error:
+        raise ImageError(
+            f"{path.name} is OME-Zarr, which needs one more package: pip install 'zarr>=3'"
+        ) from error
+    return zarr
+
+
+def _codecs(held: Any) -> list[str]:
+    """Return the names of all codecs that an array's metadata asks for."""
+    named = []
+    for key in ("codecs", "index_codecs", "filters", "compressor"):
+        entries = held.get(key) or ()
+        for entry in [entries] if isinstance(entries, dict) else entries:
+            if not isinstance(entry, dict):
+                named.append(str(entry))
+                continue
+            named.append(str(entry.get("id", entry.get("name"))))
+            named += _codecs(entry.get("configuration") or {})
+    return named
+
+
+def _scale(
+    multiscale: Mapping[str, Any], transformations: Sequence[Any], axes: str
+) -> tuple[float, float] | None:
+    """Return µm per pixel, y and x, of level 0, or None where that is not stated."""
+    factors = [1.0, 1.0]
+    stated = False
+    places = [axes.index("y"), axes.index("x")]
+    for entry in (*transformations, *multiscale.get("coordinateTransformations", ())):
+        if isinstance(entry, dict) and entry.get("type") == "scale":
+            factors = [f * float(entry["scale"][n]) for f, n in zip(factors, places, strict=True)]
+            stated = True
+    units = [
+        _MICROMETRES.get(str(axis.get("unit", ""))) if isinstance(axis, dict) else None
+        for axis in (multiscale["axes"][n] for n in places)
+    ]
+    if not stated or units[0] is None or units[1] is None:
+        return None
+    return factors[0] * units[0], factors[1] * units[1]
+
+
+def _held(stored: _Stored, tile: TileKey) -> tuple[int, int, int]:
+    """Return the bytes of a tile's files, how many are missing, and how many it should have."""
+    array, axes = stored.array, stored.axes
+    sides = array.shards or array.chunks
+    ratio = [s // c for s, c in zip(sides, array.chunks, strict=True)]
+    place = {"y": tile[0], "x": tile[1]}
+    channels = range(math.ceil(stored.channels / sides[axes.index("c")]) if "c" in axes else 1)
+    n_bytes = n_missing = 0
+    for channel in channels:
+        key = array.metadata.encode_chunk_key(
+            tuple(
+                channel if a == "c" else place.get(a, 0) // r
+                for a, r in zip(axes, ratio, strict=True)
+            )
+        )
+        try:
+            n_bytes += (stored.folder / key).stat().st_size
+        except OSError:
+            n_missing += 1
+    return (0 if array.shards else n_bytes), n_missing, len(channels)
+
+
+def _most_bytes(array: Any) -> int:
+    return math.prod(array.chunks)
+
+
+def _pixels(stored: _Stored, array: Any, tile: TileKey) -> npt.NDArray[np.uint8]:
+    (height, width), axes = stored.chunk, stored.axes
+    parts = {
+        "y": slice(tile[0] * height, (tile[0] + 1) * height),
+        "x": slice(tile[1] * width, (tile[1] + 1) * width),
+        "c": slice(None),
+    }
+    pixels = np.asarray(array[tuple(parts.get(a, 0) for a in axes)])
+    order = [a for a in axes if a in "cyx"]
+    if "c" not in order:
+        return pixels.transpose([order.index("y"), order.index("x")])[..., np.newaxis]
+    return pixels.transpose([order.index(a) for a in "yxc"])

@@ -1,0 +1,192 @@
+"""Open a whole-slide image as a `Pyramid`; the kind is told from the content."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from .._decode import TIFF_ERRORS, TIFF_MAGIC, ImageError, isotropic_size
+from .pyramid import Pyramid
+
+__all__ = ["SLIDE_SUFFIXES", "is_slide", "open_slide"]
+
+#: Endings that scanners' files have; TIFF and folders are told from their content.
+SLIDE_SUFFIXES = (
+    ".svs",
+    ".ndpi",
+    ".scn",
+    ".bif",
+    ".mrxs",
+    ".vms",
+    ".vmu",
+    ".svslide",
+    ".czi",
+    ".dcm",
+)
+_VENDOR_SUFFIXES = frozenset(SLIDE_SUFFIXES) - {".svs", ".ndpi", ".dcm"}
+_DICOM_MAGIC = b"DICM"
+_HEAD_BYTES = 132
+# An image without levels beyond this is opened as a slide rather than as one field of view.
+_MOST_FIELD_PIXELS = 2**26
+_PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"\x93NUMPY": "NPY"}
+
+
+def open_slide(
+    path: str | os.PathLike[str], *, mpp: float | None = None, threads: int | None = None
+) -> Pyramid:
+    """Open a whole-slide image; nothing but its description is read.
+
+    SVS, NDPI, OME-TIFF, Philips and generic pyramidal TIFF; OME-Zarr folders
+    (needs zarr); MRXS, SCN, BIF, VMS, CZI and the like (need openslide-python
+    and openslide-bin); DICOM (needs wsidicom, or OpenSlide). What a file
+    declares is checked before memory is taken. OpenSlide and wsidicom run in
+    a process of their own, so that their crashes cost one tile.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or the folder of an OME-Zarr or DICOM slide.
+    mpp : float, optional
+        µm per pixel at full resolution, in place of what the file says.
+    threads : int, optional
+        How many decode the tiles of one region of a TIFF file; by default the
+        cores, at most 4. One is best where several callers read at once.
+
+    Returns
+    -------
+    Pyramid
+        Its ``mpp`` is None, and its ``notes`` say why, where the file states
+        none, an absurd one, or one that differs between y and x.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImageError
+        If it cannot be read as a slide; the message says why and what to do.
+    ValueError
+        If `mpp` is not a positive number.
+    """
+    file, mpp = Path(path), None if mpp is None else isotropic_size(mpp)
+    if file.is_dir():
+        return _open_folder(file, mpp)
+    head = _head(file)
+    suffix = file.suffix.lower()
+    if head[:4] in TIFF_MAGIC:
+        return _open_tiff(file, mpp, threads)
+    if head[128:132] == _DICOM_MAGIC:
+        return _open_dicom(file, mpp)
+    if suffix in _VENDOR_SUFFIXES:
+        from ._vendor import open_vendor
+
+        return open_vendor(file, "openslide", mpp)
+    for magic, kind in _PICTURES.items():
+        if head.startswith(magic):
+            raise ImageError(
+                f"{file.name} is a {kind} image, not a slide, whatever its name says; open it as "
+                "an image"
+            )
+    raise ImageError(
+        f"{file.name} is not a slide: its content is neither TIFF nor DICOM nor that of another "
+        "scanner. Copy it again, or export it from the scanner's software"
+    )
+
+
+def is_slide(path: str | os.PathLike[str]) -> bool:
+    """Tell, from its description alone, whether a file is to be opened as a slide.
+
+    True for vendors' endings, DICOM, OME-Zarr folders, and those TIFF files
+    that have several levels or are larger than a field of view.
+    """
+    file = Path(path)
+    if file.is_dir():
+        from ._zarr import is_zarr
+
+        return is_zarr(file) or _has_dicom(file)
+    if file.suffix.lower() in SLIDE_SUFFIXES:
+        return True
+    try:
+        head = _head(file)
+    except (ImageError, OSError):
+        return False
+    if head[128:132] == _DICOM_MAGIC:
+        return True
+    if head[:4] not in TIFF_MAGIC:
+        return False
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as tif:
+            first = tif.pages.first
+            large = first.imagelength * first.imagewidth > _MOST_FIELD_PIXELS
+            eight_bits = first.bitspersample == 8 and first.samplesperpixel in (1, 3, 4)
+            levels = first.is_tiled and any(len(s.levels) > 1 for s in tif.series)
+            return bool(eight_bits and (large or levels))
+    except (*TIFF_ERRORS, SyntaxError, AttributeError):
+        return False
+
+
+def _head(file: Path) -> bytes:
+    """Return the first bytes of a file that can be read."""
+    if not file.exists():
+        raise FileNotFoundError(f"there is no file {file}")
+    if not file.is_file():
+        raise ImageError(f"{file.name} is not an ordinary file; give the slide itself")
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+    except OSError as error:
+        why = "no permission" if isinstance(error, PermissionError) else str(error)
+        raise ImageError(f"{file.name} cannot be read: {why}") from error
+    if not head:
+        raise ImageError(f"{file.name} is an empty file; copy or export it again")
+    return head
+
+
+def _open_folder(folder: Path, mpp: float | None) -> Pyramid:
+    from ._zarr import is_zarr, open_zarr
+
+    if is_zarr(folder):
+        return open_zarr(folder, mpp)
+    if _has_dicom(folder):
+        return _open_dicom(folder, mpp)
+    raise ImageError(f"{folder.name} is a folder without OME-Zarr or DICOM in it; give one slide")
+
+
+def _has_dicom(folder: Path) -> bool:
+    try:
+        return any(file.suffix.lower() == ".dcm" for file in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _open_tiff(file: Path, mpp: float | None, threads: int | None) -> Pyramid:
+    import tifffile
+
+    from ._tiff import open_tiff
+
+    try:
+        with tifffile.TiffFile(file) as tif:
+            # Their levels are made of overlapping or scattered images, which
+            # OpenSlide puts together.
+            scattered = tif.is_bif or tif.is_scn
+    except (*TIFF_ERRORS, SyntaxError, AttributeError):
+        scattered = False  # open_tiff says what is wrong
+    if scattered:
+        from ._vendor import open_vendor
+
+        return open_vendor(file, "openslide", mpp)
+    return open_tiff(file, mpp, threads)
+
+
+def _open_dicom(path: Path, mpp: float | None) -> Pyramid:
+    from ._vendor import open_vendor
+
+    # OpenSlide reads DICOM too, one file of a series at a time.
+    by_openslide = path.is_file() and not _installed("wsidicom") and _installed("openslide")
+    return open_vendor(path, "openslide" if by_openslide else "dicom", mpp)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,236 @@
+"""Patches of a slide on a regular grid, at a stated µm per pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .._decode import ImageError
+from .grid_audit import AuditedGrid, GridError, audit_grid, infer_step
+
+if TYPE_CHECKING:
+    from ..tissue.mask import Tissue
+    from .pyramid import Pyramid
+
+__all__ = [
+    "AuditedGrid",
+    "GridError",
+    "PatchGrid",
+    "audit_grid",
+    "infer_step",
+    "patch_grid",
+    "read_patch",
+]
+
+Floats = npt.NDArray[np.float64]
+
+#: Columns of patches that are read together, from top to bottom.
+_BAND = 8
+_MOST_PATCHES = 5_000_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PatchGrid:
+    """Which patches of a slide to look at.
+
+    Parameters
+    ----------
+    cells : numpy.ndarray, (N, 2) int32
+        Column and row (x, y) of each patch, from 0.
+    step : float
+        Level-0 pixels from patch to patch.
+    side : float
+        Level-0 pixels along a patch.
+    size : int
+        Pixels along a patch as given to the encoder.
+    mpp : float or None
+        µm per pixel of these; None where the slide's own is not known.
+    origin : (float, float)
+        (y, x) of the top left corner of cell (0, 0), in level-0 pixels.
+    tissue_share : numpy.ndarray, (N,) float32
+        Share, 0..1, of each patch that is tissue.
+    """
+
+    cells: npt.NDArray[np.int32]
+    step: float
+    side: float
+    size: int
+    mpp: float | None
+    origin: tuple[float, float]
+    tissue_share: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the physical size of the patches is known."""
+        return self.mpp is not None
+
+    @property
+    def corners(self) -> Floats:
+        """(N, 2) top left corners (y, x) in level-0 pixels."""
+        corners: Floats = self.cells[:, ::-1] * self.step + np.asarray(self.origin)
+        return corners
+
+
+def patch_grid(
+    pyramid: Pyramid,
+    tissue: Tissue,
+    *,
+    mpp: float | None = 0.5,
+    size: int = 224,
+    overlap: float = 0.0,
+    min_tissue: float = 0.5,
+) -> PatchGrid:
+    """Lay a grid over the slide and keep the patches that lie on tissue.
+
+    The grid begins at the slide's top left corner; patches that would reach
+    beyond the slide are left out. Patches are in bands of 8 columns, each from
+    top to bottom, so that few tiles of the file are read twice.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    tissue : Tissue
+        Where its tissue is.
+    mpp : float or None
+        µm per pixel of the patches as the encoder sees them; None takes the
+        slide's own pixels, whatever their size.
+    size : int
+        Pixels along a patch.
+    overlap : float
+        Share of the side, from 0 to below 1, by which neighbours overlap.
+    min_tissue : float
+        Least share of tissue, 0..1; a patch without any is never kept.
+
+    Returns
+    -------
+    PatchGrid
+        Without patches where there is no tissue.
+
+    Raises
+    ------
+    ImageError
+        If `mpp` is given but the slide's µm per pixel is not known; if the
+        slide is smaller than one patch; if there would be over 5 million.
+    ValueError
+        If a number is out of range.
+    """
+    _check(mpp, size, overlap, min_tissue)
+    side = float(size) if mpp is None else size * _reduction(pyramid, mpp)
+    step = side * (1 - overlap)
+    rows, columns = _grid_shape(pyramid, step, side)
+    share = _tissue_shares(tissue, step, side, rows, columns)
+    row, column = np.nonzero((share >= min_tissue - 1e-6) & (share > 0))
+    order = np.lexsort((column, row, column // _BAND))
+    cells = np.stack([column, row], axis=1)[order].astype(np.int32)
+    known = None if pyramid.mpp is None else pyramid.mpp * side / size
+    return PatchGrid(cells, step, side, size, known, (0.0, 0.0), share[cells[:, 1], cells[:, 0]])
+
+
+def _grid_shape(pyramid: Pyramid, step: float, side: float) -> tuple[int, int]:
+    """Rows and columns of whole patches on the slide."""
+    height, width = pyramid.shape
+    # A slide made to measure must not lose its last patch by rounding.
+    rows, columns = (math.floor((length - side) / step + 1e-6) + 1 for length in (height, width))
+    if min(rows, columns) < 1:
+        raise ImageError(
+            f"{pyramid.name or 'the slide'} has {width} x {height} pixels, less than one patch of "
+            f"{side:.0f}; choose smaller patches, or fewer µm per pixel"
+        )
+    if rows * columns > _MOST_PATCHES:
+        raise ImageError(
+            f"the grid would have {rows * columns} patches; choose larger patches or less overlap"
+        )
+    return rows, columns
+
+
+def read_patch(
+    pyramid: Pyramid, grid: PatchGrid, index: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Read one patch as encoders take it.
+
+    Returns
+    -------
+    pixels : numpy.ndarray, (size, size, 3) uint8
+        A grey slide has its one channel three times.
+    valid : numpy.ndarray, (size, size) bool
+        False where the slide could not be read.
+
+    Raises
+    ------
+    ImageError
+        As `read_window`.
+    """
+    from .pyramid import read_window
+
+    x, y = grid.cells[index]
+    top, left = y * grid.step + grid.origin[0], x * grid.step + grid.origin[1]
+    pixels, valid = read_window(
+        pyramid, float(top), float(left), grid.side, grid.side, grid.size, grid.size
+    )
+    eight = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    if eight.shape[2] == 1:
+        eight = np.repeat(eight, 3, axis=2)
+    return eight, valid
+
+
+def _check(mpp: float | None, size: int, overlap: float, min_tissue: float) -> None:
+    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"µm per pixel must be a positive number, got {mpp}")
+    if not 8 <= size <= 4096:
+        raise ValueError(f"a patch has 8 to 4096 pixels along its side, got {size}")
+    if not 0 <= overlap <= 0.95:
+        raise ValueError(f"overlap is a share of the side from 0 to 0.95, got {overlap}")
+    if not 0 <= min_tissue <= 1:
+        raise ValueError(f"the least share of tissue is from 0 to 1, got {min_tissue}")
+
+
+def _reduction(pyramid: Pyramid, mpp: float) -> float:
+    if pyramid.mpp is None:
+        raise ImageError(
+            f"the µm per pixel of {pyramid.name or 'the slide'} is not known, so patches at "
+            f"{mpp:g} µm per pixel cannot be cut. Give the slide's µm per pixel (it is in the "
+            "scanner's settings: often 0.25 for 40x and 0.5 for 20x), or choose native pixels; "
+            "the result is then marked as uncalibrated"
+        )
+    return mpp / pyramid.mpp
+
+
+def _tissue_shares(
+    tissue: Tissue, step: float, side: float, rows: int, columns: int
+) -> npt.NDArray[np.float32]:
+    """Return (rows, columns) the share of tissue in each patch, exactly by areas."""
+    height, width = tissue.mask.shape
+    integral = np.zeros((height + 1, width + 1), np.float64)
+    np.cumsum(tissue.mask, axis=0, dtype=np.float64, out=integral[1:, 1:])
+    np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
+    scale = tissue.downsample
+    top: Floats = np.multiply(np.arange(rows), step / scale, dtype=np.float64)
+    left: Floats = np.multiply(np.arange(columns), step / scale, dtype=np.float64)
+    bottom: Floats = top + side / scale
+    right: Floats = left + side / scale
+    above = _at(integral, top, right) - _at(integral, top, left)
+    area = _at(integral, bottom, right) - _at(integral, bottom, left) - above
+    shares: npt.NDArray[np.float32] = np.clip(area / (side / scale) ** 2, 0, 1).astype(np.float32)
+    return shares
+
+
+def _at(integral: Floats, y: Floats, x: Floats) -> Floats:
+    """Return the integral at (len(y), len(x)) positions; it is bilinear within pixels."""
+    rows = _along(integral, y)
+    return _along(rows.T, x).T
+
+
+def _along(values: Floats, at: Floats) -> Floats:
+    at = np.clip(at, 0, len(values) - 1)
+    below = np.minimum(at.astype(np.intp), max(len(values) - 2, 0))
+    rest = (at - below)[:, np.newaxis]
+    between: Floats = values[below] * (1 - rest) + values[below + 1] * rest
+    return between

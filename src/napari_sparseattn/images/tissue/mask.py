@@ -1,0 +1,298 @@
+"""Where the tissue of a slide is, without ink, blur and what could not be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..slides._window import read_window
+from . import _focus as focus
+from ._colour import separate
+from ._polygons import outlines, rasterised
+
+if TYPE_CHECKING:
+    from ..slides.pyramid import Pyramid
+
+__all__ = ["Tissue", "find_tissue", "tissue_from_polygons"]
+
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+# Where the µm per pixel is not known: what slides at 20x would need.
+_USUAL_DOWNSAMPLE = 16.0
+_MOST_PIXELS = 2**24
+_LEAST_SIDE = 64
+#: Rows of the mask that are read at a time, and columns where tissue is looked at closely.
+_STRIP = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tissue:
+    """Where the tissue of a slide is.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray, (h, w) bool
+        Tissue to look at.
+    downsample : float
+        Level-0 pixels along a pixel of the mask, which begins at the slide's
+        top left corner.
+    shape : (int, int)
+        Height and width of the slide in level-0 pixels.
+    pen : numpy.ndarray, (h, w) bool
+        Marks of a pen; left out of the mask, as are the next two.
+    blurred : numpy.ndarray, (h, w) bool
+        Tissue that is out of focus.
+    unreadable : numpy.ndarray, (h, w) bool
+        What the file does not hold, or could not be decoded.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    mask: Mask
+    downsample: float
+    shape: tuple[int, int]
+    pen: Mask
+    blurred: Mask
+    unreadable: Mask
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the slide, 0..1, that is tissue to look at."""
+        return float(self.mask.mean())
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of the slide, 0..1: tissue, blank, pen, blurred, unreadable; they sum to 1."""
+        parts = {
+            "tissue": self.mask,
+            "pen": self.pen,
+            "blurred": self.blurred,
+            "unreadable": self.unreadable,
+        }
+        shares = {name: float(part.mean()) for name, part in parts.items()}
+        return shares | {"blank": max(0.0, 1 - sum(shares.values()))}
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        shares = self.shares
+        text = f"{100 * shares['tissue']:.3g} % of the slide is tissue"
+        why = {"pen": "marked by a pen", "blurred": "out of focus", "unreadable": "not readable"}
+        left_out = [
+            f"{100 * shares[name]:.3g} % {words}" for name, words in why.items() if shares[name] > 0
+        ]
+        return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+    def polygons(self, least_area: float = 4.0) -> list[npt.NDArray[np.float64]]:
+        """Return outlines of the mask for a Shapes layer.
+
+        Parameters
+        ----------
+        least_area : float
+            In pixels of the mask; smaller ones are left out.
+
+        Returns
+        -------
+        list of numpy.ndarray, (n, 2) float64
+            (y, x) in level-0 pixels with corners at whole numbers, the largest
+            first. A hole is a polygon of its own that lies inside of another;
+            `tissue_from_polygons` takes it as that again.
+        """
+        limit = np.asarray(self.shape, np.float64)
+        scaled = (polygon * self.downsample for polygon in outlines(self.mask, least_area))
+        return [np.minimum(polygon, limit) for polygon in scaled]
+
+
+def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None = None) -> Tissue:
+    """Find the tissue of a stained, unstained or fluorescence slide.
+
+    On a bright background, tissue is what absorbs more light than the glass:
+    Otsu's threshold on the optical density of the most absorbed channel, kept
+    within what glass and stain can have, so that an empty slide has none. On
+    a dark one, it is what stands out from the background by several times its
+    noise. Ink is told by absorbing red more than green, blue as much as green,
+    or all alike; blur by the ratio of fine to coarse structure in the tissue.
+
+    Only the coarsest levels with that resolution are read, in strips, so that
+    memory stays bounded.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    mpp : float
+        µm per pixel of the mask; a sixteenth of the slide's resolution where
+        its own is not known.
+    progress : callable, optional
+        Called with what is done and how much there is; may raise to stop.
+
+    Returns
+    -------
+    Tissue
+        Empty, with a note, where nothing is found.
+
+    Raises
+    ------
+    ValueError
+        If `mpp` is not a positive number.
+    ImageError
+        As `read_window`.
+    """
+    if not (math.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"µm per pixel must be a positive number, got {mpp}")
+    tell = progress or _silent
+    downsample, notes = _downsample(pyramid, mpp)
+    pixels, valid, n_strips = _overview(pyramid, downsample, tell)
+    scale = _float_scale(pyramid, pixels)
+    found = separate(pixels * scale, valid)
+    del pixels
+    blurred = np.zeros_like(valid)
+    blur_notes: tuple[str, ...] = ()
+    if not found.dark:
+        blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, tell)
+    tell(2 * n_strips, 2 * n_strips)
+    mask = found.tissue & ~blurred
+    if found.tissue.any() and not mask.any():
+        blur_notes += ("all tissue is out of focus",)
+    return Tissue(
+        mask,
+        downsample,
+        pyramid.shape,
+        found.pen,
+        blurred,
+        ~valid & _inside(pyramid.shape, downsample, valid.shape),
+        (*notes, *found.notes, *blur_notes),
+    )
+
+
+def _overview(
+    pyramid: Pyramid, downsample: float, tell: Progress
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
+    """The whole slide (h, w, C) at a downsample, where it is valid, and strips read."""
+    height, width = pyramid.shape
+    h, w = math.ceil(height / downsample), math.ceil(width / downsample)
+    n_strips = math.ceil(h / _STRIP)
+    pixels = np.empty((h, w, pyramid.channels), np.float32)
+    valid = np.empty((h, w), np.bool_)
+    tell(0, 2 * n_strips)
+    for strip in range(n_strips):
+        rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, h))
+        pixels[rows], valid[rows] = _read(pyramid, downsample, rows, slice(0, w), 1)
+        tell(strip + 1, 2 * n_strips)
+    return pixels, valid, n_strips
+
+
+def tissue_from_polygons(
+    shape: tuple[int, int], polygons: Sequence[npt.ArrayLike], downsample: float
+) -> Tissue:
+    """Return tissue as a person drew or edited it.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the slide in level-0 pixels.
+    polygons : sequence of array-like, (n, 2)
+        Corners (y, x) in level-0 pixels. Polygons that cross are united; one
+        that lies inside of another is a hole in it.
+    downsample : float
+        Level-0 pixels along a pixel of the mask, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If a polygon has fewer than three corners, or the downsample is no number.
+    """
+    if not (math.isfinite(downsample) and downsample >= 1):
+        raise ValueError(f"the downsample must be at least 1, got {downsample}")
+    height, width = shape
+    size = math.ceil(height / downsample), math.ceil(width / downsample)
+    mask = rasterised(size, [np.asarray(polygon, float) / downsample for polygon in polygons])
+    nothing = np.zeros(size, np.bool_)
+    notes = () if mask.any() else ("no tissue is marked",)
+    return Tissue(mask, float(downsample), shape, nothing, nothing, nothing, notes)
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def _downsample(pyramid: Pyramid, mpp: float) -> tuple[float, tuple[str, ...]]:
+    """Return level-0 pixels along a pixel of the mask, and what to note."""
+    height, width = pyramid.shape
+    notes: tuple[str, ...] = ()
+    if pyramid.mpp is None:
+        wanted = _USUAL_DOWNSAMPLE
+        notes = ("the µm per pixel is not known: tissue was looked for at a sixteenth",)
+    else:
+        wanted = mpp / pyramid.mpp
+    least = math.sqrt(height * width / _MOST_PIXELS)
+    most = min(height, width) / _LEAST_SIDE
+    return max(min(wanted, most), least, 1.0), notes
+
+
+def _inside(shape: tuple[int, int], downsample: float, size: tuple[int, int]) -> Mask:
+    """Return which pixels of the mask lie in the slide by at least half."""
+    y, x = (
+        (np.arange(n) + 0.5) * downsample <= length for n, length in zip(size, shape, strict=True)
+    )
+    return np.logical_and.outer(y, x)
+
+
+def _read(
+    pyramid: Pyramid, downsample: float, rows: slice, columns: slice, finer: int
+) -> tuple[Floats, Mask]:
+    """Read rows and columns of the mask, with `finer` pixels along each of its pixels."""
+    h, w = rows.stop - rows.start, columns.stop - columns.start
+    return read_window(
+        pyramid,
+        rows.start * downsample,
+        columns.start * downsample,
+        h * downsample,
+        w * downsample,
+        h * finer,
+        w * finer,
+    )
+
+
+def _float_scale(pyramid: Pyramid, pixels: Floats) -> np.float32:
+    """Return what brings floating point slides to 0..1; integers are there already."""
+    high = float(pixels.max(initial=0))
+    return np.float32(1 / high if pyramid.dtype.kind == "f" and high > 1 else 1)
+
+
+def _out_of_focus(
+    pyramid: Pyramid,
+    downsample: float,
+    tissue: Mask,
+    valid: Mask,
+    scale: np.float32,
+    tell: Progress,
+) -> tuple[Mask, tuple[str, ...]]:
+    n_strips = math.ceil(len(tissue) / _STRIP)
+    if downsample < focus.FINER:
+        tell(2 * n_strips, 2 * n_strips)
+        note = "the slide has too few pixels to tell what is out of focus"
+        return np.zeros_like(tissue), (note,) if tissue.any() else ()
+    fine, coarse = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.float32)
+    seen = np.zeros_like(tissue)
+    for strip in range(n_strips):
+        rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, len(tissue)))
+        for start in range(0, tissue.shape[1], _STRIP):
+            block = rows, slice(start, min(start + _STRIP, tissue.shape[1]))
+            if not tissue[block].any():
+                continue
+            pixels, readable = _read(pyramid, downsample, *block, focus.FINER)
+            # Edges of what could not be read are no structure.
+            grey = (pixels * scale).mean(axis=2)
+            grey[~readable] = np.median(grey[readable]) if readable.any() else 0
+            fine[block], coarse[block] = focus.energies(grey)
+            seen[block] = True
+        tell(n_strips + strip + 1, 2 * n_strips)
+    return focus.blurred(fine, coarse, tissue, seen & valid & ~tissue)

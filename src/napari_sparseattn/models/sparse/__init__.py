@@ -1,0 +1,1 @@
+"""SparseAttnNet: classify a cell from the few pixels that a coarse map selects (torch only)."""

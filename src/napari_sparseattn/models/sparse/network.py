@@ -1,0 +1,338 @@
+"""SparseAttnNet: classify a cell from the few pixels that a coarse map selects.
+
+The skeleton is that of Yoshai et al. 2025 (arXiv 2505.07661): a light
+convolutional network scores every pixel, the ``k`` best are kept by hard
+top-k, one shared network embeds each kept ``(x, y, v)`` as a token, a class
+token is appended last, and multi-head ("fine") attention over these ``k + 1``
+tokens is read by the class token. Depths, widths, the local mixing of tokens
+and the training rules are this project's; see the docstrings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import (
+    MIXING_HEADS,
+    CoarseAttention,
+    FineAttention,
+    TileMixing,
+    TokenBlock,
+    at_least_float32,
+)
+
+__all__ = [
+    "SparseAttnNet",
+    "SparseAttnNetConfig",
+    "SparseAttnOutput",
+    "distillation_loss",
+    "select_pixels",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseAttnNetConfig:
+    """Sizes of a `SparseAttnNet`.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels C of a pixel's value v.
+    n_classes : int
+        Number of classes.
+    image_size : int
+        Side of the square crop in pixels.
+    k : int
+        Pixels kept per crop, 1 to ``image_size ** 2``.
+    width : int
+        Token width; a multiple of `heads`.
+    depth : int
+        Token blocks before the fine attention.
+    tile_width, tile_depth : int
+        Width and number of the blocks that mix kept tokens over larger
+        distances, as means over tiles of 4 x 4 pixels; depth 0 leaves it out.
+    class_width : int
+        Width of the class token's state while it reads; a multiple of `heads`.
+    heads : int
+        Heads of the fine attention.
+    readout_layers : int
+        Layers in which the class token reads the pixel tokens.
+    coarse_width : int
+        Channels of the coarse network's first layer.
+    frequencies : int
+        Fourier frequencies per coordinate, 1, 2, 4, ... half periods per crop.
+    token : {"pixel", "context"}
+        ``"pixel"``: the token holds the pixel's own value and position alone.
+        ``"context"``: it also holds the coarse network's local feature, so
+        that pixels around the kept one are seen too (`receptive_field`).
+    mixing : {"local", "global", "none"}
+        How pixel tokens exchange information before the class token reads
+        them: with kept neighbours only (a convolution whose other inputs are
+        zero), with all kept pixels (self-attention), or not at all.
+    dropout : float
+        Dropout rate before the classifier.
+    """
+
+    in_channels: int = 3
+    n_classes: int = 8
+    image_size: int = 64
+    k: int = 614
+    width: int = 32
+    depth: int = 2
+    tile_width: int = 64
+    tile_depth: int = 2
+    class_width: int = 96
+    heads: int = 6
+    readout_layers: int = 2
+    coarse_width: int = 16
+    frequencies: int = 5
+    token: Literal["pixel", "context"] = "pixel"
+    mixing: Literal["local", "global", "none"] = "local"
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type != "int":
+                continue
+            least, most = (0, 64) if "depth" in field.name else (1, 65536)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(
+                    f"{field.name} must be a whole number from {least} to {most}, got {value!r}"
+                )
+        if self.frequencies > 12 or self.readout_layers > 64:
+            raise ValueError("at most 12 frequencies and 64 readout layers")
+        if self.image_size % 4:
+            raise ValueError(f"image_size must be a multiple of 4, got {self.image_size}")
+        if self.mixing == "global" and self.width % MIXING_HEADS:
+            raise ValueError(f"width {self.width} is not a multiple of {MIXING_HEADS}")
+        if not 1 <= self.k <= self.image_size**2:
+            raise ValueError(
+                f"k must lie between 1 and the crop's {self.image_size**2} pixels, got {self.k}"
+            )
+        if self.token not in ("pixel", "context"):
+            raise ValueError(f"token must be 'pixel' or 'context', got {self.token!r}")
+        if self.mixing not in ("local", "global", "none"):
+            raise ValueError(f"mixing must be 'local', 'global' or 'none', got {self.mixing!r}")
+
+
+class SparseAttnOutput(NamedTuple):
+    """What `SparseAttnNet` returns for B crops of H x W pixels.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, n_classes).
+    coarse_logits : Tensor
+        (B, H, W); ``A_coarse = sigmoid(coarse_logits)``.
+    indices : Tensor
+        (B, k) int64, kept pixels as ``row * W + column``, ascending.
+    fine : Tensor
+        (B, layers, heads, k + 1), the class token's attention over the kept
+        pixels (ascending as in `indices`) and, last, over itself. Sums to 1.
+    """
+
+    logits: Tensor
+    coarse_logits: Tensor
+    indices: Tensor
+    fine: Tensor
+
+
+def select_pixels(
+    scores: Tensor, k: int, explore: float = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose k pixels per crop: hard top-k, with a random share when asked.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (B, N) scores; equal scores are taken in any order.
+    k : int
+        How many to keep, 1 to N.
+    explore : float
+        Share of the k drawn uniformly from pixels that are not among the top
+        ``k - round(explore * k)``. Without it a pixel that is never kept is
+        never taught, and could not enter. 0 is plain top-k, as at inference.
+    generator : torch.Generator, optional
+        Source of the random draw.
+
+    Returns
+    -------
+    Tensor
+        (B, k) int64, ascending in each row, without repeats.
+    """
+    n = scores.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must lie between 1 and {n}, got {k}")
+    drawn = min(round(explore * k), k)
+    top = scores.topk(k - drawn, dim=1, sorted=False).indices
+    if drawn:
+        lottery = torch.rand(scores.shape, generator=generator, device=scores.device)
+        lottery.scatter_(1, top, -1.0)
+        top = torch.cat([top, lottery.topk(drawn, dim=1, sorted=False).indices], dim=1)
+    return top.sort(dim=1).values
+
+
+def distillation_loss(output: SparseAttnOutput) -> Tensor:
+    """Pull the coarse map to the fine attention over the kept pixels.
+
+    The fine attention, averaged over layers and heads and renormalised over
+    the kept pixels, is the teacher and takes no gradient; the coarse map,
+    renormalised over the same pixels, is the student. The loss is their
+    Kullback-Leibler divergence, averaged over crops, plus a small term that
+    keeps the map's mean at the kept share, since the divergence alone leaves
+    the map's overall level free.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in nats.
+    """
+    k = output.indices.shape[1]
+    teacher = output.fine[..., :k].mean(dim=(1, 2)).detach().float()
+    teacher = teacher / teacher.sum(1, keepdim=True).clamp_min(1e-12)
+    flat = output.coarse_logits.flatten(1).float()
+    student = F.logsigmoid(flat).gather(1, output.indices)
+    student = student - student.logsumexp(1, keepdim=True)
+    divergence = F.kl_div(student, teacher, reduction="batchmean")
+    level = (flat.sigmoid().mean(1) - k / flat.shape[1]).square().mean()
+    return divergence + level
+
+
+class SparseAttnNet(nn.Module):
+    """Classify crops from their k best-scoring pixels.
+
+    With ``token="pixel"`` (the default) the classifier is a function of the
+    kept pixels' positions and values alone: changing any other pixel can
+    change the output only by changing which pixels are kept.
+
+    Parameters
+    ----------
+    config : SparseAttnNetConfig
+        Sizes.
+    """
+
+    def __init__(self, config: SparseAttnNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.coarse = CoarseAttention(config.in_channels, config.coarse_width)
+        position = 2 + 4 * config.frequencies
+        context = config.coarse_width if config.token == "context" else 0
+        self.embed = nn.Sequential(
+            nn.Linear(config.in_channels + position + context, config.width),
+            nn.GELU(),
+            nn.Linear(config.width, config.width),
+        )
+        self.blocks = nn.ModuleList(
+            TokenBlock(config.width, config.mixing, dilation=(1, 2, 4)[i % 3])
+            for i in range(config.depth)
+        )
+        self.tiles = (
+            TileMixing(config.width, config.tile_width, config.tile_depth)
+            if config.tile_depth
+            else None
+        )
+        self.cls = nn.Parameter(torch.randn(1, config.class_width) * 0.02)
+        self.fine = nn.ModuleList(
+            FineAttention(config.width, config.class_width, config.heads)
+            for _ in range(config.readout_layers)
+        )
+        self.norm = nn.LayerNorm(config.class_width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.class_width, config.n_classes)
+
+    @property
+    def receptive_field(self) -> int:
+        """Side in pixels of the square that one token's content comes from."""
+        return 3 if self.config.token == "context" else 1
+
+    def select(self, x: Tensor) -> Tensor:
+        """Return the coarse logits, (B, H, W), of crops (B, C, H, W)."""
+        logits: Tensor = self.coarse(x)[0]
+        return logits
+
+    def forward(
+        self,
+        x: Tensor,
+        k: int | None = None,
+        explore: float = 0.0,
+        generator: torch.Generator | None = None,
+        indices: Tensor | None = None,
+    ) -> SparseAttnOutput:
+        """Classify normalised crops.
+
+        Parameters
+        ----------
+        x : Tensor
+            (B, C, H, W) float, normalised as the bundle's card says.
+        k : int, optional
+            Pixels to keep; default the configuration's.
+        explore : float
+            Random share of the kept pixels, see `select_pixels`.
+        generator : torch.Generator, optional
+            Source of that randomness.
+        indices : Tensor, optional
+            (B, k) pixels to use instead of the coarse map's choice.
+
+        Returns
+        -------
+        SparseAttnOutput
+
+        Raises
+        ------
+        ValueError
+            If the crops do not have C channels, or k exceeds the pixels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"expected crops of shape (B, {self.config.in_channels}, H, W), "
+                f"got {tuple(x.shape)}"
+            )
+        grid = (x.shape[2], x.shape[3])
+        coarse_logits, local = self.coarse(x)
+        if indices is None:
+            scores = coarse_logits.detach().flatten(1)
+            indices = select_pixels(scores, k or self.config.k, explore, generator)
+        tokens = self._embed(x, local, indices)
+        for block in self.blocks:
+            tokens = block(tokens, indices, grid)
+        if self.tiles is not None:
+            tokens = tokens + self.tiles(tokens, indices, grid)
+        state = self.cls.expand(x.shape[0], -1)
+        maps = []
+        for layer in self.fine:
+            state, attention = layer(tokens, state)
+            maps.append(attention)
+        logits = self.head(self.dropout(self.norm(state)))
+        return SparseAttnOutput(
+            at_least_float32(logits),
+            at_least_float32(coarse_logits),
+            indices,
+            torch.stack(maps, 1),
+        )
+
+    def _embed(self, x: Tensor, local: Tensor, indices: Tensor) -> Tensor:
+        """Joint embedding of (x, y, v) of each kept pixel: (B, k, width)."""
+        height, width = x.shape[2:]
+        values = x.flatten(2).gather(2, indices[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2)
+        row = torch.div(indices, width, rounding_mode="floor")
+        place = torch.stack(
+            [(2 * row + 1) / height - 1, (2 * (indices - row * width) + 1) / width - 1], dim=-1
+        ).to(x.dtype)
+        octaves = torch.pi * 2.0 ** torch.arange(self.config.frequencies, device=x.device) / 2
+        phase = (place[..., None] * octaves.to(x.dtype)).flatten(2)
+        parts = [values, place, phase.sin(), phase.cos()]
+        if self.config.token == "context":
+            coarse = torch.div(row, 2, rounding_mode="floor") * local.shape[3]
+            coarse = coarse + torch.div(indices - row * width, 2, rounding_mode="floor")
+            flat = local.flatten(2)
+            parts.append(
+                flat.gather(2, coarse[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)
+            )
+        tokens: Tensor = self.embed(torch.cat(parts, dim=-1))
+        return tokens

@@ -1,0 +1,1 @@
+"""Annotations in ordinary layers, saved as they are made."""

@@ -1,0 +1,170 @@
+"""What to annotate next: the cells that the model is least sure of, one after the other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from ...training.data.suggest import suggest
+from .targets import Targets
+
+if TYPE_CHECKING:
+    from ...inference.prediction import Prediction, Predictions
+
+__all__ = ["Suggestions", "rank"]
+
+#: Ranked at once; the next are ranked when these are through.
+_AT_ONCE = 20
+#: A cell this near, in its diameters, to an annotated one counts as annotated.
+_ANNOTATED = 0.5
+
+
+class Suggestions(Targets):
+    """The classified cells of the chosen image that are worth annotating."""
+
+    #: The cell that is asked about, or None.
+    candidate_changed = Signal(object)
+
+    #: Row of the session's results that is asked about.
+    candidate: int | None = None
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer)
+        self._queue: list[int] = []
+        self._passed: set[int] = set()
+        self._ranked: Predictions | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        """How many cells are ranked and not yet asked about."""
+        return len(self._queue)
+
+    def next(self) -> None:
+        """Go to the cell whose class would teach most; ranks the cells the first time."""
+        results = self.session.results
+        if results is None or not len(results):
+            self.say("Classify all cells first: what to annotate next comes from these.", "warning")
+            return
+        if results is not self._ranked:
+            self._queue, self._passed, self._ranked = [], set(), results
+        self._queue = [row for row in self._queue if row in self._open_rows(results, self._queue)]
+        if self._queue:
+            self._go_to(self._queue.pop(0))
+            return
+        rows = self._open_rows(results, range(len(results)))
+        if not rows:
+            self._set_candidate(None)
+            self.say("All classified cells of this image have been annotated or passed.")
+            return
+        self._ask(
+            partial(rank, np.asarray(results.probabilities), np.array(rows)),
+            partial(self._ranking, results),
+        )
+
+    def stop_next(self) -> None:
+        """Ask about no cell any more."""
+        self._set_candidate(None)
+
+    def give(self, label: str) -> None:
+        """Give a class; a cell that is asked about gets it, and the next one is asked about."""
+        row = self.candidate
+        if row is None or (self._active_mirror() is not None and self.selected):
+            super().give(label)
+            return
+        self.set_current(label)
+        target = self._target_of(row)
+        if target is None:
+            self._set_candidate(None)
+        elif self.sheet is None:
+            self.correct(target, label)
+        elif self._annotate(target, label):
+            self._passed.add(row)
+            self.next()
+
+    # -- within
+
+    def _ranking(self, results: Predictions, rows: npt.NDArray[np.int64]) -> None:
+        if results is self.session.results:
+            self._queue = [int(row) for row in rows]
+            if self._queue:
+                self._go_to(self._queue.pop(0))
+
+    def _open_rows(self, results: Predictions, rows: Any) -> list[int]:
+        """Return those of some rows that are classified, not annotated and not passed."""
+        index = results.class_index
+        wanted = [row for row in rows if index[row] >= 0 and row not in self._passed]
+        book, plane = self.book(self.session.image), (*self._plane_of_results(), 0, 0)[:2]
+        places = [
+            item.position
+            for item in book or ()
+            if item.position is not None and (item.t, item.z) == plane
+        ]
+        if not wanted or not places:
+            return wanted
+        from scipy.spatial import cKDTree
+
+        cells = results.cells
+        distance, _ = cKDTree(np.array(places)).query(cells.centres[wanted])
+        free = distance > _ANNOTATED * np.maximum(cells.diameters[wanted], 2.0)
+        return [row for row, is_free in zip(wanted, free, strict=True) if is_free]
+
+    def _go_to(self, row: int) -> None:
+        self._passed.add(row)
+        self._set_candidate(row)
+        # Brings the cell to the middle, and shows what the model saw in it.
+        self.session.click_cell(row)
+        self._point_at(row)
+        results = self.session.results
+        if results is not None:
+            ranked = results[row].ranked()[:2]
+            doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+            self.say(f"Which class? The model says {doubt}. Press its key, or N for the next.")
+
+    def _set_candidate(self, row: int | None) -> None:
+        if row is None:
+            self._point_at(None)
+        if row != self.candidate:
+            self.candidate = row
+            self.candidate_changed.emit(row)
+
+    def _point_at(self, row: int | None) -> None:
+        """Mark the cell that is asked about."""
+        image, results = self.session.image, self.session.results
+        if image is None:
+            return
+        if row is None or results is None:
+            self._shelf.remove(image, ["next"])
+            return
+        centre = (*self._plane_of_results(), *results.cells.centres[row])
+        size = 1.6 * float(results.cells.diameters[row])
+        self._shelf.point_at(image, np.array(centre, dtype=np.float64), size)
+
+    def _answered(self, answer: Prediction | None) -> None:
+        super()._answered(answer)
+        target, row = self.target, self.candidate
+        if row is None or target is None or target.position is None:
+            return
+        asked = self._target_of(row)
+        if asked is not None and asked.position is not None:
+            away = np.hypot(*np.subtract(target.position, asked.position))
+            if away > _ANNOTATED * max(asked.diameter or 0.0, 2.0):
+                # Another cell was clicked: keys are about that one.
+                self._set_candidate(None)
+
+    def _results_changed(self, results: Predictions | None) -> None:
+        if results is not self._ranked:
+            self._queue = []
+            self._set_candidate(None)
+        self.changed.emit()
+
+
+def rank(
+    probabilities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the rows whose annotation would teach most, the most wanted first."""
+    ranked: npt.NDArray[np.int64] = rows[suggest(probabilities[rows], n=_AT_ONCE)]
+    return ranked

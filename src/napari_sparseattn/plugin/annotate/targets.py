@@ -1,0 +1,306 @@
+"""Giving things a class: a clicked cell, a row of the table, what is selected, the whole image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...inference.prediction import Prediction
+from ...training.data.annotations import Annotation, AnnotationBook
+from ..core.sources import SourceError, displayed_plane
+from .books import Books
+from .mirror import Mirror
+
+if TYPE_CHECKING:
+    from ...inference.prediction import Predictions
+
+__all__ = ["Target", "Targets"]
+
+#: A cell within this share of the diameter of an annotated one is that one.
+_SAME_CELL = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a key or button gives a class: the cell clicked last, or the whole image.
+
+    Parameters
+    ----------
+    position : (float, float) or None
+        (y, x) in pixels; None for the image as a whole.
+    plane : tuple of int
+        Position along the axes before y and x.
+    predicted, model : str
+        The class that the model gave, and the model's hash.
+    diameter : float or None
+        Of the cell in pixels, where it is known.
+    """
+
+    position: tuple[float, float] | None
+    plane: tuple[int, ...] = ()
+    predicted: str = ""
+    model: str = ""
+    diameter: float | None = None
+
+
+class Targets(Books):
+    """What gets a class, and which."""
+
+    #: What was clicked last and can be given a class.
+    target: Target | None = None
+    _class_shown = ""
+
+    # -- annotating
+
+    def annotate_cell(
+        self,
+        position: tuple[float, float],
+        label: str | None = None,
+        *,
+        predicted: str = "",
+        model: str = "",
+        diameter: float | None = None,
+        plane: tuple[int, ...] | None = None,
+    ) -> None:
+        """Give the cell at a position a class; an annotation that is there is changed.
+
+        Parameters
+        ----------
+        position : (float, float)
+            (y, x) in pixels of the chosen image.
+        label : str, optional
+            By default the current class.
+        predicted, model : str
+            The class that a model gave, and the model's hash.
+        diameter : float, optional
+            Of the cell in pixels.
+        plane : tuple of int, optional
+            By default the displayed one.
+        """
+        at = self._plane_here() if plane is None else plane
+        if at is None:
+            return
+        target = Target(position, at, predicted, model, diameter)
+        self._when_open(lambda: self._annotate(target, label or self._new_label()))
+
+    def annotate_image(self, label: str | None = None, *, predicted: str = "", model: str = ""
+                       ) -> None:  # fmt: skip
+        """Give the chosen image, or the displayed plane of a stack, a class as a whole."""
+        at = self._plane_here()
+        if at is not None:
+            target = Target(None, at, predicted, model)
+            self._when_open(lambda: self._annotate(target, label or self._new_label()))
+
+    def clear_image_class(self) -> None:
+        """Take the class of the image as a whole away."""
+        book, at = self.book(self.session.image), self._plane_here()
+        if book is not None and at is not None:
+            ids = [item.id for item in _on_plane(book, "image", at)]
+            self._saving(lambda: book.remove(ids))
+
+    def correct(self, which: int | Prediction | Target, label: str) -> None:
+        """Say what a classified cell, field or slide really is.
+
+        Parameters
+        ----------
+        which : int, Prediction or Target
+            A row of the session's results, an answer, or what was clicked.
+        label : str
+            The right class; may be the one that was given.
+        """
+        target = which if isinstance(which, Target) else self._target_of(which)
+        if target is not None:
+            self._when_open(lambda: self._annotate(target, label))
+
+    def remove(self, ids: list[str] | None = None) -> None:
+        """Remove annotations of the chosen image; by default those that are selected."""
+        sheet = self.sheet
+        if sheet is None or sheet.book is None:
+            return
+        book = sheet.book
+        found = self.selected if ids is None else ids
+        if not found:
+            self.say("Select annotations in their layer first.", "warning")
+            return
+        self._saving(lambda: book.remove(found))
+
+    @property
+    def selected(self) -> list[str]:
+        """Ids of the annotations that are selected in the active layer."""
+        mirror = self._active_mirror()
+        return [] if mirror is None else mirror.selected
+
+    @property
+    def image_class(self) -> str:
+        """The class of the displayed image as a whole, or nothing."""
+        book = self.book(self.session.image)
+        viewer = self.viewer
+        # In 3D there is no plane; nothing needs to be said about that here.
+        flat = viewer is not None and viewer.dims.ndisplay == 2
+        at = self._plane_here() if book is not None and flat else None
+        if book is None or at is None:
+            return ""
+        found = _on_plane(book, "image", at)
+        return found[-1].label if found else ""
+
+    # -- one key for all
+
+    def give(self, label: str) -> None:
+        """Give what is at hand a class, and make it the current one.
+
+        At hand are the annotations that are selected in the active layer, or
+        else the cell that was clicked last. While points or regions are drawn
+        only the current class changes.
+        """
+        self.set_current(label)
+        mirror = self._active_mirror()
+        mode = "" if mirror is None else str(mirror.layer.mode)
+        if mirror is not None and mode.startswith("add"):
+            self.say(f"New annotations are '{label}'.")
+        elif mirror is not None and mode in ("select", "direct") and mirror.selected:
+            ids = mirror.selected
+            if self._saving(lambda: self._relabel(mirror.book, ids, label)):
+                self.say(f"{_count(len(ids))} now '{label}'.")
+        elif self.target is not None:
+            self.correct(self.target, label)
+        else:
+            self.say(f"New annotations are '{label}'. Click a cell to give it this class.")
+
+    def give_key(self, number: int) -> None:
+        """Give the class with a number, 1 to 9, as it is listed."""
+        if number <= len(self.class_names):
+            self.give(self.class_names[number - 1])
+        else:
+            self.say(f"There is no class {number}. Add one under Classes.", "warning")
+
+    # -- within
+
+    def _annotate(self, target: Target, label: str) -> bool:
+        sheet = self.sheet
+        if sheet is None:
+            return False
+
+        def save() -> None:
+            self._settle([label])
+            book = sheet.writing()
+            if target.position is None:
+                self._put(book, target, label, _on_plane(book, "image", target.plane)[-1:])
+                return
+            self._put(book, target, label, self._cells_at(book, target))
+            sheet.cell_layer()
+            self._layers_changed()
+
+        if not self._saving(save):
+            return False
+        what = "This image" if target.position is None else "The cell"
+        model = f", not '{target.predicted}'" if target.predicted not in ("", label) else ""
+        self.say(f"{what} is '{label}'{model}.")
+        return True
+
+    def _put(
+        self, book: AnnotationBook, target: Target, label: str, there: list[Annotation]
+    ) -> None:
+        values: dict[str, Any] = {}
+        if target.predicted:
+            values = {"predicted": target.predicted, "model": target.model}
+            values["origin"] = "placed" if target.predicted == label else "corrected"
+        if there:
+            book.relabel([there[0].id], label, **values)
+            return
+        values |= dict(zip(("t", "z"), target.plane, strict=False))
+        if target.position is None:
+            book.add("image", label, **values)
+        else:
+            place = {"position": target.position, "diameter_px": target.diameter}
+            book.add("cell", label, **place, **values)
+
+    def _cells_at(self, book: AnnotationBook, target: Target) -> list[Annotation]:
+        """Return the annotated cell that a target is, if there is one."""
+        found = [item for item in _on_plane(book, "cell", target.plane) if item.position]
+        if not found or target.position is None:
+            return []
+        places = np.array([item.position for item in found])
+        distance = np.hypot(*(places - target.position).T)
+        image = self.session.image
+        size = target.diameter or (self._ring(image) if image is not None else 0.0)
+        nearest = int(distance.argmin())
+        return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
+
+    def _relabel(self, book: AnnotationBook, ids: list[str], label: str) -> None:
+        self._settle([label])
+        book.relabel(ids, label)
+
+    def _target_of(self, which: int | Prediction) -> Target | None:
+        results = self.session.results
+        if isinstance(which, Prediction):
+            plane = self._plane_here()
+            if plane is None:
+                return None
+            frame = getattr(which.evidence, "frame", None)
+            if frame is None:
+                return Target(None, plane, which.label, which.model_hash)
+            place = (float(frame.row), float(frame.column))
+            size = None if results is None else _size_at(results, place)
+            return Target(place, plane, which.label, which.model_hash, size)
+        if results is None or not 0 <= which < len(results):
+            return None
+        y, x = (float(value) for value in results.cells.centres[which])
+        plane = self._plane_of_results()
+        size = float(results.cells.diameters[which])
+        return Target((y, x), plane, results.labels[which], results.model_hash, size)
+
+    def _plane_of_results(self) -> tuple[int, ...]:
+        """Return the plane whose cells were classified; another may be displayed by now."""
+        image = self.session.image
+        rings = None if image is None else self.session.overlays.layer(image, "cells")
+        if rings is not None and len(rings.data):
+            return tuple(round(float(value)) for value in rings.data[0][:-2])
+        return self._plane_here() or ()
+
+    def _plane_here(self) -> tuple[int, ...] | None:
+        """Return the displayed plane of the chosen image; says why where there is none."""
+        image, viewer = self.session.image, self.viewer
+        if image is None or viewer is None:
+            return None
+        try:
+            return displayed_plane(viewer, image).index
+        except SourceError as error:
+            self.say(str(error), "error")
+            return None
+
+    def _active_mirror(self) -> Mirror | None:
+        viewer, sheet = self.viewer, self.sheet
+        active = None if viewer is None else viewer.layers.selection.active
+        if sheet is None or active is None:
+            return None
+        for mirror in (sheet.cells, sheet.regions):
+            if mirror is not None and mirror.layer is active:
+                return mirror
+        return None
+
+    def _plane_changed(self, event: Any = None) -> None:
+        """The class of the whole image may be another on the plane that is displayed now."""
+        if (shown := self.image_class) != self._class_shown:
+            self._class_shown = shown
+            self.changed.emit()
+
+    def _answered(self, answer: Prediction | None) -> None:
+        """Take the cell that was clicked for what the next key is about."""
+        self.target = None if answer is None else self._target_of(answer)
+        self.changed.emit()
+
+
+def _on_plane(book: AnnotationBook, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
+    t, z = (*plane, 0, 0)[:2]
+    return [item for item in book if item.kind == kind and (item.t, item.z) == (t, z)]
+
+
+def _size_at(results: Predictions, place: tuple[float, float]) -> float | None:
+    row = results.cells.nearest(place)
+    return None if row is None else float(results.cells.diameters[row])
+
+
+def _count(n: int) -> str:
+    return "One annotation is" if n == 1 else f"{n} annotations are"

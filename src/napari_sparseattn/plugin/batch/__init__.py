@@ -1,0 +1,1 @@
+"""Many files from the window."""

@@ -1,0 +1,274 @@
+"""The queue of a batch: where each file stands, and what can be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QGridLayout,
+    QHeaderView,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...batch.run import ItemState
+from ..core.messages import Progress, seconds_text, time_left
+from ..widgets.base import Follower
+from .session import Batch
+
+__all__ = ["BatchQueueBox", "QueueModel"]
+
+_EMPTY = (
+    "The files will be listed here, each with its state. Those that fail do not stop the others, "
+    "and a batch that was stopped goes on where it was."
+)
+_COLUMNS = ("file", "state", "found, or why not")
+_TIPS = (
+    "Named from the folder that all files have in common.",
+    "Skipped: its results were there, and right by their size and sha256.",
+    "What was found in it, or why it failed. Double-click a row to look at image and result.",
+)
+#: Told apart with any colour vision by their lightness, and by the word.
+_COLOURS = {"failed": "#ff8f6b", "running": "#8ecae6", "done": "#8fd694", "skipped": "#a9b4c0"}
+
+
+class QueueModel(QAbstractTableModel):
+    """A Qt model on the states of a batch; all of them or those that failed."""
+
+    def __init__(self, batch: Batch, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._batch = batch
+        self._rows: list[int] = []
+        self._only_failed = False
+        self.refill()
+
+    def refill(self) -> None:
+        """Show other items, or those that failed."""
+        self.beginResetModel()
+        self._rows = [
+            i
+            for i, state in enumerate(self._batch.states)
+            if not self._only_failed or state.state == "failed"
+        ]
+        self.endResetModel()
+
+    def show_failed_only(self, on: bool) -> None:
+        """Leave out what did not fail."""
+        self._only_failed = on
+        self.refill()
+
+    def tell(self, item: int) -> None:
+        """Show that an item has changed."""
+        if self._only_failed:
+            if self._batch.states[item].state == "failed" and item not in self._rows:
+                self.refill()
+            return
+        self.dataChanged.emit(self.index(item, 0), self.index(item, len(_COLUMNS) - 1))
+
+    def item(self, row: int) -> int:
+        """Return the item of a row."""
+        return self._rows[row]
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+        """Return the number of items shown."""
+        return 0 if parent is not None and parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
+        """Return the number of columns."""
+        return 0 if parent is not None and parent.isValid() else len(_COLUMNS)
+
+    def headerData(self, section: int, orientation: Any, role: int = 0) -> Any:  # noqa: N802 - Qt's name
+        """Return a column's name."""
+        if orientation != Qt.Orientation.Horizontal or section >= len(_COLUMNS):
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return _COLUMNS[section]
+        return _TIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
+
+    def data(self, index: QModelIndex, role: int = 0) -> Any:
+        """Return what a cell of the table shows."""
+        if not index.isValid():
+            return None
+        state = self._batch.states[self._rows[index.row()]]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (_name(state), state.state, _words(state))[index.column()]
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return "\n".join(filter(None, (str(state.item.path), state.found, state.reason)))
+        if role == Qt.ItemDataRole.ForegroundRole and index.column() == 1:
+            colour = _COLOURS.get(state.state)
+            return None if colour is None else QColor(colour)
+        return None
+
+
+def _name(state: ItemState) -> str:
+    """Return the file's name, then its folder: the name is what a narrow column must show."""
+    folder, _, name = state.item.key.rpartition("/")
+    return f"{name} · {folder}" if folder else name
+
+
+def _words(state: ItemState) -> str:
+    if state.state == "done":
+        redone = f" ({state.reason})" if state.reason else ""
+        return f"{state.found}, {seconds_text(state.seconds)}{redone}"
+    # Most reasons begin with the name of the file, which the row has already.
+    reason = state.reason.removeprefix(state.item.path.name).lstrip(": ")
+    return state.found if state.state == "skipped" else reason
+
+
+class BatchQueueBox(Follower):
+    """Start, cancel, retry; the bar; the queue."""
+
+    def __init__(self, batch: Batch, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.batch = batch
+        self.start = QPushButton("Start", self)
+        self.start.setToolTip(
+            "Work on all files. Those whose results are there and right are skipped, so that a "
+            "batch that was stopped goes on."
+        )
+        self.cancel = QPushButton("Cancel", self)
+        self.cancel.setToolTip("Stop at once; what is done is kept.")
+        self.retry = QPushButton("Retry failed", self)
+        self.retry.setToolTip("Work once more on the files that failed.")
+        self.bar = QProgressBar(self)
+        self.left = QLabel(self)
+        self.failed_only = QCheckBox("Failed only", self)
+        self.failed_only.setToolTip("Leave the other files out of the table.")
+        self.show_result = QPushButton("Show result", self)
+        self.show_result.setToolTip(
+            "Open the image of the chosen row with what was found in it; so does a double click."
+        )
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.detail = QLabel(self)
+        self.detail.setObjectName("card")
+        self.detail.setWordWrap(True)
+        self.detail.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.model = QueueModel(batch, self)
+        self.table = self._table()
+        self._lay_out()
+        self.start.clicked.connect(self._start)
+        self.cancel.clicked.connect(batch.cancel)
+        self.retry.clicked.connect(self._retry)
+        self.failed_only.toggled.connect(self._filter)
+        self.show_result.clicked.connect(self._open_chosen)
+        self.table.doubleClicked.connect(self._open)
+        self.table.selectionModel().selectionChanged.connect(self._enable)
+        self.follow(batch.items_changed, self._refill)
+        self.follow(batch.item_changed, self._tell)
+        self.follow(batch.progress_changed, self._show_progress)
+        self.follow(batch.changed, self._enable)
+        self.follow(batch.session.model_changed, self._enable)
+        self._refill()
+        self._show_progress(Progress(what="files") if batch.running else None)
+
+    def _table(self) -> QTableView:
+        table = QTableView(self)
+        table.setModel(self.model)
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setTextElideMode(Qt.TextElideMode.ElideRight)
+        table.setWordWrap(False)
+        table.setShowGrid(False)
+        table.setMinimumHeight(260)
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(22)
+        header = table.horizontalHeader()
+        header.setMinimumSectionSize(20)
+        header.resizeSection(0, 120)
+        header.resizeSection(1, header.fontMetrics().horizontalAdvance("skipped") + 14)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        return table
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.addWidget(self.start, 0, 0)
+        grid.addWidget(self.cancel, 0, 0)
+        grid.addWidget(self.retry, 0, 1)
+        grid.addWidget(self.bar, 1, 0)
+        grid.addWidget(self.left, 1, 1)
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        below = QGridLayout()
+        below.addWidget(self.failed_only, 0, 0)
+        below.addWidget(self.show_result, 0, 1)
+        below.setColumnStretch(0, 1)
+        below.setColumnStretch(1, 1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 4, 0, 4)
+        column.addLayout(grid)
+        column.addWidget(self.empty)
+        column.addWidget(self.table, 1)
+        column.addWidget(self.detail)
+        column.addLayout(below)
+
+    def _chosen(self) -> int | None:
+        """Return the item of the row that is selected."""
+        rows = self.table.selectionModel().selectedRows()
+        return self.model.item(rows[0].row()) if rows else None
+
+    def _filter(self, on: bool) -> None:
+        self.model.show_failed_only(on)
+        self._enable()
+
+    def _refill(self) -> None:
+        self.model.refill()
+        self._enable()
+
+    def _tell(self, item: int) -> None:
+        self.model.tell(item)
+        if item == self._chosen():
+            self._enable()
+
+    def _enable(self, *_: object) -> None:
+        batch, chosen = self.batch, self._chosen()
+        idle = not batch.running and not batch.searching
+        failed = any(state.state == "failed" for state in batch.states)
+        self.start.setEnabled(idle and bool(batch.states))
+        self.start.setVisible(not batch.running)
+        self.cancel.setVisible(batch.running)
+        self.retry.setEnabled(idle and failed)
+        self.show_result.setEnabled(chosen is not None and batch.can_open(chosen))
+        self.empty.setVisible(not batch.states)
+        for widget in (self.table, self.failed_only, self.show_result):
+            widget.setVisible(bool(batch.states))
+        state = None if chosen is None else batch.states[chosen]
+        words = "" if state is None else "\n".join(filter(None, (state.found, state.reason)))
+        self.detail.setText(words)
+        self.detail.setVisible(bool(words))
+
+    def _show_progress(self, progress: Progress | None) -> None:
+        for widget in (self.bar, self.left):
+            widget.setVisible(progress is not None)
+        self._enable()
+        if progress is None:
+            return
+        # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        self.bar.setFormat(f"{progress.done} of {progress.total} {progress.what}")
+        left = progress.seconds_left
+        self.left.setText("" if left is None else time_left(left))
+
+    def _start(self) -> None:
+        self.batch.start()
+
+    def _retry(self) -> None:
+        self.batch.retry_failed()
+
+    def _open(self, index: QModelIndex) -> None:
+        self.batch.open_row(self.model.item(index.row()))
+
+    def _open_chosen(self) -> None:
+        if (chosen := self._chosen()) is not None:
+            self.batch.open_row(chosen)

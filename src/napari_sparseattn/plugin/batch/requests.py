@@ -1,0 +1,145 @@
+"""What the batch dock asks of workers, and how it is answered: frozen, no Qt."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...batch.items import BatchItem, find_items
+from ...batch.plan import BatchPlan
+from ...batch.records import Records
+from ...batch.run import BatchUpdate, run_batch
+from ...batch.work import SHOWN
+
+if TYPE_CHECKING:
+    from ...export.request import Result
+    from ..core.opening import Opened
+
+__all__ = [
+    "OpenAnswer",
+    "OpenRequest",
+    "RunRequest",
+    "SearchAnswer",
+    "SearchRequest",
+    "answer_open",
+    "answer_search",
+    "stream_batch",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchRequest:
+    """Find the files of a batch.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        Files and folders.
+    pattern : str
+        Which files of folders to take; empty for all that can be read.
+    out : pathlib.Path or None
+        Folder for the results.
+    """
+
+    inputs: tuple[str, ...]
+    pattern: str
+    out: Path | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchAnswer:
+    """What was found."""
+
+    request: SearchRequest
+    items: tuple[BatchItem, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunRequest:
+    """Work on some items.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+        The items, the model, the options.
+    rows : tuple of int
+        The row of the queue that each item has.
+    workers : int
+        Processes.
+    stop : threading.Event
+        Set to end the work at once.
+    """
+
+    plan: BatchPlan
+    rows: tuple[int, ...]
+    workers: int
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenRequest:
+    """Open an image of the queue, with its results."""
+
+    row: int
+    item: BatchItem
+    out: Path
+    #: Of the classes.
+    colours: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenAnswer:
+    """An image as layers, and what was found in it."""
+
+    request: OpenRequest
+    opened: Opened
+    result: Result
+
+
+def answer_search(request: SearchRequest) -> SearchAnswer:
+    """Find the files.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there are none; the message says what was looked for.
+    """
+    found = find_items(request.inputs, pattern=request.pattern or None, out=request.out)
+    return SearchAnswer(request, found)
+
+
+def stream_batch(request: RunRequest) -> Iterator[BatchUpdate]:
+    """Work on the items in processes of this machine.
+
+    Raises
+    ------
+    OSError
+        If results cannot be written.
+    """
+    yield from run_batch(request.plan, workers=request.workers, stop=request.stop.is_set)
+
+
+def answer_open(request: OpenRequest) -> OpenAnswer:
+    """Open the image, and read what was found in it.
+
+    Raises
+    ------
+    ValueError, OSError
+        If image or results are gone or damaged.
+    """
+    from ...batch.kept import kept_result
+    from ..core.opening import read_file
+
+    records = Records(request.out)
+    record = records.read(request.item.key)
+    if record is None or SHOWN not in records.sound(record):
+        raise ValueError(
+            f"The results of {request.item.key} are gone or damaged; start the batch once more."
+        )
+    (kept,) = record.outputs[SHOWN]
+    return OpenAnswer(
+        request, read_file(str(request.item.path)), kept_result(request.out / kept.path)
+    )

@@ -1,0 +1,1 @@
+"""SparseAttnNet in the window: click a cell, classify all."""

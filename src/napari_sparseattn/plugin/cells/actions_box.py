@@ -1,0 +1,105 @@
+"""Click to classify, classify all, and how far that is."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
+
+from ..core.messages import Progress, time_left
+from ..core.session import Session
+from ..widgets.base import SessionWidget
+
+__all__ = ["ActionsBox"]
+
+_CROPS_TIP = (
+    "Classify the image as a whole: the model looks at it coarsely, and closely only where that "
+    "decides."
+)
+_PATCHES_TIP = (
+    "Classify the image as a whole: tissue is found, cut into patches, and the model attends to "
+    "all of them at once."
+)
+
+
+class ActionsBox(SessionWidget):
+    """The things to do; those that fit image and model."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.clicking = QPushButton("Click to classify", self)
+        self.clicking.setObjectName("clicking")
+        self.clicking.setCheckable(True)
+        self.clicking.setChecked(session.clicking)
+        self.clicking.setToolTip(
+            "While this is on, a click on a cell classifies it; a drag moves the view."
+        )
+        self.all = QPushButton("Classify all", self)
+        self.all.setToolTip("Classify every cell of the image that is shown.")
+        self.field = QPushButton("Classify field", self)
+        self.cancel = QPushButton("Cancel", self)
+        self.bar = QProgressBar(self)
+        self.left = QLabel(self)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 4, 0, 4)
+        grid.addWidget(self.clicking, 0, 0)
+        grid.addWidget(self.all, 0, 1)
+        grid.addWidget(self.cancel, 0, 1)
+        grid.addWidget(self.field, 1, 0, 1, 2)
+        grid.addWidget(self.bar, 2, 0)
+        grid.addWidget(self.left, 2, 1)
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        self.clicking.toggled.connect(session.set_clicking)
+        self.all.clicked.connect(self._classify_all)
+        self.field.clicked.connect(self._classify_field)
+        self.cancel.clicked.connect(self._cancel)
+        self.follow(session.clicking_changed, self._show_clicking)
+        self.follow(session.progress_changed, self._show_progress)
+        for signal in (session.model_changed, session.image_changed):
+            self.follow(signal, self._enable)
+        self._show_progress(Progress() if session.running else None)
+        self._enable()
+
+    def _enable(self, _: object = None) -> None:
+        session = self.session
+        there = session.model is not None and session.image is not None
+        # A slide's cells are not looked for; pressing it would only say so.
+        self.all.setEnabled(there and not (session.on_slide and bool(session.no_cells_here())))
+        self.field.setText("Classify slide" if session.on_slide else "Classify field")
+        self.field.setToolTip(_PATCHES_TIP if session.spanning else _CROPS_TIP)
+        self.field.setEnabled(there)
+        self._show_fitting(session.running)
+
+    def _show_clicking(self, on: bool) -> None:
+        self.clicking.setChecked(on)
+
+    def _classify_all(self) -> None:
+        self.session.classify_all()
+
+    def _classify_field(self) -> None:
+        self.session.classify_field()
+
+    def _cancel(self) -> None:
+        self.session.cancel_run()
+
+    def _show_fitting(self, busy: bool) -> None:
+        """Show what the model can be asked for."""
+        session = self.session
+        self.clicking.setVisible(not session.spanning)
+        self.all.setVisible(not busy and not session.spanning)
+        self.field.setVisible(not busy and (session.traversing or session.spanning))
+
+    def _show_progress(self, progress: Progress | None) -> None:
+        busy = progress is not None
+        self._show_fitting(busy)
+        self.cancel.setVisible(busy)
+        # The stages of a slide have bars of their own.
+        for widget in (self.bar, self.left):
+            widget.setVisible(busy and not self.session.in_stages)
+        if progress is None:
+            return
+        # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        self.bar.setFormat(f"{progress.done} of {progress.total} {progress.what}")
+        left = progress.seconds_left
+        self.left.setText("" if left is None else time_left(left))

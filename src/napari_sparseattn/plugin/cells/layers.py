@@ -1,0 +1,291 @@
+"""Evidence as layers: placed on the image it comes from, updated in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...evidence import CropFrame, PixelSelection, Traversal
+from ...metrics import whole_percent
+from ..core.shelf import ROLES, OverlayChoice, Role, copied_transform, marked, move, readable_on
+from ..core.sources import METADATA_KEY
+from ..traversal.layers import TRAVERSAL_ROLES, TraversalLayers
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer, Points, Shapes
+    from napari.utils.colormaps import Colormap
+
+    from ...images.fields.cells import Cells
+    from ...inference.prediction import Prediction, Predictions
+
+__all__ = ["ROLES", "OverlayChoice", "Overlays", "Role", "copied_transform"]
+
+#: Overlays that only a SparseAttnNet's selection has.
+_SELECTION_ROLES: tuple[Role, ...] = ("attention", "pixels")
+
+_NAMES: dict[Role, str] = {
+    "attention": "attention map",
+    "pixels": "selected pixels",
+    "cells": "cells",
+    "frame": "clicked cell",
+}
+#: Fine attention is shown up to this multiple of a uniform share.
+_MOST_ATTENTION = 3.0
+_UNCLASSIFIED = "#9e9e9e"
+
+
+class Overlays(TraversalLayers):
+    """The overlay layers of one viewer; the user's own layers are not touched.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Held weakly.
+    on_visible : callable
+        Called with a role and whether the user has just shown or hidden it
+        in the layer list.
+    """
+
+    def show_prediction(
+        self,
+        source: Image,
+        index: Sequence[int],
+        prediction: Prediction,
+        colours: Sequence[str],
+        choice: OverlayChoice,
+    ) -> None:
+        """Show the class and the evidence of a clicked cell or of a whole field.
+
+        Overlays of the other kind of model are taken away.
+
+        Parameters
+        ----------
+        source : napari.layers.Image
+            The image it was cut from.
+        index : sequence of int
+            The plane, for stacks.
+        prediction : Prediction
+            With its evidence; without, nothing is drawn.
+        colours : sequence of str
+            One per class.
+        choice : OverlayChoice
+            What to show. A hidden overlay is brought up to date when shown.
+        """
+        evidence = prediction.evidence
+        if isinstance(evidence, PixelSelection):
+            self.remove(source, TRAVERSAL_ROLES)
+            self._show_selection(source, index, evidence, choice)
+        elif isinstance(evidence, Traversal):
+            self.remove(source, _SELECTION_ROLES)
+            self.show_traversal(source, index, prediction, choice)
+        else:
+            return
+        if evidence.frame is None:
+            self.remove(source, ("frame",))
+        else:
+            text = f"{prediction.label} {whole_percent(prediction.confidence)}"
+            colour = colours[prediction.index]
+            self._show_frame(source, index, evidence.frame, text, colour, choice)
+
+    def keep_kind(self, kind: str) -> None:
+        """Take away the overlays that a kind of model, as the card names it, does not have."""
+        theirs = {"sparse-attn-net": _SELECTION_ROLES, "tnet": TRAVERSAL_ROLES}.get(kind, ())
+        self.remove_everywhere(
+            role for role in (*_SELECTION_ROLES, *TRAVERSAL_ROLES) if role not in theirs
+        )
+
+    def _show_selection(
+        self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice
+    ) -> None:
+        place = copied_transform(source, evidence.frame.origin, evidence.frame.scale, index)
+        shape = (1,) * len(index) + evidence.coarse.shape
+        self._show_map(source, "attention", evidence.coarse.reshape(shape), place, choice)
+        self._show_map(source, "pixels", evidence.fine_map().reshape(shape), place, choice)
+
+    def show_cells(
+        self,
+        source: Image,
+        index: Sequence[int],
+        predictions: Predictions,
+        colours: Sequence[str],
+        choice: OverlayChoice,
+    ) -> None:
+        """Show all classified cells as rings in their class's colour."""
+        palette = [*colours, _UNCLASSIFIED]
+        edge = np.array(palette)[predictions.class_index]
+        features = {
+            "id": predictions.cells.ids,
+            "class": predictions.labels,
+            "confidence": predictions.confidence,
+        }
+        data = _with_index(predictions.cells, index)
+        size = predictions.cells.diameters
+        place = copied_transform(source)
+        layer = self.layer(source, "cells")
+        if layer is None:
+            layer = self._add_cells(source, data, size, edge, features, place)
+        else:
+            points: Points = layer
+            points.selected_data = set()
+            points.data = data
+            points.size = size
+            points.features = features
+            points.border_color = edge
+            move(points, place)
+        self._set_visible(layer, choice.cells)
+
+    def select_cell(self, source: Image, index: int | None) -> None:
+        """Highlight one of the rings."""
+        points: Points | None = self.layer(source, "cells")
+        if points is not None and (index is None or index < len(points.data)):
+            points.selected_data = set() if index is None else {index}
+
+    def _show_map(
+        self,
+        source: Image,
+        role: Role,
+        values: npt.NDArray[np.float32],
+        place: dict[str, Any],
+        choice: OverlayChoice,
+    ) -> None:
+        layer = self.layer(source, role)
+        if layer is None:
+            # A copy: it is overwritten in place, and evidence must not change.
+            layer = self._add_map(source, role, values.copy(), place)
+            self._set_visible(layer, choice.of(role))
+            return
+
+        def update(image: Image) -> None:
+            # In place, as setting `data` makes the viewer measure all layers anew.
+            if image.data.shape != values.shape:
+                image.data = values.copy()
+            else:
+                np.copyto(image.data, values)
+            if not move(image, place):
+                image.refresh(extent=False)
+
+        self._update(layer, update, choice.of(role))
+
+    def _show_frame(
+        self,
+        source: Image,
+        index: Sequence[int],
+        frame: CropFrame,
+        text: str,
+        colour: str,
+        choice: OverlayChoice,
+    ) -> None:
+        side = frame.side
+        corner = (frame.row - side / 2, frame.column - side / 2)
+        place = copied_transform(source, corner, 1.0, index)
+        corners = np.zeros((4, source.ndim))
+        corners[:, -2:] = np.array([(0, 0), (0, side), (side, side), (side, 0)])
+        layer = self.layer(source, "frame")
+        if layer is None:
+            layer = self._add_frame(source, corners, place, text, colour)
+            self._set_visible(layer, choice.frame)
+            return
+
+        def update(shapes: Shapes) -> None:
+            # Moving the layer is cheaper than new corners for its rectangle.
+            if len(shapes.data) != 1 or not np.allclose(shapes.data[0], corners):
+                shapes.data = [corners]
+            move(shapes, place)
+            shapes.features = {"text": [text]}
+            if shapes.metadata[METADATA_KEY].get("colour") != colour:
+                shapes.metadata[METADATA_KEY]["colour"] = colour
+                shapes.edge_color = colour
+                shapes.text.color = readable_on(source, colour)
+
+        self._update(layer, update, choice.frame)
+
+    def _add_map(
+        self, source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
+    ) -> Layer:
+        from napari.layers import Image
+
+        pixels = role == "pixels"
+        layer = Image(
+            values,
+            name=f"[{source.name}] {_NAMES[role]}",
+            colormap=_attention_colours() if pixels else "magma",
+            contrast_limits=(0.0, _MOST_ATTENTION if pixels else 1.0),
+            opacity=0.6,
+            metadata=marked(role),
+            **place,
+        )
+        layer.colorbar.visible = layer.colorbar.box = True
+        layer.colorbar.size = (12, 90)
+        return self._add(source, role, layer)
+
+    def _add_frame(
+        self,
+        source: Image,
+        corners: npt.NDArray[np.float64],
+        place: dict[str, Any],
+        text: str,
+        colour: str,
+    ) -> Layer:
+        from napari.layers import Shapes
+
+        mark = marked("frame")
+        mark[METADATA_KEY]["colour"] = colour
+        layer = Shapes(
+            [corners],
+            name=f"[{source.name}] {_NAMES['frame']}",
+            face_color="transparent",
+            edge_color=colour,
+            edge_width=float(np.ptp(corners[:, -1])) / 90,
+            opacity=1.0,
+            features={"text": [text]},
+            text={
+                "string": "{text}",
+                "anchor": "upper_left",
+                "color": readable_on(source, colour),
+                "size": 13,
+            },
+            metadata=mark,
+            **place,
+        )
+        return self._add(source, "frame", layer)
+
+    def _add_cells(
+        self,
+        source: Image,
+        data: npt.NDArray[np.float64],
+        size: npt.NDArray[np.float64],
+        edge: npt.NDArray[np.str_],
+        features: dict[str, Any],
+        place: dict[str, Any],
+    ) -> Layer:
+        from napari.layers import Points
+
+        layer = Points(
+            data,
+            ndim=source.ndim,
+            name=f"[{source.name}] {_NAMES['cells']}",
+            size=size if len(size) else 10,
+            face_color="transparent",
+            border_color=edge if len(edge) else _UNCLASSIFIED,
+            border_width=0.035,
+            features=features,
+            metadata=marked("cells"),
+            **place,
+        )
+        return self._add(source, "cells", layer)
+
+
+def _attention_colours() -> Colormap:
+    """Return viridis without its violet end, which looks like a stained nucleus."""
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    upper = ensure_colormap("viridis").map(np.linspace(0.4, 1.0, 64))
+    return Colormap(upper, name="attention")
+
+
+def _with_index(cells: Cells, index: Sequence[int]) -> npt.NDArray[np.float64]:
+    ahead = np.tile(np.asarray(index, dtype=np.float64), (len(cells), 1))
+    return np.hstack([ahead.reshape(len(cells), len(index)), cells.centres])

@@ -1,0 +1,1 @@
+"""Two models or settings side by side."""

@@ -1,0 +1,1 @@
+"""What all rooms of the window share: the session, layers, background work."""

@@ -1,0 +1,78 @@
+"""What the user chose under Preferences → Sparse attention."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from ...cache import Cache
+from .shelf import OverlayChoice
+
+__all__ = ["Preferences", "preferences"]
+
+_PLUGIN = "napari-sparseattn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preferences:
+    """The user's choices.
+
+    Parameters
+    ----------
+    device : str
+        As `inference.device.choose_device` takes it.
+    precision : {"float32", "bfloat16"}
+        See `inference.device.computing`.
+    cache : Cache
+        Folder and size limit.
+    overlays : OverlayChoice
+        Shown when a dock opens.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    cache: Cache = dataclasses.field(default_factory=Cache.default)
+    overlays: OverlayChoice = dataclasses.field(default_factory=OverlayChoice)
+
+
+def preferences() -> Preferences:
+    """Return what is chosen now.
+
+    Read through napari, which keeps it; without it, or where napari does not
+    know this plugin, the defaults. What the environment says of the cache
+    (`Cache.default`) counts for more than what is chosen.
+    """
+    chosen = _settings()
+    if chosen is None:
+        return Preferences()
+    computing = chosen.sparseattn_computing
+    return Preferences(
+        device=computing.device,
+        precision=computing.precision,
+        cache=_cache(chosen.sparseattn_storage),
+        overlays=OverlayChoice(**chosen.sparseattn_overlays.model_dump()),
+    )
+
+
+def _settings() -> Any:
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:
+        # napari before 0.9 has no settings of plugins.
+        return None
+    try:
+        return get_plugin_settings(_PLUGIN)
+    except KeyError:
+        return None
+
+
+def _cache(chosen: Any) -> Cache:
+    default = Cache.default()
+    folder, limit = default.folder, default.limit
+    if chosen.folder.strip() and not os.environ.get("NAPARI_SPARSEATTN_CACHE"):
+        folder = Path(chosen.folder.strip()).expanduser()
+    if not os.environ.get("NAPARI_SPARSEATTN_CACHE_GB"):
+        limit = round(chosen.size_gb * 1e9)
+    return Cache(folder, limit)

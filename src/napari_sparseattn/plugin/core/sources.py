@@ -1,0 +1,298 @@
+"""From napari layers to fields and cells: which pixels, at which scale."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
+from ...images.fields.field import Field, ImageError, Modality, open_image
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer, Points
+
+__all__ = [
+    "METADATA_KEY",
+    "CellSource",
+    "ImageSettings",
+    "PlaneRef",
+    "SourceError",
+    "cell_source",
+    "cells_of",
+    "data_position",
+    "displayed_plane",
+    "field_of",
+    "guess_settings",
+    "is_cell_source",
+    "is_own",
+    "is_picture",
+    "pixel_size_of",
+    "settings_in_file",
+]
+
+#: Under this key of a layer's metadata the plugin keeps what it knows.
+METADATA_KEY = "napari-sparseattn"
+
+#: Pixels may differ by this share along y and x and still count as square.
+_SQUARE = 0.01
+_TIFF = (".tif", ".tiff")
+
+
+class SourceError(ValueError):
+    """A layer that cannot be used as it is; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings:
+    """What the user or the file says about an image layer.
+
+    Parameters
+    ----------
+    modality : str
+        One of `images.field.Modality`.
+    pixel_size : float or None
+        µm per pixel; None where it is not known.
+    unit : str
+        Unit of the values, ``""``, ``"rad"`` or ``"nm"``.
+    origin : {"layer", "file", "user", "unknown"}
+        Where the pixel size comes from.
+    """
+
+    modality: Modality = "unknown"
+    pixel_size: float | None = None
+    unit: str = ""
+    origin: Literal["layer", "file", "user", "unknown"] = "unknown"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlaneRef:
+    """One plane of an image layer, not yet read.
+
+    Parameters
+    ----------
+    data : array-like
+        The layer's pixels; the best level of a multiscale image.
+    index : tuple of int
+        Position along the axes before y and x.
+    rgb : bool
+        Whether the last axis is colour.
+    name : str
+        The layer's name.
+    """
+
+    data: Any
+    index: tuple[int, ...]
+    rgb: bool
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellSource:
+    """Where the cells of a plane come from, frozen for a worker.
+
+    Parameters
+    ----------
+    kind : {"find", "labels", "points"}
+        Found by `find_cells`, or a layer of the user's.
+    array : numpy.ndarray or None
+        The label image (H, W), or points (N, 2) in image pixels.
+    diameter : float
+        Size of the points in image pixels.
+    """
+
+    kind: Literal["find", "labels", "points"] = "find"
+    array: npt.NDArray[Any] | None = None
+    diameter: float = 1.0
+
+
+def is_own(layer: Layer) -> bool:
+    """Tell whether this plugin made a layer."""
+    return "overlay" in layer.metadata.get(METADATA_KEY, {})
+
+
+def is_picture(layer: object) -> bool:
+    """Tell whether a layer is an image of the user's."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and not is_own(layer)
+
+
+def is_cell_source(layer: object) -> bool:
+    """Tell whether a layer of the user's can say where the cells are."""
+    from napari.layers import Labels, Points
+
+    return isinstance(layer, Labels | Points) and not is_own(layer)
+
+
+def displayed_plane(viewer: ViewerModel, layer: Image) -> PlaneRef:
+    """Return the plane of a layer that the viewer shows.
+
+    Raises
+    ------
+    SourceError
+        If the viewer does not show the layer's last two axes in 2D.
+    """
+    if viewer.dims.ndisplay != 2:
+        raise SourceError("The view is 3D. Change to 2D with the button below the layer list.")
+    last = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
+    if tuple(viewer.dims.displayed) != last:
+        raise SourceError("The axes are rolled or transposed. Show y and x, then click again.")
+    data = layer.data[0] if layer.multiscale else layer.data
+    ahead = layer.ndim - 2
+    point = layer.world_to_data(viewer.dims.point)[:ahead]
+    index = tuple(int(i) for i in np.clip(np.round(point), 0, np.array(data.shape[:ahead]) - 1))
+    return PlaneRef(data, index, bool(layer.rgb), layer.name)
+
+
+def data_position(layer: Layer, world: npt.ArrayLike) -> tuple[float, float]:
+    """Return (row, column) in a layer's pixels of a position in the world."""
+    row, column = layer.world_to_data(world)[-2:]
+    return float(row), float(column)
+
+
+def field_of(plane: PlaneRef, settings: ImageSettings) -> Field:
+    """Read a plane; lazy data is computed here, so call this from a worker.
+
+    Raises
+    ------
+    SourceError
+        If the pixels are of a type that no model takes.
+    """
+    try:
+        return Field(
+            np.asarray(plane.data[plane.index]),
+            "YXC" if plane.rgb else "YX",
+            settings.pixel_size,
+            settings.modality,
+            settings.unit,
+            plane.name,
+        )
+    except (TypeError, ValueError) as error:
+        raise SourceError(f"{plane.name}: {error}.") from error
+
+
+def guess_settings(layer: Image) -> ImageSettings:
+    """Return what a layer says about itself; nothing is assumed beyond it."""
+    known = layer.metadata.get(METADATA_KEY, {})
+    modality = known.get("modality")
+    if modality not in get_args(Modality):
+        modality = "brightfield" if layer.rgb else "unknown"
+    size = pixel_size_of(layer)
+    return ImageSettings(
+        modality=cast("Modality", modality),
+        pixel_size=size,
+        unit=str(known.get("unit", "")),
+        origin="unknown" if size is None else "layer",
+    )
+
+
+def pixel_size_of(layer: Layer) -> float | None:
+    """Return µm per pixel from a layer's transform and units.
+
+    None if the units are no lengths, or the pixels are not square.
+    """
+    units = layer.units[-2:]
+    if not all(unit.is_compatible_with("micrometer") for unit in units):
+        return None
+    origin = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
+    micrometres = np.array([(1 * unit).m_as("micrometer") for unit in units])
+    sizes = []
+    for axis in (-2, -1):
+        step = np.zeros(layer.ndim)
+        step[axis] = 1
+        moved = np.asarray(layer.data_to_world(step)) - origin
+        sizes.append(float(np.hypot(*(moved[-2:] * micrometres))))
+    low, high = sorted(sizes)
+    if not (low > 0 and np.isfinite(high)) or high > low * (1 + _SQUARE):
+        return None
+    return (low + high) / 2
+
+
+def settings_in_file(layer: Image) -> ImageSettings | None:
+    """Return what the file says that a layer was opened from; slow, so call it from a worker.
+
+    napari's own reader leaves out the pixel size and the unit that a TIFF
+    states.
+    """
+    path = layer.source.path
+    # A slide's reader has told what the file says; read whole, it may not fit the memory.
+    if "pyramid" in layer.metadata.get(METADATA_KEY, {}):
+        return None
+    if path is None or not str(path).lower().endswith(_TIFF):
+        return None
+    try:
+        field = open_image(path)
+    except (ImageError, OSError):
+        return None
+    origin: Literal["file", "unknown"] = "unknown" if field.pixel_size is None else "file"
+    return ImageSettings(field.modality, field.pixel_size, field.unit, origin)
+
+
+def cell_source(layer: Layer | None, image: Image, plane: PlaneRef) -> CellSource:
+    """Freeze where the cells come from.
+
+    Parameters
+    ----------
+    layer : Labels, Points or None
+        A layer of the user's; None finds the cells.
+    image : napari.layers.Image
+        The image they lie on.
+    plane : PlaneRef
+        Its displayed plane.
+
+    Raises
+    ------
+    SourceError
+        If the labels are not of the image's size.
+    """
+    from napari.layers import Labels, Points
+
+    if layer is None:
+        return CellSource()
+    if isinstance(layer, Labels):
+        return _labels_source(layer, image, plane)
+    assert isinstance(layer, Points)
+    return _points_source(layer, image, plane)
+
+
+def _labels_source(layer: Labels, image: Image, plane: PlaneRef) -> CellSource:
+    data = layer.data[0] if layer.multiscale else layer.data
+    index = plane.index[-(data.ndim - 2) :] if data.ndim > 2 else ()
+    ahead = len(plane.index)
+    wanted = tuple(plane.data.shape[ahead : ahead + 2])
+    if data.shape[-2:] != wanted or len(index) != data.ndim - 2:
+        raise SourceError(
+            f"'{layer.name}' is {data.shape[-2]} × {data.shape[-1]} pixels, '{image.name}' "
+            f"{wanted[0]} × {wanted[1]}. Choose labels made on this image."
+        )
+    return CellSource("labels", np.array(data[index]))
+
+
+def _points_source(layer: Points, image: Image, plane: PlaneRef) -> CellSource:
+    points = np.array([image.world_to_data(layer.data_to_world(point)) for point in layer.data])
+    points = points.reshape(-1, image.ndim)
+    here = np.all(np.round(points[:, :-2]) == plane.index, axis=1)
+    size = float(np.median(layer.size)) if len(points) else 1.0
+    ratio = np.asarray(layer.scale[-1]) / np.asarray(image.scale[-1])
+    return CellSource("points", points[here, -2:], size * float(ratio))
+
+
+def cells_of(field: Field, source: CellSource) -> Cells:
+    """Return the cells of a field; slow for large fields, so call it from a worker.
+
+    Raises
+    ------
+    ValueError
+        If labels or points cannot be used; the message says why.
+    """
+    if source.kind == "labels" and source.array is not None:
+        return cells_from_labels(source.array, field.pixel_size)
+    if source.kind == "points" and source.array is not None:
+        return cells_from_points(
+            source.array, field.shape, diameter=source.diameter, pixel_size=field.pixel_size
+        )
+    return find_cells(field)

@@ -1,0 +1,1 @@
+"""How reliable evidence is, and what if."""

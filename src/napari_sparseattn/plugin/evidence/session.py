@@ -1,0 +1,174 @@
+"""How far the answer that is shown can be believed, in one viewer: measured, and evented.
+
+No Qt here: work is started by `evidence_jobs`, shown by `widgets.evidence_box`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from ...inference.slides import SlidePrediction
+from ..cells.requests import ClickRequest
+from ..core.errors import explain
+from ..core.messages import Progress
+from ..core.per_viewer import Attached
+from ..core.session import Session
+from .requests import EvidenceRequest, Subject
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+    from ...evidence.faithfulness import Faithfulness
+    from ...inference.prediction import Prediction
+
+__all__ = ["Evidence"]
+
+_SEGMENTS = (
+    "This model gives each patch a class of its own; evidence is measured for models that "
+    "classify the whole."
+)
+
+
+class Evidence(Attached):
+    """The evidence of the answer that is shown; get it with `Evidence.of`.
+
+    Cells are measured by themselves after each click, fields and slides when
+    asked for. What is measured of an answer that is no longer shown is dropped.
+
+    Attributes
+    ----------
+    measured : Faithfulness or None
+        Of the answer that is shown.
+    progress : Progress or None
+        How far the measurement is, while there is one.
+    why_not : str
+        Why the evidence of what is shown cannot be measured, or nothing.
+    """
+
+    changed = Signal()
+    requested = Signal(object)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.session = Session.of(viewer)
+        self.measured: Faithfulness | None = None
+        self.progress: Progress | None = None
+        self.why_not = ""
+        self._automatic = True
+        self._asked: EvidenceRequest | None = None
+
+    # -- opening and closing
+
+    def _following(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [(session.answer_changed, self._answered), (session.click_requested, self._clicked)]
+
+    def _first_opened(self) -> None:
+        self._answered(self.session.answer)
+
+    def _last_closed(self) -> None:
+        self._stop()
+
+    # -- asking
+
+    @property
+    def subject(self) -> Subject | None:
+        """What the answer that is shown is about; None without one."""
+        request = self.request()
+        return None if request is None else request.subject
+
+    @property
+    def can_measure(self) -> bool:
+        """Whether there is an answer whose evidence can be measured now."""
+        return self._asked is None and not self.why_not and self.request() is not None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether clicked cells are measured by themselves."""
+        return self._automatic
+
+    def set_automatic(self, on: bool) -> None:
+        """Choose whether clicked cells are measured by themselves."""
+        if on == self._automatic:
+            return
+        self._automatic = on
+        if on and self.measured is None and self.subject == "cell":
+            self.measure(by_itself=True)
+        self.changed.emit()
+
+    def request(self, *, by_itself: bool = False) -> EvidenceRequest | None:
+        """Return what would be asked of a worker for the answer that is shown."""
+        session = self.session
+        answer, model = session.answer, session.model
+        asked = session.slide if isinstance(answer, SlidePrediction) else session.shown
+        if answer is None or model is None or asked is None or answer.evidence is None:
+            return None
+        cells = session.cells_known(asked) if isinstance(asked, ClickRequest) else None
+        return EvidenceRequest(answer, asked, model, cells, by_itself)
+
+    def measure(self, *, by_itself: bool = False) -> EvidenceRequest | None:
+        """Ask for the evidence of the answer that is shown to be measured."""
+        if not self.can_measure:
+            return None
+        request = self.request(by_itself=by_itself)
+        if request is not None:
+            self._asked = request
+            self.progress = Progress(what="runs of the model")
+            self.changed.emit()
+            self.requested.emit(request)
+        return request
+
+    def cancel(self) -> None:
+        """Stop measuring; what is shown stays."""
+        if self._asked is not None:
+            self._stop()
+            self.changed.emit()
+
+    # -- answering
+
+    def accept_progress(self, request: EvidenceRequest, done: int, total: int) -> None:
+        """Take how many runs of the model are done."""
+        if request is self._asked:
+            self.progress = Progress(done, total, what="runs of the model")
+            self.changed.emit()
+
+    def accept(self, request: EvidenceRequest, found: Faithfulness) -> None:
+        """Take what was measured, unless another answer is shown by now."""
+        if request is not self._asked or request.answer is not self.session.answer:
+            return
+        self._asked, self.progress, self.measured = None, None, found
+        self.changed.emit()
+
+    def fail(self, request: EvidenceRequest, error: BaseException) -> None:
+        """Say why it could not be measured, unless another answer is shown by now."""
+        if request is not self._asked:
+            return
+        self._asked, self.progress = None, None
+        self.why_not = explain(error)
+        self.changed.emit()
+
+    # -- what the session tells
+
+    def _answered(self, answer: Prediction | None) -> None:
+        self._stop()
+        self.measured = None
+        segments = isinstance(answer, SlidePrediction) and answer.segments
+        self.why_not = _SEGMENTS if segments else ""
+        self.changed.emit()
+        if self._automatic and self.subject == "cell":
+            self.measure(by_itself=True)
+
+    def _clicked(self, request: ClickRequest) -> None:
+        # The click has the processor to itself; its answer is measured anew.
+        if self._asked is not None and self._asked.asked is not request:
+            self._stop()
+            self.changed.emit()
+
+    def _stop(self) -> None:
+        asked, self._asked = self._asked, None
+        self.progress = None
+        if asked is not None:
+            asked.stop.set()

@@ -1,0 +1,326 @@
+"""What if a part were not there: draw it, ask, and compare before with after."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...evidence import PyramidAttention, Traversal
+from ...inference.what_if import WhatIf
+from ...metrics import whole_percent
+from ..widgets.base import Follower, shrinkable
+from .report_button import ReportButton
+from .what_if_session import Entry, WhatIfs
+from .words import signed
+
+__all__ = ["WhatIfBox", "before_and_after"]
+
+_EMPTY = (
+    "Click a cell, or classify a field or slide. Then draw around a part of it and see what the "
+    "model says without it."
+)
+_HEADS = ("", "what if", "class", "probability", "same")
+_TIPS = (
+    "Number of the what-if.",
+    "What was asked, and of how much. Click a row to see its selection again.",
+    "The class afterwards.",
+    "Probability of the class that the model gave first, before and after.",
+    "How much of the selection stayed: intersection over union, before and after.",
+)
+_WORDS = {
+    "remove": "removed",
+    "keep": "kept only",
+    "look": "look here",
+    "move": "moved",
+}
+_ROW, _MOST_ROWS, _CLASSES = 22, 6, 4
+_LEVELS_ACROSS = 3
+#: Letters of a class's name that leave room for the numbers.
+_LONGEST = 14
+
+
+class WhatIfBox(Follower):
+    """Tools to draw with, questions, and the list of answers."""
+
+    def __init__(self, what_ifs: WhatIfs, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.what_ifs = what_ifs
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.body = QWidget(self)
+        self._make_tools()
+        self._make_questions()
+        self._make_answers()
+        self._lay_out()
+        self.follow(what_ifs.changed, self.show_what_ifs)
+        self.show_what_ifs()
+
+    # -- making
+
+    def _make_tools(self) -> None:
+        self.lasso = self._button("Lasso", "Draw around a part of the image, mouse held down.")
+        self.paint = self._button("Paint", "Paint over a part of the image with a brush.")
+        self.clear = self._button("Clear", "Forget what is drawn, and classify by clicks again.")
+        self.fill = shrinkable(QComboBox(self.body))
+        self.fill.setToolTip(
+            "What takes the place of what is removed. An effect that holds with several is one "
+            "of what was removed, not of what took its place."
+        )
+        self.lasso.clicked.connect(lambda: self.what_ifs.draw("lasso"))
+        self.paint.clicked.connect(lambda: self.what_ifs.draw("paint"))
+        self.clear.clicked.connect(self.what_ifs.clear)
+        self.fill.activated.connect(self._fill_chosen)
+
+    def _make_questions(self) -> None:
+        self.remove = self._button("Remove", "What if the region were not there?")
+        self.keep = self._button("Keep only", "What if nothing but the region were there?")
+        self.look = self._button(
+            "Look here",
+            "What if the model had to look at the region? It keeps the pixels there first, or "
+            "moves its nearest crop there. The image stays as it is.",
+        )
+        self.move = self._button(
+            "Move crops by hand",
+            "Shows a point in the middle of each crop. Drag one, and its crop is read there.",
+        )
+        self.levels = QWidget(self.body)
+        self._levels_grid = QGridLayout(self.levels)
+        self._levels_grid.setContentsMargins(0, 0, 0, 0)
+        self.level_boxes: list[QCheckBox] = []
+        self.without = self._button(
+            "Leave out levels", "What if the model did not hear of the levels that are ticked?"
+        )
+        self.remove.clicked.connect(lambda: self.what_ifs.ask("remove"))
+        self.keep.clicked.connect(lambda: self.what_ifs.ask("keep"))
+        self.look.clicked.connect(lambda: self.what_ifs.ask("look"))
+        self.move.clicked.connect(self.what_ifs.move_crops)
+        self.without.clicked.connect(self._ask_without)
+
+    def _make_answers(self) -> None:
+        self.said = QLabel(self.body)
+        self.said.setWordWrap(True)
+        self.table = QTableWidget(0, len(_HEADS), self.body)
+        self.table.setHorizontalHeaderLabels(list(_HEADS))
+        for column, tip in enumerate(_TIPS):
+            self.table.horizontalHeaderItem(column).setToolTip(tip)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(_ROW)
+        self.table.setShowGrid(False)
+        self.table.setAccessibleName("What-ifs")
+        header = self.table.horizontalHeader()
+        header.setMinimumSectionSize(18)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        for column in (1, 2):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        self.compared = QLabel(self.body)
+        self.compared.setTextFormat(Qt.TextFormat.RichText)
+        # A table does not wrap: it must not make the dock wider than it is.
+        self.compared.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.compared.setToolTip(
+            "Before and after: probability, and how the logit moved relative to the mean of all "
+            "classes."
+        )
+        self.before = self._button("As it was", "Shows the answer as it was, without a what-if.")
+        self.undo = self._button("Undo", "Takes the last what-if off the list.")
+        self.redo = self._button("Redo", "Puts the what-if that was undone last back.")
+        self.save = ReportButton(self.what_ifs.session, self.body)
+        self.table.cellClicked.connect(self._row_clicked)
+        self.before.clicked.connect(lambda: self.what_ifs.show(None))
+        self.undo.clicked.connect(self.what_ifs.undo)
+        self.redo.clicked.connect(self.what_ifs.redo)
+
+    def _button(self, text: str, tip: str) -> QPushButton:
+        button = QPushButton(text, self.body)
+        button.setToolTip(tip)
+        return button
+
+    def _lay_out(self) -> None:
+        column = QVBoxLayout(self.body)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        filling = QHBoxLayout()
+        filling.addWidget(QLabel("replaced by", self.body))
+        filling.addWidget(self.fill, 1)
+        for row in (
+            (self.lasso, self.paint, self.clear), filling, (self.remove, self.keep, self.look),
+            (self.move,), (self.levels,), (self.without,), (self.said,), (self.compared,),
+            (self.table,), (self.before, self.undo, self.redo, self.save),
+        ):  # fmt: skip
+            if isinstance(row, QHBoxLayout):
+                column.addLayout(row)
+                continue
+            line = QHBoxLayout()
+            line.setSpacing(4)
+            for widget in row:
+                line.addWidget(widget)
+            column.addLayout(line)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.empty)
+        outer.addWidget(self.body)
+
+    # -- showing
+
+    def show_what_ifs(self) -> None:
+        """Show what can be asked, and what was answered."""
+        what_ifs = self.what_ifs
+        there, entries = what_ifs.bench() is not None, what_ifs.entries
+        self.empty.setVisible(not there)
+        self.body.setVisible(there or bool(entries) or what_ifs.can_redo)
+        evidence = what_ifs.evidence
+        slide = isinstance(evidence, PyramidAttention)
+        for button in (self.remove, self.keep, self.look, self.move, self.without):
+            button.setEnabled(what_ifs.can_ask)
+        self.look.setVisible(not slide)
+        self.paint.setVisible(not slide)
+        self.move.setVisible(isinstance(evidence, Traversal) and len(evidence) > 1)
+        self._show_levels(what_ifs.level_names)
+        self._show_fills()
+        self.said.setText(what_ifs.message)
+        shown = what_ifs.shown
+        # What the comparison says need not be said twice.
+        repeated = shown is not None and what_ifs.message == shown.found.summary()
+        self.said.setVisible(bool(what_ifs.message) and not repeated)
+        self._show_entries(entries)
+
+    def _show_levels(self, names: list[str]) -> None:
+        for widget in (self.levels, self.without):
+            widget.setVisible(bool(names))
+        if [box.text() for box in self.level_boxes] == names:
+            return
+        for box in self.level_boxes:
+            self._levels_grid.removeWidget(box)
+            box.deleteLater()
+        self.level_boxes = []
+        for i, name in enumerate(names):
+            box = QCheckBox(name, self.levels)
+            box.setToolTip(f"Level {i}: places {name} wide.")
+            self._levels_grid.addWidget(box, i // _LEVELS_ACROSS, i % _LEVELS_ACROSS)
+            self.level_boxes.append(box)
+
+    def _show_fills(self) -> None:
+        fills = self.what_ifs.fills
+        if [self.fill.itemData(i) for i in range(self.fill.count())] != list(fills):
+            self.fill.clear()
+            for name, text in fills.items():
+                self.fill.addItem(text, name)
+        self.fill.setCurrentIndex(max(0, self.fill.findData(self.what_ifs.fill)))
+
+    def _show_entries(self, entries: list[Entry]) -> None:
+        shown = self.what_ifs.shown
+        self.table.setRowCount(len(entries))
+        for row, entry in enumerate(entries):
+            for column, text in enumerate(_texts(entry)):
+                item = QTableWidgetItem(text)
+                item.setToolTip(entry.found.summary())
+                if column > 2:
+                    item.setTextAlignment(
+                        Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                    )
+                self.table.setItem(row, column, item)
+        number = next((i for i, entry in enumerate(entries) if entry is shown), None)
+        if number is None:
+            self.table.clearSelection()
+        else:
+            self.table.selectRow(number)
+            self.table.scrollToItem(self.table.item(number, 0))
+        self.table.setVisible(bool(entries))
+        header = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(header + _ROW * min(max(len(entries), 1), _MOST_ROWS) + 4)
+        self.compared.setVisible(shown is not None)
+        self.compared.setText("" if shown is None else before_and_after(shown.found))
+        self.before.setVisible(bool(entries))
+        self.save.setVisible(bool(entries))
+        self.before.setEnabled(shown is not None)
+        self.undo.setVisible(bool(entries) or self.what_ifs.can_redo)
+        self.redo.setVisible(self.undo.isVisibleTo(self.body))
+        self.undo.setEnabled(bool(entries))
+        self.redo.setEnabled(self.what_ifs.can_redo)
+
+    # -- what the user does
+
+    def _fill_chosen(self, index: int) -> None:
+        self.what_ifs.set_fill(self.fill.itemData(index))
+
+    def _ask_without(self) -> None:
+        ticked = tuple(i for i, box in enumerate(self.level_boxes) if box.isChecked())
+        self.what_ifs.ask_without_levels(ticked)
+
+    def _row_clicked(self, row: int, _: int) -> None:
+        entries = self.what_ifs.entries
+        if row < len(entries):
+            self.what_ifs.show(entries[row])
+
+
+def _texts(entry: Entry) -> tuple[str, ...]:
+    found, index = entry.found, entry.found.before.index
+    what = _WORDS.get(found.question, found.question)
+    if found.question == "levels":
+        what = f"no level {', '.join(map(str, entry.request.levels))}"
+    elif found.share and found.question != "move":
+        # Of what is kept, the share that is left.
+        share = 1 - found.share if found.question == "keep" else found.share
+        what += f" {100 * share:.2g} %"
+    same = found.selection_overlap
+    return (
+        str(entry.number),
+        what,
+        found.after.label.replace("_", " "),
+        (
+            f"{_percent(found.before.probabilities[index])} → "
+            f"{_percent(found.after.probabilities[index])} %"
+        ),
+        "–" if math.isnan(same) else f"{100 * same:.0f} %",
+    )
+
+
+def _percent(share: float) -> str:
+    # 99.6 % is not 100 %.
+    return whole_percent(float(share)).rstrip("%")
+
+
+def before_and_after(found: WhatIf) -> str:
+    """Return both answers side by side as an HTML table: the classes that matter in either."""
+    most = np.maximum(found.before.probabilities, found.after.probabilities)
+    grey = "style='color:#8c98a6'"
+    rows = [
+        (
+            f"<td {grey}>class&nbsp;&nbsp;</td><td align='right' {grey}>before&nbsp;&nbsp;</td>"
+            f"<td align='right' {grey}>after&nbsp;&nbsp;</td><td align='right' {grey}>logit</td>"
+        )
+    ]
+    for i in np.argsort(-most, kind="stable")[:_CLASSES]:
+        name = found.before.class_names[i].replace("_", " ")
+        name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        name = name.replace(" ", "&nbsp;")
+        bold = "font-weight:bold" if i in (found.before.index, found.after.index) else ""
+        numbers = (
+            f"{100 * found.before.probabilities[i]:.1f}&nbsp;%",
+            f"{100 * found.after.probabilities[i]:.1f}&nbsp;%",
+            signed(float(found.change[i])),
+        )
+        cells = "".join(f"<td align='right'>{text}&nbsp;&nbsp;</td>" for text in numbers)
+        rows.append(f"<td style='{bold}'>{name}&nbsp;&nbsp;</td>{cells}")
+    same = found.selection_overlap
+    stayed = "" if math.isnan(same) else f"<br>{100 * same:.0f} % of the selection stayed."
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{stayed}"

@@ -1,0 +1,190 @@
+"""What is said of measured evidence, in words and rows of a table; no Qt here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..core.messages import seconds_text
+
+if TYPE_CHECKING:
+    from ...evidence.faithfulness import Faithfulness
+    from .requests import Subject
+
+__all__ = [
+    "ORDER_NAMES",
+    "about_better",
+    "about_not_faithful",
+    "about_work",
+    "order_rows",
+    "signed",
+    "single_rows",
+    "versus_random",
+]
+
+#: Orders of removal, as they are called in the window.
+ORDER_NAMES = {
+    "selection": "selection",
+    "attention": "attention",
+    "all levels": "all levels",
+    "contribution": "crops' shares",
+    "looks": "crops",
+    "random": "random",
+    "random scattered": "random pixels",
+    "edges": "edges",
+    "centre": "centre",
+}
+_FILLS = {
+    "mean": "what surrounds it",
+    "blur": "a blur of the image",
+    "noise": "noise like the image",
+    "background": "background",
+    "drop": "nothing (patches dropped)",
+    "ordinary": "ordinary patches of the slide",
+}
+_UNITS: dict[Subject, str] = {"cell": "crop", "field": "field", "slide": "patches"}
+
+
+def versus_random(found: Faithfulness) -> str:
+    """Say how much better than random orders, in numbers."""
+    return f"vs random: {found.difference()}".replace("-", "\u2212")
+
+
+def about_better(found: Faithfulness) -> tuple[str, bool]:
+    """Say what the model's evidence is better than, and whether random is among that."""
+    better = [name for name in found.baselines if found.difference(name).low > 0]
+    worse = [name for name in found.baselines if name not in better]
+    if "random" not in better:
+        return "not better than random", False
+    said = f"better than {_listed(better)}"
+    return (f"{said}; not better than {_listed(worse)}" if worse else said), True
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [ORDER_NAMES.get(name, name) for name in names]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def about_work(found: Faithfulness, subject: Subject) -> str:
+    """Say what was done to measure it, and what the number means."""
+    fills = _listed([_FILLS.get(name, name) for name in found.fills])
+    own = ORDER_NAMES.get(found.own[0], found.own[0])
+    return (
+        f"Measured, not believed. Parts of the {_UNITS[subject]} were replaced by {fills}: first "
+        f"what the model's {own} holds for most important, and first what it holds for least. The "
+        f"whole model ran anew each time, {found.runs} times in {seconds_text(found.seconds)}, "
+        f"and was free to look elsewhere. The number is how much sooner the probability of "
+        f"{found.label.replace('_', ' ')} falls in the first case, from \u22121 to 1; 0 is what "
+        "random parts give. The interval holds 95 % of the random orders that were tried; if it "
+        "lies above 0, the overlay shows what decided, better than chance."
+    )
+
+
+def about_not_faithful(subject: Subject) -> str:
+    """Say what it means for the user that evidence is not better than random."""
+    what = {"cell": "pixels", "field": "crops", "slide": "patches"}[subject]
+    return f"Do not read the overlay as the reason: other {what} would have done as well."
+
+
+def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
+    """Rows (name, tip, one value per order) for the model's own orders and the baselines."""
+    scores = [found.orders[name] for name in shown_orders(found)]
+    return [
+        (
+            "gain",
+            (
+                "How much sooner the probability falls where the most important goes first than "
+                "where the least important does; \u22121 to 1, random is 0."
+            ),
+            [signed(score.gain) for score in scores],
+        ),
+        (
+            "needed",
+            (
+                "How far the probability falls without as much as the model selected, in "
+                "percentage points. Large is good."
+            ),
+            [_points(score.drop_without) for score in scores],
+        ),
+        (
+            "enough",
+            (
+                "How far the probability falls where nothing else is left, in percentage points. "
+                "Near 0 is good."
+            ),
+            [_points(score.drop_with_only) for score in scores],
+        ),
+    ]
+
+
+def shown_orders(found: Faithfulness) -> list[str]:
+    """The orders that have a column: the overlay's, then the baselines."""
+    return [found.own[0], *found.baselines]
+
+
+def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, str]]:
+    """Rows (name, value, tip) of the measures that are one number each."""
+    rows = [
+        (
+            "selected",
+            f"{100 * found.selected:.3g} %",
+            "Share of the content that the model selected.",
+        ),
+        (
+            "concentrated",
+            f"{found.sparseness:.2f}",
+            "Gini index of the map: 0 where all is alike, towards 1 where all is in one place.",
+        ),
+    ]
+    if found.stability:
+        changes = {"shift": "1 px aside", "noise": "a little noise"}
+        said = ", ".join(
+            f"{100 * value:.0f} % ({changes.get(kind, kind)})"
+            for kind, value in found.stability.items()
+            if kind != "chance"
+        )
+        chance = 100 * found.stability.get("chance", 0.0)
+        rows.append(
+            (
+                "stable",
+                said,
+                (
+                    "How much of the selection stays under a small change of the image "
+                    f"(intersection over union); {chance:.0f} % would by chance."
+                ),
+            )
+        )
+    if not math.isnan(found.mass_in_mask):
+        what = "in the cell" if subject == "cell" else "in the object"
+        rows.append(
+            (
+                what,
+                f"{100 * found.mass_in_mask:.0f} %, which covers {100 * found.mask_share:.0f} %",
+                "Share of the selection that lies inside the outline that was found.",
+            )
+        )
+    if not math.isnan(found.control):
+        rows.append(
+            (
+                "learned",
+                f"{signed(found.control)} to an untrained map",
+                (
+                    "Rank correlation of the map with that of the same network with shuffled "
+                    "weights. Near 0, the map comes from what was learned."
+                ),
+            )
+        )
+    return rows
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and two decimals."""
+    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "\u2212")
+
+
+def _points(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    points = -round(100 * value)
+    return f"{points:+d}".replace("-", "\u2212") if points else "0"

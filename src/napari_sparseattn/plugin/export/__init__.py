@@ -1,0 +1,1 @@
+"""Results and models written from the window."""

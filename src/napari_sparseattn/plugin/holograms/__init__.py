@@ -1,0 +1,1 @@
+"""Holograms in the window: from fringes to optical path difference."""

@@ -1,0 +1,1 @@
+"""SPAN in the window: tissue, patches, attention per level."""

@@ -1,0 +1,271 @@
+"""The most and the least attended patches as they are, and the one that is picked out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap, QShowEvent
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QListView,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...export.slide_map import write_patches_csv
+from ..core.session import Session
+from ..core.workers import Workers
+from ..traversal.close_up import pixmap
+from ..widgets.base import SessionWidget
+
+__all__ = ["GalleryBox", "PatchList"]
+
+_EMPTY = "Classify slide: the patches that were attended to most and least appear here."
+_ICON, _PICTURE, _GAP = 68, 128, 4
+_FIRST, _MOST = 8, 64
+_PATCH = Qt.ItemDataRole.UserRole
+
+
+class PatchList(QListWidget):
+    """Patches as a wall of pictures, which are put in as they arrive."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setViewMode(QListView.ViewMode.IconMode)
+        self.setIconSize(QSize(_ICON, _ICON))
+        self.setGridSize(QSize(_ICON + _GAP, _ICON + _GAP))
+        self.setMovement(QListView.Movement.Static)
+        self.setResizeMode(QListView.ResizeMode.Adjust)
+        self.setUniformItemSizes(True)
+        # As tall as its pictures: the dock scrolls, not each of its parts.
+        for policy in (self.setHorizontalScrollBarPolicy, self.setVerticalScrollBarPolicy):
+            policy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setStyleSheet(
+            "QListWidget::item:selected { background: transparent; border: 2px solid #00d5ff; }"
+        )
+        self._empty = QPixmap(_ICON, _ICON)
+        self._empty.fill(QColor("#5a5a5a"))
+        self._items: dict[int, QListWidgetItem] = {}
+
+    def set_patches(self, patches: Sequence[int], tips: Sequence[str]) -> None:
+        """Make room for patches, in this order."""
+        self.clear()
+        self._items = {}
+        for patch, tip in zip(patches, tips, strict=True):
+            item = QListWidgetItem(QIcon(self._empty), "")
+            item.setData(_PATCH, patch)
+            item.setToolTip(tip)
+            self.addItem(item)
+            self._items[patch] = item
+        self._fit()
+
+    def patches(self) -> list[int]:
+        """Return the patches that are shown."""
+        return list(self._items)
+
+    def set_picture(self, patch: int, picture: QPixmap) -> None:
+        """Show a patch as it is."""
+        item = self._items.get(patch)
+        if item is not None:
+            small = _scaled(picture, _ICON)
+            icon = QIcon(small)
+            # Qt would tint it; the border says enough.
+            icon.addPixmap(small, QIcon.Mode.Selected)
+            item.setIcon(icon)
+
+    def select(self, patch: int | None) -> None:
+        """Mark a patch, if it is here."""
+        item = None if patch is None else self._items.get(patch)
+        self.setCurrentItem(item)
+        if item is None:
+            self.clearSelection()
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Keep all rows in view."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        across = max(1, (self.width() - 2 * self.frameWidth()) // (_ICON + _GAP))
+        rows = -(-len(self._items) // across)
+        self.setFixedHeight(max(1, rows) * (_ICON + _GAP) + 2 * self.frameWidth() + 2)
+
+
+class GalleryBox(SessionWidget):
+    """Both walls, and the patch that is picked out with its weights."""
+
+    #: Whether there is anything to show with this model.
+    wanted = Signal(bool)
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self._number = _FIRST
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.picture = QLabel(self)
+        self.picture.setFixedSize(_PICTURE, _PICTURE)
+        self.facts = QLabel(self)
+        self.facts.setWordWrap(True)
+        self.facts.setAlignment(Qt.AlignmentFlag.AlignTop)
+        # A wrapped text next to a picture does not get the height of its lines.
+        self.facts.setMinimumHeight(_PICTURE)
+        self.most, self.least = PatchList(self), PatchList(self)
+        self.most.setAccessibleName("Most attended patches")
+        self.least.setAccessibleName("Least attended patches")
+        self.more = QPushButton("More", self)
+        self.more.setToolTip("Shows twice as many patches.")
+        self.export = QPushButton("Export patches…", self)
+        self.export.setToolTip(
+            "Writes a CSV of all patches: place, attention per level, and probability if there is "
+            "one."
+        )
+        self._workers = Workers(self._not_written)
+        self.destroyed.connect(self._workers.close)
+        self._lay_out()
+        for patches in (self.most, self.least):
+            patches.itemClicked.connect(self._picked)
+        self.more.clicked.connect(self._show_more)
+        self.export.clicked.connect(self._choose_file)
+        self.follow(session.answer_changed, self.show_answer)
+        self.follow(session.patch_changed, self.show_patch)
+        self.follow(session.local_changed, self._show_facts)
+        self.follow(session.pyramid_choice_changed, self._head_changed)
+        self.follow(session.picture_arrived, self._show_picture)
+        self.follow(session.model_changed, self._show_wanted)
+        self._head = session.pyramid_choice.head
+        self.show_answer()
+
+    def _lay_out(self) -> None:
+        patch = QHBoxLayout()
+        patch.addWidget(self.picture)
+        patch.addWidget(self.facts, 1)
+        self.body = QWidget(self)
+        column = QVBoxLayout(self.body)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(3)
+        column.addLayout(patch)
+        column.addWidget(QLabel("Most attended", self.body))
+        column.addWidget(self.most)
+        column.addWidget(QLabel("Least attended", self.body))
+        column.addWidget(self.least)
+        column.addWidget(self.more)
+        column.addWidget(self.export)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.empty)
+        outer.addWidget(self.body)
+
+    def _show_wanted(self, _: object = None) -> None:
+        self.wanted.emit(self.session.spanning)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Read the pictures only once somebody looks."""
+        super().showEvent(event)
+        self._ask()
+
+    def show_answer(self, _: object = None) -> None:
+        """Make room for the patches of an answer."""
+        there = self.session.attention is not None
+        self.empty.setVisible(not there)
+        self.body.setVisible(there)
+        self._number = _FIRST
+        self._fill()
+        self.show_patch(self.session.patch)
+
+    def show_patch(self, patch: int | None) -> None:
+        """Show the patch that is picked out larger, with its weights."""
+        for widget in (self.picture, self.facts):
+            widget.setVisible(patch is not None)
+        for patches in (self.most, self.least):
+            patches.select(patch)
+        if patch is not None:
+            self.picture.setPixmap(QPixmap())
+            self._show_picture(patch)
+            self._show_facts()
+            self._ask()
+
+    def _fill(self) -> None:
+        attention, session = self.session.attention, self.session
+        if attention is None:
+            for patches in (self.most, self.least):
+                patches.set_patches([], [])
+            return
+        order = attention.ranked(session.pyramid_choice.head)
+        number = min(self._number, len(order))
+        weights = attention.patch_weights(0, session.pyramid_choice.head) * len(attention.levels[0])
+        for patches, chosen in (
+            (self.most, order[:number].tolist()),
+            (self.least, order[::-1][:number].tolist()),
+        ):
+            tips = [f"{weights[patch]:.3g} × uniform. Click to go there." for patch in chosen]
+            patches.set_patches(chosen, tips)
+        self.more.setVisible(number < min(_MOST, len(order)))
+        for patch in session.pictures:
+            self._show_picture(patch)
+        self._ask()
+
+    def _ask(self) -> None:
+        if not self.isVisible() or self.session.attention is None:
+            return
+        picked = [] if self.session.patch is None else [self.session.patch]
+        self.session.ask_pictures([*picked, *self.most.patches(), *self.least.patches()])
+
+    def _show_more(self) -> None:
+        self._number *= 2
+        self._fill()
+
+    def _head_changed(self, choice: Any) -> None:
+        if choice.head != self._head:
+            self._head = choice.head
+            self._fill()
+            self._show_facts()
+
+    def _show_picture(self, patch: int) -> None:
+        pixels = self.session.pictures.get(patch)
+        if pixels is None:
+            return
+        picture = pixmap(pixels)
+        for patches in (self.most, self.least):
+            patches.set_picture(patch, picture)
+        if patch == self.session.patch:
+            self.picture.setPixmap(_scaled(picture, _PICTURE))
+
+    def _show_facts(self, _: object = None) -> None:
+        self.facts.setText("<br>".join(self.session.patch_facts()))
+
+    def _choose_file(self) -> None:
+        answer = self.session.slide
+        if answer is None or answer.prediction is None:
+            return
+        name = f"{answer.request.layer.name}_patches.csv"
+        path, _ = QFileDialog.getSaveFileName(self, "Export patches", name, "Tables (*.csv)")
+        if not path:
+            return
+        said = f"{len(answer.prediction.attention)} patches written to {path}."
+        self._workers.start(
+            functools.partial(write_patches_csv, answer.prediction, path),
+            returned=lambda _: self.session.say(said),
+        )
+
+    def _not_written(self, error: BaseException) -> None:
+        self.session.say(f"The table could not be written: {error}", "error")
+
+    def _picked(self, item: QListWidgetItem) -> None:
+        self.session.go_to_patch(item.data(_PATCH))
+
+
+def _scaled(picture: QPixmap, side: int) -> QPixmap:
+    return picture.scaled(
+        side,
+        side,
+        Qt.AspectRatioMode.KeepAspectRatio,
+        Qt.TransformationMode.SmoothTransformation,
+    )

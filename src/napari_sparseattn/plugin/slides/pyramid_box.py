@@ -1,0 +1,265 @@
+"""The pyramid of attention: which maps are shown, what they mean, how few patches hold it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QSlider,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...evidence import PyramidAttention, scaled_weights
+from ..core.session import Session
+from ..widgets.base import SessionWidget, shrinkable
+from ..widgets.picture import ColourBar
+from .plots import ConcentrationCurve, SignedBars
+from .pyramid_maps import ATTENTION, PROBABILITY, colour_name, map_limits
+
+__all__ = ["PyramidBox"]
+
+_EMPTY = "Classify slide: what the model attended to appears here, one map per level."
+_KINDS = {
+    "relative": ("× uniform", "1 is what each would get if all got the same."),
+    "raw": ("raw", "As the model gave it: the share of all attention."),
+    "percentile": ("percentile", "The percentage of cells with no more. Hides how few hold most."),
+    "log": ("log₁₀", "The power of ten of × uniform: 0 is uniform, −1 a tenth of it."),
+}
+_UNITS = {"relative": "×", "raw": "share", "percentile": "%", "log": "log₁₀ ×"}
+_SHARES_TIP = (
+    "What each level adds to the class's score, less its mean over all classes. The levels and "
+    "what none of them added (rest) sum up to the answer."
+)
+_BEYOND = "A few cells have more than {:.3g}, up to {:.3g}; they have the last colour."
+#: Positions of the slider that chooses the number of patches, and the number at first.
+_STEPS = 200
+_FIRST = 10
+
+
+class PyramidBox(SessionWidget):
+    """Maps and numbers of the attention that is shown."""
+
+    #: Whether there is anything to show with this model.
+    wanted = Signal(bool)
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.empty = QLabel(_EMPTY, self)
+        self.empty.setWordWrap(True)
+        self.kinds = shrinkable(QComboBox(self))
+        for kind, (name, tip) in _KINDS.items():
+            self.kinds.addItem(name, kind)
+            self.kinds.setItemData(self.kinds.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.heads = shrinkable(QComboBox(self))
+        self.heads.setToolTip("One attention head of the model, or their mean.")
+        self.levels: list[QCheckBox] = []
+        self.bars: list[ColourBar] = []
+        self.probability = QCheckBox("Probability per patch", self)
+        self.probability_bar = ColourBar(self)
+        self.local = QCheckBox("Local attention of the picked patch", self)
+        self.local.setToolTip(
+            "What the patch that is picked out looked at itself, in its window of up to 63."
+        )
+        self.share_of = QLabel("Level shares of", self)
+        self.classes = shrinkable(QComboBox(self))
+        self.shares = SignedBars(self)
+        for widget in (self.share_of, self.classes, self.shares):
+            widget.setToolTip(_SHARES_TIP)
+        self.curve = ConcentrationCurve(self)
+        self.curve.setToolTip(
+            "How much of the attention the most attended patches hold. Dotted: if all got the same."
+        )
+        self.number = QSlider(Qt.Orientation.Horizontal, self)
+        self.number.setRange(0, _STEPS)
+        self.number.setAccessibleName("Number of patches")
+        self.held = QLabel(self)
+        self.held.setWordWrap(True)
+        # The share that each number of patches holds, and of which attention and head.
+        self._held: npt.NDArray[np.float64] = np.zeros(1)
+        self._held_for: tuple[int, int | None] | None = None
+        self._lay_out()
+        self._connect()
+        self.show_answer()
+
+    def _lay_out(self) -> None:
+        self._head = head = QGridLayout()
+        head.addWidget(QLabel("Values", self), 0, 0)
+        head.addWidget(self.kinds, 0, 1)
+        head.addWidget(self.heads, 0, 2)
+        head.setColumnStretch(1, 1)
+        head.setColumnStretch(2, 1)
+        self._boxes = QVBoxLayout()
+        self._boxes.setSpacing(2)
+        chosen = QHBoxLayout()
+        chosen.addWidget(self.share_of)
+        chosen.addWidget(self.classes, 1)
+        self.body = QWidget(self)
+        column = QVBoxLayout(self.body)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(head)
+        column.addLayout(self._boxes)
+        column.addWidget(self.probability)
+        column.addWidget(self.probability_bar)
+        column.addWidget(self.local)
+        column.addLayout(chosen)
+        column.addWidget(self.shares)
+        column.addWidget(self.held)
+        column.addWidget(self.curve)
+        column.addWidget(self.number)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.empty)
+        outer.addWidget(self.body)
+
+    def _connect(self) -> None:
+        session = self.session
+        self.kinds.activated.connect(self._kind_chosen)
+        self.heads.activated.connect(self._head_chosen)
+        self.probability.toggled.connect(self._shown)
+        self.local.toggled.connect(self._shown)
+        self.classes.activated.connect(session.set_shown_class)
+        self.number.valueChanged.connect(self._show_held)
+        self.follow(session.answer_changed, self.show_answer)
+        self.follow(session.pyramid_choice_changed, self._show_choice)
+        self.follow(session.shown_class_changed, self._show_shares)
+        self.follow(session.model_changed, self._show_wanted)
+
+    def _show_wanted(self, _: object = None) -> None:
+        self.wanted.emit(self.session.spanning)
+
+    def show_answer(self, _: object = None) -> None:
+        """Show the attention of an answer, or what to do to get one."""
+        attention = self.session.attention
+        self.empty.setVisible(attention is None)
+        self.body.setVisible(attention is not None)
+        if attention is None:
+            return
+        self._held_for = None
+        self._make_boxes(attention)
+        self.heads.clear()
+        self.heads.addItem("all heads", None)
+        for head in range(attention.n_heads if attention.n_heads > 1 else 0):
+            self.heads.addItem(f"head {head + 1}", head)
+        self.heads.setVisible(self.heads.count() > 1)
+        self._head.setColumnStretch(2, 1 if self.heads.count() > 1 else 0)
+        self.probability.setVisible(attention.patch_probabilities is not None)
+        self.probability_bar.set_scale(colour_name(PROBABILITY), (0.0, 1.0), "")
+        self.classes.clear()
+        self.classes.addItems([name.replace("_", " ") for name in attention.class_names])
+        first = np.log10(_FIRST) / max(np.log10(len(attention)), 1)
+        self.number.setValue(round(_STEPS * min(float(first), 1.0)))
+        self._show_choice()
+        self._show_shares()
+
+    def _make_boxes(self, attention: PyramidAttention) -> None:
+        for widget in (*self.levels, *self.bars):
+            self._boxes.removeWidget(widget)
+            widget.deleteLater()
+        self.levels, self.bars = [], []
+        for number, level in enumerate(attention.levels):
+            side = self.session.side_of(number)
+            box = QCheckBox(f"Level {number} · cells of {side} · {len(level)}", self.body)
+            box.setToolTip(
+                f"{len(level)} cells of {level.factor} × {level.factor} patches. "
+                f"{100 * float(level.itself.mean()):.2g} % of this level's attention stays with "
+                "the model's own token."
+            )
+            box.toggled.connect(self._shown)
+            bar = ColourBar(self.body)
+            self._boxes.addWidget(box)
+            self._boxes.addWidget(bar)
+            self.levels.append(box)
+            self.bars.append(bar)
+
+    # -- choosing
+
+    def _kind_chosen(self, index: int) -> None:
+        self._choose(kind=self.kinds.itemData(index))
+
+    def _head_chosen(self, index: int) -> None:
+        self._choose(head=self.heads.itemData(index))
+
+    def _shown(self, _: bool = False) -> None:
+        self._choose(
+            levels=frozenset(i for i, box in enumerate(self.levels) if box.isChecked()),
+            probability=self.probability.isChecked(),
+            local=self.local.isChecked(),
+        )
+
+    def _choose(self, **changes: Any) -> None:
+        choice = dataclasses.replace(self.session.pyramid_choice, **changes)
+        self.session.set_pyramid_choice(choice)
+
+    # -- showing
+
+    def _show_choice(self, _: object = None) -> None:
+        choice, attention = self.session.pyramid_choice, self.session.attention
+        self.kinds.setCurrentIndex(self.kinds.findData(choice.kind))
+        self.kinds.setToolTip(_KINDS[choice.kind][1])
+        self.heads.setCurrentIndex(max(0, self.heads.findData(choice.head)))
+        checked = [number in choice.levels for number in range(len(self.levels))]
+        boxes = [*self.levels, self.probability, self.local]
+        for box, on in zip(boxes, [*checked, choice.probability, choice.local], strict=True):
+            box.blockSignals(True)
+            box.setChecked(on)
+            box.blockSignals(False)
+        if attention is None:
+            return
+        for number, (bar, on) in enumerate(zip(self.bars, checked, strict=True)):
+            bar.setVisible(on)
+            if on:
+                limits = map_limits(attention, number, choice)
+                bar.set_scale(colour_name(ATTENTION), limits, _UNITS[choice.kind])
+                largest = scaled_weights(attention.levels[number], choice.kind, choice.head).max()
+                bar.setToolTip(_BEYOND.format(limits[1], largest) if largest > limits[1] else "")
+        self.probability_bar.setVisible(
+            choice.probability and attention.patch_probabilities is not None
+        )
+        self._show_curve(attention, choice.head)
+
+    def _show_curve(self, attention: PyramidAttention, head: int | None) -> None:
+        if self._held_for == (id(attention), head):
+            return
+        self._held_for = (id(attention), head)
+        total = len(attention)
+        self._held = np.asarray(attention.share_of_top(np.arange(total + 1).tolist(), head))
+        powers = np.linspace(0, np.log10(max(total, 1)), _STEPS + 1)
+        numbers = np.unique(np.rint(10**powers).astype(np.int64))
+        self.curve.set_curve(numbers, self._held[numbers], total)
+        self._show_held()
+
+    def _show_held(self, _: int = 0) -> None:
+        total = len(self._held) - 1
+        if total < 1:
+            return
+        number = round(float(10 ** (np.log10(total) * self.number.value() / _STEPS)))
+        number = min(max(number, 1), total)
+        self.curve.set_chosen(number)
+        patches = "patch holds" if number == 1 else "patches hold"
+        self.held.setText(
+            f"The top {number} {patches} <b>{_percent(float(self._held[number]))}</b> of the "
+            f"attention; evenly among {total} it would be {_percent(number / total)}."
+        )
+
+    def _show_shares(self, _: object = None) -> None:
+        attention, shown = self.session.attention, self.session.shown_class
+        rows = [] if attention is None else self.session.level_shares(shown)
+        for widget in (self.share_of, self.classes, self.shares):
+            widget.setVisible(bool(rows))
+        self.classes.setCurrentIndex(shown)
+        self.shares.set_rows(rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%"

@@ -1,0 +1,1 @@
+"""TNet in the window: crops, their tree, what each contributed."""

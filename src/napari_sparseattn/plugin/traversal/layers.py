@@ -1,0 +1,358 @@
+"""A TNet's traversal as layers: crops, their tree, the candidates, what was not read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...evidence import Traversal
+from ...inference.fields import FieldPrediction
+from ..core.shelf import OverlayChoice, Role, Shelf, copied_transform, marked, move
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer, Shapes
+
+    from ...inference.prediction import Prediction
+
+__all__ = ["TRAVERSAL_ROLES", "TraversalLayers", "crop_at", "drawn_crops", "level_colours"]
+
+#: Overlays that only a traversal has.
+TRAVERSAL_ROLES: tuple[Role, ...] = ("unread", "candidates", "tree", "crops")
+
+#: Shapes are slow in napari: 10 000 rectangles take seconds.
+_MOST_CROPS = 120
+#: More numbers than these cannot be told apart.
+_MOST_NUMBERS = 40
+_MOST_MASK_SIDE = 512
+_NAMES: dict[Role, str] = {
+    "crops": "crops",
+    "tree": "crop tree",
+    "candidates": "candidates",
+}
+_FOR, _AGAINST = (0.84, 0.19, 0.15), (0.13, 0.40, 0.67)
+_CHOSEN = "#ffffff"
+_SELECTED = "#00d5ff"
+_GREY = {1: (0.5, 0.5, 0.5, 0.75), None: (0.0, 0.0, 0.0, 0.0)}
+Colours = npt.NDArray[np.float64]
+
+
+def level_colours(n_levels: int) -> tuple[str, ...]:
+    """Return one ``#rrggbb`` per level: the whole in grey, details from violet to yellow."""
+    from napari.utils.colormaps import ensure_colormap
+
+    places = np.linspace(0.25, 0.9, max(n_levels - 1, 1))
+    details = np.rint(255 * np.asarray(ensure_colormap("plasma").map(places)))[:, :3].astype(int)
+    return ("#8c8c8c", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in details))[:n_levels]
+
+
+def drawn_crops(traversal: Traversal, shown_class: int) -> npt.NDArray[np.intp]:
+    """Return the crops that are drawn: all, or those that matter most where they are many."""
+    share = np.abs(traversal.evidence_for(shown_class))
+    return np.sort(np.argsort(-share, kind="stable")[:_MOST_CROPS])
+
+
+def crop_at(traversal: Traversal, place: tuple[float, float]) -> int | None:
+    """Return the smallest crop below the root around a place.
+
+    Parameters
+    ----------
+    traversal : Traversal
+        What was looked at.
+    place : (float, float)
+        Row and column in image pixels, whose centres are whole numbers.
+    """
+    top, left, height, width = traversal.on_image(traversal.boxes).T
+    row, column = place[0] + 0.5, place[1] + 0.5
+    inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
+    inside[0] = False
+    if not inside.any():
+        return None
+    return int(np.argmin(np.where(inside, height, np.inf)))
+
+
+class TraversalLayers(Shelf):
+    """Draws traversals; each part is brought up to date only when it is shown."""
+
+    def show_traversal(
+        self,
+        source: Image,
+        index: Sequence[int],
+        prediction: Prediction,
+        choice: OverlayChoice,
+        shown_class: int | None = None,
+        selected: int | None = None,
+    ) -> None:
+        """Draw crops, tree and candidates on an image, and grey what was not read.
+
+        Parameters
+        ----------
+        source : napari.layers.Image
+            The image that was traversed, or that holds the cell that was.
+        index : sequence of int
+            The plane, for stacks.
+        prediction : Prediction
+            Whose evidence is a `Traversal`.
+        choice : OverlayChoice
+            What to show.
+        shown_class : int, optional
+            The class whose shares colour the crops; by default the most
+            probable one.
+        selected : int, optional
+            The crop to highlight, whose candidates are shown; by default none,
+            and those of the root.
+        """
+        traversal = prediction.evidence
+        assert isinstance(traversal, Traversal)
+        shown = prediction.index if shown_class is None else shown_class
+        place = copied_transform(source, index=index)
+        self._show_unread(source, index, prediction, traversal, choice)
+        self._show_shapes(
+            source, "candidates", _candidates(traversal, selected, source.ndim), place, choice
+        )
+        self._show_shapes(source, "tree", _tree(traversal, shown, source.ndim), place, choice)
+        crops = _crops(traversal, shown, selected, source.ndim)
+        crops["text"]["color"] = _ink_on(source)
+        self._show_shapes(source, "crops", crops, place, choice)
+
+    def _show_shapes(
+        self,
+        source: Image,
+        role: Role,
+        drawing: dict[str, Any],
+        place: dict[str, Any],
+        choice: OverlayChoice,
+    ) -> None:
+        layer = self.layer(source, role)
+        if layer is None:
+            self._set_visible(self._add_shapes(source, role, drawing, place), choice.of(role))
+            return
+
+        def update(shapes: Shapes) -> None:
+            kind = drawing["shape_type"]
+            shapes.data = [(corners, kind) for corners in drawing["data"]]
+            shapes.features = drawing["features"]
+            shapes.edge_width = list(drawing["edge_width"])
+            shapes.edge_color = drawing["edge_color"]
+            shapes.face_color = drawing["face_color"]
+            if "text" in drawing:
+                shapes.text.color = drawing["text"]["color"]
+            move(shapes, place)
+
+        self._update(layer, update, choice.of(role))
+
+    def _add_shapes(
+        self, source: Image, role: Role, drawing: dict[str, Any], place: dict[str, Any]
+    ) -> Layer:
+        from napari.layers import Shapes
+
+        layer = Shapes(
+            ndim=source.ndim,
+            name=f"[{source.name}] {_NAMES[role]}",
+            opacity=1.0,
+            metadata=marked(role),
+            **drawing,
+            **place,
+        )
+        return self._add(source, role, layer)
+
+    def _show_unread(
+        self,
+        source: Image,
+        index: Sequence[int],
+        prediction: Prediction,
+        traversal: Traversal,
+        choice: OverlayChoice,
+    ) -> None:
+        mask, origin, steps, what = _unread(prediction, traversal)
+        mask = mask.reshape((1,) * len(index) + mask.shape)
+        place = copied_transform(source, origin, steps, index)
+        name = f"[{source.name}] {what}"
+        layer = self.layer(source, "unread")
+        if layer is None:
+            from napari.layers import Labels
+
+            layer = Labels(
+                mask,
+                name=name,
+                colormap=_GREY,
+                opacity=1.0,
+                metadata=marked("unread"),
+                **place,
+            )
+            self._set_visible(self._add(source, "unread", layer), choice.unread)
+            return
+
+        def update(labels: Labels) -> None:
+            labels.data, labels.name = mask, name
+            move(labels, place)
+
+        self._update(layer, update, choice.unread)
+
+
+def _crops(
+    traversal: Traversal, shown_class: int, selected: int | None, ndim: int
+) -> dict[str, Any]:
+    """Rectangles, edges by level, faces by share, numbered by rank."""
+    share = traversal.evidence_for(shown_class).astype(np.float64)
+    which = drawn_crops(traversal, shown_class)
+    most = np.argsort(-np.abs(share), kind="stable")[:_MOST_NUMBERS]
+    numbered = {int(i) for i in most} - {0}
+    # What is picked out must be on top of its neighbours.
+    if selected is not None:
+        which = np.append(which[which != selected], selected)
+    level, side = traversal.level[which], _sides(traversal)[which]
+    colours = [level_colours(traversal.n_levels)[i] for i in level]
+    width = _edge_width(side)
+    if selected is not None:
+        colours[-1], width[-1] = _SELECTED, 2.5 * width[-1]
+    return {
+        "data": _rectangles(traversal.on_image(traversal.boxes[which]), ndim),
+        "shape_type": "rectangle",
+        "edge_color": colours,
+        "edge_width": width,
+        "face_color": _share_colours(traversal, share)[which],
+        "features": {
+            "crop": which + 1,
+            "level": level,
+            "rank": traversal.rank[which] + 1,
+            "share": share[which],
+            # The whole image is not numbered: it was not chosen.
+            "text": ["" if i not in numbered else f"{traversal.rank[i] + 1}" for i in which],
+        },
+        "text": {"string": "{text}", "anchor": "center", "color": "white", "size": 10},
+    }
+
+
+def _share_colours(traversal: Traversal, share: Colours) -> Colours:
+    """Red for the class and blue against it, the stronger the more opaque.
+
+    Crops that others were found in are clear: colours on colours would not tell
+    whose they are. The table has their shares.
+    """
+    alpha = 0.35 * np.abs(share) / max(float(np.abs(share).max()), 1e-12)
+    alpha[traversal.parent[1:]] = alpha[0] = 0
+    return np.column_stack([np.where(share[:, None] > 0, _FOR, _AGAINST), alpha])
+
+
+def _tree(traversal: Traversal, shown_class: int, ndim: int) -> dict[str, Any]:
+    """Lines from the middle of each crop's parent to its own."""
+    which = drawn_crops(traversal, shown_class)
+    which = which[traversal.parent[which] >= 0]
+    boxes = traversal.on_image(traversal.boxes)
+    middles = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5
+    lines = np.zeros((len(which), 2, ndim))
+    lines[:, 0, -2:], lines[:, 1, -2:] = middles[traversal.parent[which]], middles[which]
+    colours = level_colours(traversal.n_levels)
+    return {
+        "data": list(lines),
+        "shape_type": "line",
+        "edge_color": [colours[i] for i in traversal.level[which]] or _SELECTED,
+        "edge_width": 0.7 * _edge_width(_sides(traversal))[which] if len(which) else 1.0,
+        "face_color": "transparent",
+        "features": {"level": traversal.level[which]},
+    }
+
+
+def _candidates(traversal: Traversal, selected: int | None, ndim: int) -> dict[str, Any]:
+    """Where a crop's children could have been, coloured by their probability.
+
+    Candidates overlap, so each is drawn as its middle part, which none other covers.
+    """
+    parent = 0 if selected is None else selected
+    if parent not in traversal.searched:
+        parent = int(traversal.parent[parent])
+    (rows,) = np.nonzero(traversal.searched == parent)
+    if not len(rows):
+        return _empty()
+    boxes = traversal.on_image(traversal.candidates[rows[0]])
+    relative, chosen = traversal.relative_probability[rows[0]], traversal.chosen[rows[0]]
+    n = math.isqrt(len(boxes))
+    middles = boxes[:, :2] + boxes[:, 2:] / 2
+    step = np.array([middles[n, 0] - middles[0, 0], middles[1, 1] - middles[0, 1]])
+    tiles = np.column_stack([middles - step / 2, np.tile(step, (len(boxes), 1))])
+    from napari.utils.colormaps import ensure_colormap
+
+    faces = ensure_colormap("viridis").map(relative / max(2.0, float(relative.max())))
+    faces[:, 3] = 0.5
+    order = np.argsort(chosen, kind="stable")
+    return {
+        "data": [_rectangles(tiles, ndim)[i] for i in order],
+        "shape_type": "rectangle",
+        "edge_color": [_CHOSEN if chosen[i] else "#00000000" for i in order],
+        "edge_width": np.where(chosen[order], step.min() / 14, step.min() / 60),
+        "face_color": faces[order],
+        "features": {
+            "p·n²": relative[order],
+            "chosen": chosen[order],
+            "text": [f"{value:.2f}" for value in relative[order]],
+        },
+        "text": {"string": "{text}", "anchor": "center", "color": "white", "size": 9},
+    }
+
+
+def _empty() -> dict[str, Any]:
+    return {
+        "data": [],
+        "shape_type": "rectangle",
+        "edge_color": _SELECTED,
+        "edge_width": 1.0,
+        "face_color": "transparent",
+        "features": {"p·n²": [], "chosen": [], "text": []},
+        "text": {"string": "{text}", "anchor": "center", "color": "white", "size": 9},
+    }
+
+
+def _unread(
+    prediction: Prediction, traversal: Traversal
+) -> tuple[npt.NDArray[np.uint8], tuple[float, float], tuple[float, float], str]:
+    """A mask (rows, columns), the place of its first pixel, its steps, and what it shows.
+
+    Of a slide, the tiles that were not decoded. Whatever is in memory was read
+    whole for the first crop; there, what no other crop shows.
+    """
+    reading = prediction.reading if isinstance(prediction, FieldPrediction) else None
+    if reading is not None and len(reading.levels) > 1:
+        n = next((n for n, tiles in enumerate(reading.used) if tiles), 0)
+        at = reading.levels[n]
+        mask = reading.unread_mask(n).astype(np.uint8)
+        steps = (at.tile[0] * at.downsample, at.tile[1] * at.downsample)
+        origin = ((steps[0] - 1) / 2, (steps[1] - 1) / 2)
+        return mask, origin, steps, f"unread at {at.downsample:g}×"
+    step = max(1, -(-max(traversal.shape) // _MOST_MASK_SIDE))
+    mask = (traversal.finest_level(step) == 0).astype(np.uint8)
+    top, left, side, _ = traversal.on_image(np.array([0.0, 0.0, step, step]))
+    origin = (float(top + side / 2 - 0.5), float(left + side / 2 - 0.5))
+    return mask, origin, (float(side), float(side)), "not looked at closely"
+
+
+def _ink_on(source: Image) -> str:
+    """Return a colour of numbers that shows on an image."""
+    thumbnail = np.asarray(source.thumbnail, dtype=np.float64)
+    drawn = thumbnail[..., 3] > 0
+    light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
+    return "#101010" if light > 110 else "#ffffff"
+
+
+def _sides(traversal: Traversal) -> Colours:
+    """Side of every crop in image pixels."""
+    sides: Colours = traversal.on_image(traversal.boxes)[:, 2]
+    return sides
+
+
+def _edge_width(sides: Colours) -> Colours:
+    """Thinner for smaller crops, but less so than they are smaller: they are to be seen too."""
+    width: Colours = sides.max() / 180 * (sides / sides.max()) ** 0.9
+    return width
+
+
+def _rectangles(boxes: Colours, ndim: int) -> list[Colours]:
+    """Corners (4, ndim) in image pixels, whose centres are whole numbers."""
+    top, left, height, width = (boxes[:, i] for i in range(4))
+    corners = np.zeros((len(boxes), 4, ndim))
+    corners[..., -2] = np.stack([top, top, top + height, top + height], axis=1) - 0.5
+    corners[..., -1] = np.stack([left, left + width, left + width, left], axis=1) - 0.5
+    return list(corners)

@@ -1,0 +1,175 @@
+"""The dial of a TNet: how many locations per level, and what each setting gave."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..core.session import Session
+from ..widgets.base import SessionWidget
+from .session import Trial
+
+__all__ = ["LocationsBox"]
+
+#: Milliseconds after the last move of a slider before the answer is asked for anew.
+_PATIENCE = 200
+_TIP = (
+    "How many places inside each crop of this level are looked at closer. More cost time and "
+    "pixels; the class may become surer. The cell or field shown is classified anew."
+)
+
+
+class LocationsBox(SessionWidget):
+    """One slider per level that the model was trained on; the last serves all deeper ones."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.title = QLabel("Closer looks per crop", self)
+        self.title.setToolTip(_TIP)
+        self.reset = QToolButton(self)
+        self.reset.setText("As trained")
+        self.trials = QLabel(self)
+        self.trials.setTextFormat(Qt.TextFormat.RichText)
+        # A table does not wrap: it must not make the dock wider than it is.
+        self.trials.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.trials.setToolTip("What each setting gave for this cell or field.")
+        self.measured = QLabel(self)
+        self.measured.setToolTip(
+            "How often the model was right on held-out images with this setting, as its card says."
+        )
+        self.sliders: list[QSlider] = []
+        self._numbers: list[QLabel] = []
+        self._grid = QGridLayout()
+        self._grid.setColumnStretch(1, 1)
+        head = QHBoxLayout()
+        head.addWidget(self.title, 1)
+        head.addWidget(self.reset)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 2)
+        column.setSpacing(2)
+        column.addLayout(head)
+        column.addLayout(self._grid)
+        column.addWidget(self.measured)
+        column.addWidget(self.trials)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PATIENCE)
+        self._timer.timeout.connect(self._ask)
+        self.reset.clicked.connect(self._as_trained)
+        self.follow(session.model_changed, self._show_model)
+        self.follow(session.locations_changed, self._show_locations)
+        self.follow(session.trials_changed, self._show_trials)
+        self._show_model()
+        self._show_trials()
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """What the sliders say."""
+        return tuple(slider.value() for slider in self.sliders)
+
+    def _show_model(self, _: object = None) -> None:
+        self._timer.stop()
+        for widget in (*self.sliders, *self._numbers):
+            self._grid.removeWidget(widget)
+            widget.deleteLater()
+        self.sliders, self._numbers = [], []
+        session = self.session
+        trained = session.trained_locations
+        self.setVisible(bool(trained))
+        if not trained or session.model is None:
+            return
+        most = int(session.model.bundle.card.architecture.get("grid", 3)) ** 2
+        for row, _taken in enumerate(trained):
+            last = row == len(trained) - 1
+            name = QLabel(f"Level {row}{' and deeper' if last else ''}", self)
+            slider = QSlider(Qt.Orientation.Horizontal, self)
+            slider.setRange(1, most)
+            slider.setPageStep(1)
+            slider.setToolTip(_TIP)
+            slider.setAccessibleName(f"Closer looks per crop of level {row}")
+            number = QLabel(self)
+            number.setMinimumWidth(18)
+            number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            for place, widget in enumerate((name, slider, number)):
+                self._grid.addWidget(widget, row, place)
+            self.sliders.append(slider)
+            self._numbers += [name, number]
+            slider.valueChanged.connect(self._moved)
+        self._show_locations(session.locations)
+
+    def _show_locations(self, locations: tuple[int, ...] | None) -> None:
+        taken = locations or self.session.trained_locations
+        for slider, value in zip(self.sliders, taken, strict=False):
+            slider.blockSignals(True)
+            slider.setValue(value)
+            slider.blockSignals(False)
+        self._show_numbers()
+
+    def _show_numbers(self) -> None:
+        for slider, number in zip(self.sliders, self._numbers[1::2], strict=True):
+            number.setText(str(slider.value()))
+        self.reset.setEnabled(self.chosen != self.session.trained_locations)
+        model = self.session.model
+        found = None if model is None else model.bundle.card.accuracy_at(self.chosen)
+        if found is None:
+            self.measured.setText("Accuracy not measured with this setting.")
+        else:
+            self.measured.setText(f"{100 * found[0]:.1f} % right on {found[1]} held-out images.")
+
+    def _moved(self, _: int) -> None:
+        self._show_numbers()
+        self._timer.start()
+
+    def _ask(self) -> None:
+        if self.sliders:
+            self.session.set_locations(self.chosen)
+
+    def _as_trained(self) -> None:
+        self._timer.stop()
+        self.session.set_locations(None)
+        self._show_locations(None)
+
+    def _show_trials(self) -> None:
+        trials = self.session.trials
+        self.trials.setVisible(bool(trials))
+        self.trials.setText(_table(trials, self.session.trained_locations))
+
+
+def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
+    """Return the trials as an HTML table, the last in bold."""
+    head = "".join(
+        f"<td align='{side}' style='color:#8c98a6'>{name}&nbsp;</td>"
+        for name, side in (
+            ("looks", "left"), ("class", "left"), ("prob.", "right"),
+            ("crops", "right"), ("pixels", "right"),
+        )
+    )  # fmt: skip
+    rows = []
+    for trial in trials:
+        name = trial.label.replace("_", " ")
+        name = name if len(name) <= 12 else f"{name[:11]}…"
+        looks = "·".join(map(str, trial.locations)) + ("*" if trial.locations == trained else "")
+        cells = [
+            (looks, "left"),
+            (name, "left"),
+            (f"{100 * trial.confidence:.1f} %", "right"),
+            (str(trial.crops), "right"),
+            (f"{100 * trial.share:.3g} %", "right"),
+        ]
+        bold = "font-weight:bold" if trial is trials[-1] else ""
+        rows.append(
+            "".join(
+                f"<td align='{side}' style='{bold}'>{text.replace(' ', '&nbsp;')}&nbsp;</td>"
+                for text, side in cells
+            )
+        )
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in (head, *rows))}</table>"

@@ -1,0 +1,1 @@
+"""Annotations and labelled images as training data."""

@@ -1,0 +1,465 @@
+"""What a user said about cells, regions and images: kept on disk from the first click."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from ...images.fields.field import Field
+from ...images.slides.pyramid import Pyramid
+from .journal import Journal, JournalError
+
+if TYPE_CHECKING:
+    from .project import Project
+
+__all__ = [
+    "Annotation",
+    "AnnotationBook",
+    "Change",
+    "ImageRecord",
+    "JournalError",
+    "image_hash",
+    "new_annotation",
+]
+
+Kind = Literal["cell", "region", "image"]
+Origin = Literal["placed", "corrected", "imported"]
+
+_KINDS, _ORIGINS = ("cell", "region", "image"), ("placed", "corrected", "imported")
+_MOST_CORNERS = 100_000
+#: An undone history this many times longer than what is left of it is cut when a book is opened.
+_SLACK, _LEAST_LINES = 4, 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """What a user said about one thing.
+
+    Parameters
+    ----------
+    id : str
+        Unlike that of any other annotation; see `new_annotation`.
+    kind : {"cell", "region", "image"}
+        A point, an outline, or the image as a whole.
+    label : str
+        The class.
+    position : (float, float), optional
+        (y, x) of a cell in pixels, on a slide in level-0 pixels; a pixel's
+        centre is at its index.
+    diameter_px : float, optional
+        Of a cell, where it is known.
+    polygon : tuple of (float, float), optional
+        (y, x) corners of a region.
+    origin : {"placed", "corrected", "imported"}
+        Whether it was put there, corrects a prediction, or comes from a file.
+    model, predicted : str
+        Of a correction: the hash of the model, and the class that it gave.
+    time : float
+        Seconds since 1970.
+    t, z : int
+        Frame and slice of a stack.
+
+    Raises
+    ------
+    ValueError
+        If a value makes no sense, or a cell has no position, a region no outline.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+    position: tuple[float, float] | None = None
+    diameter_px: float | None = None
+    polygon: tuple[tuple[float, float], ...] | None = None
+    origin: Origin = "placed"
+    model: str = ""
+    predicted: str = ""
+    time: float = 0.0
+    t: int = 0
+    z: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS or self.origin not in _ORIGINS:
+            raise ValueError(f"an annotation is one of {_KINDS}, got {self.kind!r}")
+        if not self.id or not self.label.strip() or len(self.label) > 200:
+            raise ValueError("an annotation needs an id, and a class of 1 to 200 characters")
+        if self.kind == "cell" and (self.position is None or not _finite([self.position])):
+            raise ValueError("a cell needs a position of two finite numbers")
+        corners = self.polygon or ()
+        if self.kind == "region" and not 3 <= len(corners) <= _MOST_CORNERS:
+            raise ValueError(f"a region needs 3 to {_MOST_CORNERS} corners, got {len(corners)}")
+        if not _finite(corners):
+            raise ValueError("the corners of a region must be finite")
+        diameter = self.diameter_px
+        if diameter is not None and not (math.isfinite(diameter) and diameter > 0):
+            raise ValueError(f"a diameter must be positive, got {diameter}")
+
+    @property
+    def outline(self) -> npt.NDArray[np.float64]:
+        """(n, 2) corners of a region; (0, 2) for other kinds."""
+        return np.array(self.polygon or (), dtype=np.float64).reshape(-1, 2)
+
+    @property
+    def centre(self) -> tuple[float, float] | None:
+        """(y, x) of a cell, the mean corner of a region, None for an image."""
+        if self.position is not None:
+            return self.position
+        if self.polygon:
+            y, x = self.outline.mean(axis=0)
+            return float(y), float(x)
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON; those that are not set are left out."""
+        every = dataclasses.asdict(self)
+        return {key: value for key, value in every.items() if value not in (None, "", 0)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Annotation:
+        """Make one from `to_dict`; unknown entries, of a later version, are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in plain.items() if key in known}
+        if values.get("position") is not None:
+            y, x = values["position"]
+            values["position"] = (float(y), float(x))
+        if values.get("polygon") is not None:
+            values["polygon"] = tuple((float(y), float(x)) for y, x in values["polygon"])
+        return cls(**values)
+
+
+def new_annotation(kind: Kind, label: str, **values: Any) -> Annotation:
+    """Return an annotation with a new id and the present time."""
+    values = {"id": uuid.uuid4().hex, "time": time.time(), **values}
+    return Annotation(kind=kind, label=label, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One annotation before and after: new where `before` is None, gone where `after` is."""
+
+    before: Annotation | None
+    after: Annotation | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+    """What is known of an annotated image when it is not open.
+
+    Parameters
+    ----------
+    hash : str
+        See `image_hash`.
+    name : str
+        What to call it.
+    shape : (int, int)
+        Height and width in pixels, of a slide at level 0.
+    pixel_size : float or None
+        µm per pixel.
+    path : str
+        Where it was last opened from; empty where it came from no file.
+    """
+
+    hash: str
+    name: str = ""
+    shape: tuple[int, int] = (0, 0)
+    pixel_size: float | None = None
+    path: str = ""
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ImageRecord:
+        """Make one from the plain values of a journal."""
+        height, width = plain.get("shape", (0, 0))
+        size = plain.get("pixel_size")
+        return cls(
+            str(plain["hash"]),
+            str(plain.get("name", "")),
+            (int(height), int(width)),
+            None if size is None else float(size),
+            str(plain.get("path", "")),
+        )
+
+
+class AnnotationBook(Sequence[Annotation]):
+    """The annotations of one image, in the order in which they were made.
+
+    Every change is on disk before it shows in the book: a process that is
+    killed loses none. Changes of several annotations at once are undone at
+    once. `Project.book` opens one.
+
+    Parameters
+    ----------
+    journal : Journal
+        Where changes are written.
+    image : ImageRecord
+        What the annotations are of.
+    project : Project, optional
+        Whose list of classes new labels join.
+
+    Attributes
+    ----------
+    changed : Signal
+        Emits a tuple of `Change` after every change.
+    message : str
+        What to tell the user: why the book cannot be changed, or that a part
+        of its file was damaged; empty where all is well.
+    """
+
+    changed = Signal(tuple)
+
+    def __init__(
+        self, journal: Journal, image: ImageRecord, project: Project | None = None
+    ) -> None:
+        self.image, self.project = image, project
+        self._journal = journal
+        self._items: dict[str, Annotation] = {}
+        self._past: list[tuple[Change, ...]] = []
+        self._future: list[tuple[Change, ...]] = []
+        skipped = sum(not self._replay(entry) for entry in journal.entries)
+        self.message = self._told(skipped)
+        if journal.writable:
+            self._tidy()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        image_hash: str,
+        name: str = "",
+        shape: tuple[int, int] = (0, 0),
+        pixel_size: float | None = None,
+        path: str = "",
+    ) -> AnnotationBook:
+        """Open the book of an image in a project folder; `Project.book` does the same."""
+        from .project import Project
+
+        return Project(folder).book(ImageRecord(image_hash, name, shape, pixel_size, path))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self._items.values())[index]
+
+    def __iter__(self) -> Iterator[Annotation]:
+        return iter(tuple(self._items.values()))
+
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, Annotation) and self._items.get(item.id) == item
+
+    def get(self, id: str) -> Annotation | None:  # noqa: A002
+        """Return the annotation with an id, or None."""
+        return self._items.get(id)
+
+    @property
+    def writable(self) -> bool:
+        """Whether this book can be changed here."""
+        return self._journal.writable
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to undo."""
+        return bool(self._past) and self.writable
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change to redo."""
+        return bool(self._future) and self.writable
+
+    def add(self, kind: Kind, label: str, **values: Any) -> Annotation:
+        """Add one annotation; `values` are those of `Annotation`.
+
+        Raises
+        ------
+        ValueError
+            If it makes no sense.
+        JournalError
+            If it cannot be saved; it is then not added.
+        """
+        made = new_annotation(kind, label, **values)
+        self.put([made])
+        return made
+
+    def put(self, annotations: Iterable[Annotation]) -> None:
+        """Add annotations, or replace those with the same ids, as one change."""
+        changes = {a.id: Change(self._items.get(a.id), a) for a in annotations}
+        self._do(tuple(c for c in changes.values() if c.before != c.after))
+
+    def relabel(self, ids: Iterable[str], label: str, **values: Any) -> None:
+        """Give annotations another class, as one change; `values` are replaced with it.
+
+        Raises
+        ------
+        KeyError
+            If there is no such annotation.
+        """
+        self.put(dataclasses.replace(self._items[i], label=label, **values) for i in ids)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove annotations, as one change; ids that are not there are ignored."""
+        found = {i: self._items[i] for i in ids if i in self._items}
+        self._do(tuple(Change(item, None) for item in found.values()))
+
+    def undo(self) -> tuple[Change, ...]:
+        """Take the last change back; returns what happened."""
+        if not self._past:
+            return ()
+        back = tuple(Change(c.after, c.before) for c in reversed(self._past[-1]))
+        self._write("undo", back)
+        self._future.append(self._past.pop())
+        return self._applied(back)
+
+    def redo(self) -> tuple[Change, ...]:
+        """Make the change again that was taken back last; returns what happened."""
+        if not self._future:
+            return ()
+        again = self._future[-1]
+        self._write("redo", again)
+        self._past.append(self._future.pop())
+        return self._applied(again)
+
+    def note_image(self, image: ImageRecord) -> None:
+        """Keep what is known of the image now, such as a pixel size that was given.
+
+        Raises
+        ------
+        ValueError
+            If it is another image.
+        JournalError
+            If it cannot be saved.
+        """
+        if image.hash != self.image.hash:
+            raise ValueError(f"these are annotations of {self.image.hash}, not of {image.hash}")
+        if image != self.image:
+            self._journal.append({"format": 1, "image": _plain(image)})
+            self.image = image
+
+    def counts(self) -> dict[str, int]:
+        """How many annotations each class has, in the order of `classes`."""
+        found = Counter(item.label for item in self)
+        return {name: found[name] for name in self.classes()}
+
+    def classes(self) -> dict[str, str]:
+        """Classes and their colours, ``#rrggbb``: those of the project, used or not."""
+        from .project import class_colours
+
+        own = dict.fromkeys(item.label for item in self)
+        return class_colours(self.project.classes() if self.project else {}, own)
+
+    def flush(self) -> None:
+        """Wait until everything is on the disk."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        """Let other programs change this book."""
+        self._journal.close()
+
+    def _do(self, changes: tuple[Change, ...]) -> None:
+        if not changes:
+            return
+        self._write("do", changes)
+        self._past.append(changes)
+        self._future.clear()
+        if self.project is not None:
+            self.project.add_classes(c.after.label for c in changes if c.after is not None)
+        self._applied(changes)
+
+    def _write(self, op: str, changes: tuple[Change, ...]) -> None:
+        rows = [[c and c.to_dict() for c in (change.before, change.after)] for change in changes]
+        self._journal.append({"op": op, "changes": rows})
+
+    def _applied(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+        self._apply(changes)
+        self.changed.emit(changes)
+        return changes
+
+    def _apply(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if change.after is not None:
+                self._items[change.after.id] = change.after
+            elif change.before is not None:
+                self._items.pop(change.before.id, None)
+
+    def _replay(self, entry: dict[str, Any]) -> bool:
+        """Apply a line of the journal; False if this version cannot read it."""
+        if "image" in entry:
+            return True
+        try:
+            changes = tuple(Change(*(c and Annotation.from_dict(c) for c in row))
+                            for row in entry["changes"])  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            return False
+        self._apply(changes)
+        if entry.get("op") == "undo":
+            self._future.append(self._past.pop() if self._past else ())
+        elif entry.get("op") == "redo":
+            self._past.append(self._future.pop() if self._future else changes)
+        elif entry.get("op") == "do":
+            self._past.append(changes)
+            self._future.clear()
+        return True
+
+    def _tidy(self) -> None:
+        """Write where the image is now, and shorten a journal that is mostly history."""
+        lines = self._journal.entries
+        known = [entry["image"] for entry in lines if "image" in entry]
+        image = {"format": 1, "image": _plain(self.image)}
+        if len(lines) > max(_LEAST_LINES, _SLACK * len(self)):
+            kept = [{"op": "kept", "changes": [[None, item.to_dict()]]} for item in self]
+            self._journal.rewrite([image, *kept])
+            self._past.clear()
+            self._future.clear()
+        elif not known or known[-1] != image["image"]:
+            self._journal.append(image)
+
+    def _told(self, skipped: int) -> str:
+        if not self._journal.writable:
+            return (
+                "Another window or program has these annotations open. They can be looked at "
+                "here, and changed there; close them there to change them here."
+            )
+        if self._journal.damaged is not None:
+            return (
+                "A part of the annotations' file was damaged, most likely by a crash, and was "
+                f"put aside as {self._journal.damaged.name}. All else is here."
+            )
+        if skipped:
+            return (
+                f"{skipped} changes were made by a newer version of this plugin and do not show. "
+                "Update napari-sparseattn to see them."
+            )
+        return ""
+
+
+def image_hash(image: Field | Pyramid) -> str:
+    """Return a name for an image that depends on its pixels alone, not on its file's name.
+
+    Of a field every pixel counts; of a slide a sample, see `inference.features.slide_hash`.
+    """
+    if isinstance(image, Pyramid):
+        from ...features.extract import slide_hash
+
+        return slide_hash(image)
+    digest = hashlib.sha256(f"{image.data.dtype.str}|{image.data.shape}|{image.axes}|".encode())
+    # Part by part: the data may be memory-mapped and larger than memory.
+    for part in image.data:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
+def _plain(image: ImageRecord) -> dict[str, Any]:
+    return {**dataclasses.asdict(image), "shape": list(image.shape)}
+
+
+def _finite(points: Iterable[Sequence[float]]) -> bool:
+    return all(len(point) == 2 and all(map(math.isfinite, point)) for point in points)

@@ -1,0 +1,245 @@
+"""A folder of annotations: one list of classes, one book per image."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ...card import CLASS_COLOURS
+from ...files import replacing
+from .annotations import Annotation, AnnotationBook, ImageRecord
+from .journal import Journal, JournalError, read_journal
+
+__all__ = ["Project", "ProjectError", "class_colours", "default_project_folder"]
+
+_CLASSES, _IMAGES, _SUFFIX = "project.json", "images", ".jsonl"
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
+_HASH = re.compile(r"[0-9a-zA-Z_-]{8,128}")
+
+
+class ProjectError(ValueError):
+    """A project folder that cannot be used; the message says why and what to do."""
+
+
+def default_project_folder() -> Path:
+    """Folder of the project that is used where none is chosen.
+
+    ``NAPARI_SPARSEATTN_ANNOTATIONS`` if set, else the platform's data folder.
+    """
+    import platformdirs
+
+    chosen = os.environ.get("NAPARI_SPARSEATTN_ANNOTATIONS")
+    if chosen:
+        return Path(chosen)
+    return platformdirs.user_data_path("napari-sparseattn") / "annotations"
+
+
+class Project:
+    """Annotations of many images, and the classes they share.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        By default `default_project_folder`. Made when the first thing is kept.
+
+    Raises
+    ------
+    ProjectError
+        If its list of classes is damaged or of a newer version.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_project_folder()
+        self.classes()
+
+    def classes(self) -> dict[str, str]:
+        """Names of the classes and their colours ``#rrggbb``, in the order of their keys."""
+        path = self.folder / _CLASSES
+        try:
+            plain = json.loads(path.read_bytes())
+            if plain["format"] != 1:
+                raise ProjectError(
+                    f"{path} was written by a newer version of this plugin. Update "
+                    "napari-sparseattn to open it."
+                )
+            return {str(row["name"]): _colour(row["colour"]) for row in plain["classes"]}
+        except FileNotFoundError:
+            return {}
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ProjectError(
+                f"{path} is damaged ({error}). The annotations beside it are not: remove this one "
+                "file, and the classes are listed anew from them."
+            ) from error
+
+    def add_classes(
+        self, names: Iterable[str], colours: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Append classes that are not there yet; those that are keep place and colour.
+
+        Parameters
+        ----------
+        names : iterable of str
+            E.g. a model's.
+        colours : mapping of str to str, optional
+            Colours to give, e.g. a model's; by default the next that is free.
+        """
+        wanted = dict.fromkeys(names)
+        if all(name in self.classes() for name in wanted):
+            return self.classes()
+        with self._locked():
+            return self._write(class_colours(self.classes(), wanted, colours))
+
+    def set_classes(self, classes: Mapping[str, str]) -> None:
+        """Replace the list: order, colours, and which there are.
+
+        Raises
+        ------
+        ProjectError
+            If a class that annotations have would be gone, or a name or colour is none.
+        """
+        used = self.counts()
+        lost = [name for name, n in used.items() if n and name not in classes]
+        if lost:
+            raise ProjectError(
+                f"{', '.join(lost)}: there are annotations of this class. Give them another "
+                "class, or rename it."
+            )
+        if any(not name.strip() or not _COLOUR.fullmatch(c) for name, c in classes.items()):
+            raise ProjectError("A class needs a name, and a colour such as #0072B2.")
+        with self._locked():
+            self._write(dict(classes))
+
+    def rename_class(self, old: str, new: str, books: Iterable[AnnotationBook] = ()) -> None:
+        """Rename a class here and in all annotations; a name in use joins the two.
+
+        Parameters
+        ----------
+        old, new : str
+            Names.
+        books : iterable of AnnotationBook
+            Those that are open here.
+
+        Raises
+        ------
+        ProjectError
+            If another window has some of its annotations open; nothing is then changed.
+        """
+        if not new.strip():
+            raise ProjectError("A class needs a name.")
+        open_here = {book.image.hash: book for book in books}
+        opened = {i.hash: open_here.get(i.hash) or self.book(i) for i in self.images()}
+        try:
+            busy = [book.image.name for book in opened.values() if not book.writable]
+            if busy:
+                raise ProjectError(
+                    f"{', '.join(busy)} is open in another window. Close it there first."
+                )
+            known = self.classes()
+            names = list(dict.fromkeys(new if name == old else name for name in known))
+            colours = {name: known.get(name, known.get(old, "")) for name in names}
+            with self._locked():
+                self._write(class_colours({}, names, colours))
+            for book in opened.values():
+                book.relabel([item.id for item in book if item.label == old], new)
+        finally:
+            for key, book in opened.items():
+                if key not in open_here:
+                    book.close()
+
+    def book(self, image: ImageRecord) -> AnnotationBook:
+        """Open the annotations of an image; new where there are none.
+
+        Where another window has them open they can be looked at only; see
+        `AnnotationBook.message`.
+        """
+        return AnnotationBook(Journal(self._path(image.hash)), image, self)
+
+    def images(self) -> tuple[ImageRecord, ...]:
+        """Return the annotated images, by name."""
+        found = []
+        # A dot begins what a killed process left unfinished, see `files.replacing`.
+        for path in sorted((self.folder / _IMAGES).glob(f"[!.]*{_SUFFIX}")):
+            entries = [e["image"] for e in read_journal(path)[0] if "image" in e]
+            try:
+                found.append(ImageRecord.from_dict(entries[-1]))
+            except (IndexError, KeyError, TypeError, ValueError):
+                found.append(ImageRecord(path.stem, path.stem))
+        return tuple(sorted(found, key=lambda image: (image.name, image.hash)))
+
+    def annotations(self) -> Iterator[tuple[ImageRecord, tuple[Annotation, ...]]]:
+        """Go through all images with their annotations, without opening them for change."""
+        for image in self.images():
+            yield image, read_annotations(self._path(image.hash))
+
+    def counts(self) -> dict[str, int]:
+        """How many annotations each class has, over all images."""
+        counts = dict.fromkeys(self.classes(), 0)
+        for _, items in self.annotations():
+            for item in items:
+                counts[item.label] = counts.get(item.label, 0) + 1
+        return counts
+
+    def _path(self, image_hash: str) -> Path:
+        if not _HASH.fullmatch(image_hash):
+            raise ProjectError(f"{image_hash!r} does not name an image.")
+        return self.folder / _IMAGES / f"{image_hash}{_SUFFIX}"
+
+    def _write(self, classes: dict[str, str]) -> dict[str, str]:
+        rows = [{"name": name, "colour": colour} for name, colour in classes.items()]
+        with replacing(self.folder / _CLASSES) as temporary:
+            temporary.write_text(json.dumps({"format": 1, "classes": rows}, indent=1))
+        return classes
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / f"{_CLASSES}.lock", timeout=5):
+                yield
+        except Timeout as error:
+            raise JournalError(
+                f"{self.folder} is being written by another program. Try again."
+            ) from error
+
+
+def read_annotations(path: Path) -> tuple[Annotation, ...]:
+    """Return the annotations in a journal without opening it for change."""
+    items: dict[str, Annotation] = {}
+    for entry in read_journal(path)[0]:
+        for before, after in entry.get("changes", ()):
+            if after is not None:
+                items[after["id"]] = Annotation.from_dict(after)
+            elif before is not None:
+                items.pop(before["id"], None)
+    return tuple(items.values())
+
+
+def class_colours(
+    known: Mapping[str, str], names: Iterable[str], colours: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Append names to classes with colours: those given, else the first that is free."""
+    every = dict(known)
+    for name in names:
+        if name in every:
+            continue
+        wanted = (colours or {}).get(name)
+        taken = {colour.upper() for colour in every.values()}
+        free = [c for c in CLASS_COLOURS if c.upper() not in taken]
+        if wanted and wanted.upper() not in taken:
+            every[name] = wanted
+        else:
+            every[name] = free[0] if free else CLASS_COLOURS[len(every) % len(CLASS_COLOURS)]
+    return every
+
+
+def _colour(value: Any) -> str:
+    if not isinstance(value, str) or not _COLOUR.fullmatch(value):
+        raise TypeError(f"{value!r} is no colour")
+    return value

@@ -1,0 +1,472 @@
+"""Training SPAN: slides with classes (SPAN-MIL), or patches with labels (SPAN-UNet)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...metrics import Report, classification_report
+from ..data.slide_tables import SlideRow, SlideTable, SlideTableError, read_slide_table
+from ..data.span_data import (
+    UNKNOWN,
+    AnnotatedRegion,
+    SlideExample,
+    augment_cells,
+    patch_labels_of,
+    split_slides,
+)
+from .classifier import fit_temperature
+from .fit import BestWeights, EpochReport, optimiser, rate_factor
+
+__all__ = [
+    "UNKNOWN",
+    "AnnotatedRegion",
+    "Loss",
+    "SlideExample",
+    "SlideRow",
+    "SlideTable",
+    "SlideTableError",
+    "SpanOptions",
+    "SpanRun",
+    "augment_cells",
+    "check_labels",
+    "class_weights",
+    "dice",
+    "fit_span",
+    "measure_patches",
+    "measure_slides",
+    "patch_labels_of",
+    "patch_loss",
+    "predict_slides",
+    "read_slide_table",
+    "span_temperature",
+    "split_slides",
+]
+
+#: Loss of one slide and the logits (n, C) that it is of, by model, features (N, F),
+#: cells (N, 2) and target: a class () or labels (N,).
+Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanOptions:
+    """How to train; the defaults are the authors' for SPAN-MIL, see `for_patches`.
+
+    Parameters
+    ----------
+    task : {"slides", "patches"}
+        Learn classes of slides, or labels of patches.
+    epochs : int
+        Passes over the training slides, at most.
+    patience : int
+        Stop when the validation loss has not fallen for so many epochs.
+    learning_rate : float
+        AdamW's peak: one epoch of warm-up (ours), then a cosine to zero.
+    weight_decay : float
+        AdamW's weight decay.
+    slides_per_step : int
+        Slides whose gradients are averaged in a step.
+    augment : float
+        Strength of `augment_cells` at the start; 0 leaves the grids alone.
+    augment_end : float
+        What it falls to over the epochs, as a share of `augment`.
+    dice : float
+        Share of the Dice loss of patches; the rest is binary cross-entropy.
+    device : str
+        A torch device.
+    bfloat16 : bool
+        Compute in bfloat16 where autocast allows it.
+    seed : int
+        Seeds everything.
+    """
+
+    task: Literal["slides", "patches"] = "slides"
+    epochs: int = 50
+    patience: int = 10
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    slides_per_step: int = 1
+    augment: float = 1.0
+    augment_end: float = 0.2
+    dice: float = 0.75
+    device: str = "cpu"
+    bfloat16: bool = False
+    seed: int = 0
+
+    @classmethod
+    def for_patches(cls, **changes: Any) -> SpanOptions:
+        """Return the authors' settings of SPAN-UNet, with changes."""
+        unet: dict[str, Any] = {
+            "task": "patches",
+            "epochs": 40,
+            "patience": 40,
+            "weight_decay": 1e-5,
+            "augment": 0.0,
+        }
+        return cls(**{**unet, **changes})
+
+
+def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
+    """Weights (C,) inverse to how often each class occurs; their mean over the labels is 1.
+
+    A class that never occurs gets 1.
+    """
+    counts = torch.bincount(torch.as_tensor(labels), minlength=n_classes).float()
+    present = counts > 0
+    weights = len(labels) / (present.sum() * counts.clamp(min=1))
+    return torch.where(present, weights, torch.ones(()))
+
+
+def patch_loss(
+    logits: Tensor, labels: Tensor, *, positive_weight: float = 1.0, dice: float = 0.75
+) -> Tensor:
+    """``(1 - dice) · BCE + dice · (1 - soft Dice)`` over the patches that have a label.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (N,).
+    labels : Tensor
+        (N,): 1, 0, or -1 for unknown.
+    positive_weight : float
+        How often a patch of class 1 counts in the cross-entropy.
+    dice : float
+        Share of the Dice loss; one patch is added above and below its fraction,
+        so that a slide without the wanted tissue has a loss as well.
+
+    Returns
+    -------
+    Tensor
+        (); 0 where no patch has a label.
+    """
+    known = labels >= 0
+    if not known.any():
+        return logits.sum() * 0
+    found, truth = logits[known].float(), labels[known].float()
+    weight = torch.tensor(positive_weight, device=logits.device)
+    entropy = F.binary_cross_entropy_with_logits(found, truth, pos_weight=weight)
+    share = found.sigmoid()
+    overlap = (2 * (share * truth).sum() + 1) / (share.sum() + truth.sum() + 1)
+    return (1 - dice) * entropy + dice * (1 - overlap)
+
+
+def fit_span(
+    model: nn.Module,
+    train: Sequence[SlideExample],
+    validation: Sequence[SlideExample],
+    options: SpanOptions | None = None,
+    *,
+    loss: Loss | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[EpochReport]:
+    """Train a SPAN; the model holds the best weights at the end, and when stopped.
+
+    The best weights are those with the lowest loss on the validation slides,
+    which are seen as deployed: no augmentation, no dropout.
+
+    Parameters
+    ----------
+    model : SpanMil or SpanUnet
+        Trained in place. Or any module from features (N, F) and cells (N, 2) to
+        an output with ``logits``, so that peers train by the same code.
+    train, validation : sequence of SlideExample
+        With labels, or patch labels, as the task wants.
+    options : SpanOptions, optional
+    loss : callable, optional
+        A peer's own loss of one slide; it replaces the task's in training only.
+    stop : callable, optional
+        Asked before each slide; True ends training there.
+
+    Yields
+    ------
+    EpochReport
+        After each epoch; closing the iterator stops training. The accuracy is
+        of slides, or of patches with a label.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing or no class of the model, or a loss is not finite.
+    """
+    _check(train, validation, (options := options or SpanOptions()).task)
+    torch.manual_seed(options.seed)
+    run = SpanRun(model.to(options.device), train, validation, options, loss, stop)
+    kept, waited = BestWeights(model), 0
+    try:
+        for epoch in range(1, options.epochs + 1):
+            began = time.perf_counter()
+            trained, held_out = run.epoch(epoch), run.measure()
+            if trained is None or held_out is None:
+                break
+            best = kept.keep(held_out[0])
+            waited = 0 if best else waited + 1
+            seconds = time.perf_counter() - began
+            yield EpochReport(epoch, options.epochs, *trained, *held_out, None, seconds, best)
+            if waited >= options.patience:
+                break
+    finally:  # also when the iterator is closed
+        kept.restore()
+
+
+class SpanRun:
+    """What changes from step to step; see `fit_span` for what it is made of.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        Of the order of the slides and the changes of their grids.
+    optimiser : torch.optim.AdamW
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Sequence[SlideExample],
+        validation: Sequence[SlideExample],
+        options: SpanOptions,
+        loss: Loss | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.model, self.train, self.validation, self.options = model, train, validation, options
+        self.stop = stop or (lambda: False)
+        self.own_loss: Loss = self._slide_loss
+        self.labels = [each.label for each in train if each.label is not None]
+        if options.task == "patches":
+            self.own_loss = self._patch_loss
+            known = np.concatenate([_patch_targets(each) for each in train])
+            positives = max(1, int((known == 1).sum()))
+            self.positive_weight = max(1, int((known == 0).sum())) / positives
+        self.loss = loss or self.own_loss
+        self.rng = np.random.default_rng(options.seed)
+        self.optimiser = optimiser(model, options.learning_rate, options.weight_decay)
+
+    def epoch(self, epoch: int) -> tuple[float, float] | None:
+        """Go through the slides once; return mean loss and accuracy, None if stopped."""
+        self.model.train()
+        options = self.options
+        order = self.rng.permutation(len(self.train))
+        starts = range(0, len(order), options.slides_per_step)
+        left = 1 - (epoch - 1) / max(1, options.epochs - 1)
+        strength = options.augment * (options.augment_end + (1 - options.augment_end) * left)
+        score = _Score()
+        for number, start in enumerate(starts):
+            self._set_rate(epoch - 1 + number / len(starts))
+            rows = order[start : start + options.slides_per_step]
+            self.optimiser.zero_grad(set_to_none=True)
+            for row in rows:
+                if self.stop():
+                    return None
+                loss = self._loss_of(self.train[row], self.loss, score, strength)
+                (loss / len(rows)).backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimiser.step()
+        return score.means()
+
+    @torch.inference_mode()
+    def measure(self) -> tuple[float, float] | None:
+        """Return mean loss and accuracy on the validation slides, None if stopped."""
+        self.model.eval()
+        score = _Score()
+        for example in self.validation:
+            if self.stop():
+                return None
+            self._loss_of(example, self.own_loss, score, 0.0)
+        return score.means()
+
+    def _loss_of(
+        self, example: SlideExample, loss_of: Loss, score: _Score, strength: float
+    ) -> Tensor:
+        cells = example.cells
+        if strength > 0:
+            cells = augment_cells(cells, self.rng, strength)
+        device = self.options.device
+        features = _features(example, device)
+        target = _target(example, self.options.task).to(device)
+        with _autocast(device, self.options.bfloat16):
+            loss, logits = loss_of(self.model, features, _cells(cells, device), target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{example.name}: the loss is not a number. Are all features finite? If so, "
+                "lower the learning rate."
+            )
+        score.add(value, logits.detach(), target)
+        return loss
+
+    def _slide_loss(
+        self, model: nn.Module, features: Tensor, cells: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logits = model(features, cells).logits.float()
+        if not 0 <= int(target) < logits.shape[1]:
+            raise ValueError(f"Class {int(target)} is none of the model's {logits.shape[1]}.")
+        # Not `weight=`: the mean over a single slide would divide by it again.
+        weight = class_weights(self.labels, logits.shape[1]).to(logits)[target]
+        return weight * F.cross_entropy(logits, target[None]), logits
+
+    def _patch_loss(
+        self, model: nn.Module, features: Tensor, cells: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logits = model(features, cells).logits.float()
+        loss = patch_loss(
+            logits[:, 0],
+            target,
+            positive_weight=self.positive_weight,
+            dice=self.options.dice,
+        )
+        return loss, logits
+
+    def _set_rate(self, done: float) -> None:
+        factor = rate_factor(done, 1.0, self.options.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+
+
+class _Score:
+    """Sums over slides."""
+
+    def __init__(self) -> None:
+        self.loss = self.right = 0.0
+        self.slides = self.judged = 0
+
+    def add(self, loss: float, logits: Tensor, target: Tensor) -> None:
+        self.loss += loss
+        self.slides += 1
+        found = (logits[:, 0] > 0) if target.ndim else logits.argmax(1)
+        known = target.reshape(-1) >= 0
+        self.right += float((found == target.reshape(-1))[known].sum())
+        self.judged += int(known.sum())
+
+    def means(self) -> tuple[float, float]:
+        return self.loss / max(1, self.slides), self.right / max(1, self.judged)
+
+
+@torch.inference_mode()
+def predict_slides(
+    model: nn.Module, examples: Sequence[SlideExample], device: str = "cpu"
+) -> list[Tensor]:
+    """Logits of each slide, as deployed: (1, C), or (N, 1) of its patches."""
+    model.to(device).eval()
+    return [
+        model(_features(each, device), _cells(each.cells, device)).logits.float().cpu()
+        for each in examples
+    ]
+
+
+def span_temperature(
+    model: nn.Module, validation: Sequence[SlideExample], options: SpanOptions
+) -> float:
+    """Temperature that makes the probabilities fit the validation slides, see `fit_temperature`.
+
+    Of patches, ``sigmoid(logit / temperature)``.
+    """
+    logits = predict_slides(model, validation, options.device)
+    if options.task == "slides":
+        return fit_temperature(torch.cat(logits), _labels(validation))
+    labels = torch.cat([_target(each, "patches") for each in validation])
+    known = labels >= 0
+    found = torch.cat(logits)[known]
+    return fit_temperature(torch.cat([torch.zeros_like(found), found], dim=1), labels[known])
+
+
+def measure_slides(
+    model: nn.Module,
+    examples: Sequence[SlideExample],
+    class_names: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    device: str = "cpu",
+) -> Report:
+    """Compare the classes of slides with the true ones."""
+    logits = torch.cat(predict_slides(model, examples, device))
+    probabilities = (logits / temperature).softmax(1).numpy()
+    return classification_report(probabilities, _labels(examples).numpy(), class_names)
+
+
+def measure_patches(
+    model: nn.Module,
+    examples: Sequence[SlideExample],
+    class_names: Sequence[str] = ("other", "wanted"),
+    *,
+    temperature: float = 1.0,
+    device: str = "cpu",
+) -> tuple[Report, float]:
+    """Compare the labels of patches with the true ones; return that, and `dice` over all."""
+    logits = torch.cat(predict_slides(model, examples, device))[:, 0]
+    labels = torch.cat([_target(each, "patches") for each in examples])
+    known = labels >= 0
+    share = (logits[known] / temperature).sigmoid()
+    probabilities = torch.stack([1 - share, share], dim=1).numpy()
+    truth = labels[known].numpy()
+    return classification_report(probabilities, truth, class_names), dice(
+        probabilities[:, 1] > 0.5, truth
+    )
+
+
+def dice(found: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer[Any]]) -> float:
+    """Twice the overlap over the sum, of patches (N,) with a label; 1 where both are empty."""
+    known = labels >= 0
+    wanted, taken = labels[known] == 1, found[known]
+    total = int(wanted.sum() + taken.sum())
+    return 2 * float((wanted & taken).sum()) / total if total else 1.0
+
+
+def _check(train: Sequence[SlideExample], validation: Sequence[SlideExample], task: str) -> None:
+    if not train or not validation:
+        raise ValueError("Training needs at least one slide, and validation another.")
+    check_labels((*train, *validation), task)
+
+
+def check_labels(examples: Sequence[SlideExample], task: str) -> None:
+    """Refuse slides without the labels of a task.
+
+    Raises
+    ------
+    ValueError
+        Naming the slide.
+    """
+    for example in examples:
+        if task == "slides" and example.label is None:
+            raise ValueError(f"{example.name}: the slide has no class to learn.")
+        if task == "patches":
+            labels = _patch_targets(example)
+            if not (labels >= 0).any():
+                raise ValueError(f"{example.name}: no patch has a label to learn.")
+            if labels.max() > 1:
+                raise ValueError(f"{example.name}: patch labels are 1, 0 or -1 (unknown).")
+
+
+def _patch_targets(example: SlideExample) -> npt.NDArray[np.int8]:
+    if example.patch_labels is None:
+        raise ValueError(f"{example.name}: the slide has no patch labels to learn.")
+    return example.patch_labels
+
+
+def _target(example: SlideExample, task: str) -> Tensor:
+    if task == "patches":
+        return torch.from_numpy(_patch_targets(example).astype(np.int64))
+    return torch.tensor(example.label)
+
+
+def _labels(examples: Sequence[SlideExample]) -> Tensor:
+    return torch.stack([_target(each, "slides") for each in examples])
+
+
+def _features(example: SlideExample, device: str) -> Tensor:
+    return torch.from_numpy(np.asarray(example.features[:], np.float32)).to(device)
+
+
+def _cells(cells: npt.NDArray[np.integer[Any]], device: str) -> Tensor:
+    return torch.from_numpy(np.asarray(cells, np.int64)).to(device)
+
+
+def _autocast(device: str, enabled: bool) -> torch.autocast:
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)

@@ -1,0 +1,1 @@
+"""Trained models tuned to a user's annotations, with an honest report."""

@@ -1,0 +1,83 @@
+"""``napari-sparseattn evidence``: how far evidence can be believed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_sparseattn.bundle import load_bundle, save_bundle
+from napari_sparseattn.cli import app as cli
+from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.inference.cells import classify_cells
+from napari_sparseattn.inference.faithful import CARD, faithfulness_of_field
+from napari_sparseattn.simulate import smear
+from small_model import small_bundle
+from small_tnet import small_tnet_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder `fields` of one smear and one empty image, and two models."""
+    (tmp_path / "fields").mkdir()
+    plane = smear((200, 260), seed=1, n_white=2).plane()
+    tifffile.imwrite(tmp_path / "fields" / "smear.tif", plane, photometric="rgb")
+    blank = np.full((64, 64, 3), 230, np.uint8)
+    tifffile.imwrite(tmp_path / "fields" / "blank.tif", blank, photometric="rgb")
+    save_bundle(small_bundle(), tmp_path / "cells.safetensors")
+    save_bundle(small_tnet_bundle(), tmp_path / "tnet.safetensors")
+    return tmp_path
+
+
+def run(*arguments: object) -> list[dict[str, object]]:
+    given = [str(a) for a in ("evidence", *arguments, "--pixel-size", 0.25, "--json")]
+    result = CliRunner().invoke(cli.app, given, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, object]] = json.loads(result.stdout)
+    return rows
+
+
+def test_a_folder_of_fields_gives_tables_that_join_with_predictions(folder: Path) -> None:
+    model, out = folder / "cells.safetensors", folder / "out"
+    blank, made = run(folder / "fields", "--model", model, "--out", out, "--device", "cpu")
+    assert blank["n"] == 0
+    assert blank["notes"] == ["no cells"]
+    with Path(str(made["csv"])).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    field = open_image(folder / "fields" / "smear.tif", pixel_size=0.25)
+    cells = find_cells(field)
+    predicted = classify_cells(field, cells, load_bundle(model), "cpu").to_frame()
+    assert [int(row["id"]) for row in rows] == predicted["id"].tolist()
+    assert [row["class"] for row in rows] == predicted["class"].tolist()
+    assert float(rows[0]["p"]) == pytest.approx(predicted["confidence"][0], abs=1e-4)
+    assert -1 <= float(rows[0]["gain_selection"]) <= 1
+    report = json.loads(Path(str(made["json"])).read_text(encoding="utf-8"))
+    assert report["n"] == len(rows) == made["n"]
+    assert set(report["verdicts"]["selection"]) == {"random", "edges", "centre"}
+
+
+def test_a_whole_image_is_measured_as_python_does(folder: Path) -> None:
+    path, model = folder / "fields" / "smear.tif", folder / "tnet.safetensors"
+    (row,) = run(path, "--model", model, "--whole", "--out", folder / "out", "--device", "cpu")
+    found = faithfulness_of_field(
+        open_image(path, pixel_size=0.25), load_bundle(model), None, CARD, "cpu"
+    )
+    report = json.loads(Path(str(row["json"])).read_text(encoding="utf-8"))
+    mine = report["each"][0]["orders"]["contribution"]["gain"]
+    assert mine == pytest.approx(found.orders["contribution"].gain, abs=1e-5)
+    assert row["verdicts"] == {to: found.verdict(to) for to in found.baselines}
+
+
+def test_fewer_cells_on_request(folder: Path) -> None:
+    (row,) = run(
+        folder / "fields" / "smear.tif", "--model", folder / "cells.safetensors",
+        "--cells", 1, "--out", folder / "out", "--device", "cpu",
+    )  # fmt: skip
+    assert row["n"] == 1
+    assert "too few" in str(row["verdicts"])

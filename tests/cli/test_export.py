@@ -1,0 +1,147 @@
+"""``--formats``, ``export annotations`` and ``import annotations``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from pycocotools.coco import COCO
+from typer.testing import CliRunner
+
+from napari_sparseattn.bundle import save_bundle
+from napari_sparseattn.cli import app as cli
+from napari_sparseattn.images.opening import open_image
+from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
+from napari_sparseattn.training.data.project import Project
+from small_model import small_bundle
+from small_tnet import small_tnet_bundle
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A field of three violet discs, and two models."""
+    image = np.full((120, 160, 3), (225, 220, 215), np.uint8)
+    rows, columns = np.indices(image.shape[:2])
+    for row, column in ((30, 40), (60, 110), (90, 50)):
+        image[np.hypot(rows - row, columns - column) <= 9] = (95, 60, 150)
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "smear.tif", image, photometric="rgb")
+    save_bundle(small_bundle(), tmp_path / "cells.safetensors")
+    save_bundle(small_tnet_bundle(), tmp_path / "tnet.safetensors")
+    return tmp_path
+
+
+def test_cells_in_more_formats(folder: Path) -> None:
+    out = folder / "out"
+    (row,) = json.loads(
+        run(
+            *("classify", folder / "images" / "smear.tif", "--model", folder / "cells.safetensors"),
+            *("--pixel-size", 0.5, "--out", out, "--json", "--device", "cpu"),
+            *("--formats", "geojson, anndata,html,coco"),
+        )
+    )
+    names = {Path(path).name for path in row["files"]}
+    assert names == {"smear.geojson", "smear.h5ad", "smear.html", "smear.coco.json"}
+    table = pd.read_csv(row["csv"])
+    assert len(table) == 3
+    features = json.loads((out / "smear.geojson").read_text())["features"]
+    assert [f["properties"]["classification"]["name"] for f in features] == table["class"].tolist()
+    assert features[0]["properties"]["measurements"]["Selected pixels"] == 38
+    x = anndata.read_h5ad(out / "smear.h5ad").X
+    np.testing.assert_allclose(x, table[["p_round", "p_lobed", "p_small"]], atol=1e-6)
+
+
+def test_wholes_in_more_formats(folder: Path) -> None:
+    told = run(
+        *("classify", "--whole", folder / "images" / "smear.tif", "--out", folder / "out"),
+        *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--formats", "csv,overlay"),
+        *("--device", "cpu"),
+    )
+    assert "smear_overlay.png" in told
+    crops = pd.read_csv(folder / "out" / "smear.csv")
+    said = json.loads((folder / "out" / "smear.json").read_text())
+    assert len(crops) == len(said["traversal"]["crops"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "formats", "message"),
+    [
+        ("classify", "xlsx", "no format 'xlsx'"),
+        ("slide", "coco", "'coco' cannot hold this result; these can: csv"),
+    ],
+)
+def test_unfit_formats_are_refused_before_any_work(
+    folder: Path, verb: str, formats: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(
+            verb, folder / "none.tif", "--model", "x", "--out", folder / "out", "--formats", formats
+        )
+    assert not (folder / "out").exists()
+
+
+def test_annotations_go_out_and_come_back(folder: Path) -> None:
+    image = open_image(folder / "images" / "smear.tif")
+    project = Project(folder / "project")
+    record = ImageRecord(
+        image_hash(image), "smear", image.shape, None, str(folder / "images" / "smear.tif")
+    )
+    book = project.book(record)
+    book.add("cell", "lobed", position=(30.0, 40.0), diameter_px=18.0)
+    book.add("region", "round", polygon=((0.0, 0.0), (0.0, 9.0), (9.0, 9.0)))
+    book.close()
+    coco = folder / "all.json"
+    assert "1 lobed, 1 round" in run("export", "annotations", folder / "project", "--out", coco)
+    assert len(COCO(str(coco)).getAnnIds()) == 2
+    files = json.loads(
+        run(
+            *("export", "annotations", folder / "project", "--format", "geojson"),
+            *("--out", folder / "qupath", "--json"),
+        )
+    )["files"]
+    assert [Path(path).name for path in files] == ["smear.geojson"]
+    arguments = ("import", "annotations", coco, folder / "new", "--images", folder / "images")
+    assert "2 annotations added" in run(*arguments)
+    ((found, items),) = Project(folder / "new").annotations()
+    assert found.hash == record.hash
+    assert [(item.kind, item.label, item.origin) for item in items] == [
+        ("cell", "lobed", "imported"), ("region", "round", "imported"),
+    ]  # fmt: skip
+    # A second time there is nothing new.
+    assert "0 annotations added" in run(*arguments)
+
+
+def test_images_that_are_missing_are_named(folder: Path) -> None:
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    content = {
+        "images": [
+            {"id": 1, "file_name": "../../etc/gone.tif", "height": 9, "width": 9},
+            {"id": 2, "file_name": "smear.tif", "height": 120, "width": 160},
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [row, row | {"id": 2, "image_id": 2}],
+    }
+    (folder / "c.json").write_text(json.dumps(content))
+    said = json.loads(
+        run(
+            *("import", "annotations", folder / "c.json", folder / "new"),
+            *("--images", folder / "images", "--json"),
+            status=1,
+        )
+    )
+    assert said["added"] == 1
+    assert list(said["failed"]) == ["../../etc/gone.tif"]
+    assert "there is no 'gone.tif' in" in said["failed"]["../../etc/gone.tif"]
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        run("export", "annotations", folder / "nowhere", "--out", folder / "x.json")

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+from bad_slides import large_codestream, large_jpeg
+from napari_sparseattn.images.fields.field import Field, ImageError, open_image
+
+RNG = np.random.default_rng(0)
+
+
+def integers(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return RNG.integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("array", "axes", "channels", "modality"),
+    [
+        (integers(20, 30), "YX", 1, "unknown"),
+        (integers(20, 30, 3), "YXC", 3, "brightfield"),
+        (integers(20, 30, 4), "YXC", 3, "brightfield"),
+        (integers(20, 30, 3, dtype=np.uint16), "YXC", 3, "brightfield"),
+        (RNG.random((20, 30, 3)), "YXC", 3, "brightfield"),
+        (RNG.random((20, 30, 3)) * 200, "TYX", 1, "unknown"),
+        (integers(3, 20, 30), "TYX", 1, "unknown"),
+        (integers(20, 30, 1), "YXC", 1, "unknown"),
+        (integers(5, 20, 30, 3), "TYXC", 3, "brightfield"),
+        (integers(2, 5, 20, 30), "TZYX", 1, "unknown"),
+        (integers(2, 5, 20, 30, 3), "TZYXC", 3, "brightfield"),
+        (RNG.random((20, 30)) > 0.5, "YX", 1, "unknown"),
+    ],
+)
+def test_channels_are_told_from_frames(array, axes, channels, modality):
+    field = Field.from_array(array)
+    assert (field.axes, field.n_channels, field.modality) == (axes, channels, modality)
+    assert field.plane().shape == (*field.shape, channels)
+
+
+def test_colour_floats_may_hold_nan():
+    array = RNG.random((20, 30, 3))
+    array[3, 4, 1] = np.nan
+    field = Field.from_array(array)
+    assert field.axes == "YXC"
+    assert field.n_invalid == 1
+
+
+@pytest.mark.parametrize(("unit", "modality"), [("rad", "phase"), ("nm", "opd"), ("", "unknown")])
+def test_the_unit_of_a_float_map_gives_its_modality(unit, modality):
+    assert Field.from_array(RNG.random((9, 9)), unit=unit).modality == modality
+
+
+def test_axes_given_in_any_order_are_transposed_without_copy():
+    array = integers(3, 20, 30)
+    field = Field.from_array(array, axes="CYX")
+    assert field.axes == "YXC"
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array, 0, -1))
+    assert np.shares_memory(field.plane(), array)
+
+
+def test_plane_picks_frame_and_slice_as_views():
+    array = integers(2, 5, 20, 30)
+    field = Field.from_array(array)
+    np.testing.assert_array_equal(field.plane(1, 3)[..., 0], array[1, 3])
+    assert np.shares_memory(field.plane(), array)
+    assert (field.n_frames, field.n_slices, field.shape) == (2, 5, (20, 30))
+    with pytest.raises(IndexError, match="no frame 2"):
+        field.plane(t=2)
+    with pytest.raises(IndexError, match="no z slice -1"):
+        field.plane(z=-1)
+
+
+def test_alpha_stays_where_the_image_is_not_brightfield():
+    field = Field.from_array(integers(20, 30, 4), modality="fluorescence")
+    assert field.n_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.zeros((0, 5)), ValueError, "empty"),
+        (np.zeros(5), ValueError, "2 to 5 axes"),
+        (np.zeros((2,) * 6), ValueError, "2 to 5 axes"),
+        (np.zeros((2, 2), complex), TypeError, "phase or amplitude"),
+        (np.array([[None]]), TypeError, "not supported"),
+        (np.array([["a"]]), TypeError, "not supported"),
+    ],
+)
+def test_what_is_no_image_is_refused(array, error, message):
+    with pytest.raises(error, match=message):
+        Field.from_array(array)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"axes": "YXC"}, "name 3 axes"),
+        ({"axes": "YY"}, "different letters"),
+        ({"axes": "TX"}, "include Y and X"),
+        ({"modality": "xray"}, "modality 'xray'"),
+        ({"unit": "µm"}, "convert"),
+        ({"pixel_size": 0}, "positive"),
+        ({"pixel_size": np.nan}, "positive"),
+        ({"pixel_size": (0.2, 0.4)}, "resample"),
+    ],
+)
+def test_wrong_metadata_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Field.from_array(np.zeros((5, 5)), **options)
+
+
+def test_axes_out_of_order_are_refused_by_the_field_itself():
+    with pytest.raises(ValueError, match="in that order"):
+        Field(np.zeros((3, 5, 5)), "CYX")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, bool])
+def test_tiff_and_npy_keep_type_and_values(tmp_path: Path, dtype):
+    array = (RNG.random((21, 17)) * 200).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    np.save(tmp_path / "a.npy", array)
+    for name in ("a.tif", "a.npy"):
+        field = open_image(tmp_path / name)
+        assert field.data.dtype == dtype
+        assert field.path == tmp_path / name
+        np.testing.assert_array_equal(field.plane()[..., 0], array)
+
+
+def test_npy_is_memory_mapped(tmp_path: Path):
+    np.save(tmp_path / "a.npy", integers(8, 9))
+    assert isinstance(open_image(tmp_path / "a.npy").plane(), np.memmap)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_colour_files(tmp_path: Path, suffix):
+    array = integers(12, 14, 3)
+    path = tmp_path / f"a.{suffix}"
+    PIL.Image.fromarray(array).save(path)
+    field = open_image(path)
+    assert field.modality == "brightfield"
+    assert field.name == "a"
+    np.testing.assert_array_equal(field.plane(), array)
+
+
+def test_tiny_colour_image(tmp_path: Path):
+    PIL.Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "a.png")
+    field = open_image(tmp_path / "a.png")
+    assert field.plane().tolist() == [[[10, 20, 30]]]
+
+
+def test_sixteen_bit_png_keeps_its_bits(tmp_path: Path):
+    array = integers(9, 7, dtype=np.uint16)
+    PIL.Image.fromarray(array).save(tmp_path / "a.png")
+    field = open_image(tmp_path / "a.png")
+    assert field.data.dtype == np.uint16
+    np.testing.assert_array_equal(field.data, array)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bit_colour_png_keeps_its_bits(tmp_path: Path, channels):
+    array = integers(9, 7, channels, dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", 7, 9, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    _png(tmp_path / "a.png", (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    field = open_image(tmp_path / "a.png")
+    assert field.n_channels == (1 if channels == 2 else 3)
+    np.testing.assert_array_equal(field.plane(), array[..., : field.n_channels])
+
+
+def _png(path: Path, *chunks: tuple[bytes, bytes]) -> None:
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, content in chunks:
+        body = kind + content
+        parts += [struct.pack(">I", len(content)), body, struct.pack(">I", zlib.crc32(body))]
+    path.write_bytes(b"".join(parts))
+
+
+def test_palette_png_becomes_colour(tmp_path: Path):
+    image = PIL.Image.new("P", (6, 5), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").plane()[2, 3].tolist() == [200, 100, 50]
+
+
+def test_grey_with_alpha_has_one_channel(tmp_path: Path):
+    PIL.Image.new("LA", (6, 5), (90, 128)).save(tmp_path / "a.png")
+    field = open_image(tmp_path / "a.png")
+    assert field.n_channels == 1
+    assert field.plane().max() == 90
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path):
+    PIL.Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    red, green, blue = open_image(tmp_path / "a.jpg").plane()[8, 8].astype(int)
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+def test_exif_orientation_is_applied(tmp_path: Path):
+    array = np.zeros((16, 32, 3), np.uint8)
+    array[:, :8] = 255
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(array).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    field = open_image(tmp_path / "a.jpg")
+    assert field.shape == (32, 16)
+    assert field.plane()[2].mean() > 240
+    assert field.plane()[-2].mean() < 15
+
+
+def test_palette_and_inverted_tiff(tmp_path: Path):
+    index = integers(6, 7)
+    colours = integers(3, 256, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "p.tif", index, photometric="palette", colormap=colours)
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "p.tif").plane(), np.moveaxis(colours[:, index], 0, -1)
+    )
+    tifffile.imwrite(tmp_path / "w.tif", index, photometric="miniswhite")
+    np.testing.assert_array_equal(open_image(tmp_path / "w.tif").plane()[..., 0], 255 - index)
+
+
+def test_planar_colour_tiff(tmp_path: Path):
+    array = integers(3, 12, 14)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", planarconfig="separate")
+    field = open_image(tmp_path / "a.tif")
+    assert field.modality == "brightfield"
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array, 0, -1))
+
+
+def test_ome_tiff_axes_and_pixel_size_with_unit(tmp_path: Path):
+    array = integers(4, 2, 3, 12, 14, dtype=np.uint16)
+    metadata = {
+        "axes": "TCZYX",
+        "PhysicalSizeX": 150.0,
+        "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 150.0,
+        "PhysicalSizeYUnit": "nm",
+    }
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, metadata=metadata)
+    field = open_image(tmp_path / "a.ome.tif")
+    assert field.axes == "TZYXC"
+    assert field.pixel_size == pytest.approx(0.15)
+    np.testing.assert_array_equal(field.plane(3, 2)[..., 1], array[3, 1, 2])
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1), ("\\u00B5m", 1), ("nm", 1e-3)])
+def test_imagej_pixel_size(tmp_path: Path, unit, factor):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        integers(3, 12, 14),
+        imagej=True,
+        resolution=(4.0, 4.0),
+        metadata={"axes": "TYX", "unit": unit},
+    )
+    field = open_image(tmp_path / "a.tif")
+    assert field.pixel_size == pytest.approx(0.25 * factor)
+    assert field.axes == "TYX"
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "expected"),
+    [
+        ((40000, 40000), "CENTIMETER", 0.25),
+        ((101600, 101600), "INCH", 0.25),
+        ((72, 72), "INCH", None),
+        ((96, 96), "INCH", None),
+        ((300, 300), "INCH", None),
+        ((40000, 40000), "NONE", None),
+    ],
+)
+def test_resolution_tags_count_only_where_plausible(tmp_path: Path, resolution, unit, expected):
+    tifffile.imwrite(
+        tmp_path / "a.tif", integers(12, 14), resolution=resolution, resolutionunit=unit
+    )
+    assert open_image(tmp_path / "a.tif").pixel_size == expected
+
+
+def test_unequal_pixel_sides_name_the_file_and_the_cure(tmp_path: Path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, integers(12, 14), resolution=(40000, 20000), resolutionunit="CENTIMETER")
+    with pytest.raises(ImageError, match=r"a\.tif: pixels are 0\.5 µm high .* resample"):
+        open_image(path)
+    assert open_image(path, pixel_size=0.3).pixel_size == 0.3
+
+
+def test_keywords_override_the_file(tmp_path: Path):
+    np.save(tmp_path / "a.npy", RNG.random((3, 12, 14)).astype(np.float32))
+    field = open_image(
+        tmp_path / "a.npy", axes="ZYX", modality="opd", unit="nm", pixel_size=0.2, name="mine"
+    )
+    assert (field.axes, field.modality, field.unit) == ("ZYX", "opd", "nm")
+    assert (field.pixel_size, field.name) == (0.2, "mine")
+
+
+def test_missing_file(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        open_image(tmp_path / "absent.tif")
+
+
+def _truncated_jpeg(path: Path) -> None:
+    PIL.Image.fromarray(integers(64, 64, 3)).save(path, format="JPEG")
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def _truncated_tiff(path: Path) -> None:
+    tifffile.imwrite(path, integers(64, 64), rowsperstrip=8)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _tiff_with_half_its_header(path: Path) -> None:
+    tifffile.imwrite(path, integers(64, 64))
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def _npy(path: Path, shape: str, descr: str = "<f8") -> None:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
+
+
+def _huge_png(path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
+    _png(path, (b"IHDR", header), (b"IEND", b""))
+
+
+def _huge_tiff(path: Path) -> None:
+    tags = [(256, 4, 2**31 - 1), (257, 4, 2**31 - 1), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    tags += [(273, 4, 8), (277, 3, 1), (278, 4, 2**31 - 1), (279, 4, 4)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    path.write_bytes(
+        b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + bytes(64)
+    )
+
+
+def _jpeg_tiff_with_a_gap(path: Path) -> None:
+    tifffile.imwrite(path, integers(64, 64, 3), compression="jpeg", tile=(32, 32))
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        place, length = page.dataoffsets[1], page.databytecounts[1]
+    with path.open("r+b") as file:
+        file.seek(place + length // 2)
+        file.write(bytes(length - length // 2))
+
+
+def _deflate_bomb(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((20000, 20000), np.uint8), compression="zlib")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: p.mkdir(), "is a folder"),
+        (lambda p: p.write_bytes(b""), "empty file"),
+        (lambda p: p.write_text("not an image"), "not a TIFF, PNG"),
+        (_truncated_jpeg, "damaged or incomplete"),
+        (_truncated_tiff, "incomplete"),
+        (_tiff_with_half_its_header, "damaged|no image"),
+        (lambda p: _npy(p, "(1000000000000, 1000000000000)"), "damaged or incomplete"),
+        (lambda p: _npy(p, "(0, 5)"), "empty array"),
+        (lambda p: _npy(p, "(2, 2)", "|O"), "never loaded"),
+        (lambda p: _npy(p, "(2, 2"), "not a readable NPY"),
+        (_huge_png, "too many pixels|declares"),
+        (_huge_tiff, "declares"),
+        (_deflate_bomb, "would grow"),
+        # A decoder would take the 12 GB that the stream in the only tile asks for.
+        (large_jpeg, "65500 x 65500 pixels, the tile 256 x 256"),
+        (large_codestream, "damaged"),
+        (_jpeg_tiff_with_a_gap, "part 2 of 4"),
+    ],
+)
+def test_damaged_and_deceitful_files(tmp_path: Path, write, message):
+    path = tmp_path / "image.tif"
+    write(path)
+    with pytest.raises(ImageError, match=message):
+        open_image(path)
+
+
+def test_recordings_of_holography_open_as_fields(tmp_path: Path) -> None:
+    import h5py
+
+    frames = np.random.default_rng(0).integers(0, 255, (2, 20, 30)).astype(np.uint8)
+    path = tmp_path / "run.rtdc"
+    with h5py.File(path, "w") as file:
+        file.attrs["experiment:event count"] = 2
+        file.attrs["imaging:pixel size"] = 0.2
+        file["events/qpi_oah"] = frames
+    field = open_image(path)
+    assert (field.modality, field.axes, field.pixel_size) == ("hologram", "TYX", 0.2)
+    assert np.array_equal(field.data, frames)
+    assert open_image(path, pixel_size=0.1).pixel_size == 0.1
+
+
+def test_units_of_recorded_phase_are_kept(shared: Path) -> None:
+    field = open_image(shared / "data/phase/single_qpimage.h5")
+    assert (field.modality, field.unit) == ("phase", "rad")
+    with pytest.raises(ImageError, match="complex fields"):
+        open_image(shared / "data/phase/series_hdf5_meep.h5")

@@ -1,0 +1,270 @@
+"""Annotating in the real window: mouse, keys, threads, the box that closes and opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QTableWidget, QWidget
+
+from napari_sparseattn.plugin.annotate.box import AnnotateBox
+from napari_sparseattn.plugin.annotate.session import Annotating
+from napari_sparseattn.plugin.widgets.frame import DockFrame
+from napari_sparseattn.training.data.annotations import AnnotationBook
+from napari_sparseattn.training.data.project import Project
+
+from ..conftest import CENTRES, add_picture
+from ..widgets.test_window import Window, make_window, window
+
+__all__ = ["make_window", "window"]  # fixtures
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's folder, and no one of the user's."""
+    monkeypatch.setenv("NAPARI_SPARSEATTN_ANNOTATIONS", str(tmp_path / "project"))
+    return tmp_path / "project"
+
+
+class AnnotateDock(DockFrame):
+    """Nothing but the box."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        annotating = Annotating.of(viewer)
+        super().__init__(annotating.session)
+        inner = QWidget(self)
+        self.box = AnnotateBox(annotating, inner)
+        self.lay_out(inner, [self.box])
+        self.end_with([self.box])
+
+
+class Annotated:
+    """A window with the picture, both docks, and what is needed to work in it."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.annotating = Annotating.of(window.viewer)
+        self.image = add_picture(window.viewer)
+        self.dock: AnnotateDock | None = None
+        self.open()
+
+    def open(self) -> None:
+        self.dock = AnnotateDock(self.window.viewer)
+        self.window.viewer.window.add_dock_widget(self.dock, name="Annotate")
+        self.window.until(lambda: self.annotating.sheet is not None)
+
+    def close(self) -> None:
+        self.window.viewer.window.remove_dock_widget(self.dock)
+        self.dock = None
+
+    @property
+    def box(self) -> AnnotateBox:
+        assert self.dock is not None
+        return self.dock.box
+
+    @property
+    def book(self) -> AnnotationBook:
+        book = self.annotating.book(self.image)
+        assert book is not None
+        return book
+
+    @property
+    def labels(self) -> list[str]:
+        return [item.label for item in self.book]
+
+    def key(self, key: Qt.Key, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+        QTest.keyClick(self.window.canvas, key, modifier)
+        QApplication.processEvents()
+
+    def click_cell(self, cell: int) -> None:
+        # Not with the mouse: where the machine is busy, a click is too slow to be one.
+        self.window.session.click(self.image.data_to_world(CENTRES[cell]))
+        self.window.until(lambda: self.window.session.answer is not None)
+
+
+@pytest.fixture
+def annotated(window: Window) -> Annotated:
+    return Annotated(window)
+
+
+def texts(table: QTableWidget, column: int) -> list[str]:
+    return [table.item(row, column).text() for row in range(table.rowCount())]
+
+
+def test_a_cell_is_clicked_and_corrected_by_a_key(annotated: Annotated, folder: Path) -> None:
+    viewer = annotated.window.viewer
+    assert texts(annotated.box.classes.table, 1) == ["round", "lobed", "small"]
+    annotated.click_cell(2)
+    answer = annotated.window.session.answer
+    assert answer.label in annotated.box.target.text()
+    wrong = next(i for i in range(3) if answer.class_names[i] != answer.label)
+    annotated.key(Qt.Key(int(Qt.Key.Key_1) + wrong))
+    (item,) = annotated.book
+    assert (item.label, item.predicted) == (answer.class_names[wrong], answer.label)
+    assert item.origin == "corrected"
+    np.testing.assert_allclose(item.position, CENTRES[2], atol=2)
+    assert texts(annotated.box.classes.table, 2)[wrong] == "1"
+    assert viewer.layers.selection.active.name == "smear"
+    annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(annotated.book) == 0
+    annotated.box.redo.click()
+    assert annotated.labels == [answer.class_names[wrong]]
+    (_, items), = Project(folder).annotations()  # fmt: skip
+    assert items == (item,)
+
+
+def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:
+    window, image = annotated.window, annotated.image
+    annotated.box.mark.click()
+    layer = annotated.annotating.sheet.cells.layer
+    window.click(image.data_to_world(CENTRES[0]))
+    annotated.key(Qt.Key.Key_3)
+    window.click(image.data_to_world(CENTRES[1]))
+    window.click(image.data_to_world(CENTRES[3]))
+    assert annotated.labels == ["round", "small", "small"]
+    np.testing.assert_allclose([x.position for x in annotated.book], CENTRES[[0, 1, 3]], atol=1)
+    colours = [annotated.annotating.colours[x] for x in annotated.labels]
+    shown = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in (layer.border_color * 255).astype(int)]
+    assert shown == [colour.lower() for colour in colours]
+    annotated.box.edit.click()
+    assert layer.mode == "select"
+    window.click(image.data_to_world(CENTRES[1]))
+    annotated.key(Qt.Key.Key_2)
+    assert annotated.labels == ["round", "lobed", "small"]
+    window.drag(image.data_to_world(CENTRES[1]), image.data_to_world(CENTRES[2]))
+    np.testing.assert_allclose(annotated.book[1].position, CENTRES[2], atol=1)
+    annotated.key(Qt.Key.Key_Delete)
+    assert annotated.labels == ["round", "small"]
+    annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    np.testing.assert_allclose(
+        sorted(x.position for x in annotated.book), sorted(map(tuple, CENTRES[[0, 1, 3]])), atol=1
+    )
+
+
+def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
+    annotated.box.draw.click()
+    layer = annotated.annotating.sheet.regions.layer
+    assert layer.mode == "add_polygon"
+    layer.mode = "add_rectangle"
+    annotated.window.drag(
+        annotated.image.data_to_world((20, 30)), annotated.image.data_to_world((90, 120))
+    )
+    (item,) = annotated.book
+    assert (item.kind, item.label) == ("region", "round")
+    np.testing.assert_allclose(item.outline.min(axis=0), (20, 30), atol=1)
+    np.testing.assert_allclose(item.outline.max(axis=0), (90, 120), atol=1)
+    # An outline that is not finished is no annotation yet.
+    layer.mode = "add_polygon"
+    annotated.window.click(annotated.image.data_to_world((10, 10)))
+    assert len(layer.data) == 2
+    assert len(annotated.book) == 1
+    annotated.key(Qt.Key.Key_Escape)
+    assert len(layer.data) == len(annotated.book) == 1
+
+
+def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
+    window, annotating = annotated.window, annotated.annotating
+    assert not annotated.box.next.isEnabled()
+    window.session.classify_all()
+    window.until(lambda: window.session.results is not None)
+    results = window.session.results
+    annotated.box.next.click()
+    window.until(lambda: annotating.candidate is not None)
+    first = annotating.candidate
+    assert results.labels[first] in annotated.box.target.text()
+    annotated.key(Qt.Key.Key_N)
+    window.until(lambda: annotating.candidate not in (None, first))
+    second = annotating.candidate
+    annotated.key(Qt.Key.Key_2)
+    window.until(lambda: annotating.candidate not in (None, first, second))
+    (item,) = annotated.book
+    assert item.label == "lobed"
+    np.testing.assert_allclose(item.position, results.cells.centres[second])
+
+
+def test_classes_are_added_renamed_and_coloured(
+    annotated: Annotated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, box = annotated.window, annotated.box.classes
+    box.name.setText("blast")
+    QTest.keyClick(box.name, Qt.Key.Key_Return)
+    assert texts(box.table, 1) == ["round", "lobed", "small", "blast"]
+    assert annotated.annotating.current_class == "blast"
+    annotated.annotating.annotate_cell((30.0, 40.0))
+    box.table.item(3, 1).setText("myeloblast")
+    project = annotated.annotating.project
+    window.until(lambda: [*project.classes()] == ["round", "lobed", "small", "myeloblast"])
+    assert annotated.labels == ["myeloblast"]
+    assert texts(box.table, 0) == ["1", "2", "3", "4"]
+    monkeypatch.setattr(QColorDialog, "show", lambda dialog: dialog.colorSelected.emit(
+        type(dialog.currentColor())("#112233")))  # fmt: skip
+    box.choose_colour()
+    layer = annotated.annotating.sheet.cells.layer
+    window.until(lambda: project.classes()["myeloblast"] == "#112233")
+    window.until(lambda: np.allclose(layer.border_color[0, :3] * 255, (17, 34, 51), atol=1))
+
+
+def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> None:
+    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    layer = annotated.annotating.sheet.cells.layer
+    assert layer.keymap
+    annotated.close()
+    QApplication.processEvents()
+    assert not layer.keymap
+    assert not annotated.image.keymap
+    layer.add([[50, 60]])
+    annotated.open()
+    assert len(annotated.book) == 2
+    assert layer.keymap
+    annotated.box.project.setFocus()
+
+
+def test_another_project_is_chosen_and_the_first_one_again(
+    annotated: Annotated, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    for chosen, count in ((tmp_path / "other", 0), (folder, 1)):
+        monkeypatch.setattr(
+            QFileDialog, "show", lambda dialog, to=chosen: dialog.fileSelected.emit(str(to))
+        )
+        annotated.box.choose_project()
+        annotated.window.until(lambda: annotated.annotating.sheet is not None)
+        assert sum(annotated.annotating.counts_here.values()) == count
+        assert str(chosen) in annotated.box.where.toolTip()
+    assert "1 in 1 image" in annotated.box.where.text()
+
+
+def test_a_second_window_may_look(annotated: Annotated, make_window: Callable[[], Window]) -> None:
+    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    other = make_window()
+    other.open_dock()
+    second = Annotated(other)
+    assert second.box.hint.isVisible()
+    assert "Another window" in second.box.hint.text()
+    assert second.labels == ["round"]
+    second.box.mark.click()
+    assert second.annotating.sheet.cells.layer.mode == "pan_zoom"
+
+
+def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Path) -> None:
+    image = add_picture(window.viewer)
+    row = window.dock.result_box.wrong
+    assert not row.isVisible()
+    window.session.click(image.data_to_world(CENTRES[1]))
+    window.until(lambda: window.session.answer is not None)
+    assert row.isVisible()
+    assert not folder.exists()
+    index = row.classes.findText("small")
+    row.classes.setCurrentIndex(index)
+    row.classes.activated.emit(index)
+    annotating = Annotating.of(window.viewer)
+    window.until(lambda: annotating.book(image) is not None)
+    assert [item.label for item in annotating.book(image)] == ["small"]
+    assert "smear · annotations" in window.viewer.layers

@@ -1,0 +1,293 @@
+"""A second model beside the one in use: asked, shown in layers, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_sparseattn.bundle import read_card, save_bundle
+from napari_sparseattn.inference.cells import classify_cells
+from napari_sparseattn.inference.compare import compare_cells, with_setting
+from napari_sparseattn.inference.fields import classify_field
+from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.compare.requests import (
+    CompareAnswer,
+    CompareRequest,
+    stream_comparison,
+)
+from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.core.sources import field_of
+from small_model import small_bundle
+
+from ..conftest import CENTRES, add_labels, add_picture
+
+
+@pytest.fixture
+def other(model_file: Path) -> Iterator[Path]:
+    """A second small model, with other weights, among the user's models."""
+    path = model_file.parent / "other.safetensors"
+    save_bundle(small_bundle(seed=4, name="other"), path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def compare(session: Session, viewer: ViewerModel, other: Path) -> Iterator[Compare]:
+    """The picture, and two models to choose from; nothing is answered by itself."""
+    session.cards.update({"other": read_card(other), "small": session.model.bundle.card})
+    compare = Compare.of(viewer)
+    compare.attach()
+    add_picture(viewer)
+    add_labels(session, viewer)
+    session.set_settings(session.image, modality="brightfield")
+    yield compare
+    compare.detach()
+
+
+def answer(compare: Compare, request: CompareRequest) -> None:
+    try:
+        for given in stream_comparison(request):
+            if isinstance(given, CompareAnswer):
+                compare.accept(request, given)
+            else:
+                compare.accept_progress(request, *given)
+    except ValueError as error:
+        compare.fail(request, error)
+
+
+def click(session: Session, cell: int) -> None:
+    session.click(session.image.data_to_world(CENTRES[cell]))
+
+
+def test_it_says_what_to_do_first(compare: Compare, session: Session) -> None:
+    assert compare.compare() is None
+    assert "Click a cell" in compare.message
+    assert compare.compare_all() is None
+    assert "Classify all" in compare.message
+    click(session, 0)
+    assert compare.compare() is None
+    assert "nothing would differ" in compare.message
+    # Not the one in use, by whatever name.
+    assert compare.names == ["other"]
+
+
+def test_both_answers_are_those_of_each_model_alone(
+    compare: Compare, session: Session, viewer: ViewerModel
+) -> None:
+    click(session, 2)
+    compare.choose("other")
+    request = compare.compare()
+    assert compare.working
+    answer(compare, request)
+    assert not compare.working
+    field = field_of(request.source.asked.plane, session.settings)
+    cells = request.source.cells
+    index = cells.nearest(CENTRES[2])
+    expected = classify_cells(
+        field, cells, small_bundle(seed=4, name="other"), "cpu", only=[index]
+    )[0]
+    found = compare.one
+    np.testing.assert_allclose(found.probabilities[0][0], session.answer.probabilities)
+    np.testing.assert_allclose(found.probabilities[1][0], expected.probabilities, atol=1e-6)
+    kept = [e.mask() for e in (session.answer.evidence, expected.evidence)]
+    assert found.overlap[0] == pytest.approx((kept[0] & kept[1]).sum() / (kept[0] | kept[1]).sum())
+    layer = compare.layers.layer(session.image, "compared selection")
+    np.testing.assert_array_equal(np.isfinite(layer.data), expected.evidence.mask())
+    assert layer.name == "[smear] other"
+    origin = session.image.data_to_world(expected.evidence.frame.origin)
+    np.testing.assert_allclose(layer.data_to_world((0, 0)), origin)
+    # The model in use, and its overlays, are as they were.
+    assert session.model.bundle.card.name == "small"
+    assert "[smear] selected pixels" in viewer.layers
+    # The next cell does not load it anew.
+    assert compare.second.model.bundle.card.name == "other"
+
+
+def test_another_k_of_the_same_model(compare: Compare, session: Session) -> None:
+    click(session, 1)
+    compare.set_number(19)
+    assert compare.most == 256
+    answer(compare, compare.compare())
+    # The best 19 of its 38.
+    assert compare.one.overlap[0] == pytest.approx(0.5)
+    assert compare.title == "small, k = 19"
+    assert compare.second.model is None
+    layer = compare.layers.layer(session.image, "compared selection")
+    assert np.isfinite(layer.data).sum() == 19
+    compare.set_number(76)
+    assert compare.one is None
+    assert compare.layers.layer(session.image, "compared selection") is None
+    answer(compare, compare.compare())
+    assert compare.one.overlap[0] == pytest.approx(0.5)
+
+
+def test_all_cells_and_where_they_differ(compare: Compare, session: Session) -> None:
+    session.classify_all()
+    compare.choose("other")
+    request = compare.compare_all()
+    answer(compare, request)
+    found, results = compare.every, session.results
+    assert found.labels[0] == results.labels
+    field = field_of(session.result_plane, session.settings)
+    second = small_bundle(seed=4, name="other")
+    expected = compare_cells(field, results.cells, session.model.bundle, second, device="cpu")
+    np.testing.assert_allclose(found.overlap, expected.overlap)
+    alone = classify_cells(field, results.cells, second, "cpu").labels
+    assert found.agreement == np.mean(np.array(results.labels) == np.array(alone))
+    # A cell that is clicked takes nothing away, nor do more columns.
+    session.click_cell(0)
+    session.add_measures(session.image, results, {"size": np.ones(len(results))})
+    assert compare.every is found
+    session.set_model(None)
+    assert compare.every is None
+
+
+def test_answers_to_what_is_no_longer_shown_are_dropped(compare: Compare, session: Session) -> None:
+    click(session, 0)
+    compare.choose("other")
+    late = compare.compare()
+    click(session, 1)
+    assert late.stop.is_set()
+    assert not compare.working
+    answer(compare, late)
+    assert compare.one is None
+    cancelled = compare.compare()
+    compare.cancel()
+    assert [x for x in stream_comparison(cancelled) if isinstance(x, CompareAnswer)] == []
+    assert "Stopped" in compare.message
+    other = compare.compare()
+    compare.choose("")
+    answer(compare, other)
+    assert compare.one is None
+
+
+def test_a_model_that_is_gone_is_an_error_in_words(
+    compare: Compare, session: Session, other: Path
+) -> None:
+    click(session, 0)
+    compare.choose("other")
+    request = compare.compare()
+    compare.fail(request, ValueError("This file is damaged. Get it again."))
+    assert compare.message == "This file is damaged. Get it again."
+    assert not compare.working
+
+
+def group_of(viewer: ViewerModel, name: str) -> tuple[int, int]:
+    return viewer.canvas.grid.position(viewer.layers.index(name), viewer.layers)
+
+
+def test_side_by_side_and_back(compare: Compare, session: Session, viewer: ViewerModel) -> None:
+    click(session, 2)
+    compare.choose("other")
+    answer(compare, compare.compare())
+    image, names = session.image, [layer.name for layer in viewer.layers]
+    grid = viewer.canvas.grid
+    grid.stride, grid.shape = 3, (-1, 4)
+    camera = viewer.scene.camera
+    seen = camera.zoom, camera.center
+    compare.set_side_by_side(True)
+    assert grid.enabled
+    assert grid.actual_shape(viewer.layers) == (1, 2)
+    twin = viewer.layers["smear · second model"]
+    assert twin.data is image.data
+    np.testing.assert_allclose(twin.data_to_world((7, 9)), image.data_to_world((7, 9)))
+    left = {"smear", "my cells", "[smear] selected pixels", "[smear] clicked cell"}
+    assert {group_of(viewer, name) for name in left} == {(0, 0)}
+    right = {"smear · second model", "[smear] other"}
+    assert {group_of(viewer, name) for name in right} == {(0, 1)}
+    # A layer of the user's that comes later goes to the left.
+    viewer.add_points([(30, 40)], name="mine")
+    assert group_of(viewer, "mine") == (0, 0)
+    assert {group_of(viewer, name) for name in right} == {(0, 1)}
+    # Neither is the second picture one to classify.
+    assert session.images() == [image]
+    compare.set_side_by_side(False)
+    assert (grid.enabled, grid.stride, grid.shape) == (False, 3, (-1, 4))
+    assert sorted(layer.name for layer in viewer.layers) == sorted([*names, "mine"])
+    assert session.image is image
+    assert (camera.zoom, camera.center) == seen
+
+
+def test_side_by_side_follows_clicks_and_ends_with_the_grid(
+    compare: Compare, session: Session, viewer: ViewerModel
+) -> None:
+    click(session, 0)
+    compare.choose("other")
+    answer(compare, compare.compare())
+    compare.set_side_by_side(True)
+    asked: list[CompareRequest] = []
+    compare.requested.connect(asked.append)
+    click(session, 1)
+    (request,) = asked
+    answer(compare, request)
+    assert group_of(viewer, "[smear] other") == (0, 1)
+    viewer.canvas.grid.enabled = False
+    assert not compare.side_by_side
+    assert "smear · second model" not in viewer.layers
+    compare.set_side_by_side(True)
+    viewer.layers.remove("smear · second model")
+    assert not compare.side_by_side
+    assert not viewer.canvas.grid.enabled
+    compare.set_side_by_side(True)
+    viewer.layers.remove(session.image)
+    assert not compare.side_by_side
+    assert "smear · second model" not in viewer.layers
+
+
+def test_the_last_dock_puts_everything_back(
+    compare: Compare, session: Session, viewer: ViewerModel
+) -> None:
+    click(session, 0)
+    compare.choose("other")
+    answer(compare, compare.compare())
+    compare.set_side_by_side(True)
+    compare.detach()
+    assert not viewer.canvas.grid.enabled
+    assert {"smear · second model", "[smear] other"}.isdisjoint(x.name for x in viewer.layers)
+    compare.attach()
+
+
+def test_a_field_with_another_number_of_looks(
+    session: Session, viewer: ViewerModel, tnet_model: Model
+) -> None:
+    compare = Compare.of(viewer)
+    compare.attach()
+    session.set_model(tnet_model)
+    image = add_picture(viewer)
+    session.set_settings(image, modality="brightfield")
+    session.classify_field()
+    assert compare.kind == "tnet"
+    compare.set_number(1)
+    request = compare.compare()
+    answer(compare, request)
+    field = field_of(request.source.asked.plane, session.settings)
+    usual = len(session.answer.evidence.level)
+    taken = tnet_model.bundle.model().config.locations_for(180)
+    expected = classify_field(field, tnet_model.bundle, (1, *taken[1:]), "cpu")
+    np.testing.assert_allclose(compare.one.probabilities[1][0], expected.probabilities, atol=1e-6)
+    layer = compare.layers.layer(image, "compared selection")
+    assert len(layer.data) == len(expected.traversal) - 1 < usual - 1
+    compare.detach()
+
+
+def test_cells_by_a_tnet_with_another_number_of_looks(
+    session: Session, viewer: ViewerModel, tnet_model: Model
+) -> None:
+    compare = Compare.of(viewer)
+    compare.attach()
+    session.set_model(tnet_model)
+    add_picture(viewer)
+    add_labels(session, viewer)
+    session.classify_all()
+    compare.set_number(1)
+    answer(compare, compare.compare_all())
+    field = field_of(session.result_plane, session.settings)
+    fewer = with_setting(tnet_model.bundle, locations=(1, 1))
+    expected = classify_cells(field, session.results.cells, fewer, "cpu")
+    np.testing.assert_allclose(compare.every.probabilities[1], expected.probabilities, atol=1e-6)
+    compare.detach()

@@ -1,0 +1,311 @@
+"""Fine-tuning without a window: what is said before, training in its process, what is kept."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_sparseattn.bundle import load_bundle, save_bundle
+from napari_sparseattn.plugin.cells.requests import prepare_model
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.train.session import FineTuning
+from napari_sparseattn.training.data.annotated import held_out
+from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.runs.reports import read_report, report_from_dict
+from napari_sparseattn.training.runs.requests import (
+    Epoch,
+    FineTuneRequest,
+    Prepared,
+    Trained,
+    stream_training,
+    survey,
+)
+from napari_sparseattn.training.runs.runs import (
+    discard,
+    interrupted_run,
+    new_run_folder,
+    read_epochs,
+    report_path,
+    versions,
+)
+from small_model import small_bundle
+
+from ..made_slides import keep_features_in, span_model, tissue_pixels
+
+#: Pixels between cells: those of neighbouring blocks do not show each other.
+PITCH = 32
+ROWS, COLUMNS = 10, 12
+
+
+def field() -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[tuple[float, float]], list[str]]:
+    """Violet disks and rings on a grid: the picture, the cells' places and kinds."""
+    rng = np.random.default_rng(0)
+    image = np.full((ROWS * PITCH, COLUMNS * PITCH, 3), (225, 220, 215), dtype=float)
+    y, x = np.indices((PITCH, PITCH)) - (PITCH - 1) / 2
+    distance = np.hypot(y, x)
+    centres, kinds = [], []
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            ring = bool(rng.random() < 0.5)
+            inside = (distance < 6) & (distance > 3) if ring else distance < 6
+            tile = image[row * PITCH : (row + 1) * PITCH, column * PITCH : (column + 1) * PITCH]
+            tile[inside] = (95, 60, 150)
+            centres.append((row * PITCH + (PITCH - 1) / 2, column * PITCH + (PITCH - 1) / 2))
+            kinds.append("ring" if ring else "disk")
+    return (image + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8), centres, kinds
+
+
+class AtOnce:
+    """Does what annotating and fine-tuning ask for when they ask, in this thread."""
+
+    def __init__(self, tuning: FineTuning) -> None:
+        self.tuning = tuning
+        self.kill_after: int | None = None
+        self.given: list[Any] = []
+        tuning.annotating.work_requested.connect(self.annotate)
+        tuning.survey_requested.connect(self.survey)
+        tuning.training_requested.connect(self.train)
+        tuning.model_requested.connect(self.load)
+
+    def annotate(self, work: Any) -> None:
+        work.done(work.run())
+
+    def survey(self, request: FineTuneRequest) -> None:
+        self.tuning.accept_survey(request, survey(request))
+
+    def train(self, request: FineTuneRequest) -> None:
+        try:
+            for given in stream_training(request):
+                self.given.append(given)
+                self.tuning.accept(request, given)
+                if isinstance(given, Epoch) and given.epoch == self.kill_after:
+                    request.switch.kill()
+        except (ValueError, InterruptedError) as error:
+            self.tuning.fail(request, error)
+        self.tuning.end(request)
+
+    def load(self, path: Path) -> None:
+        self.tuning.accept_model(prepare_model(str(path), "cpu"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's models with one small one, and a project."""
+    monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("NAPARI_SPARSEATTN_ANNOTATIONS", str(tmp_path / "project"))
+    save_bundle(small_bundle(), tmp_path / "models" / "small.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def tuning(viewer: ViewerModel, folders: Path) -> Iterator[FineTuning]:
+    session = Session.of(viewer)
+    tuning = FineTuning.of(viewer)
+    tuning.worker = AtOnce(tuning)  # kept alive: psygnal holds its methods weakly
+    tuning.annotating.attach()
+    tuning.attach()
+    session.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
+    tuning.set_choices(seconds=0.1)
+    yield tuning
+    tuning.detach()
+    tuning.annotating.detach()
+
+
+def add_field(viewer: ViewerModel) -> Image:
+    return viewer.add_image(
+        field()[0], rgb=True, name="field", scale=(0.5, 0.5), units=("um", "um")
+    )
+
+
+def annotate(tuning: FineTuning, layer: Image, rows: range | None = None) -> None:
+    """Give cells their kinds, as one change."""
+    _, centres, kinds = field()
+    annotating = tuning.annotating
+    annotating.annotate_cell(centres[0], kinds[0], diameter=12.0)
+    book = annotating.book(layer)
+    assert book is not None
+    some = rows if rows is not None else range(1, len(centres))
+    book.put(new_annotation("cell", kinds[i], position=centres[i], diameter_px=12.0) for i in some)
+
+
+def test_too_little_is_said_before_training(tuning: FineTuning, viewer: ViewerModel) -> None:
+    layer = add_field(viewer)
+    assert not tuning.survey.enough
+    assert "Nothing is annotated yet" in tuning.survey.text
+    assert tuning.start() is None
+    annotate(tuning, layer, range(1, 4))
+    assert tuning.survey.enough
+    assert tuning.survey.text.startswith("4 annotated cells")
+    assert any("annotate at least 10" in hint for hint in tuning.survey.hints)
+
+
+def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: ViewerModel) -> None:
+    from napari_sparseattn.training.data.annotated import annotated_cells
+    from napari_sparseattn.training.runs.data import planned_crops
+
+    layer = add_field(viewer)
+    annotate(tuning, layer)
+    project, card = tuning.annotating.project, tuning.session.model.bundle.card
+    planned = planned_crops(list(project.annotations()), card, "cell")
+    cut = annotated_cells(project, tuning.annotating.opener(), card).data
+    assert (
+        dict(zip(cut.names, held_out(cut), strict=True)).items()
+        <= dict(zip(planned.names, held_out(planned), strict=True)).items()
+    )
+
+
+def test_train_report_use_and_go_to_a_cell(
+    tuning: FineTuning, viewer: ViewerModel, folders: Path
+) -> None:
+    session = tuning.session
+    layer = add_field(viewer)
+    annotate(tuning, layer)
+    old = session.model
+    tuning.start()
+    assert tuning.state == "idle"
+    report, prepared = tuning.report, tuning.prepared
+    assert report is not None
+    assert prepared is not None
+    assert [epoch.epoch for epoch in tuning.epochs] == [1, 2]
+    assert tuning.epochs[-1].watched.shape == (6, 38)
+    assert set(prepared.pictures) == {cell.id for cell in report.cells}
+    assert report.class_names == ("round", "lobed", "small", *_new(report))
+    assert set(_new(report)) == {"disk", "ring"}
+
+    # Nothing changes until the user says so.
+    assert tuning.to_decide
+    assert session.model is old
+    today = dt.datetime.now().astimezone().date().isoformat()
+    name = f"small-tuned-{today}-1"
+    assert [version.name for version in tuning.versions()] == [name]
+    assert read_report(report_path(tuning.trained.path)).to_dict() == report.to_dict()
+
+    tuning.save_report(folders / "report.html")
+    assert json.loads((folders / "report.json").read_text())["sentence"] == report.sentence
+    assert "</html>" in (folders / "report.html").read_text()
+
+    # A held-out cell is found again, and brought to the middle.
+    cell = report.cells[0]
+    wrong = tuning.offenders(cell.label, cell.after)
+    assert cell in wrong
+    assert [c.probability for c in wrong] == sorted((c.probability for c in wrong), reverse=True)
+    tuning.go_to(cell)
+    book = tuning.annotating.book(layer)
+    position = book.get(cell.id).position
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], np.array(position) / 2)
+
+    tuning.use()
+    assert session.model.bundle.card.name == name
+    assert session.model_is_chosen
+    assert not tuning.to_decide
+    assert load_bundle(name).card.class_names == report.class_names
+    assert interrupted_run(tuning.annotating.project.folder) is None
+
+
+def test_a_killed_training_goes_on(tuning: FineTuning, viewer: ViewerModel, folders: Path) -> None:
+    layer = add_field(viewer)
+    annotate(tuning, layer)
+    worker = tuning.worker
+    worker.kill_after = 1
+    tuning.start()
+    assert tuning.report is None
+    assert tuning.state == "idle"
+    run = tuning.interrupted
+    assert run is not None
+    assert run.epochs_done == 1
+    assert not versions()
+    # What is annotated meanwhile has no part in it.
+    tuning.annotating.annotate_cell((5.0, 5.0), "ring")
+    worker.kill_after = None
+    worker.given.clear()
+    tuning.go_on()
+    report = tuning.report
+    assert report is not None
+    assert [type(x) for x in worker.given if not isinstance(x, Prepared)][-1] is Trained
+    told = [x.epoch for x in worker.given if isinstance(x, Epoch)]
+    assert told == [2]
+    assert [epoch.epoch for epoch in tuning.epochs] == [1, 2]
+    assert any("Went on after epoch 1" in note for note in report.notes)
+    assert tuning.trained.path.stem == run.name
+    assert tuning.interrupted is None
+
+
+def test_slides_teach_a_span(
+    tuning: FineTuning, viewer: ViewerModel, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_features_in(monkeypatch, folders / "cache")
+    path = folders / "models" / "span.safetensors"
+    save_bundle(span_model().bundle, path)
+    tuning.session.set_model(prepare_model(str(path), "cpu"))
+    assert "No slide has a class" in tuning.survey.text
+    pixels = tissue_pixels()
+    for i in range(6):
+        # Each a piece of its own of the tissue.
+        piece = np.ascontiguousarray(pixels[100 * i : 100 * i + 700, 300:1000])
+        tuning.session.set_image(
+            viewer.add_image(piece, rgb=True, name=f"s{i}", scale=(1, 1), units=("um", "um"))
+        )
+        tuning.annotating.annotate_image("odd" if i % 2 else "benign")
+    assert tuning.survey.text.startswith("6 annotated slides of 2 classes")
+    tuning.start()
+    report = tuning.report
+    assert report is not None, tuning.session.message.text
+    assert report.class_names == ("benign", "tumour", "odd")
+    assert {cell.id for cell in report.cells} <= {f"s{i}" for i in range(6)}
+    assert load_bundle(tuning.trained.path).card.kind == "span-mil"
+    tuning.go_to(report.cells[0])
+    assert tuning.session.image.name == report.cells[0].id
+
+
+def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: ViewerModel) -> None:
+    layer = add_field(viewer)
+    annotate(tuning, layer)
+    tuning.state_changed.connect(lambda state: tuning.cancel() if state == "preparing" else None)
+    tuning.start()
+    assert tuning.report is None
+    assert not versions()
+    assert "Cancelled before anything was learned" in tuning.session.message.text
+
+
+def test_names_count_up_and_keep_their_base(folders: Path) -> None:
+    project, day = folders / "project", dt.date(2026, 11, 21)
+    first = new_run_folder(project, "blood-cells", day)
+    assert first.name == "blood-cells-tuned-2026-11-21-1"
+    assert new_run_folder(project, first.name, day).name == "blood-cells-tuned-2026-11-21-2"
+    save_bundle(small_bundle(), folders / "models" / "blood-cells-tuned-2026-11-21-3.safetensors")
+    again = new_run_folder(project, "blood-cells", day)
+    assert again.name == "blood-cells-tuned-2026-11-21-4"
+    assert [v.name for v in versions("blood-cells")] == ["blood-cells-tuned-2026-11-21-3"]
+    assert versions("other") == []
+    discard(project)
+    assert not again.exists()
+
+
+def test_epochs_that_a_kill_has_cut_are_left_out(folders: Path) -> None:
+    run = new_run_folder(folders / "project", "small")
+    whole = json.dumps({"epoch": 1, "epochs": 3, "loss": 0.5, "watched": [[1, 2]], "more": 1})
+    (run / "epochs.jsonl").write_text(f'{whole}\n{{"epoch": 2, "ep')
+    (epoch,) = read_epochs(run)
+    assert (epoch.epoch, epoch.loss) == (1, 0.5)
+    assert epoch.watched.tolist() == [[1, 2]]
+
+
+def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.report.json"
+    path.write_text('{"report": {"verdict": "better"}}')
+    with pytest.raises(ValueError, match="no report that can be read"):
+        read_report(path)
+    with pytest.raises(KeyError):
+        report_from_dict({})
+
+
+def _new(report: Any) -> tuple[str, ...]:
+    return tuple(name for name in report.class_names if name not in report.old_class_names)

@@ -1,0 +1,166 @@
+"""The dock Annotate and train in the real window: annotate, train, cancel, go on, use, reload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_sparseattn.bundle import find_bundles, save_bundle
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.train.dock import TrainDock
+from napari_sparseattn.plugin.train.session import FineTuning
+from napari_sparseattn.plugin.widgets import model_box
+from napari_sparseattn.training.data.annotations import new_annotation
+from small_model import small_bundle
+
+from .test_session import field
+
+WAIT_MS = 120_000
+
+
+class Window:
+    """One viewer with both docks open, the second one by the button in the first."""
+
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.viewer, self.qtbot = viewer, qtbot
+        image, self.centres, self.kinds = field()
+        self.layer = viewer.add_image(
+            image, rgb=True, name="field", scale=(0.5, 0.5), units=("um", "um")
+        )
+        _, self.main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+        self.session = Session.of(viewer)
+        self.tuning = FineTuning.of(viewer)
+        self.until(lambda: self.session.model is not None)
+        self.dock: TrainDock | None = None
+        self.open_dock()
+
+    def open_dock(self) -> None:
+        self.main.train.click()
+        _, self.dock = self.viewer.window.add_plugin_dock_widget(
+            "napari-sparseattn", "Annotate and train"
+        )
+
+    def close_dock(self) -> None:
+        self.viewer.window.remove_dock_widget(self.dock)
+        self.dock = None
+
+    def until(self, true: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+
+    def annotate(self, cells: Sequence[int]) -> None:
+        """Annotate one cell as a click does, and the others as one change."""
+        annotating, kinds = self.tuning.annotating, self.kinds
+        annotating.annotate_cell(self.centres[cells[0]], kinds[cells[0]], diameter=12.0)
+        # The first waits until it is known which image it is on.
+        self.until(lambda: annotating.book(self.layer) is not None)
+        annotating.book(self.layer).put(
+            new_annotation("cell", kinds[i], position=self.centres[i], diameter_px=12.0)
+            for i in cells[1:]
+        )
+
+    def until_counted(self, n: int) -> None:
+        self.until(lambda: self.tuning.survey.text.startswith(f"{n} annotated"))
+
+    def until_trained(self) -> None:
+        self.until(lambda: not self.tuning.working)
+        assert self.tuning.report is not None, self.session.message.text
+
+
+@pytest.fixture
+def window(
+    make_napari_viewer_proxy: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Window]:
+    models = tmp_path / "models"
+    save_bundle(small_bundle(), models / "small.safetensors")
+    monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(models))
+    monkeypatch.setenv("NAPARI_SPARSEATTN_ANNOTATIONS", str(tmp_path / "project"))
+
+    def own() -> dict[str, Path]:
+        return {name: path for name, path in find_bundles().items() if path.parent == models}
+
+    monkeypatch.setattr(model_box, "find_bundles", own)
+    window = Window(make_napari_viewer_proxy(show=True), qtbot)
+    yield window
+    window.dock = None
+
+
+@pytest.mark.timeout(900)
+def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> None:
+    tuning, session = window.tuning, window.session
+    box = window.dock.train_box
+    assert not box.start.isEnabled()
+    window.annotate(range(0, 120, 2))
+    window.until_counted(60)
+    assert box.start.isEnabled()
+
+    # Train, pause, resume, and cancel: the best so far is kept.
+    box.start.click()
+    window.until(lambda: len(tuning.epochs) >= 1)
+    box.pause.click()
+    assert tuning.state == "paused"
+    assert box.pause.text() == "Resume"
+    box.pause.click()
+    box.cancel.click()
+    window.until_trained()
+    assert any("Cancelled" in note for note in tuning.report.notes)
+    assert len(tuning.epochs) < tuning.epochs_total
+    first = tuning.trained.path.stem
+    assert window.dock.report_box.use.isVisible()
+    window.dock.report_box.keep.click()
+    assert session.model.bundle.card.name == "small"
+    assert not window.dock.report_box.use.isVisible()
+    assert window.main.model_box.models.findText(first) >= 0
+
+    # Close the dock in the middle; it offers to go on.
+    box.start.click()
+    window.until(lambda: len(tuning.epochs) >= 1)
+    window.close_dock()
+    assert not tuning.working
+    window.open_dock()
+    box = window.dock.train_box
+    window.until(box.go_on.isVisible)
+    tuning.set_choices(seconds=0.1)
+    box.go_on.click()
+    window.until(lambda: len(tuning.epochs) >= 2)
+    assert tuning.epochs[0].epoch == 1
+    box.cancel.click()
+    window.until_trained()
+
+    # Correct some, annotate more, train again, and use it.
+    label = window.kinds[0]
+    other = next(kind for kind in window.kinds if kind != label)
+    tuning.annotating.annotate_cell(window.centres[0], other)
+    window.annotate(range(1, 40, 2))
+    window.until_counted(80)
+    box.start.click()
+    window.until_trained()
+    report = window.dock.report_box
+    assert report.matrix.counts.sum() == tuning.report.all_cells.n
+    report.use.click()
+    name = tuning.trained.path.stem
+    window.until(lambda: session.model is not None and session.model.bundle.card.name == name)
+    assert window.main.model_box.models.currentText() == name
+    assert {first, name} <= set(find_bundles())
+    assert {"disk", "ring"} <= set(session.model.bundle.card.class_names)
+
+    # Click a field of the matrix, then a cell in the list.
+    row, column = divmod(int(report.matrix.counts.argmax()), len(report.matrix.names))
+    middle = report.matrix.field_rect(row, column).center()
+    QTest.mouseClick(
+        report.matrix,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+        QPoint(round(middle.x()), round(middle.y())),
+    )
+    assert report.cells.count() == report.matrix.counts[row, column]
+    cell = report.cells.item(0).data(Qt.ItemDataRole.UserRole)
+    report.cells.itemClicked.emit(report.cells.item(0))
+    place = tuning.annotating.book(window.layer).get(cell.id).position
+    assert tuple(window.viewer.scene.camera.center[-2:]) == pytest.approx(
+        (place[0] / 2, place[1] / 2)
+    )

@@ -1,0 +1,399 @@
+"""A TNet in a viewer without a window: crops, fields, slides, the dial."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from bad_slides import write_svs, zeroed
+from napari_sparseattn.images.normalise import Normalisation
+from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.inference.fields import FieldPrediction, classify_field
+from napari_sparseattn.plugin.cells.layers import OverlayChoice
+from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
+from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
+from napari_sparseattn.plugin.traversal.layers import crop_at, level_colours
+from napari_sparseattn.plugin.traversal.requests import FieldAnswer, crops_at_most, stream_field
+from small_model import small_bundle
+from small_tnet import small_tnet_bundle
+
+from ..conftest import CENTRES, add_labels, add_picture
+
+
+@pytest.fixture
+def tnet(session: Session, tnet_model: Model) -> Session:
+    """A session with a TNet."""
+    session.set_model(tnet_model)
+    return session
+
+
+def click_cell(session: Session, viewer: ViewerModel, cell: int = 0) -> Image:
+    image = add_picture(viewer)
+    add_labels(session, viewer)
+    viewer.layers.selection.active = image
+    session.click(image.data_to_world(CENTRES[cell]))
+    return image
+
+
+def roles(viewer: ViewerModel) -> list[str]:
+    return [x.metadata[METADATA_KEY]["overlay"] for x in viewer.layers if is_own(x)]
+
+
+def add_slide(viewer: ViewerModel, path: Path) -> Image:
+    ((data, attributes, _),) = read_slide(str(path))
+    return viewer.add_image(data, **attributes)
+
+
+def test_a_click_draws_the_crops_where_they_are(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer, 2)
+    traversal = tnet.traversal
+    assert roles(viewer) == ["unread", "candidates", "tree", "crops", "frame"]
+    crops = tnet.overlays.layer(image, "crops")
+    # 32 µm at 0.5 µm per pixel, around the cell; a pixel's middle is its index.
+    first = np.asarray(crops.data[0])
+    np.testing.assert_allclose(first.mean(axis=0), CENTRES[2], atol=1e-6)
+    np.testing.assert_allclose(np.ptp(first, axis=0), (64, 64))
+    assert crops.features["level"].tolist() == traversal.level.tolist()
+    assert crops.features["rank"].tolist() == (traversal.rank + 1).tolist()
+    np.testing.assert_allclose(crops.features["share"].sum(), relative_logit(tnet), atol=1e-4)
+    for name in ("scale", "translate"):
+        np.testing.assert_allclose(getattr(crops, name), getattr(image, name))
+    assert crops.units == image.units
+
+
+def relative_logit(session: Session) -> float:
+    """The predicted class's logit less the mean, from the probabilities alone."""
+    logs = np.log(session.answer.probabilities.astype(float))
+    return float(logs[session.answer.index] - logs.mean())
+
+
+def test_edges_tell_levels_and_faces_signs(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer)
+    crops, traversal = tnet.overlays.layer(image, "crops"), tnet.traversal
+    edges = ["#" + "".join(f"{round(255 * v):02x}" for v in c[:3]) for c in crops.edge_color]
+    assert edges == [level_colours(3)[level] for level in traversal.level]
+    share = crops.features["share"].to_numpy()
+    for face, value in zip(crops.face_color, share, strict=True):
+        if face[3]:
+            assert (face[0] > face[2]) == (value > 0)
+    parents = {0, *traversal.parent[1:].tolist()}
+    assert [bool(face[3]) for face in crops.face_color] == [i not in parents for i in range(5)]
+
+
+def test_the_tree_joins_parents_and_children(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer)
+    tree, crops = tnet.overlays.layer(image, "tree"), tnet.overlays.layer(image, "crops")
+    middles = [np.mean(corners, axis=0) for corners in crops.data]
+    parents = tnet.traversal.parent
+    assert len(tree.data) == 4
+    for line, child in zip(tree.data, range(1, 5), strict=True):
+        np.testing.assert_allclose(line, [middles[parents[child]], middles[child]])
+
+
+def test_candidates_are_those_of_the_crop_that_is_picked_out(
+    tnet: Session, viewer: ViewerModel
+) -> None:
+    image = click_cell(tnet, viewer)
+    tnet.set_choice(OverlayChoice(candidates=True))
+    traversal = tnet.traversal
+    for selected, searched in ((None, 0), (1, 1), (2, 2), (3, int(traversal.parent[3]))):
+        tnet.select_crop(selected)
+        layer = tnet.overlays.layer(image, "candidates")
+        row = traversal.searched.tolist().index(searched)
+        assert layer.features["chosen"].tolist() == sorted(traversal.chosen[row])
+        np.testing.assert_allclose(
+            np.sort(layer.features["p·n²"]), np.sort(traversal.relative_probability[row])
+        )
+
+
+def test_the_next_click_updates_the_same_layers(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer)
+    before = list(viewer.layers)
+    tnet.click(image.data_to_world(CENTRES[3]))
+    assert list(viewer.layers) == before
+    first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
+    np.testing.assert_allclose(first.mean(axis=0), CENTRES[3], atol=1e-6)
+
+
+def test_another_kind_of_model_takes_the_overlays_of_this_one_away(
+    tnet: Session, viewer: ViewerModel, model: Model, tnet_model: Model
+) -> None:
+    image = click_cell(tnet, viewer)
+    tnet.set_model(model)
+    assert roles(viewer) == ["frame"]
+    tnet.click(image.data_to_world(CENTRES[0]))
+    assert set(roles(viewer)) == {"frame", "attention", "pixels"}
+    tnet.set_model(tnet_model)
+    assert roles(viewer) == ["frame"]
+    tnet.click(image.data_to_world(CENTRES[0]))
+    assert set(roles(viewer)) == {"frame", "unread", "candidates", "tree", "crops"}
+
+
+def test_a_click_on_a_crop_picks_it_out_and_elsewhere_classifies(
+    tnet: Session, viewer: ViewerModel
+) -> None:
+    image = click_cell(tnet, viewer)
+    traversal = tnet.traversal
+    top, left, height, width = traversal.on_image(traversal.boxes)[4]
+    place = (top + height / 2 - 0.5, left + width / 2 - 0.5)
+    expected = crop_at(traversal, place)
+    assert traversal.level[expected] == 2
+    tnet.pressed(image.data_to_world(place))
+    assert (tnet.crop, len(tnet.worker.clicks)) == (expected, 1)
+    assert f"Crop {expected + 1}," in tnet.message.text
+    tnet.pressed(image.data_to_world(CENTRES[3]))
+    assert (tnet.crop, len(tnet.worker.clicks)) == (None, 2)
+    # Hidden crops are in nobody's way.
+    tnet.set_choice(OverlayChoice(crops=False))
+    tnet.pressed(image.data_to_world(place))
+    assert tnet.crop is None
+
+
+def test_shares_of_another_class(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer)
+    other = (tnet.answer.index + 1) % 3
+    tnet.set_shown_class(other)
+    np.testing.assert_allclose(
+        tnet.overlays.layer(image, "crops").features["share"], tnet.traversal.evidence_for(other)
+    )
+
+
+def test_thumbnails_are_what_the_model_saw(tnet: Session, viewer: ViewerModel) -> None:
+    image = click_cell(tnet, viewer, 2)
+    assert [picture.shape for picture in tnet.thumbnails] == [(16, 16, 3)] * 5
+    # 64 px at a sixteenth of the size: each pixel is the mean of 4 x 4.
+    row, column = (CENTRES[2] - 31.5).astype(int)
+    half = np.asarray(image.data[row : row + 64, column : column + 64], dtype=float)
+    mean = half.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
+    assert np.abs(mean - tnet.thumbnails[0]).mean() < 6
+
+
+def test_a_field_is_what_classify_field_says(tnet: Session, viewer: ViewerModel) -> None:
+    image = add_picture(viewer)
+    progress: list[object] = []
+    tnet.progress_changed.connect(progress.append)
+    assert tnet.classify_field() is not None
+    assert isinstance(tnet.answer, FieldPrediction)
+    assert tnet.answer.traversal.shape == (120, 180)
+    assert roles(viewer) == ["unread", "candidates", "tree", "crops"]
+    assert progress[-1] is None
+    assert not tnet.running
+    # The whole image in the middle of a square as wide as it.
+    first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
+    np.testing.assert_allclose(first.min(axis=0), (-30.5, -0.5))
+    np.testing.assert_allclose(first.max(axis=0), (149.5, 179.5))
+
+
+def test_a_field_much_larger_than_those_trained_on_is_warned_of(
+    tnet: Session, viewer: ViewerModel
+) -> None:
+    add_picture(viewer, scale=(5, 5))
+    tnet.classify_field()
+    assert tnet.message.level == "warning"
+    assert "trained on fields 32 µm wide, this one is 900 µm" in tnet.message.text
+
+
+def test_a_sparse_attn_net_is_not_for_fields(session: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    assert session.classify_field() is None
+    assert "Choose a TNet" in session.message.text
+
+
+def test_a_slide_is_read_where_it_is_looked_at(
+    tnet: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    image = add_slide(viewer, write_svs(tmp_path / "slide.svs", mpp="0.5"))
+    tnet.set_settings(image, modality="brightfield")
+    tnet.classify_field()
+    reading = tnet.answer.reading
+    assert 0 < reading.fraction_read < 1
+    tnet.set_choice(OverlayChoice(unread=True))
+    unread = tnet.overlays.layer(image, "unread")
+    np.testing.assert_array_equal(unread.data == 0, ~reading.unread_mask(0))
+    corner = unread.data_to_world((-0.5, -0.5))
+    np.testing.assert_allclose(corner, image.data_to_world((-0.5, -0.5)))
+    end = unread.data_to_world(np.array(unread.data.shape) - 0.5)
+    np.testing.assert_allclose(end, image.data_to_world((1023.5, 1023.5)))
+
+
+def test_tiles_that_cannot_be_read_are_said(
+    tnet: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    add_slide(viewer, zeroed(tmp_path / "slide.svs", tiles=range(16)))
+    tnet.classify_field()
+    assert "could not be decoded" in tnet.message.text
+    assert tnet.message.level == "warning"
+
+
+def test_a_large_slides_cells_are_not_searched_for(tnet: Session, viewer: ViewerModel) -> None:
+    rendered: list[int] = []
+
+    def render(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        if level == 0:
+            rendered.append(height * width)
+        return np.full((height, width, 3), 200, np.uint8)
+
+    data, attributes, _ = slide_layer(VirtualPyramid(render, 80_000, 60_000, mpp=0.25, name="big"))
+    viewer.add_image(data, **attributes)
+    assert tnet.classify_all() is None
+    assert tnet.click((100.0, 100.0)) is None
+    assert "too large" in tnet.message.text
+    assert rendered == []
+    tnet.classify_field()
+    assert isinstance(tnet.answer, FieldPrediction)
+    assert sum(rendered) < 60 * 256**2
+
+
+def test_the_dial_answers_the_last_question_anew(tnet: Session, viewer: ViewerModel) -> None:
+    click_cell(tnet, viewer)
+    tnet.set_locations((3, 2))
+    assert len(tnet.traversal) == 1 + 3 + 6
+    assert [trial.locations for trial in tnet.trials] == [(2, 1), (3, 2)]
+    assert tnet.trials[1].crops == 10
+    assert tnet.trials[1].share > tnet.trials[0].share
+    tnet.set_locations((2, 1))
+    assert tnet.locations is None
+    assert len(tnet.traversal) == 5
+    assert len(tnet.trials) == 2
+
+
+def test_the_dial_turns_a_field_too_and_repeats_its_last_number(
+    tnet: Session, viewer: ViewerModel, tnet_model: Model
+) -> None:
+    add_picture(viewer)
+    tnet.classify_field()
+    levels = tnet.answer.traversal.n_levels
+    tnet.set_locations((1, 2))
+    taken = (1, 2, 2, 2, 2, 2)[: levels - 1]
+    assert tnet.worker.fields[-1].locations == taken
+    assert len(tnet.traversal) == crops_at_most(taken)
+    assert tnet.trials[-1].locations == (1, 2)
+
+
+def test_classify_all_follows_the_dial(tnet: Session, viewer: ViewerModel) -> None:
+    click_cell(tnet, viewer)
+    tnet.set_locations((4, 1))
+    tnet.classify_all()
+    assert len(tnet.results) == 4
+    np.testing.assert_allclose(tnet.results.probabilities[0], tnet.answer.probabilities, atol=1e-5)
+
+
+def test_too_many_crops_are_refused_with_advice(tnet: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    tnet.set_locations((9, 9))
+    tnet.set_image(None)
+    data = np.zeros((3000, 3000, 3), np.uint8)
+    tnet.set_image(viewer.add_image(data, rgb=True))
+    assert tnet.classify_field() is None
+    assert "fewer locations" in tnet.message.text
+
+
+@pytest.fixture
+def waiting(tnet: Session) -> Iterator[Session]:
+    """A session whose fields are answered by hand."""
+    tnet.field_requested.disconnect(tnet.worker.field)
+    return tnet
+
+
+def test_a_stale_field_is_dropped(waiting: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    old = waiting.classify_field()
+    waiting.set_locations((3, 1))
+    new = waiting._field.request
+    assert old.stop.is_set()
+    assert not new.stop.is_set()
+    answers = [x for x in stream_field(new) if isinstance(x, FieldAnswer)]
+    prediction = classify_field_of(old)
+    waiting.accept_field(FieldAnswer(old, prediction, ()))
+    assert waiting.answer is None
+    waiting.accept_field(answers[0])
+    assert waiting.answer is answers[0].prediction
+
+
+def classify_field_of(request: object) -> FieldPrediction:
+    image = np.zeros((120, 180, 3), np.uint8)
+    from napari_sparseattn.images.fields.field import Field
+
+    return classify_field(Field(image, "YXC"), request.model.bundle)  # type: ignore[attr-defined]
+
+
+def test_cancel_stops_a_field_at_its_next_crop(waiting: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    request = waiting.classify_field()
+    waiting.cancel_run()
+    assert request.stop.is_set()
+    assert not waiting.running
+    assert waiting.message.text == "Cancelled."
+    assert not [x for x in stream_field(request) if isinstance(x, FieldAnswer)]
+
+
+def test_removing_the_image_stops_its_field(waiting: Session, viewer: ViewerModel) -> None:
+    image = add_picture(viewer)
+    request = waiting.classify_field()
+    viewer.layers.remove(image)
+    assert request.stop.is_set()
+    assert waiting.message.text == "'smear' was removed."
+
+
+def test_a_field_that_fails_is_a_message(waiting: Session, viewer: ViewerModel) -> None:
+    add_picture(viewer)
+    waiting.fail(waiting.classify_field(), OSError("the disk is gone"))
+    assert "the disk is gone" in waiting.message.text
+    assert waiting.message.level == "error"
+    assert not waiting.running
+
+
+def test_a_grey_field_is_refused_before_work_begins(tnet: Session, viewer: ViewerModel) -> None:
+    tnet.set_image(viewer.add_image(np.zeros((60, 60)), name="grey"))
+    assert tnet.classify_field() is None
+    assert "needs 3 channel(s)" in tnet.message.text
+
+
+def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) -> None:
+    image = viewer.add_image(
+        np.zeros((5, 100, 120, 3), dtype=np.uint8), rgb=True, scale=(10, 0.5, 0.5)
+    )
+    viewer.dims.set_point(0, 30)
+    tnet.classify_field()
+    for role in ("crops", "tree", "candidates"):
+        layer = tnet.overlays.layer(image, role)
+        worlds = [layer.data_to_world(corner)[0] for corner in itertools.chain(*layer.data)]
+        np.testing.assert_allclose(worlds, 30)
+    unread = tnet.overlays.layer(image, "unread")
+    assert unread.data.shape == (1, 100, 120)
+    np.testing.assert_allclose(unread.data_to_world((0, 0, 0)), (30, 0, 0))
+
+
+def test_models_for_cells_come_first_and_for_slides_those_that_can_read_them(
+    session: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    whole = small_tnet_bundle(normalisation=Normalisation("white"), name="whole").card
+    session.cards = {
+        "whole": whole,
+        "by-parts": small_tnet_bundle(name="by-parts").card,
+        "cells": small_bundle().card.model_copy(update={"modality": "brightfield"}),
+    }
+    add_picture(viewer)
+    assert session.fitting_models() == ["cells", "whole", "by-parts"]
+    add_slide(viewer, write_svs(tmp_path / "slide.svs"))
+    assert session.fitting_models() == ["by-parts", "whole", "cells"]
+
+
+def test_a_model_that_needs_the_whole_image_is_not_for_slides(
+    session: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    bundle = small_tnet_bundle(normalisation=Normalisation("white"))
+    session.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
+    add_slide(viewer, write_svs(tmp_path / "slide.svs"))
+    assert session.classify_field() is None
+    assert "made for slides" in session.message.text
+    add_picture(viewer)
+    assert session.classify_field() is not None
