@@ -58,14 +58,14 @@ def restained(pixels: np.ndarray) -> np.ndarray:
 
 def drawn(part: str, number: int, tile: int) -> tuple[VirtualPyramid, TissueTruth]:
     seed = FIRST[part] + number
-    slide, truth = simulated_slide(SIDE, SIDE, kind=KINDS[number % 2], seed=seed, mpp=MPP)
+    slide, truth = simulated_slide(SIDE, SIDE, kind=KINDS[number % 2], seed=seed, pixel_size=MPP)
     render = slide._render
 
     def changed(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         pixels = render(level, y, x, height, width)
         return pixels if part == "known stains" else restained(pixels)
 
-    return VirtualPyramid(changed, SIDE, SIDE, mpp=MPP, name=slide.name, tile=tile), truth
+    return VirtualPyramid(changed, SIDE, SIDE, pixel_size=MPP, name=slide.name, tile=tile), truth
 
 
 def patch_labels(features: FeatureSet, truth: TissueTruth) -> np.ndarray:
@@ -81,10 +81,10 @@ def patch_labels(features: FeatureSet, truth: TissueTruth) -> np.ndarray:
 
 
 def examples(part: str, count: int, encoder: Encoder, cache: Path) -> list[SlideExample]:
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.mpp)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.pixel_size)
     made = []
     for number in range(count):
-        slide, truth = drawn(part, number, round(encoder.size * encoder.mpp / MPP))
+        slide, truth = drawn(part, number, round(encoder.size * encoder.pixel_size / MPP))
         name = f"{part.replace(' ', '-')}-{number}"
         kept = cache / "fine-tune-slides" / f"{name}.h5"
         kept.parent.mkdir(parents=True, exist_ok=True)

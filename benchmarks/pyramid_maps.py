@@ -83,7 +83,7 @@ def open_window(attention: PyramidAttention) -> tuple[napari.Viewer, Session]:
     QTest.qWait(500)
     # After it is shown: napari restores the size of the last session.
     viewer.window.resize(1400, 900)
-    slide = VirtualPyramid(glass, *SHAPE, mpp=0.5, name="slide")
+    slide = VirtualPyramid(glass, *SHAPE, pixel_size=0.5, name="slide")
     data, attributes, _ = slide_layer(slide)
     viewer.add_image(data, **attributes)
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")

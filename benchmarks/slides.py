@@ -266,7 +266,7 @@ def drawn_slide(side: int) -> VirtualPyramid:
         pixels: npt.NDArray[np.uint8] = imagecodecs.jpeg8_decode(tissue[place])
         return pixels[:height, :width]
 
-    return VirtualPyramid(render, side, side, mpp=0.25, name=f"drawn-{side}", tile=TILE)
+    return VirtualPyramid(render, side, side, pixel_size=0.25, name=f"drawn-{side}", tile=TILE)
 
 
 def resident() -> float:
@@ -317,12 +317,12 @@ def pan(
     """Move the view by a fifth of its width at a time, and time the main thread."""
     from qtpy.QtWidgets import QApplication
 
-    mpp = slide.mpp or 1.0
+    pixel_size = slide.pixel_size or 1.0
     camera = viewer.scene.camera
-    camera.zoom = zoom / mpp
+    camera.zoom = zoom / pixel_size
     QApplication.processEvents()
-    y, x = slide.shape[0] / 2 * mpp, slide.shape[1] / 3 * mpp
-    step = 300 / zoom * mpp
+    y, x = slide.shape[0] / 2 * pixel_size, slide.shape[1] / 3 * pixel_size
+    step = 300 / zoom * pixel_size
     stalls, reading = [], []
     for n in range(steps):
         clock.seconds = 0.0

@@ -28,7 +28,10 @@ def main() -> None:
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "slide-example")
     with slide:
         found = nsa.classify_slide(
-            slide, nsa.load_bundle("tissue-simulated"), store=out / "features", uncalibrated=True
+            slide,
+            nsa.load_bundle("tissue-simulated"),
+            store=out / "features",
+            allow_unknown_scale=True,
         )
         write_attention_png(slide, found, out / "attention.png")
     write_patches_csv(found, out / "patches.csv")

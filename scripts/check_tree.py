@@ -4,10 +4,8 @@
 
 No file names a package registry's host or a path of one developer's machine:
 installs go through the client's own settings, and a clone works anywhere.
-Functions fit a screen and files stay readable.
 """
 
-import ast
 import re
 import sys
 from collections.abc import Iterator
@@ -22,7 +20,6 @@ STRAY = re.compile(
     rb"|--(?:extra-)?index-ur[l]|--trusted-hos[t]"
     rb"|(?<![\w./-])/(?:work|root|opt/pypi|tmp/w)/|/hom[e]/\w+/|[A-Z]:\\Users"
 )
-LONGEST = {"function": 60, "class": 300, "file": 500}
 
 
 def project_files() -> Iterator[Path]:
@@ -44,30 +41,13 @@ def stray_addresses(path: Path) -> Iterator[str]:
             yield f"{number}: names {found[0].decode()!r}"
 
 
-def too_long(path: Path) -> Iterator[str]:
-    """Yield the functions, classes and files that do not fit their limits."""
-    text = path.read_text(encoding="utf-8")
-    lines = text.count("\n")
-    if lines > LONGEST["file"]:
-        yield f"1: {lines} lines (at most {LONGEST['file']})"
-    for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        kind = "class" if isinstance(node, ast.ClassDef) else "function"
-        length = (node.end_lineno or node.lineno) - node.lineno + 1
-        if length > LONGEST[kind]:
-            yield f"{node.lineno}: {kind} {node.name}, {length} lines (at most {LONGEST[kind]})"
-
-
 def main() -> int:
     """Print the findings; the exit status is 1 if there are any."""
     findings = []
     for path in project_files():
         name = path.relative_to(ROOT).as_posix()
         findings += [f"{name}:{finding}" for finding in stray_addresses(path)]
-        if name.startswith("src/") and path.suffix == ".py":
-            findings += [f"{name}:{finding}" for finding in too_long(path)]
-    print("\n".join(findings) or "tree: no stray addresses, nothing too long")
+    print("\n".join(findings) or "tree: no stray addresses")
     return 1 if findings else 0
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     rows = []
     with open_slide(arguments.slide) as slide:
         tissue = find_tissue(slide)
-        grid = patch_grid(slide, tissue, mpp=0.5, size=224, overlap=0.5, min_tissue=0.25)
+        grid = patch_grid(slide, tissue, pixel_size=0.5, size=224, overlap=0.5, min_tissue=0.25)
         for index in range(len(grid)):
             pixels, _ = read_patch(slide, grid, index)
             light = np.minimum(pixels / WHITE, 1.0)

@@ -48,7 +48,7 @@ class Slide:
 
     def _made(self) -> tuple[VirtualPyramid, TissueTruth]:
         kind = KINDS[self.label]
-        return simulated_slide(self.side, self.side, kind=kind, seed=self.seed, mpp=MPP)
+        return simulated_slide(self.side, self.side, kind=kind, seed=self.seed, pixel_size=MPP)
 
     def crop(self, level: int, y: int, x: int) -> np.ndarray:
         """(BASE, BASE, 3) of a level, as the pyramid would give it."""

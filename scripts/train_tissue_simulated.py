@@ -58,9 +58,9 @@ def drawn(part: str, number: int, tile: int) -> tuple[VirtualPyramid, TissueTrut
     rng = np.random.default_rng([seed, 5])
     height, width = (int(side) for side in rng.choice(SIDES, 2))
     # Both kinds in turn: small parts are balanced too.
-    slide, truth = simulated_slide(height, width, kind=KINDS[number % 2], seed=seed, mpp=MPP)
+    slide, truth = simulated_slide(height, width, kind=KINDS[number % 2], seed=seed, pixel_size=MPP)
     return (
-        VirtualPyramid(slide._render, height, width, mpp=MPP, name=slide.name, tile=tile),
+        VirtualPyramid(slide._render, height, width, pixel_size=MPP, name=slide.name, tile=tile),
         truth,
         f"{part}-{seed}",
     )
@@ -79,8 +79,8 @@ def patch_labels(features: FeatureSet, truth: TissueTruth) -> np.ndarray:
 
 def examples(part: str, count: int, arguments: argparse.Namespace) -> list[SlideExample]:
     encoder = load_encoder(device="cpu")
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.mpp)
-    tile = round(encoder.size * encoder.mpp / MPP)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.pixel_size)
+    tile = round(encoder.size * encoder.pixel_size / MPP)
     made, began = [], time.perf_counter()
     for number in range(count):
         slide, truth, name = drawn(part, number, tile)
@@ -108,7 +108,7 @@ def examples(part: str, count: int, arguments: argparse.Namespace) -> list[Slide
 
 def settings(kind: str, arguments: argparse.Namespace) -> SlideTraining:
     encoder = load_encoder(device="cpu")
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.mpp)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.pixel_size)
     segments = kind == "span-unet"
     options = (
         SpanOptions.for_patches(epochs=arguments.epochs, patience=8, learning_rate=arguments.rate)

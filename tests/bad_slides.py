@@ -48,7 +48,7 @@ def write_svs(
     path: Path,
     levels: Sequence[npt.NDArray[np.uint8]] | None = None,
     *,
-    mpp: str | None = "0.5",
+    pixel_size: str | None = "0.5",
     compression: str = "jpeg",
     photometric: str = "rgb",
     tile: int = TILE,
@@ -57,8 +57,8 @@ def write_svs(
     levels = halves(scene(), 3) if levels is None else levels
     height, width = levels[0].shape[:2]
     about = f"Aperio Image Library v11.2.1\r\n{width}x{height} ({tile}x{tile}) JPEG/RGB Q=90"
-    if mpp is not None:
-        about += f"|AppMag = 20|MPP = {mpp}"
+    if pixel_size is not None:
+        about += f"|AppMag = 20|MPP = {pixel_size}"
     options: dict[str, Any] = {"compression": compression, "photometric": photometric}
     if photometric == "ycbcr":
         # tifffile stores the colours that it is given.
@@ -223,9 +223,9 @@ def anisotropic(path: Path, y: float = 0.5, x: float = 0.25) -> Path:
     return path
 
 
-def write_ome(path: Path, levels: Sequence[npt.NDArray[np.uint8]], mpp: float) -> Path:
+def write_ome(path: Path, levels: Sequence[npt.NDArray[np.uint8]], pixel_size: float) -> Path:
     """Write an OME-TIFF with its levels in SubIFDs."""
-    metadata = {"axes": "YXS", "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+    metadata = {"axes": "YXS", "PhysicalSizeX": pixel_size, "PhysicalSizeY": pixel_size}
     options: dict[str, Any] = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "zlib"}
     with tifffile.TiffWriter(path, ome=True) as writer:
         writer.write(levels[0], subifds=len(levels) - 1, metadata=metadata, **options)
@@ -316,8 +316,8 @@ PARTLY: tuple[tuple[str, Callable[[Path], Path], int], ...] = (
 
 #: Name, how to write it, and a part of the note about its missing µm per pixel.
 UNCALIBRATED: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
-    ("no_mpp.svs", lambda p: write_svs(p, mpp=None), "does not say"),
-    ("absurd_mpp.svs", lambda p: write_svs(p, mpp="25400"), "no slide has"),
+    ("no_mpp.svs", lambda p: write_svs(p, pixel_size=None), "does not say"),
+    ("absurd_mpp.svs", lambda p: write_svs(p, pixel_size="25400"), "no slide has"),
     ("anisotropic.ome.tif", anisotropic, "0.5 µm high but 0.25 µm wide"),
 )
 

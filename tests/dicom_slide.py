@@ -16,18 +16,18 @@ _CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 def write_dicom(
-    folder: Path, levels: Sequence[npt.NDArray[np.uint8]], mpp: float, tile: int = 256
+    folder: Path, levels: Sequence[npt.NDArray[np.uint8]], pixel_size: float, tile: int = 256
 ) -> Path:
     """Write one file per level; sides are whole tiles."""
     folder.mkdir()
     uids = [generate_uid() for _ in range(4)]
     for n, level in enumerate(levels):
-        _write_level(folder / f"{n}.dcm", level, mpp * 2**n, tile, uids, n)
+        _write_level(folder / f"{n}.dcm", level, pixel_size * 2**n, tile, uids, n)
     return folder
 
 
 def _write_level(
-    path: Path, pixels: npt.NDArray[np.uint8], mpp: float, tile: int, uids: list[str], n: int
+    path: Path, pixels: npt.NDArray[np.uint8], pixel_size: float, tile: int, uids: list[str], n: int
 ) -> None:
     height, width = pixels.shape[:2]
     frames = [
@@ -60,7 +60,10 @@ def _write_level(
     ds.LossyImageCompressionRatio, ds.LossyImageCompressionMethod = 10, "ISO_10918_1"
     ds.ExtendedDepthOfField, ds.BurnedInAnnotation, ds.VolumetricProperties = "NO", "NO", "VOLUME"
     ds.SpecimenLabelInImage = "NO"
-    ds.ImagedVolumeWidth, ds.ImagedVolumeHeight = width * mpp / 1e3, height * mpp / 1e3
+    ds.ImagedVolumeWidth, ds.ImagedVolumeHeight = (
+        width * pixel_size / 1e3,
+        height * pixel_size / 1e3,
+    )
     ds.ImagedVolumeDepth, ds.ImageOrientationSlide = 1.0, [0, 1, 0, 1, 0, 0]
     ds.TotalPixelMatrixFocalPlanes, ds.NumberOfOpticalPaths = 1, 1
     origin = Dataset()
@@ -70,7 +73,7 @@ def _write_level(
     optical.OpticalPathIdentifier = "1"
     ds.OpticalPathSequence = [optical]
     measures = Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [mpp / 1e3, mpp / 1e3], 0.001
+    measures.PixelSpacing, measures.SliceThickness = [pixel_size / 1e3, pixel_size / 1e3], 0.001
     shared = Dataset()
     shared.PixelMeasuresSequence = [measures]
     ds.SharedFunctionalGroupsSequence = [shared]

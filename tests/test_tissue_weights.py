@@ -58,7 +58,7 @@ def test_the_spans_say_that_they_are_simulated_and_fit_the_embedded_encoder(name
     assert card.encoder is not None
     assert (card.encoder.name, card.encoder.hash) == (encoder.name, encoder.hash)
     assert card.crop.size == encoder.size
-    assert card.crop.pixel_size == pytest.approx(encoder.mpp)
+    assert card.crop.pixel_size == pytest.approx(encoder.pixel_size)
     assert find_bundles()[name].stat().st_size <= 4_000_000
     confusion = np.array(card.metrics["confusion"])
     assert confusion.sum() == card.metrics["n"]

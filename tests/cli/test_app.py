@@ -69,11 +69,11 @@ def test_classify_writes_a_table_and_a_picture(tmp_path: Path, model: Path) -> N
     table = pd.read_csv(out / "my-smear-é.csv")
     assert rows[0]["cells"] == len(table) > 0
     assert sum(rows[0]["counts"].values()) == len(table)
-    assert rows[0]["calibrated"] is True
+    assert rows[0]["scale_known"] is True
     assert Image.open(out / "my-smear-é_overlay.png").size == (320, 240)
     text = run("classify", image, "--model", model, "--out", out)
     assert "pixel size unknown" in text
-    assert not pd.read_csv(out / "my-smear-é.csv")["calibrated"].any()
+    assert not pd.read_csv(out / "my-smear-é.csv")["scale_known"].any()
 
 
 def test_one_bad_field_does_not_stop_the_others(tmp_path: Path, model: Path) -> None:

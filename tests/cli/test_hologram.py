@@ -84,7 +84,7 @@ def test_a_model_adds_a_table(folder: Path) -> None:
     assert (table["dry_mass_pg"] > 1).all()
     assert table["area_um2"].between(10, 200).all()
     assert Path(row["opd"]) == out / "cells_opd.tif"
-    assert row["calibrated"] is True
+    assert row["scale_known"] is True
     assert sum(row["counts"].values()) == 6
 
 

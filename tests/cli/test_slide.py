@@ -23,13 +23,13 @@ from small_model import small_bundle
 from small_span import small_span_bundle
 
 
-def write_slide(path: Path, seed: int, dark: bool, calibrated: bool = True) -> None:
+def write_slide(path: Path, seed: int, dark: bool, scale_known: bool = True) -> None:
     """A slide of 2 x 3 patches of tissue at 0.5 µm per pixel, dark or pale."""
     rng = np.random.default_rng(seed)
     image = np.full((640, 896, 3), 242, np.uint8)
     noise = rng.integers(-30, 30, (448, 672, 3))
     image[96:544, 112:784] = (np.array([90, 40, 120] if dark else [200, 130, 190]) + noise).clip(0)
-    size = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"} if calibrated else {}
+    size = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"} if scale_known else {}
     options = {"tile": (128, 128), "photometric": "rgb"}
     with tifffile.TiffWriter(path) as file:
         file.write(image, subifds=1, **options, **size)
@@ -70,7 +70,7 @@ def test_slides_are_classified_as_python_does(tmp_path: Path, model: Path) -> No
     assert row["confidence"] == pytest.approx(expected.confidence)
     assert row["patches"] == len(expected.attention)
     assert set(row["stages"]) == {"tissue", "features", "attention"}
-    assert row["calibrated"]
+    assert row["scale_known"]
     table = pd.read_csv(row["csv"])
     np.testing.assert_allclose(table["attention_1"], expected.to_frame()["attention_1"], rtol=1e-4)
     told = json.loads(Path(row["json"]).read_text())
@@ -95,14 +95,14 @@ def test_a_second_run_takes_the_features_of_the_first(tmp_path: Path, model: Pat
 
 
 def test_an_unknown_scale_is_asked_for(tmp_path: Path, model: Path) -> None:
-    write_slide(tmp_path / "one.tif", 0, dark=True, calibrated=False)
+    write_slide(tmp_path / "one.tif", 0, dark=True, scale_known=False)
     call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "o", "--json")
     with pytest.raises(ValueError, match="µm per pixel"):
         run(*call)
     (row,) = json.loads(run(*call, "--pixel-size", 0.5))
-    assert row["calibrated"]
-    (row,) = json.loads(run(*call, "--uncalibrated"))
-    assert not row["calibrated"]
+    assert row["scale_known"]
+    (row,) = json.loads(run(*call, "--allow-unknown-scale"))
+    assert not row["scale_known"]
 
 
 def test_models_that_are_no_span_are_refused(tmp_path: Path) -> None:

@@ -150,4 +150,4 @@ def slide_card(segments: bool = False) -> Card:
 
 def slide_image() -> ArrayPyramid:
     data = np.random.default_rng(2).integers(150, 255, (100, 140, 3), dtype=np.uint8)
-    return ArrayPyramid(data, mpp=0.5, name="slide")
+    return ArrayPyramid(data, pixel_size=0.5, name="slide")

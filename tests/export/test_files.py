@@ -42,7 +42,7 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(back["diameter_um"], 4)
     probabilities = back[[f"p_{name}" for name in table.class_names]]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    assert back["calibrated"].all()
+    assert back["scale_known"].all()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

@@ -114,7 +114,7 @@ GOLDEN = (-70.179, -4826.61)
 
 def test_its_constants_come_from_the_slide_they_name(shared: Path) -> None:
     with open_slide(shared / "data/slides/CMU-1-Small-Region.svs") as slide:
-        grid = patch_grid(slide, find_tissue(slide), mpp=0.5, size=224)
+        grid = patch_grid(slide, find_tissue(slide), pixel_size=0.5, size=224)
         images = np.stack([read_patch(slide, grid, i)[0] for i in range(0, len(grid), 2)])
     values = load_encoder(device="cpu")(images)
     assert abs(values.mean()) < 0.5

@@ -29,7 +29,7 @@ class Means(Encoder):
     """Mean colours of 32 places; counts what it has encoded."""
 
     name, width, hash, licence = "means", 128, "a" * 64, "none"
-    size, mpp = SIZE, 0.5
+    size, pixel_size = SIZE, 0.5
 
     def __init__(self, log: Path | None = None, pause: float = 0.0) -> None:
         self.calls: list[int] = []
@@ -47,13 +47,13 @@ class Means(Encoder):
 
 def slide(seed: int = 0) -> ArrayPyramid:
     pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    return ArrayPyramid(pixels, mpp=0.5, name="slide", tile=64)
+    return ArrayPyramid(pixels, pixel_size=0.5, name="slide", tile=64)
 
 
 def grid_of(pyramid: ArrayPyramid) -> PatchGrid:
     corners = [(0, 0), (0, SIDE), (SIDE, SIDE), (SIDE, 0)]
     tissue = tissue_from_polygons((SIDE, SIDE), [corners], 8)
-    return patch_grid(pyramid, tissue, mpp=0.5, size=SIZE)
+    return patch_grid(pyramid, tissue, pixel_size=0.5, size=SIZE)
 
 
 def truth() -> np.ndarray:
@@ -132,7 +132,7 @@ def test_a_file_says_where_its_features_come_from(tmp_path: Path) -> None:
     for each in (made, found):
         assert (each.encoder, each.encoder_hash) == ("means", "a" * 64)
         assert each.slide_hash == slide_hash(pyramid)
-        assert (each.step, each.side, each.mpp, each.origin) == (SIZE, SIZE, 0.5, (0, 0))
+        assert (each.step, each.side, each.pixel_size, each.origin) == (SIZE, SIZE, 0.5, (0, 0))
         assert each.path == path
         assert each.unit == "px"
         assert each.features.shape == (400, 128)
@@ -319,7 +319,7 @@ def test_patches_that_cannot_be_read_are_left_out_and_reported(
     stored: bool, tmp_path: Path
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    pyramid = Holed(pixels, mpp=0.5, tile=64)
+    pyramid = Holed(pixels, pixel_size=0.5, tile=64)
     grid = grid_of(pyramid)
     found = extract_features(pyramid, grid, Means(), tmp_path / "f.h5" if stored else None)
     lost = {(6, 4), (7, 4), (6, 5), (7, 5)}
@@ -340,7 +340,7 @@ def test_a_slide_that_fails_while_it_is_read_says_so(tmp_path: Path) -> None:
             return super()._fetch(level, tiles)
 
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    pyramid = Gone(pixels, mpp=0.5, tile=64)
+    pyramid = Gone(pixels, pixel_size=0.5, tile=64)
     grid, path = grid_of(pyramid), tmp_path / "f.h5"
     with pytest.raises(ImageError, match="gone"):
         extract_features(pyramid, grid, Means(), path)
@@ -352,7 +352,9 @@ def test_a_slide_that_fails_while_it_is_read_says_so(tmp_path: Path) -> None:
 
 def test_refuses_nothing_to_do_and_bad_encoders() -> None:
     pyramid = slide()
-    nothing = patch_grid(pyramid, tissue_from_polygons((SIDE, SIDE), [], 8), mpp=0.5, size=SIZE)
+    nothing = patch_grid(
+        pyramid, tissue_from_polygons((SIDE, SIDE), [], 8), pixel_size=0.5, size=SIZE
+    )
     with pytest.raises(FeatureError, match="no patches"):
         extract_features(pyramid, nothing, Means())
 

@@ -71,7 +71,7 @@ def test_clam_without_attributes(tmp_path: Path) -> None:
     found = read_features(tmp_path / "clam.h5")
     assert found.step == 512
     assert found.unit == "px"
-    assert found.mpp is None
+    assert found.pixel_size is None
     assert np.array_equal(found.read(), values)
     assert np.array_equal(found.corners[:, ::-1], coords)
     assert np.array_equal(found.features[np.array([7, 2])], values[[7, 2]])
@@ -147,29 +147,29 @@ def test_one_patch_needs_a_stated_size(tmp_path: Path) -> None:
     assert read_features(tmp_path / "c.h5", step=512).step == 512
 
 
-def stamp_coords(mpp: float, blocks: int = 12, tile: float = 256.0) -> np.ndarray:
+def stamp_coords(pixel_size: float, blocks: int = 12, tile: float = 256.0) -> np.ndarray:
     """Place tiles as STAMP does: in blocks of whole pixels, from tile to tile in µm."""
-    per_block = int(4096 * mpp // tile)
-    side = np.ceil(tile / mpp) * per_block * mpp
+    per_block = int(4096 * pixel_size // tile)
+    side = np.ceil(tile / pixel_size) * per_block * pixel_size
     along = np.concatenate([n * side + np.arange(per_block) * tile for n in range(blocks)])
     return np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
 
 
 @pytest.mark.parametrize("mpp", [0.2533, 0.4991])
-def test_stamp_in_micrometres(tmp_path: Path, mpp: float) -> None:
-    coords = stamp_coords(mpp)
+def test_stamp_in_micrometres(tmp_path: Path, pixel_size: float) -> None:
+    coords = stamp_coords(pixel_size)
     values = stamp(tmp_path / "s.h5", coords, unit="um", tile_size_um=256.0, tile_size_px=224)
     found = read_features(tmp_path / "s.h5")
     assert found.unit == "um"
-    assert found.mpp == pytest.approx(256 / 224)
+    assert found.pixel_size == pytest.approx(256 / 224)
     assert found.encoder == "uni2"
     assert np.abs(found.corners[:, ::-1] - coords).max() < 16
     assert found.cells.max() + 1 == round(np.sqrt(len(coords)))
     assert np.array_equal(found.read(), values.astype(np.float32))
-    placed = read_features(tmp_path / "s.h5", slide_mpp=mpp)
+    placed = read_features(tmp_path / "s.h5", slide_pixel_size=pixel_size)
     assert placed.unit == "px"
     # Tiles of a block are cut from whole pixels.
-    assert placed.step == pytest.approx(np.ceil(256 / mpp), abs=0.1)
+    assert placed.step == pytest.approx(np.ceil(256 / pixel_size), abs=0.1)
     with pytest.raises(FeatureError, match="not known"):
         found.placed(None)
 

@@ -86,13 +86,13 @@ def test_a_known_pixel_size_sets_the_crop() -> None:
     bundle = small_bundle()
     for pixel_size, side in ((0.5, 16), (0.25, 32)):
         got = classify_cells(field(pixel_size=pixel_size), cells(), bundle, "cpu")
-        assert got.calibrated
+        assert got.scale_known
         assert got.evidence[0].frame.side == pytest.approx(side)
 
 
 def test_an_unknown_pixel_size_is_marked() -> None:
     got = classify_cells(field(pixel_size=None), cells(), small_bundle(), "cpu")
-    assert not got.calibrated
+    assert not got.scale_known
     assert got.evidence[0].frame.side == pytest.approx(25)
 
 

@@ -269,7 +269,7 @@ def test_nothing_of_a_removed_tile_reaches_the_model() -> None:
 @pytest.mark.parametrize("kind", ["blur", "noise", "background"])
 def test_other_fills_change_only_what_is_removed(kind: str) -> None:
     bundle = small_tnet_bundle()
-    rerun = FieldRerun(ArrayPyramid(rough_field(), mpp=0.5), bundle, (2, 1), "cpu")
+    rerun = FieldRerun(ArrayPyramid(rough_field(), pixel_size=0.5), bundle, (2, 1), "cpu")
     gone = np.zeros((2, *rerun.shape), bool)
     gone[1, 5:9, 5:9] = True
     logits = rerun.run(gone, kind, 1).logits.numpy()
@@ -319,7 +319,7 @@ def slide_of(n: int = 40, seed: int = 0) -> tuple[SlidePrediction, object]:
         features, cells, 64.0, 64.0, (0.0, 0.0), 1.0, "none", "0" * 64, "", None,
         np.zeros(len(cells), bool),
     )  # fmt: skip
-    pyramid = ArrayPyramid(np.zeros((640, 640, 3), np.uint8), mpp=1.0)
+    pyramid = ArrayPyramid(np.zeros((640, 640, 3), np.uint8), pixel_size=1.0)
     return classify_slide(pyramid, bundle, features=known, device="cpu"), bundle
 
 

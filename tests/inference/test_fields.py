@@ -180,10 +180,10 @@ def test_field_and_pyramid_agree() -> None:
     bundle, image = small_tnet_bundle(), picture(200, 300)
     field = Field.from_array(image, axes="YXC", pixel_size=0.5, modality="brightfield")
     one = classify_field(field, bundle, device="cpu")
-    other = classify_field(ArrayPyramid(image, mpp=0.5), bundle, device="cpu")
+    other = classify_field(ArrayPyramid(image, pixel_size=0.5), bundle, device="cpu")
     np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-6)
     assert one.probabilities.sum() == pytest.approx(1)
-    assert one.calibrated
+    assert one.scale_known
     assert one.ledger.classified == len(one.traversal) * 16**2
     assert one.ledger.crop_pixels == 200 * 300
     assert one.reading is not None

@@ -29,7 +29,7 @@ from small_span import small_span, small_span_bundle
 class MeanColours(Encoder):
     """The mean colour of 6 x 6 parts of a patch: quick, and it knows where it is."""
 
-    name, width, size, mpp, licence = "mean-colours", 128, 64, 1.0, "none"
+    name, width, size, pixel_size, licence = "mean-colours", 128, 64, 1.0, "none"
     hash = hashlib.sha256(b"mean-colours").hexdigest()
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def pixels() -> npt.NDArray[np.uint8]:
 
 @pytest.fixture
 def slide(pixels: npt.NDArray[np.uint8]) -> ArrayPyramid:
-    return ArrayPyramid(pixels, mpp=1.0, name="made")
+    return ArrayPyramid(pixels, pixel_size=1.0, name="made")
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -121,7 +121,7 @@ def test_a_slide_from_tissue_to_attention(slide: ArrayPyramid) -> None:
     assert (boxes[:, 1] > 128).all()
     assert (boxes[:, 1] < 640).all()
     assert found.probabilities.sum() == pytest.approx(1)
-    assert found.calibrated
+    assert found.scale_known
     assert found.reading is not None
     assert found.reading.n_decoded > 0
     table = found.to_frame()
@@ -166,8 +166,8 @@ def test_an_unknown_scale_is_asked_for_or_marked(pixels: npt.NDArray[np.uint8]) 
     slide = ArrayPyramid(pixels, name="made")
     with pytest.raises((ImageError, ValueError), match="µm per pixel"):
         classify_slide(slide, bundle_for(), MeanColours())
-    found = classify_slide(slide, bundle_for(), MeanColours(), uncalibrated=True)
-    assert not found.calibrated
+    found = classify_slide(slide, bundle_for(), MeanColours(), allow_unknown_scale=True)
+    assert not found.scale_known
     assert any("µm per pixel unknown" in note for note in found.ledger.notes)
 
 
@@ -182,15 +182,15 @@ def test_what_does_not_fit_is_refused(slide: ArrayPyramid, pixels: npt.NDArray[n
         classify_slide(slide, other, features=made)
     with pytest.raises(ValueError, match="another slide"):
         classify_slide(
-            ArrayPyramid(pixels[::-1].copy(), mpp=1.0, name="x"), bundle_for(), features=made
+            ArrayPyramid(pixels[::-1].copy(), pixel_size=1.0, name="x"), bundle_for(), features=made
         )
     assert made is not None
     foreign = dataclasses.replace(made, encoder_hash="", slide_hash="")
-    small = ArrayPyramid(pixels[:320].copy(), mpp=1.0, name="small")
+    small = ArrayPyramid(pixels[:320].copy(), pixel_size=1.0, name="small")
     with pytest.raises(ValueError, match="lie outside of small, such as row"):
         classify_slide(small, bundle_for(), features=foreign)
-    assert not classify_slide(slide, bundle_for(), features=foreign).calibrated
-    glass = ArrayPyramid(np.full((512, 512, 3), 242, np.uint8), mpp=1.0, name="glass")
+    assert not classify_slide(slide, bundle_for(), features=foreign).scale_known
+    glass = ArrayPyramid(np.full((512, 512, 3), 242, np.uint8), pixel_size=1.0, name="glass")
     with pytest.raises(ValueError, match="No tissue was found on glass"):
         classify_slide(glass, bundle_for(), MeanColours())
 

@@ -232,7 +232,7 @@ def slide() -> tuple[SlideRerun, Bundle]:
         rng.normal(size=(len(cells), 128)).astype(np.float32), cells, 64.0, 64.0, (0.0, 0.0), 1.0,
         "none", "0" * 64, "", None, np.zeros(len(cells), bool),
     )  # fmt: skip
-    pyramid = ArrayPyramid(np.zeros((640, 640, 3), np.uint8), mpp=1.0)
+    pyramid = ArrayPyramid(np.zeros((640, 640, 3), np.uint8), pixel_size=1.0)
     return slide_rerun(
         classify_slide(pyramid, bundle, features=known, device="cpu"), bundle
     ), bundle

@@ -49,14 +49,14 @@ def tissue_pixels() -> np.ndarray[Any, np.dtype[np.uint8]]:
 LEVELS = halves(tissue_pixels(), 3)
 
 
-def tissue_slide(mpp: float | None = 1.0, name: str = "s") -> VirtualPyramid:
+def tissue_slide(pixel_size: float | None = 1.0, name: str = "s") -> VirtualPyramid:
     """Return the slide; at 2 µm per pixel it has four batches of patches."""
 
     def render(level: int, y: int, x: int, height: int, width: int) -> Any:
         return LEVELS[level][y : y + height, x : x + width]
 
     return VirtualPyramid(
-        render, SIDE, SIDE, n_levels=len(LEVELS), mpp=mpp, name=name, cache_bytes=0
+        render, SIDE, SIDE, n_levels=len(LEVELS), pixel_size=pixel_size, name=name, cache_bytes=0
     )
 
 

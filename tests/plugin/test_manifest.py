@@ -39,7 +39,7 @@ def test_it_claims_no_files_that_napari_reads() -> None:
 
 
 def test_napari_opens_a_slide_as_lazy_levels(make_napari_viewer: Any, tmp_path: Path) -> None:
-    path = write_svs(tmp_path / "slide.svs", mpp="0.25")
+    path = write_svs(tmp_path / "slide.svs", pixel_size="0.25")
     viewer = make_napari_viewer()
     (layer,) = viewer.open(str(path), plugin="napari-sparseattn")
     assert layer.multiscale

@@ -41,9 +41,9 @@ def middle_of_region(truth: TissueTruth, *, tumour: bool) -> tuple[int, int, flo
 
 
 def test_it_has_the_size_scale_and_levels_asked_for() -> None:
-    slide, truth = simulated_slide(3000, 5000, kind="benign", seed=0, mpp=0.25)
+    slide, truth = simulated_slide(3000, 5000, kind="benign", seed=0, pixel_size=0.25)
     assert slide.shape == truth.shape == (3000, 5000)
-    assert (slide.mpp, truth.mpp, slide.channels) == (0.25, 0.25, 3)
+    assert (slide.pixel_size, truth.pixel_size, slide.channels) == (0.25, 0.25, 3)
     assert [level.downsample for level in slide.levels] == [1, 2, 4, 8, 16, 32]
     assert "simulated" in slide.name
 
@@ -214,8 +214,8 @@ def test_noise_is_the_same_on_a_grid_and_at_places() -> None:
     ("changes", "message"),
     [
         ({"kind": "other"}, "benign"),
-        ({"mpp": 0.0}, "mpp"),
-        ({"mpp": float("nan")}, "mpp"),
+        ({"pixel_size": 0.0}, "pixel_size"),
+        ({"pixel_size": float("nan")}, "pixel_size"),
         ({"height": 100}, "256 to"),
         ({"width": 10**6}, "256 to"),
         ({"seed": -1}, "seed"),

@@ -135,12 +135,12 @@ def _slide(path: Path, bundle: Bundle, options: BatchOptions, store: Path) -> It
     from ..images.slides.opening import open_slide
     from ..inference.slides import classify_slide
 
-    with open_slide(path, mpp=options.pixel_size) as pyramid:
+    with open_slide(path, pixel_size=options.pixel_size) as pyramid:
         found = classify_slide(
             pyramid,
             bundle,
             store=store,
-            uncalibrated=options.uncalibrated,
+            allow_unknown_scale=options.allow_unknown_scale,
             device=options.device,
         )
         try:
@@ -173,7 +173,7 @@ def summed_up(result: Result) -> dict[str, Any]:
     -------
     dict
         ``cells`` and ``counts`` by class; or ``class`` and ``confidence``; or
-        ``shares`` by class; always ``calibrated`` and ``notes``.
+        ``shares`` by class; always ``scale_known`` and ``notes``.
     """
     from ..inference.prediction import Predictions
     from ..inference.slides import SlidePrediction
@@ -184,15 +184,15 @@ def summed_up(result: Result) -> dict[str, Any]:
         for part in parts:
             for name, n in part.counts().items():
                 counts[name] = counts.get(name, 0) + n
-        calibrated = all(part.calibrated for part in parts)
+        scale_known = all(part.scale_known for part in parts)
         notes = dict.fromkeys(note for part in parts for note in part.ledger.notes)
         found: dict[str, Any] = {"cells": sum(map(len, parts)), "counts": counts}
         if isinstance(result, Mapping):
             found["frames"] = len(parts)
-        return found | {"calibrated": calibrated, "notes": list(notes)}
+        return found | {"scale_known": scale_known, "notes": list(notes)}
     shares = dict(zip(result.class_names, map(float, result.probabilities), strict=True))
     if isinstance(result, SlidePrediction) and result.segments:
         found = {"shares": shares}
     else:
         found = {"class": result.label, "confidence": result.confidence}
-    return found | {"calibrated": result.calibrated, "notes": list(result.ledger.notes)}
+    return found | {"scale_known": result.scale_known, "notes": list(result.ledger.notes)}

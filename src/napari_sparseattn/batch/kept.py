@@ -51,7 +51,7 @@ def keep_result(result: Result, path: Path) -> None:
         told["kind"] = "frames" if isinstance(result, Mapping) else "cells"
     first = next(iter(result.values())) if isinstance(result, Mapping) else result
     told |= {"class_names": first.class_names, "model_hash": first.model_hash}
-    told |= {"calibrated": first.calibrated, "ledger": dataclasses.asdict(first.ledger)}
+    told |= {"scale_known": first.scale_known, "ledger": dataclasses.asdict(first.ledger)}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, told=np.array(json.dumps(told, default=_plain)), **arrays)
 
@@ -105,7 +105,7 @@ def _to_cells(told: dict[str, Any], arrays: Arrays) -> Result:
             _ledger(told),
             told["model_hash"],
             told["model_name"],
-            told["calibrated"],
+            told["scale_known"],
             {name: arrays[f"{index}/measures/{name}"] for name in told["measures"]},
         )
     return found if told["kind"] == "frames" else found[0]
@@ -168,7 +168,7 @@ def _common(told: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
         "probabilities": arrays["probabilities"],
         "ledger": _ledger(told),
         "model_hash": told["model_hash"],
-        "calibrated": told["calibrated"],
+        "scale_known": told["scale_known"],
     }
 
 

@@ -41,7 +41,7 @@ class BatchOptions:
         µm per pixel, in place of what the files say.
     locations : tuple of int, optional
         Of a TNet: crops looked at inside each crop, per level.
-    uncalibrated : bool
+    allow_unknown_scale : bool
         Classify slides of unknown µm per pixel too, and mark the result.
     settings : HologramSettings, optional
         How holograms are reconstructed.
@@ -56,7 +56,7 @@ class BatchOptions:
     method: Method = "auto"
     pixel_size: float | None = None
     locations: tuple[int, ...] | None = None
-    uncalibrated: bool = False
+    allow_unknown_scale: bool = False
     settings: HologramSettings | None = None
     kind: Kind | None = None
     device: str = "auto"

@@ -12,7 +12,7 @@ __all__ = ["TABLE", "write_table"]
 
 #: Beside the results.
 TABLE = "batch.csv"
-_COLUMNS = ("item", "state", "found", "reason", "file", "model", "calibrated", "seconds", "host")
+_COLUMNS = ("item", "state", "found", "reason", "file", "model", "scale_known", "seconds", "host")
 
 
 def write_table(records: Records) -> None:
@@ -32,7 +32,7 @@ def write_table(records: Records) -> None:
             "found": describe(record.summary),
             "file": record.input,
             "model": f"{record.model}@{record.model_hash[:12]}",
-            "calibrated": record.summary.get("calibrated", ""),
+            "scale_known": record.summary.get("scale_known", ""),
             "seconds": record.seconds,
             "host": record.host,
         }

@@ -276,7 +276,7 @@ def describe(summary: dict[str, Any]) -> str:
         said = ", ".join(f"{name} {100 * p:.1f} %" for name, p in summary["shares"].items())
     elif "class" in summary:
         said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
-    return said if summary.get("calibrated", True) else f"{said}; pixel size unknown"
+    return said if summary.get("scale_known", True) else f"{said}; pixel size unknown"
 
 
 @functools.lru_cache(maxsize=2)

@@ -220,7 +220,7 @@ def _about_whole(row: Row) -> Iterator[str]:
         f"{100 * row['share_read']:.3g} % of the full resolution, {row['seconds']:.2f} s "
         f"on {row['device']}"
     )
-    if not row["calibrated"]:
+    if not row["scale_known"]:
         yield "  pixel size unknown: give --pixel-size to be sure"
     yield from (f"  {note}" for note in row["notes"])
     yield f"  {row['json']}"
@@ -293,7 +293,7 @@ def _classify_field(
         "looked_at": result.ledger.share,
         "seconds": result.ledger.seconds,
         "device": result.ledger.device,
-        "calibrated": result.calibrated,
+        "scale_known": result.scale_known,
         "notes": [*result.ledger.notes, *_about_frames(field)],
     }
 
@@ -313,7 +313,7 @@ def _about_cells(row: Row) -> Iterator[str]:
         f"  looked at {100 * row['looked_at']:.1f} % of the pixels, {row['seconds']:.2f} s "
         f"on {row['device']}"
     )
-    if not row["calibrated"]:
+    if not row["scale_known"]:
         yield "  pixel size unknown: scale taken from the cells; give --pixel-size to be sure"
     yield from (f"  {note}" for note in row["notes"])
     yield f"  {row['csv']}"

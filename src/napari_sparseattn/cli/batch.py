@@ -55,8 +55,13 @@ Settings = Annotated[
 KindOption = Annotated[
     str | None, typer.Option(help="hologram, field, phase or opd, if files cannot tell.")
 ]
-Uncalibrated = Annotated[
-    bool, typer.Option("--uncalibrated", help="Slides without µm per pixel too, and mark them.")
+UnknownScale = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unknown-scale",
+        "--uncalibrated",
+        help="Slides without µm per pixel too, and mark them.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -76,7 +81,7 @@ def batch(
     locations: Locations = None,
     settings: Settings = None,
     kind: KindOption = None,
-    uncalibrated: Uncalibrated = False,
+    allow_unknown_scale: UnknownScale = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +99,7 @@ def batch(
         method=cast("Method", method),
         pixel_size=pixel_size,
         locations=parse_locations(locations),
-        uncalibrated=uncalibrated,
+        allow_unknown_scale=allow_unknown_scale,
         kind=cast("Kind | None", kind),
         device=device,
     )

@@ -122,7 +122,7 @@ def _of_whole(
     from ..inference.slides import classify_slide
 
     if bundle.card.takes_slides:
-        with open_slide(path, mpp=pixel_size) as pyramid:
+        with open_slide(path, pixel_size=pixel_size) as pyramid:
             prediction = classify_slide(pyramid, bundle, device=device)
         return faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}

@@ -102,7 +102,6 @@ def _project_folder(folder: Path) -> Path:
 
 
 def _record(folder: Path, name: str) -> ImageRecord:
-    from ..images.fields.field import Field
     from ..images.opening import open_image
     from ..training.data.annotations import ImageRecord, image_hash
 
@@ -111,7 +110,7 @@ def _record(folder: Path, name: str) -> ImageRecord:
     if not path.is_file():
         raise FileNotFoundError(f"there is no '{path.name}' in {folder}")
     image = open_image(path)
-    size = image.pixel_size if isinstance(image, Field) else image.mpp
+    size = image.pixel_size
     return ImageRecord(image_hash(image), image.name, image.shape, size, str(path.resolve()))
 
 

@@ -103,6 +103,6 @@ def _row(path: Path, found: FieldPrediction) -> dict[str, Any]:
         "share_read": 0.0 if reading is None else reading.fraction_read,
         "seconds": found.ledger.seconds,
         "device": found.ledger.device,
-        "calibrated": found.calibrated,
+        "scale_known": found.scale_known,
         "notes": list(found.ledger.notes),
     }

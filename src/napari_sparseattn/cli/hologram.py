@@ -162,7 +162,7 @@ def _process(path: Path, target: Path, job: _Job) -> Row:
         "opd": str(target),
         "unit": unit,
         "peak": float(np.nanmax(highest)) if np.isfinite(highest).any() else None,
-        "calibrated": known and settled.pixel_size is not None,
+        "scale_known": known and settled.pixel_size is not None,
         "wavelength_nm": settled.wavelength,
         "pixel_size_um": settled.pixel_size,
         "sideband": settled.sideband,

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["slide"]
 
 _PIXEL_SIZE = typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
-_UNCALIBRATED = typer.Option(
-    "--uncalibrated", help="Go on without µm per pixel, and mark the result."
+_UNKNOWN_SCALE = typer.Option(
+    "--allow-unknown-scale",
+    "--uncalibrated",
+    help="Go on without µm per pixel, and mark the result.",
 )
 _FEATURES = typer.Option(help="HDF5 of features made before: ours, CLAM, TRIDENT or STAMP.")
 _SNAP = typer.Option(
@@ -34,7 +36,7 @@ def slide(
     model: Annotated[str, typer.Option(help="Name of a SPAN, or its file.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     pixel_size: Annotated[float | None, _PIXEL_SIZE] = None,
-    uncalibrated: Annotated[bool, _UNCALIBRATED] = False,
+    allow_unknown_scale: Annotated[bool, _UNKNOWN_SCALE] = False,
     features: Annotated[Path | None, _FEATURES] = None,
     snap: Annotated[bool, _SNAP] = False,
     formats: Annotated[str | None, _FORMATS] = None,
@@ -68,7 +70,7 @@ def slide(
                 bundle,
                 target,
                 pixel_size=pixel_size,
-                uncalibrated=uncalibrated,
+                allow_unknown_scale=allow_unknown_scale,
                 features=features,
                 snap=snap,
                 formats=more,
@@ -86,7 +88,7 @@ def classify_one(
     target: Path,
     *,
     pixel_size: float | None = None,
-    uncalibrated: bool = False,
+    allow_unknown_scale: bool = False,
     features: Path | None = None,
     snap: bool = False,
     formats: Sequence[str] = (),
@@ -102,13 +104,13 @@ def classify_one(
     from ..inference.slides import classify_slide
 
     given = None if features is None else read_features(features, snap=snap)
-    with open_slide(path, mpp=pixel_size) as pyramid:
+    with open_slide(path, pixel_size=pixel_size) as pyramid:
         found = classify_slide(
             pyramid,
             bundle,
             features=given,
             store=target.parent / "features",
-            uncalibrated=uncalibrated,
+            allow_unknown_scale=allow_unknown_scale,
             device=device,
             progress=progress,
         )
@@ -161,7 +163,7 @@ def _row(path: Path, found: SlidePrediction) -> dict[str, Any]:
             "stages": {stage.name: stage.seconds for stage in found.stages},
             "seconds": found.ledger.seconds,
             "device": found.ledger.device,
-            "calibrated": found.calibrated,
+            "scale_known": found.scale_known,
             "notes": list(found.ledger.notes),
         }
     )
@@ -179,8 +181,8 @@ def _about(row: Row) -> Iterator[str]:
         f"  read {row['tiles']} tiles, {row['bytes_read'] / 1e6:.1f} MB, "
         f"{100 * row['share_read']:.3g} % of the full resolution"
     )
-    if not row["calibrated"]:
-        yield "  not calibrated: do not rely on it"
+    if not row["scale_known"]:
+        yield "  scale not known: do not rely on it"
     yield from (f"  {note}" for note in row["notes"])
     yield from (f"  {row[key]}" for key in ("json", "csv", "picture"))
     yield from (f"  {path}" for path in row["files"])

@@ -40,7 +40,7 @@ class SlideOrder:
         One of `SLIDE_KINDS`.
     encoder : str
         See `load_encoder`.
-    mpp : float
+    pixel_size : float
         µm per pixel of the patches.
     wanted : str or None
         With ``"span-regions"``: the class of the tissue to find; all other
@@ -57,7 +57,7 @@ class SlideOrder:
     out: Path
     kind: str
     encoder: str
-    mpp: float
+    pixel_size: float
     wanted: str | None
     epochs: int | None
     seed: int
@@ -98,7 +98,7 @@ def train_on_slides(order: SlideOrder, as_json: bool) -> None:
         model_kind, classes = "span-unet", (f"not {wanted}", wanted)
         options = SpanOptions.for_patches(**changes)
     encoder = load_encoder(order.encoder, chosen)
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * order.mpp)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * order.pixel_size)
     prepared = _Prepared(encoder, crop, out.parent / "features", chosen, as_json)
     if wanted and model_kind == "span-unet":
         examples, parts = prepared.outlined(source, wanted), None

@@ -39,7 +39,7 @@ def train(
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
     modality: Annotated[str | None, _MODALITY] = None,
     encoder: Annotated[str, _ENCODER] = "stain-texture",
-    mpp: Annotated[float, _MPP] = 0.5,
+    pixel_size: Annotated[float, _MPP] = 0.5,
     wanted: Annotated[str | None, _WANTED] = None,
     epochs: Annotated[int | None, typer.Option(help="By default as suits the kind.", min=1)] = None,
     seed: int = 0,
@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Train a model on images in class folders, or on slides, from random weights."""
     if kind in SLIDE_KINDS:
-        order = SlideOrder(source, out, kind, encoder, mpp, wanted, epochs, seed, device)
+        order = SlideOrder(source, out, kind, encoder, pixel_size, wanted, epochs, seed, device)
         train_on_slides(order, as_json)
         return
     train_cells(

@@ -23,7 +23,7 @@ __all__ = ["write_anndata"]
 
 #: Under this key of ``uns``.
 KEY = "napari_sparseattn"
-_NOT_OBS = ["model", "calibrated"]
+_NOT_OBS = ["model", "scale_known"]
 _BLOCK_BYTES = 2**24
 
 

@@ -112,9 +112,9 @@ def _subtitle(export: Export) -> str:
 
 def _warnings(export: Export) -> Iterator[str]:
     source = export.provenance
-    if not source["calibrated"]:
+    if not source["scale_known"]:
         yield (
-            "<p class='warn'>Not calibrated: the image's scale was not known, so the model may "
+            "<p class='warn'>Scale not known: the image's scale was not known, so the model may "
             "not have seen what it was trained on.</p>"
         )
     if source["training_data_simulated"]:

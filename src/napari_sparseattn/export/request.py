@@ -117,7 +117,7 @@ class Export:
     @property
     def pixel_size(self) -> float | None:
         """µm per pixel; None where it is not known."""
-        return self.image.pixel_size if isinstance(self.image, Field) else self.image.mpp
+        return self.image.pixel_size
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,7 +144,7 @@ class Export:
             "pixel_size_um": self.pixel_size,
             "model": self.card.name,
             "model_hash": first.model_hash,
-            "calibrated": all(part.calibrated for part in self._parts()),
+            "scale_known": all(part.scale_known for part in self._parts()),
             "training_data": training.data,
             "training_data_simulated": training.simulated,
             "device": ledgers[-1].device,

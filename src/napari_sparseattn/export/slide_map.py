@@ -58,9 +58,9 @@ def attention_picture(
     for index, level in enumerate(seen.levels):
         grid = (seen.grid(index, "log") - _LOG_LOW) / np.float32(_LOG_HIGH - _LOG_LOW)
         shown = _sampled(grid, seen.placement(index), pyramid, plain)
-        along = level.factor * seen.step * (pyramid.mpp or 1)
+        along = level.factor * seen.step * (pyramid.pixel_size or 1)
         # Pillow's own font has no micro sign.
-        unit = "micrometres" if pyramid.mpp else "pixels"
+        unit = "micrometres" if pyramid.pixel_size else "pixels"
         title = f"Attention, cells of {along:.0f} {unit}"
         panels.append((title, _tinted(plain, shown.clip(0, 1))))
     if seen.patch_probabilities is not None:
@@ -81,7 +81,7 @@ def write_attention_png(
 def write_patches_csv(prediction: SlidePrediction, path: str | os.PathLike[str]) -> None:
     """Write one row per patch, atomically; columns as `SlidePrediction.to_frame`."""
     frame = prediction.to_frame()
-    frame["calibrated"] = prediction.calibrated
+    frame["scale_known"] = prediction.scale_known
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g")
 

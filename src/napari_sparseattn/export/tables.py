@@ -32,7 +32,7 @@ def write_csv(
 ) -> None:
     """Write one row per cell, atomically; columns as `Predictions.to_frame`.
 
-    Two more columns, ``model`` and ``calibrated``, say which weights gave the
+    Two more columns, ``model`` and ``scale_known``, say which weights gave the
     row (name and first 12 digits of the sha256) and whether the scale of the
     image was known.
 
@@ -136,10 +136,10 @@ def with_model(
     found: Predictions | FieldPrediction | SlidePrediction,
     model_name: str = "",
 ) -> pd.DataFrame:
-    """Add the columns ``model`` and ``calibrated`` to a table, and return it."""
+    """Add the columns ``model`` and ``scale_known`` to a table, and return it."""
     name = model_name or getattr(found, "model_name", "")
     table["model"] = f"{name}@{found.model_hash[:12]}"
-    table["calibrated"] = found.calibrated
+    table["scale_known"] = found.scale_known
     return table
 
 

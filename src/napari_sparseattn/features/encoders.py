@@ -58,7 +58,7 @@ class Encoder(abc.ABC):
         What may be done with it; to be shown before use.
     size : int
         Pixels along a patch that it expects.
-    mpp : float
+    pixel_size : float
         µm per pixel that it is meant for.
     parallel : bool
         Whether several threads call it at once, each on one core. Many small
@@ -71,7 +71,7 @@ class Encoder(abc.ABC):
     hash: str
     licence: str
     size: int = _SIZE
-    mpp: float = _MPP
+    pixel_size: float = _MPP
     parallel: bool = False
 
     @abc.abstractmethod

@@ -136,7 +136,7 @@ class _Work:
             grid.step,
             grid.side,
             grid.origin,
-            grid.mpp,
+            grid.pixel_size,
             self.encoder.name,
             self.encoder.hash,
             self.parameters["slide_hash"],
@@ -244,7 +244,7 @@ class _Work:
 
 
 def _grid_hash(grid: PatchGrid) -> str:
-    numbers = json.dumps([grid.step, grid.side, grid.size, grid.mpp, *grid.origin])
+    numbers = json.dumps([grid.step, grid.side, grid.size, grid.pixel_size, *grid.origin])
     digest = hashlib.sha256(numbers.encode())
     digest.update(np.ascontiguousarray(grid.cells, "<i4").tobytes())
     return digest.hexdigest()

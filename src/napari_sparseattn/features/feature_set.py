@@ -141,7 +141,7 @@ class FeatureSet:
         From patch to patch, and along a patch, in `unit`.
     origin : (float, float)
         (y, x) of the top left corner of cell (0, 0), in `unit`.
-    mpp : float or None
+    pixel_size : float or None
         µm per pixel of the patches the encoder saw; None where not known.
     encoder, encoder_hash : str
         What made them; empty where not known.
@@ -163,7 +163,7 @@ class FeatureSet:
     step: float
     side: float
     origin: tuple[float, float]
-    mpp: float | None
+    pixel_size: float | None
     encoder: str
     encoder_hash: str
     slide_hash: str
@@ -194,7 +194,7 @@ class FeatureSet:
         """Return the features of some patches, by default of all, as an array."""
         return np.asarray(self.features[slice(None) if rows is None else rows], np.float32)
 
-    def placed(self, slide_mpp: float | None) -> FeatureSet:
+    def placed(self, slide_pixel_size: float | None) -> FeatureSet:
         """Return the same with places in level-0 pixels of a slide.
 
         Raises
@@ -204,7 +204,7 @@ class FeatureSet:
         """
         if self.unit == "px":
             return self
-        if not slide_mpp:
+        if not slide_pixel_size:
             raise FeatureError(
                 "these features have their places in µm, and the slide's µm per pixel is not "
                 "known; give it"
@@ -212,9 +212,9 @@ class FeatureSet:
         y, x = self.origin
         return dataclasses.replace(
             self,
-            step=self.step / slide_mpp,
-            side=self.side / slide_mpp,
-            origin=(y / slide_mpp, x / slide_mpp),
+            step=self.step / slide_pixel_size,
+            side=self.side / slide_pixel_size,
+            origin=(y / slide_pixel_size, x / slide_pixel_size),
             unit="px",
         )
 

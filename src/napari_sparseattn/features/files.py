@@ -41,7 +41,7 @@ def read_features(
     *,
     snap: bool = False,
     step: float | None = None,
-    slide_mpp: float | None = None,
+    slide_pixel_size: float | None = None,
 ) -> FeatureSet:
     """Open a file of features; they are read from it when they are asked for.
 
@@ -59,7 +59,7 @@ def read_features(
     step : float, optional
         From patch to patch, in level-0 pixels (µm for STAMP); by default as the
         file states, or as its coordinates show.
-    slide_mpp : float, optional
+    slide_pixel_size : float, optional
         µm per pixel of the slide, to place STAMP's coordinates, which are in
         µm; see `FeatureSet.placed`.
 
@@ -82,7 +82,7 @@ def read_features(
     except ImageError as error:
         raise FeatureError(str(error)) from error
     found = imported(file, layout, coords, block, snap=snap, step=step)
-    return found.placed(slide_mpp) if slide_mpp else found
+    return found.placed(slide_pixel_size) if slide_pixel_size else found
 
 
 def write_features(

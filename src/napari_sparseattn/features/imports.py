@@ -51,7 +51,7 @@ class Layout:
         Of the coordinates.
     side : float or None
         Along a patch, in that unit.
-    mpp : float or None
+    pixel_size : float or None
         µm per pixel that the encoder saw.
     encoder : str
         Its name.
@@ -63,7 +63,7 @@ class Layout:
     features: str = "features"
     unit: str = "px"
     side: float | None = None
-    mpp: float | None = None
+    pixel_size: float | None = None
     encoder: str = ""
     extent: tuple[float, float] | None = None
 
@@ -115,8 +115,8 @@ def _stamp(file: h5py.File) -> Layout:
     if side is None:
         return Layout("STAMP (before version 2)", "feats", unit="um", encoder=encoder)
     pixels = number(attributes, "tile_size_px")
-    mpp = side / pixels if pixels else None
-    return Layout("STAMP", "feats", unit="um", side=side, mpp=mpp, encoder=encoder)
+    pixel_size = side / pixels if pixels else None
+    return Layout("STAMP", "feats", unit="um", side=side, pixel_size=pixel_size, encoder=encoder)
 
 
 def _first(attributes: h5py.AttributeManager, key: str) -> float | None:
@@ -181,7 +181,7 @@ def imported(
         audited.step,
         side or audited.step,
         audited.origin,
-        layout.mpp,
+        layout.pixel_size,
         layout.encoder,
         encoder_hash="",
         slide_hash="",

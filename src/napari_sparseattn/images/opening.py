@@ -45,4 +45,4 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
     pixel_size = metadata.pop("pixel_size", None)
     if metadata:
         raise TypeError(f"{file.name} is a slide, which takes no {', '.join(sorted(metadata))}")
-    return open_slide(file, mpp=pixel_size)
+    return open_slide(file, pixel_size=pixel_size)

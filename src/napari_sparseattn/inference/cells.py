@@ -115,7 +115,7 @@ def iter_cells(
     """
     plane = checked_plane(field, bundle, t, z)
     runner = _Runner(bundle, choose_device(device), batch_size)
-    sides, calibrated = crop_side(field, cells, bundle)
+    sides, scale_known = crop_side(field, cells, bundle)
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0
@@ -131,7 +131,7 @@ def iter_cells(
             for (row, column), length in zip(part.centres, side, strict=True)
         ]
         output = runner(ready, frames if evidence else None)
-        done = _predictions(part, bundle, output, side, runner, calibrated, began)
+        done = _predictions(part, bundle, output, side, runner, scale_known, began)
         if field.unit == "nm":
             done = dataclasses.replace(done, measures=measure_opd(field, part, t, z))
         yield done
@@ -172,7 +172,7 @@ def classify_crops(
 
 
 def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[np.float64], bool]:
-    """Side of each cell's crop in image pixels, and whether it is calibrated.
+    """Side of each cell's crop in image pixels, and whether its scale is known.
 
     With a known pixel size every crop shows the model's field of view in µm.
     Without one, crops are cut at a multiple of the cells' median diameter,
@@ -182,7 +182,7 @@ def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[n
     -------
     sides : numpy.ndarray
         (N,) float64.
-    calibrated : bool
+    scale_known : bool
     """
     spec = bundle.card.crop
     pixel_size = field.pixel_size or cells.pixel_size
@@ -345,7 +345,7 @@ def _predictions(
     output: Looked,
     sides: npt.NDArray[np.float64],
     runner: _Runner,
-    calibrated: bool,
+    scale_known: bool,
     began: float,
 ) -> Predictions:
     size = bundle.card.crop.size
@@ -365,7 +365,7 @@ def _predictions(
         ledger,
         bundle.hash,
         bundle.card.name,
-        calibrated,
+        scale_known,
     )
 
 

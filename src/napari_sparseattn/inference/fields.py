@@ -204,7 +204,7 @@ def classify_field(
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
-    found = (chances, traversal, ledger, bundle.hash, pyramid.mpp is not None)
+    found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
     return FieldPrediction(card.class_names, *found, reading=reading)
 
 
@@ -373,5 +373,5 @@ def as_pyramid(
         whole = to_float(plane).transpose(2, 0, 1)[None]
         plane = np.ascontiguousarray(normalisation(whole)[0].transpose(1, 2, 0))
         normalisation = Normalisation("fixed", 0.0, 1.0)
-    pyramid = ArrayPyramid(plane, mpp=image.pixel_size, name=image.name, path=image.path)
+    pyramid = ArrayPyramid(plane, pixel_size=image.pixel_size, name=image.name, path=image.path)
     return pyramid, normalisation

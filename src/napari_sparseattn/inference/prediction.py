@@ -67,7 +67,7 @@ class Prediction:
         What was read.
     model_hash : str
         sha256 of the model's tensors.
-    calibrated : bool
+    scale_known : bool
         False if the crop's physical scale was not known.
     """
 
@@ -76,7 +76,7 @@ class Prediction:
     evidence: PixelSelection | PyramidAttention | Traversal | None
     ledger: ReadingLedger
     model_hash: str
-    calibrated: bool = True
+    scale_known: bool = True
 
     @property
     def index(self) -> int:
@@ -119,7 +119,7 @@ class Predictions:
         sha256 of the model's tensors.
     model_name : str
         Name of the bundle.
-    calibrated : bool
+    scale_known : bool
         False if the crops' physical scale was not known.
     measures : mapping of str to numpy.ndarray
         More columns, (N,) float64 each: for OPD maps those of `measure_opd`.
@@ -132,7 +132,7 @@ class Predictions:
     ledger: ReadingLedger
     model_hash: str
     model_name: str = ""
-    calibrated: bool = True
+    scale_known: bool = True
     measures: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,7 +153,7 @@ class Predictions:
             self.evidence[i] if self.evidence else None,
             self.ledger,
             self.model_hash,
-            self.calibrated,
+            self.scale_known,
         )
 
     @property

@@ -150,7 +150,7 @@ def classify_slide(
     features: FeatureSet | str | os.PathLike[str] | None = None,
     tissue: Tissue | None = None,
     store: str | os.PathLike[str] | None = None,
-    uncalibrated: bool = False,
+    allow_unknown_scale: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> SlidePrediction:
@@ -172,7 +172,7 @@ def classify_slide(
     store : path-like, optional
         A folder in which features are kept: a run that was stopped goes on,
         and a second one is quick.
-    uncalibrated : bool
+    allow_unknown_scale : bool
         Take patches of the model's size in the slide's own pixels where its
         µm per pixel is not known, and mark the result.
     device : str
@@ -199,7 +199,7 @@ def classify_slide(
     if features is not None:
         found = work.given(features)
     else:
-        found = work.extracted(encoder, tissue, store, uncalibrated)
+        found = work.extracted(encoder, tissue, store, allow_unknown_scale)
     return work.attended(found)
 
 
@@ -211,12 +211,12 @@ class _Work:
         self.stages: list[Stage] = []
         self.notes = list(pyramid.notes)
         self.tissue: Tissue | None = None
-        self.calibrated = True
+        self.scale_known = True
 
     def given(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
         """Check features that were made before."""
         found = features if isinstance(features, FeatureSet) else read_features(Path(features))
-        found = found.placed(self.pyramid.mpp)
+        found = found.placed(self.pyramid.pixel_size)
         self.notes += found.notes
         spec = self.bundle.card.encoder
         assert spec is not None
@@ -231,7 +231,7 @@ class _Work:
                 f"'{self.bundle.card.name}' was trained on ({spec.name})."
             )
         if not found.encoder_hash:
-            self.calibrated = False
+            self.scale_known = False
             self.notes.append(
                 f"Features of an unknown encoder: the result holds only if it is {spec.name}."
             )
@@ -251,7 +251,7 @@ class _Work:
         encoder: Encoder | str | None,
         tissue: Tissue | None,
         store: str | os.PathLike[str] | None,
-        uncalibrated: bool,
+        allow_unknown_scale: bool,
     ) -> FeatureSet:
         """Find tissue, and make features of its patches."""
         coder = self._encoder(encoder)
@@ -260,7 +260,7 @@ class _Work:
             self.tissue = tissue or find_tissue(
                 self.pyramid, progress=functools.partial(self.tell, "tissue")
             )
-            grid = self._grid(self.tissue, uncalibrated)
+            grid = self._grid(self.tissue, allow_unknown_scale)
             count.append(len(grid))
             self.tell("tissue", 1, 1)
         self.notes += self.tissue.notes
@@ -269,7 +269,7 @@ class _Work:
                 f"No tissue was found on {self.pyramid.name}. Outline it in a Shapes layer, or "
                 "choose another slide."
             )
-        self.calibrated = self.calibrated and grid.mpp is not None
+        self.scale_known = self.scale_known and grid.pixel_size is not None
         path = None if store is None else self._file(Path(store), grid, coder)
         with self._stage("features", len(grid)):
             found = extract_features(
@@ -307,7 +307,7 @@ class _Work:
             seen,
             ledger,
             self.bundle.hash,
-            self.calibrated,
+            self.scale_known,
             features=found,
             tissue=self.tissue,
             stages=tuple(self.stages),
@@ -372,21 +372,21 @@ class _Work:
             )
         return encoder
 
-    def _grid(self, tissue: Tissue, uncalibrated: bool) -> PatchGrid:
+    def _grid(self, tissue: Tissue, allow_unknown_scale: bool) -> PatchGrid:
         crop = self.bundle.card.crop
-        known = self.pyramid.mpp is not None
-        mpp = crop.pixel_size if known or not uncalibrated else None
-        if not known and uncalibrated:
+        known = self.pyramid.pixel_size is not None
+        pixel_size = crop.pixel_size if known or not allow_unknown_scale else None
+        if not known and allow_unknown_scale:
             self.notes.append(
                 "µm per pixel unknown: patches were taken in the slide's own pixels, and the "
                 f"model was trained at {crop.pixel_size:g} µm per pixel."
             )
-        return patch_grid(self.pyramid, tissue, mpp=mpp, size=crop.size)
+        return patch_grid(self.pyramid, tissue, pixel_size=pixel_size, size=crop.size)
 
     def _file(self, store: Path, grid: PatchGrid, encoder: Encoder) -> Path:
         """A name that features of another slide, encoder or grid do not share."""
         key = hashlib.sha256(f"{slide_hash(self.pyramid)}|{encoder.hash}|".encode())
-        key.update(f"{grid.step}|{grid.side}|{grid.size}|{grid.origin}|{grid.mpp}|".encode())
+        key.update(f"{grid.step}|{grid.side}|{grid.size}|{grid.origin}|{grid.pixel_size}|".encode())
         key.update(np.ascontiguousarray(grid.cells, dtype=np.int64).tobytes())
         stem = Path(self.pyramid.name or "slide").stem
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)[:80]

@@ -60,14 +60,14 @@ class TissueTruth:
     ----------
     kind : {"benign", "tumour"}
         The slide's class.
-    mpp : float
+    pixel_size : float
         µm per pixel.
     shape : (int, int)
         Of level 0.
     """
 
     kind: Literal["benign", "tumour"]
-    mpp: float
+    pixel_size: float
     shape: tuple[int, int]
     _plan: Plan
 
@@ -86,8 +86,8 @@ class TissueTruth:
     def tumour_fraction(self) -> float:
         """Share of the tissue's area that is tumour, from about 250,000 places."""
         y, x = ((np.arange(500) + 0.5) * side / 500 for side in self.shape)
-        tissue = self._plan.depth(y * self.mpp, x * self.mpp) > 0
-        tumour = self._plan.region(y * self.mpp, x * self.mpp)[1] > 0.5
+        tissue = self._plan.depth(y * self.pixel_size, x * self.pixel_size) > 0
+        tumour = self._plan.region(y * self.pixel_size, x * self.pixel_size)[1] > 0.5
         return float((tissue & tumour).sum() / max(int(tissue.sum()), 1))
 
     @property
@@ -97,13 +97,18 @@ class TissueTruth:
         Their outline is irregular; `is_tumour` knows it.
         """
         return tuple(
-            (each.y / self.mpp, each.x / self.mpp, each.radius / self.mpp, each.tumour)
+            (
+                each.y / self.pixel_size,
+                each.x / self.pixel_size,
+                each.radius / self.pixel_size,
+                each.tumour,
+            )
             for each in self._plan.regions
         )
 
     def _um(self, y: npt.ArrayLike, x: npt.ArrayLike) -> tuple[Floats, Floats]:
         rows, columns = np.broadcast_arrays(np.asarray(y, float), np.asarray(x, float))
-        return rows * self.mpp, columns * self.mpp
+        return rows * self.pixel_size, columns * self.pixel_size
 
 
 def simulated_slide(
@@ -112,7 +117,7 @@ def simulated_slide(
     *,
     kind: Literal["benign", "tumour"],
     seed: int,
-    mpp: float = 0.5,
+    pixel_size: float = 0.5,
 ) -> tuple[VirtualPyramid, TissueTruth]:
     """Return a simulated tissue slide that is drawn when it is read, and its truth.
 
@@ -125,7 +130,7 @@ def simulated_slide(
         the slides of both kinds are otherwise the same.
     seed : int
         Of all that is drawn at random, stain included.
-    mpp : float
+    pixel_size : float
         µm per pixel.
 
     Returns
@@ -142,20 +147,20 @@ def simulated_slide(
     """
     if kind not in ("benign", "tumour"):
         raise ValueError(f"kind must be 'benign' or 'tumour', got {kind!r}")
-    if not (0.1 <= mpp <= 4):
-        raise ValueError(f"mpp must be 0.1 to 4 µm per pixel, got {mpp!r}")
+    if not (0.1 <= pixel_size <= 4):
+        raise ValueError(f"pixel_size must be 0.1 to 4 µm per pixel, got {pixel_size!r}")
     if not all(256 <= side <= _LARGEST for side in (height, width)):
         raise ValueError(
             f"a slide must have 256 to {_LARGEST} pixels a side, got {height} x {width}"
         )
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
-    laid = plan(height * mpp, width * mpp, kind, seed)
-    slide = _Slide(laid, mpp, _Stain.of(seed))
+    laid = plan(height * pixel_size, width * pixel_size, kind, seed)
+    slide = _Slide(laid, pixel_size, _Stain.of(seed))
     pyramid = VirtualPyramid(
-        slide.render, height, width, mpp=mpp, name=f"simulated tissue slide {seed}"
+        slide.render, height, width, pixel_size=pixel_size, name=f"simulated tissue slide {seed}"
     )
-    return pyramid, TissueTruth(kind, mpp, (height, width), laid)
+    return pyramid, TissueTruth(kind, pixel_size, (height, width), laid)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,12 +210,12 @@ class _Slide:
     """Draws any part of any level."""
 
     plan: Plan
-    mpp: float
+    pixel_size: float
     stain: _Stain
 
     def render(self, level: int, y: int, x: int, height: int, width: int) -> npt.NDArray[np.uint8]:
         """Draw (height, width, 3) pixels of a level from row y, column x."""
-        pixel = self.mpp * 2**level
+        pixel = self.pixel_size * 2**level
         # One more on each side, for the objective's blur at full resolution.
         rows = (np.arange(y - 1, y + height + 1) + 0.5) * pixel
         columns = (np.arange(x - 1, x + width + 1) + 0.5) * pixel

@@ -135,14 +135,14 @@ def test_one_patch_has_no_step_but_fits_any() -> None:
 
 def test_fits_a_step_that_drifts_from_the_one_stated() -> None:
     # As STAMP places tiles: in blocks of 4, which begin at whole pixels.
-    mpp, tile, block = 0.2533, 256.0, 4
-    side = np.ceil(tile / mpp) * block
-    along = np.concatenate([n * side * mpp + np.arange(block) * tile for n in range(30)])
+    pixel_size, tile, block = 0.2533, 256.0, 4
+    side = np.ceil(tile / pixel_size) * block
+    along = np.concatenate([n * side * pixel_size + np.arange(block) * tile for n in range(30)])
     coords = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2).astype(np.float32)
     with pytest.raises(GridError):
         audit_grid(coords, tile)
     step = fit_step(coords, tile)
-    assert step == pytest.approx(side * mpp / block, abs=1e-2)
+    assert step == pytest.approx(side * pixel_size / block, abs=1e-2)
     found = audit_grid(coords, step, tolerance=tile / 16)
     assert found.cells.max() == 119
     assert len(found.cells) == 120**2

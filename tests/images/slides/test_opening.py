@@ -24,19 +24,21 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "shape", "mpp", "n_levels", "images"), REAL)
+@pytest.mark.parametrize(("name", "shape", "pixel_size", "n_levels", "images"), REAL)
 def test_real_slide_has_its_size_scale_and_images(
     shared: Path,
     name: str,
     shape: tuple[int, int],
-    mpp: float | None,
+    pixel_size: float | None,
     n_levels: int,
     images: set[str],
 ) -> None:
     with open_slide(shared / "data/slides" / name) as slide:
         assert slide.shape == shape
-        assert slide.mpp == (None if mpp is None else pytest.approx(mpp, rel=1e-3))
-        assert bool(slide.notes) == (mpp is None)
+        assert slide.pixel_size == (
+            None if pixel_size is None else pytest.approx(pixel_size, rel=1e-3)
+        )
+        assert bool(slide.notes) == (pixel_size is None)
         assert len(slide.levels) == n_levels
         assert set(slide.associated) == images
         for image in slide.associated.values():
@@ -90,13 +92,13 @@ def test_real_file_that_is_no_slide_says_so(shared: Path) -> None:
 
 
 def test_given_mpp_goes_before_the_files(tmp_path: Path) -> None:
-    path = write_svs(tmp_path / "a.svs", mpp="0.5")
+    path = write_svs(tmp_path / "a.svs", pixel_size="0.5")
     with open_slide(path) as slide:
-        assert slide.mpp == 0.5
-    with open_slide(path, mpp=0.25) as slide:
-        assert slide.mpp == 0.25
+        assert slide.pixel_size == 0.5
+    with open_slide(path, pixel_size=0.25) as slide:
+        assert slide.pixel_size == 0.25
     with pytest.raises(ValueError, match="pixel size"):
-        open_slide(path, mpp=0)
+        open_slide(path, pixel_size=0)
 
 
 def test_content_decides_whatever_the_ending(tmp_path: Path) -> None:
@@ -171,10 +173,10 @@ def test_bad_tiles_are_left_out_and_counted(tmp_path: Path, entry: tuple) -> Non
 @pytest.mark.parametrize("entry", UNCALIBRATED, ids=lambda entry: entry[0])
 def test_scale_is_never_guessed(tmp_path: Path, entry: tuple) -> None:
     with open_slide(_write(entry, tmp_path)) as slide:
-        assert slide.mpp is None
+        assert slide.pixel_size is None
         assert entry[2] in slide.notes[0]
-    with open_slide(tmp_path / entry[0], mpp=0.3) as slide:
-        assert slide.mpp == 0.3
+    with open_slide(tmp_path / entry[0], pixel_size=0.3) as slide:
+        assert slide.pixel_size == 0.3
         assert slide.notes == ()
 
 

@@ -11,10 +11,10 @@ from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.images.tissue.mask import tissue_from_polygons
 
 
-def slide(height: int = 400, width: int = 600, mpp: float | None = 0.5) -> ArrayPyramid:
+def slide(height: int = 400, width: int = 600, pixel_size: float | None = 0.5) -> ArrayPyramid:
     y, x = np.mgrid[:height, :width]
     image = np.stack([y % 256, x % 256, (y + x) % 256], axis=-1).astype(np.uint8)
-    return ArrayPyramid(image, mpp=mpp, name="slide")
+    return ArrayPyramid(image, pixel_size=pixel_size, name="slide")
 
 
 def everywhere(height: int = 400, width: int = 600, downsample: float = 1.0):
@@ -23,16 +23,16 @@ def everywhere(height: int = 400, width: int = 600, downsample: float = 1.0):
 
 
 def test_covers_the_slide_at_the_stated_scale() -> None:
-    grid = patch_grid(slide(), everywhere(), mpp=1.0, size=32)
-    assert (grid.side, grid.step, grid.size, grid.mpp) == (64, 64, 32, 1.0)
+    grid = patch_grid(slide(), everywhere(), pixel_size=1.0, size=32)
+    assert (grid.side, grid.step, grid.size, grid.pixel_size) == (64, 64, 32, 1.0)
     assert len(grid) == (400 // 64) * (600 // 64)
-    assert grid.calibrated
+    assert grid.scale_known
     assert grid.tissue_share == pytest.approx(1)
     assert grid.corners.max(axis=0).tolist() == [5 * 64, 8 * 64]
 
 
 def test_a_step_of_no_whole_pixels_passes_the_audit() -> None:
-    grid = patch_grid(slide(mpp=0.499), everywhere(), mpp=0.5, size=32)
+    grid = patch_grid(slide(pixel_size=0.499), everywhere(), pixel_size=0.5, size=32)
     assert grid.side == pytest.approx(32 * 0.5 / 0.499)
     coords = np.floor(grid.corners[:, ::-1]).astype(int)
     found = audit_grid(coords, grid.step, extent=(400, 600))
@@ -40,7 +40,7 @@ def test_a_step_of_no_whole_pixels_passes_the_audit() -> None:
 
 
 def test_overlap_brings_patches_closer() -> None:
-    grid = patch_grid(slide(), everywhere(), mpp=0.5, size=64, overlap=0.25)
+    grid = patch_grid(slide(), everywhere(), pixel_size=0.5, size=64, overlap=0.25)
     assert grid.step == 48
     assert grid.side == 64
     assert grid.cells.max(axis=0).tolist() == [(600 - 64) // 48, (400 - 64) // 48]
@@ -50,52 +50,59 @@ def test_keeps_patches_by_their_exact_share_of_tissue() -> None:
     # Tissue is x >= 96 + 16: half of the fourth patch, at a coarse mask of 16 px.
     corners = np.array([(0, 112), (0, 600), (400, 600), (400, 112)], float)
     tissue = tissue_from_polygons((400, 600), [corners], 16.0)
-    grid = patch_grid(slide(), tissue, mpp=0.5, size=32, min_tissue=0.5)
+    grid = patch_grid(slide(), tissue, pixel_size=0.5, size=32, min_tissue=0.5)
     assert grid.cells[:, 0].min() == 3
     assert grid.tissue_share[grid.cells[:, 0] == 3] == pytest.approx(0.5, abs=1e-6)
-    stricter = patch_grid(slide(), tissue, mpp=0.5, size=32, min_tissue=0.6)
+    stricter = patch_grid(slide(), tissue, pixel_size=0.5, size=32, min_tissue=0.6)
     assert stricter.cells[:, 0].min() == 4
 
 
 def test_no_tissue_gives_no_patches_even_without_a_least_share() -> None:
     nothing = tissue_from_polygons((400, 600), [], 8.0)
-    assert len(patch_grid(slide(), nothing, mpp=0.5, size=32, min_tissue=0)) == 0
+    assert len(patch_grid(slide(), nothing, pixel_size=0.5, size=32, min_tissue=0)) == 0
 
 
 def test_asks_for_the_pixel_size_or_marks_the_grid() -> None:
-    unknown = slide(mpp=None)
+    unknown = slide(pixel_size=None)
     with pytest.raises(ImageError, match=r"is not known.*Give"):
-        patch_grid(unknown, everywhere(), mpp=0.5, size=32)
-    grid = patch_grid(unknown, everywhere(), mpp=None, size=32)
+        patch_grid(unknown, everywhere(), pixel_size=0.5, size=32)
+    grid = patch_grid(unknown, everywhere(), pixel_size=None, size=32)
     assert grid.side == 32
-    assert not grid.calibrated
+    assert not grid.scale_known
     # The slide's own pixels, whose size is known: calibrated.
-    assert patch_grid(slide(), everywhere(), mpp=None, size=32).mpp == 0.5
+    assert patch_grid(slide(), everywhere(), pixel_size=None, size=32).pixel_size == 0.5
 
 
 def test_patches_are_in_bands_from_top_to_bottom() -> None:
-    grid = patch_grid(slide(), everywhere(), mpp=0.5, size=16)
+    grid = patch_grid(slide(), everywhere(), pixel_size=0.5, size=16)
     band, y = grid.cells[:, 0] // 8, grid.cells[:, 1]
     assert (np.diff(band) >= 0).all()
     assert (np.diff(y)[np.diff(band) == 0] >= 0).all()
 
 
 @pytest.mark.parametrize(
-    "options", [{"mpp": 0}, {"mpp": float("nan")}, {"size": 4}, {"overlap": 1}, {"min_tissue": 2}]
+    "options",
+    [
+        {"pixel_size": 0},
+        {"pixel_size": float("nan")},
+        {"size": 4},
+        {"overlap": 1},
+        {"min_tissue": 2},
+    ],
 )
 def test_refuses_numbers_out_of_range(options) -> None:
     with pytest.raises(ValueError, match=r"must|has|is a|is from"):
-        patch_grid(slide(), everywhere(), **{"mpp": 0.5, "size": 32} | options)
+        patch_grid(slide(), everywhere(), **{"pixel_size": 0.5, "size": 32} | options)
 
 
 def test_refuses_a_slide_smaller_than_a_patch() -> None:
     with pytest.raises(ImageError, match="less than one patch"):
-        patch_grid(slide(), everywhere(), mpp=0.5, size=512)
+        patch_grid(slide(), everywhere(), pixel_size=0.5, size=512)
 
 
 def test_reads_the_very_pixels() -> None:
     pyramid = slide()
-    grid = patch_grid(pyramid, everywhere(), mpp=None, size=32)
+    grid = patch_grid(pyramid, everywhere(), pixel_size=None, size=32)
     index = 17
     pixels, valid = read_patch(pyramid, grid, index)
     y, x = grid.corners[index].astype(int)
@@ -105,8 +112,8 @@ def test_reads_the_very_pixels() -> None:
 
 
 def test_a_grey_slide_gives_three_channels() -> None:
-    pyramid = ArrayPyramid(np.full((64, 64), 30_000, np.uint16), mpp=0.5)
-    grid = patch_grid(pyramid, everywhere(64, 64), mpp=None, size=32)
+    pyramid = ArrayPyramid(np.full((64, 64), 30_000, np.uint16), pixel_size=0.5)
+    grid = patch_grid(pyramid, everywhere(64, 64), pixel_size=None, size=32)
     pixels, _ = read_patch(pyramid, grid, 0)
     assert pixels.shape == (32, 32, 3)
     assert (pixels == round(30_000 / 65_535 * 255)).all()

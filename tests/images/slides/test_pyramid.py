@@ -58,7 +58,7 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="window"):
         read_window(slide, 0, 0, float("nan"), 10, 8, 8)
     with pytest.raises(ValueError, match="pixel size"):
-        ArrayPyramid(scene(), mpp=-0.5)
+        ArrayPyramid(scene(), pixel_size=-0.5)
     with pytest.raises(ValueError, match="does not fit"):
         ArrayPyramid([scene(), scene(512, 100)])
     with pytest.raises(ValueError, match="numbers"):

@@ -58,7 +58,7 @@ def _aperio(path: Path, compression: int, planes: np.ndarray) -> Path:
 def test_jpeg_2000_as_rgb(tmp_path: Path) -> None:
     image = scene(512, 512)
     with open_slide(_aperio(tmp_path / "a.svs", 33005, image)) as slide:
-        assert slide.mpp == 0.25
+        assert slide.pixel_size == 0.25
         np.testing.assert_array_equal(slide.read_region(0, 0, 0, 512, 512).pixels, image)
 
 
@@ -134,7 +134,7 @@ def test_levels_in_subifds(tmp_path: Path) -> None:
     """OpenSlide sees one level in such a file."""
     levels = halves(scene(), 3)
     with open_slide(write_ome(tmp_path / "a.ome.tif", levels, 0.325)) as slide:
-        assert slide.mpp == pytest.approx(0.325)
+        assert slide.pixel_size == pytest.approx(0.325)
         assert [(level.height, level.downsample) for level in slide.levels] == [
             (1024, 1),
             (512, 2),
@@ -160,7 +160,7 @@ def test_levels_as_reduced_pages(tmp_path: Path) -> None:
                 metadata=None,
             )
     with open_slide(path) as slide:
-        assert slide.mpp == pytest.approx(0.5)
+        assert slide.pixel_size == pytest.approx(0.5)
         assert len(slide.levels) == 3
         np.testing.assert_array_equal(slide.read_region(0, 0, 2, 256, 256).pixels, levels[2])
 

@@ -32,7 +32,7 @@ def test_pixels_scale_and_images_are_those_of_our_own_reader(slide: VendorPyrami
         assert [(a.height, a.width, a.downsample) for a in slide.levels] == [
             (a.height, a.width, a.downsample) for a in own.levels
         ]
-        assert slide.mpp == own.mpp == 0.5
+        assert slide.pixel_size == own.pixel_size == 0.5
         assert set(slide.associated) == set(own.associated) == {"thumbnail"}
         np.testing.assert_array_equal(slide.associated["thumbnail"], own.associated["thumbnail"])
         for level in range(3):
@@ -193,7 +193,7 @@ def test_dicom_has_its_size_scale_and_pixels(tmp_path: Path, library: str) -> No
     folder = write_dicom(tmp_path / "slide", levels, 0.25)
     kind = "dicom" if library == "wsidicom" else library
     with open_vendor(folder / "1.dcm", kind) as slide:
-        assert slide.mpp == pytest.approx(0.25)
+        assert slide.pixel_size == pytest.approx(0.25)
         assert [(level.height, level.downsample) for level in slide.levels] == [
             (1024, 1),
             (512, 2),

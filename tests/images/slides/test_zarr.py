@@ -60,7 +60,7 @@ def test_pixels_scale_and_gaps(tmp_path: Path, version: int, options: dict[str, 
     path = _write(tmp_path / "a.ome.zarr", levels, version, options)
     assert is_slide(path)
     with open_slide(path) as slide:
-        assert (slide.name, slide.mpp, slide.channels) == ("a", 0.25, 3)
+        assert (slide.name, slide.pixel_size, slide.channels) == ("a", 0.25, 3)
         assert [level.downsample for level in slide.levels] == [1, 2, 4]
         region = slide.read_region(0, 0, 0, 1024, 1024)
         written = np.ones((1024, 1024), bool)
@@ -106,11 +106,11 @@ def test_scale_without_a_unit_is_not_used(tmp_path: Path) -> None:
     path = bad_zarr(tmp_path / "a.zarr")
     file = path / ".zattrs"
     with open_slide(path) as slide:
-        assert slide.mpp == 0.5
+        assert slide.pixel_size == 0.5
         assert slide.read_region(0, 0, 0, 512, 512).valid.mean() == 0.25
     file.write_text(file.read_text().replace("micrometer", "furlong"))
     with open_slide(path) as slide:
-        assert slide.mpp is None
+        assert slide.pixel_size is None
         assert "does not say" in slide.notes[0]
 
 

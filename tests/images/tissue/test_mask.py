@@ -57,7 +57,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_finds_stained_tissue() -> None:
-    tissue = find_tissue(ArrayPyramid(section(), mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(section(), pixel_size=0.5))
     assert tissue.downsample == 16
     assert dice(tissue.mask, disc(tissue)) > 0.97
     assert not tissue.pen.any()
@@ -72,7 +72,7 @@ def test_finds_stained_tissue() -> None:
 def test_an_empty_slide_has_no_tissue(shade: int, noise: int, channels: int) -> None:
     image = np.random.default_rng(0).normal(shade, noise, (1024, 1024, channels))
     image = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
-    tissue = find_tissue(ArrayPyramid(image, mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(image, pixel_size=0.5))
     assert not tissue.mask.any()
     assert not tissue.pen.any()
     assert any("no tissue" in note for note in tissue.notes)
@@ -82,7 +82,7 @@ def test_an_unevenly_lit_empty_slide_has_no_tissue() -> None:
     light = 245 - 10 * np.linspace(-1, 1, 1024)[:, None] ** 2 * np.ones((1, 1024))
     image = np.repeat(np.rint(light).astype(np.uint8)[..., None], 3, axis=2)
     image[:, :300] = 255  # not scanned: filled with white
-    assert not find_tissue(ArrayPyramid(image, mpp=0.5)).mask.any()
+    assert not find_tissue(ArrayPyramid(image, pixel_size=0.5)).mask.any()
 
 
 def test_glass_beside_pure_white_fill_is_no_tissue() -> None:
@@ -90,7 +90,7 @@ def test_glass_beside_pure_white_fill_is_no_tissue() -> None:
     glass = (image == 240).all(axis=2)
     image[glass] = 225
     image[:, :200] = 255
-    tissue = find_tissue(ArrayPyramid(image, mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(image, pixel_size=0.5))
     right = np.arange(64) > 13
     assert dice(tissue.mask & right, disc(tissue) & right) > 0.97
 
@@ -104,7 +104,7 @@ def test_ink_is_found_beside_and_on_tissue(ink: str) -> None:
     # Ink lets a part of what is below shine through.
     through = np.array(INKS[ink]) / 240 * (0.85 + 0.15 * image / 240)
     image[stroke] = (240 * through)[stroke]
-    tissue = find_tissue(ArrayPyramid(np.rint(image).astype(np.uint8), mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(np.rint(image).astype(np.uint8), pixel_size=0.5))
     small = stroke.reshape(64, 16, 64, 16).mean(axis=(1, 3))
     assert (tissue.pen & (small == 1)).sum() == (small == 1).sum()
     assert not (tissue.mask & (small > 0.5)).any()
@@ -121,7 +121,7 @@ def test_stains_are_no_ink(stain: str) -> None:
     image = np.full((1024, 1024, 3), 240.0)
     image[200:800, 200:800] = STAINS[stain]
     image *= random.normal(1, 0.05, image.shape[:2])[..., None]
-    tissue = find_tissue(ArrayPyramid(np.clip(image, 0, 255).astype(np.uint8), mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(np.clip(image, 0, 255).astype(np.uint8), pixel_size=0.5))
     assert not tissue.pen.any()
     assert tissue.share == pytest.approx((600 / 1024) ** 2, abs=0.03)
 
@@ -130,11 +130,11 @@ def test_dark_backgrounds_and_grey_slides() -> None:
     random = np.random.default_rng(3)
     density = 1 - section().astype(np.float64).min(axis=2) / 240
     dark = np.clip(density * 40_000 + random.normal(600, 60, density.shape), 0, None)
-    tissue = find_tissue(ArrayPyramid(dark.astype(np.uint16), mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(dark.astype(np.uint16), pixel_size=0.5))
     assert dice(tissue.mask, disc(tissue)) > 0.85
     assert not tissue.pen.any()
     grey = (240 * (1 - density)).astype(np.uint8)
-    assert dice(find_tissue(ArrayPyramid(grey, mpp=0.5)).mask, disc(tissue)) > 0.95
+    assert dice(find_tissue(ArrayPyramid(grey, pixel_size=0.5)).mask, disc(tissue)) > 0.95
 
 
 class Broken(ArrayPyramid):
@@ -149,7 +149,7 @@ class Broken(ArrayPyramid):
 
 
 def test_what_cannot_be_read_is_never_tissue() -> None:
-    tissue = find_tissue(Broken(section(), mpp=0.5))
+    tissue = find_tissue(Broken(section(), pixel_size=0.5))
     assert tissue.unreadable[32:].all()
     assert not tissue.unreadable[:32].any()
     assert not tissue.mask[32:].any()
@@ -164,7 +164,7 @@ def test_a_slide_that_cannot_be_read_at_all_is_said_to_be_so() -> None:
         def _fetch(self, level, tiles):
             return [Tile(None, failure="damaged") for _ in tiles]
 
-    tissue = find_tissue(Gone(section(512), mpp=0.5))
+    tissue = find_tissue(Gone(section(512), pixel_size=0.5))
     assert not tissue.mask.any()
     assert tissue.unreadable.all()
     assert "could be read" in tissue.notes[0]
@@ -177,13 +177,13 @@ def real(shared: Path) -> np.ndarray:
 
 
 def test_real_tissue_is_sharp_and_its_blurred_part_is_not(real: np.ndarray) -> None:
-    sharp = find_tissue(ArrayPyramid(real, mpp=0.499))
+    sharp = find_tissue(ArrayPyramid(real, pixel_size=0.499))
     assert sharp.share == pytest.approx(0.39, abs=0.02)
     assert not sharp.blurred.any()
     assert not sharp.pen.any()
     half = real.copy()
     half[1500:] = ndimage.gaussian_filter(real[1500:], (8, 8, 0))
-    found = find_tissue(ArrayPyramid(half, mpp=0.499))
+    found = find_tissue(ArrayPyramid(half, pixel_size=0.499))
     below = np.arange(len(found.mask)) * found.downsample > 1500
     inside = ndimage.binary_erosion(sharp.mask & below[:, None], iterations=5)
     assert (found.blurred & inside).sum() > 0.95 * inside.sum()
@@ -194,19 +194,19 @@ def test_real_tissue_is_sharp_and_its_blurred_part_is_not(real: np.ndarray) -> N
 
 
 def test_a_slide_out_of_focus_throughout_is_noted(real: np.ndarray) -> None:
-    found = find_tissue(ArrayPyramid(ndimage.gaussian_filter(real, (7, 7, 0)), mpp=0.499))
+    found = find_tissue(ArrayPyramid(ndimage.gaussian_filter(real, (7, 7, 0)), pixel_size=0.499))
     assert any("out of focus" in note for note in found.notes)
 
 
 def test_pale_and_smooth_tissue_is_not_out_of_focus(real: np.ndarray) -> None:
     pale = (245 - (245 - real.astype(np.float64)) * 0.25).clip(0, 255)
     pale = np.rint(pale + np.random.default_rng(0).normal(0, 1, real.shape)).clip(0, 255)
-    found = find_tissue(ArrayPyramid(pale.astype(np.uint8), mpp=0.499))
+    found = find_tissue(ArrayPyramid(pale.astype(np.uint8), pixel_size=0.499))
     assert found.share > 0.3
     assert found.blurred.mean() < 0.01
     smooth = np.full((1024, 1024, 3), 240, np.uint8)
     smooth[200:800, 200:800] = STAINS["eosin"]
-    assert not find_tissue(ArrayPyramid(smooth, mpp=0.5)).blurred.any()
+    assert not find_tissue(ArrayPyramid(smooth, pixel_size=0.5)).blurred.any()
 
 
 def test_real_slides_without_scale_and_with_a_dark_background(shared: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_large_slide_without_small_levels_takes_bounded_memory() -> None:
         return np.full((height, width, 3), 240 if x < 5000 else 150, np.uint8)
 
     # 300 megabytes of pixels at its only level.
-    pyramid = VirtualPyramid(render, 10_000, 10_000, n_levels=1, mpp=0.5, tile=1000)
+    pyramid = VirtualPyramid(render, 10_000, 10_000, n_levels=1, pixel_size=0.5, tile=1000)
     steps: list[tuple[int, int]] = []
     tracemalloc.start()
     tissue = find_tissue(pyramid, progress=lambda done, total: steps.append((done, total)))
@@ -247,13 +247,13 @@ def test_progress_may_stop_it() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        find_tissue(ArrayPyramid(section(), mpp=0.5), progress=stop)
+        find_tissue(ArrayPyramid(section(), pixel_size=0.5), progress=stop)
 
 
 def test_polygons_come_back_as_the_same_mask() -> None:
     image = section()
     image[450:560, 450:560] = 240  # a hole
-    tissue = find_tissue(ArrayPyramid(image, mpp=0.5))
+    tissue = find_tissue(ArrayPyramid(image, pixel_size=0.5))
     assert not tissue.mask[30:33, 30:33].any()
     polygons = tissue.polygons()
     assert len(polygons) == 2
@@ -284,4 +284,4 @@ def test_refuses_polygons_that_are_none() -> None:
     with pytest.raises(ValueError, match="downsample"):
         tissue_from_polygons((100, 100), [], 0)
     with pytest.raises(ValueError, match="positive"):
-        find_tissue(ArrayPyramid(section(128), mpp=0.5), mpp=0)
+        find_tissue(ArrayPyramid(section(128), pixel_size=0.5), pixel_size=0)

@@ -151,7 +151,7 @@ def test_what_is_wrong_with_some_files_is_said_and_the_others_open(
     bad, worse = tmp_path / "text.svs", tmp_path / "notes.txt"
     bad.write_bytes(b"not a slide" * 50)
     worse.write_text("hello")
-    good = write_svs(tmp_path / "good.svs", mpp=None)
+    good = write_svs(tmp_path / "good.svs", pixel_size=None)
     assert dock.drop(bad, good, worse)
     dock.until(lambda: dock.session.message.level == "error")
     assert len(dock.viewer.layers) == 1

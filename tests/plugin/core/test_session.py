@@ -46,7 +46,7 @@ def test_a_click_on_a_cell_gives_its_class_and_overlays(
     image = add_picture(viewer)
     session.click(world(image, 2))
     assert session.answer is not None
-    assert session.answer.calibrated
+    assert session.answer.scale_known
     frame = session.answer.evidence.frame
     np.testing.assert_allclose((frame.row, frame.column), CENTRES[2], atol=1.5)
     # 8 µm at 0.5 µm per pixel.
@@ -65,7 +65,7 @@ def test_a_click_agrees_with_classify_all_also_without_a_pixel_size(
     session.set_cell_layer(viewer.add_labels(labels))
     session.classify_all()
     session.click(world(image, 0))
-    assert not session.answer.calibrated
+    assert not session.answer.scale_known
     np.testing.assert_allclose(
         session.answer.probabilities, session.results.probabilities[0], atol=1e-5
     )

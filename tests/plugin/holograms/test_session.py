@@ -116,9 +116,9 @@ def test_removing_source_or_background_is_noticed(panel: Holograms, viewer: View
 def test_grey_levels_are_not_taken_for_rad_silently(panel: Holograms, viewer: ViewerModel) -> None:
     viewer.add_image(np.zeros((20, 30), np.uint8), metadata={METADATA_KEY: {"modality": "phase"}})
     assert panel.kind == "phase"
-    assert panel.looks_uncalibrated
+    assert panel.wavelength_unknown
     viewer.add_image(np.zeros((20, 30)), metadata={METADATA_KEY: {"modality": "phase"}})
-    assert not panel.looks_uncalibrated
+    assert not panel.wavelength_unknown
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
@@ -221,7 +221,7 @@ def test_the_result_is_opd_in_nm_placed_on_its_source(
     assert rmse_of(layer.data) < 10
     known = layer.metadata[METADATA_KEY]
     assert (known["modality"], known["unit"]) == ("opd", "nm")
-    assert known["reconstruction"]["calibrated"]
+    assert known["reconstruction"]["scale_known"]
     assert known["reconstruction"]["settings"]["wavelength"] == OPTICS.wavelength
     assert layer.colorbar.visible
     np.testing.assert_allclose(layer.data_to_world((7, 9)), source.data_to_world((7, 9)), atol=1e-9)
@@ -267,7 +267,7 @@ def test_without_a_wavelength_it_is_phase_and_says_so(
     layer = viewer.layers["simulated hologram phase"]
     known = layer.metadata[METADATA_KEY]
     assert (known["modality"], known["unit"]) == ("phase", "rad")
-    assert not known["reconstruction"]["calibrated"]
+    assert not known["reconstruction"]["scale_known"]
     assert "Uncalibrated" in panel.message.text
     assert rmse_of(layer.data * OPTICS.wavelength / (2 * np.pi)) < 10
     panel.set_facts(wavelength=OPTICS.wavelength)

@@ -111,7 +111,7 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     panel.until(lambda: session.answer is not None)
     frame = session.answer.evidence.frame
     np.testing.assert_allclose((frame.row, frame.column), cells.centres[0], atol=2)
-    assert session.answer.calibrated
+    assert session.answer.scale_known
 
 
 def test_a_model_that_the_user_chose_stays(panel: Panel, opd_model: Path) -> None:

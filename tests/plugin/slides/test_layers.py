@@ -30,7 +30,7 @@ def _flat(height: int, width: int, n_levels: int | None = None) -> VirtualPyrami
     def render(level: int, y: int, x: int, h: int, w: int) -> np.ndarray:
         return np.full((h, w, 3), (level + 1) * 10, np.uint8)
 
-    return VirtualPyramid(render, height, width, n_levels=n_levels, mpp=0.5)
+    return VirtualPyramid(render, height, width, n_levels=n_levels, pixel_size=0.5)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_huge_level_is_not_taken_into_memory() -> None:
 
 
 def test_layer_has_scale_units_and_the_slide(tmp_path: Path) -> None:
-    (data, attributes, kind) = read_slide(str(write_svs(tmp_path / "a.svs", mpp="0.25")))[0]
+    (data, attributes, kind) = read_slide(str(write_svs(tmp_path / "a.svs", pixel_size="0.25")))[0]
     assert kind == "image"
     layer = Image(data, **attributes)
     assert layer.multiscale
@@ -83,7 +83,7 @@ def test_layer_has_scale_units_and_the_slide(tmp_path: Path) -> None:
 
 
 def test_missing_scale_is_told_and_left_out(tmp_path: Path) -> None:
-    (_, attributes, _) = read_slide(str(write_svs(tmp_path / "a.svs", mpp=None)))[0]
+    (_, attributes, _) = read_slide(str(write_svs(tmp_path / "a.svs", pixel_size=None)))[0]
     assert "how many µm" in notification_manager.records[-1].message
     assert "scale" not in attributes
     assert "units" not in attributes

@@ -51,7 +51,7 @@ def slide(viewer: ViewerModel) -> Image:
     def render(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         return np.full((height, width, 3), 220, np.uint8)
 
-    pyramid = VirtualPyramid(render, 1000, 800, mpp=0.5, name="s")
+    pyramid = VirtualPyramid(render, 1000, 800, pixel_size=0.5, name="s")
     data, attributes, _ = slide_layer(pyramid)
     return viewer.add_image(data, **{**attributes, "translate": (10.0, 20.0)})
 

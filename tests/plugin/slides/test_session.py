@@ -185,15 +185,15 @@ def test_an_empty_layer_of_tissue_is_asked_about(slides: Session, viewer: Viewer
 
 
 def test_without_a_pixel_size_the_result_is_marked(slides: Session, viewer: ViewerModel) -> None:
-    image = add_slide(viewer, mpp=None)
+    image = add_slide(viewer, pixel_size=None)
     slides.classify_slide()
-    assert slides.answer.calibrated is False
+    assert slides.answer.scale_known is False
     assert "µm per pixel" in slides.message.text
     assert slides.message.level == "warning"
     assert slides.side_of(1) == "384 px"
     slides.set_settings(image, pixel_size=0.5, origin="user")
     slides.classify_slide()
-    assert slides.answer.calibrated
+    assert slides.answer.scale_known
     # 192 µm are twice as many pixels now.
     assert slides.attention.side == pytest.approx(2 * PATCH)
 

@@ -50,7 +50,7 @@ def overlays(window: Window) -> dict[str, Any]:
 
 
 def test_a_slide_from_its_file_to_its_patches(spanning: Window, tmp_path: Path) -> None:
-    path = write_svs(tmp_path / "tissue.svs", LEVELS, mpp="1.0")
+    path = write_svs(tmp_path / "tissue.svs", LEVELS, pixel_size="1.0")
     (image,) = spanning.viewer.open(str(path), plugin="napari-sparseattn")
     dock, session = spanning.dock, spanning.session
     assert dock.actions_box.field.text() == "Classify slide"
@@ -161,7 +161,7 @@ def test_how_few_patches_hold_how_much(spanning: Window) -> None:
 
 def start(window: Window) -> None:
     """Begin with a slide of several batches of patches, and wait for the first."""
-    add_slide(window.viewer, mpp=2.0)
+    add_slide(window.viewer, pixel_size=2.0)
     told: list[tuple[StageDone, ...] | None] = []
     window.session.stages_changed.connect(told.append)
     window.dock.actions_box.field.click()

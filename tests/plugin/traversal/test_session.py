@@ -210,7 +210,7 @@ def test_a_sparse_attn_net_is_not_for_fields(session: Session, viewer: ViewerMod
 def test_a_slide_is_read_where_it_is_looked_at(
     tnet: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
-    image = add_slide(viewer, write_svs(tmp_path / "slide.svs", mpp="0.5"))
+    image = add_slide(viewer, write_svs(tmp_path / "slide.svs", pixel_size="0.5"))
     tnet.set_settings(image, modality="brightfield")
     tnet.classify_field()
     reading = tnet.answer.reading
@@ -241,7 +241,9 @@ def test_a_large_slides_cells_are_not_searched_for(tnet: Session, viewer: Viewer
             rendered.append(height * width)
         return np.full((height, width, 3), 200, np.uint8)
 
-    data, attributes, _ = slide_layer(VirtualPyramid(render, 80_000, 60_000, mpp=0.25, name="big"))
+    data, attributes, _ = slide_layer(
+        VirtualPyramid(render, 80_000, 60_000, pixel_size=0.25, name="big")
+    )
     viewer.add_image(data, **attributes)
     assert tnet.classify_all() is None
     assert tnet.click((100.0, 100.0)) is None

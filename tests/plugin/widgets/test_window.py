@@ -357,7 +357,7 @@ def slow_slide(viewer: Any) -> Any:
             time.sleep(0.1)
         return np.full((height, width, 3), 200, np.uint8)
 
-    pyramid = VirtualPyramid(render, 20_000, 20_000, mpp=0.25, name="slow", cache_bytes=0)
+    pyramid = VirtualPyramid(render, 20_000, 20_000, pixel_size=0.25, name="slow", cache_bytes=0)
     data, attributes, _ = slide_layer(pyramid)
     return viewer.add_image(data, **attributes)
 

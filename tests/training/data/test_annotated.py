@@ -57,8 +57,8 @@ def test_crops_show_what_was_clicked(tmp_path: Path) -> None:
         assert np.ptp(crop[..., 0].astype(int)) in (15, 16)
     assert found.notes == ()
     cells = cells_from_points([(40, 50)], field.shape, diameter=10.0)
-    sides, calibrated = crop_side(field, cells, small_bundle())
-    assert calibrated
+    sides, scale_known = crop_side(field, cells, small_bundle())
+    assert scale_known
     assert sides[0] == 16
 
 

@@ -16,7 +16,7 @@ __all__ = [
     "codestream_fault",
     "file_state",
     "jpeg_fault",
-    "known_mpp",
+    "known_pixel_size",
 ]
 
 # The largest slides known are about 3e5 pixels along a side.
@@ -102,7 +102,7 @@ def check_level(
         )
 
 
-def known_mpp(
+def known_pixel_size(
     name: str, size: Sequence[float] | float | None, source: str
 ) -> tuple[float | None, tuple[str, ...]]:
     """Return µm per pixel and notes; None, never a guess, where they do not make sense.
@@ -118,18 +118,20 @@ def known_mpp(
     """
     if size is None:
         return None, (
-            f"{name} does not say how many µm a pixel is; give it, or results stay uncalibrated",
+            f"{name} does not say how many µm a pixel is; give it, or the scale of results stays "
+            "unknown",
         )
     try:
-        mpp = isotropic_size(size)
+        pixel_size = isotropic_size(size)
     except ValueError as error:
         return None, (f"the µm per pixel in {name} ({source}) were not used: {error}",)
     low, high = _PLAUSIBLE_MPP
-    if not low <= mpp <= high:
+    if not low <= pixel_size <= high:
         return None, (
-            f"{name} states {mpp:g} µm per pixel ({source}), which no slide has; give the true one",
+            f"{name} states {pixel_size:g} µm per pixel ({source}), which no slide has; give the "
+            "true one",
         )
-    return mpp, ()
+    return pixel_size, ()
 
 
 def jpeg_fault(data: bytes, height: int, width: int, channels: int) -> str | None:

@@ -95,13 +95,13 @@ class _OpenSlide(_Slide):
         for n in range(slide.level_count):
             side = [int(held.get(f"openslide.level[{n}].tile-{a}", 0)) for a in ("height", "width")]
             tiles.append(side if all(128 <= s <= 1024 for s in side) else [512, 512])
-        mpp = [float(held.get(f"openslide.mpp-{axis}", "nan")) for axis in "yx"]
+        pixel_size = [float(held.get(f"openslide.pixel_size-{axis}", "nan")) for axis in "yx"]
         return {
             "vendor": held.get("openslide.vendor", ""),
             "shapes": [[h, w] for w, h in slide.level_dimensions],
             "downsamples": list(slide.level_downsamples),
             "tiles": tiles,
-            "mpp": mpp if np.isfinite(mpp).all() else None,
+            "pixel_size": pixel_size if np.isfinite(pixel_size).all() else None,
             "images": sorted(slide.associated_images),
         }
 
@@ -147,7 +147,7 @@ class _Dicom(_Slide):
             "shapes": shapes,
             "downsamples": [shapes[0][0] / height for height, _ in shapes],
             "tiles": [[tile.height, tile.width]] * len(shapes),
-            "mpp": None if spacing is None else [spacing.height * 1e3, spacing.width * 1e3],
+            "pixel_size": None if spacing is None else [spacing.height * 1e3, spacing.width * 1e3],
             "images": [name for name, held in images.items() if held],
         }
 

@@ -27,7 +27,7 @@ from ._checks import (
     codestream_fault,
     file_state,
     jpeg_fault,
-    known_mpp,
+    known_pixel_size,
 )
 from ._ledger import TileKey
 from ._tiles import Tile
@@ -103,7 +103,7 @@ class TiffPyramid(Pyramid):
         stored: Sequence[_Stored],
         associated: Mapping[str, npt.NDArray[Any]],
         icc_profile: bytes | None,
-        mpp: float | None,
+        pixel_size: float | None,
         notes: tuple[str, ...],
         n_derived: int = 0,
     ) -> None:
@@ -119,7 +119,7 @@ class TiffPyramid(Pyramid):
             channels=1 if stored[0].samples == 1 else 3,
             name=source.path.stem,
             path=source.path,
-            mpp=mpp,
+            pixel_size=pixel_size,
             notes=notes,
         )
         self._source = source
@@ -283,14 +283,16 @@ class _Source:
         self._finaliser()
 
 
-def open_tiff(path: Path, mpp: float | None = None, threads: int | None = None) -> TiffPyramid:
+def open_tiff(
+    path: Path, pixel_size: float | None = None, threads: int | None = None
+) -> TiffPyramid:
     """Open a TIFF file as a slide.
 
     Parameters
     ----------
     path : pathlib.Path
         SVS, NDPI, OME-TIFF, Philips or generic TIFF, tiled or in strips.
-    mpp : float, optional
+    pixel_size : float, optional
         µm per pixel, in place of what the file says.
     threads : int, optional
         How many decode the tiles of one region; by default the cores, at most 4.
@@ -305,7 +307,7 @@ def open_tiff(path: Path, mpp: float | None = None, threads: int | None = None) 
     source = _Source(path, threads)
     try:
         with tifffile.TiffFile(path) as tif:
-            return _from_tiff(tif, source, mpp)
+            return _from_tiff(tif, source, pixel_size)
     except ImageError:
         source.close()
         raise
@@ -316,7 +318,7 @@ def open_tiff(path: Path, mpp: float | None = None, threads: int | None = None) 
         ) from error
 
 
-def _from_tiff(tif: tifffile.TiffFile, source: _Source, mpp: float | None) -> TiffPyramid:
+def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None) -> TiffPyramid:
     name = source.path.name
     if not tif.series:
         raise ImageError(f"{name} holds no image; export it again")
@@ -328,8 +330,8 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, mpp: float | None) -> Ti
     stored = [_stored(name, level.keyframe) for level in main.levels]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
-    if mpp is None:
-        mpp, missing = known_mpp(name, *_declared_mpp(tif, main.keyframe))
+    if pixel_size is None:
+        pixel_size, missing = known_pixel_size(name, *_declared_pixel_size(tif, main.keyframe))
         notes += missing
     profile = main.keyframe.iccprofile
     if profile is not None and len(profile) > _MOST_PROFILE:
@@ -338,7 +340,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, mpp: float | None) -> Ti
     small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
     n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
     images = _associated(source, tif, main)
-    return TiffPyramid(source, stored, images, profile, mpp, notes, n_derived)
+    return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived)
 
 
 def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
@@ -411,7 +413,9 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
     return None
 
 
-def _declared_mpp(tif: tifffile.TiffFile, page: Any) -> tuple[tuple[float, float] | None, str]:
+def _declared_pixel_size(
+    tif: tifffile.TiffFile, page: Any
+) -> tuple[tuple[float, float] | None, str]:
     """Return µm per pixel, y and x, that the file states, and where."""
     text = str(page.description or "")[: 2**16]
     if tif.is_svs:

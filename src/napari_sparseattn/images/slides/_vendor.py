@@ -17,7 +17,7 @@ from ._checks import (
     check_level,
     check_unchanged,
     file_state,
-    known_mpp,
+    known_pixel_size,
 )
 from ._ledger import Level, TileKey
 from ._process import (
@@ -41,13 +41,13 @@ class VendorPyramid(Pyramid):
     """A slide read in another process; made by `open_vendor`."""
 
     def __init__(
-        self, process: SlideProcess, path: Path, levels: Sequence[Level], mpp: float | None
+        self, process: SlideProcess, path: Path, levels: Sequence[Level], pixel_size: float | None
     ) -> None:
         about = process.about
         notes: tuple[str, ...] = ()
-        if mpp is None:
-            mpp, notes = known_mpp(path.name, about["mpp"], about["vendor"])
-        super().__init__(levels, name=path.stem, path=path, mpp=mpp, notes=notes)
+        if pixel_size is None:
+            pixel_size, notes = known_pixel_size(path.name, about["pixel_size"], about["vendor"])
+        super().__init__(levels, name=path.stem, path=path, pixel_size=pixel_size, notes=notes)
         self._process = process
         self._given, self._state = path, file_state(path)
 
@@ -122,7 +122,7 @@ class VendorPyramid(Pyramid):
 def open_vendor(
     path: Path,
     kind: str,
-    mpp: float | None = None,
+    pixel_size: float | None = None,
     *,
     open_seconds: float = 30.0,
     read_seconds: float = 10.0,
@@ -135,7 +135,7 @@ def open_vendor(
         The slide.
     kind : {"openslide", "dicom"}
         The library.
-    mpp : float, optional
+    pixel_size : float, optional
         µm per pixel, in place of what the file says.
     open_seconds, read_seconds : float
         Time to open it and to read one tile; after that the process is killed.
@@ -164,7 +164,7 @@ def open_vendor(
         ):
             check_level(path.name, height, width, tile, None, 4)
             levels.append(Level(height, width, float(downsample), (tile[0], tile[1])))
-        return VendorPyramid(process, path, levels, mpp)
+        return VendorPyramid(process, path, levels, pixel_size)
     except (ImageError, ValueError, KeyError, TypeError) as error:
         process.close()
         if isinstance(error, ImageError):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._decode import TIFF_ERRORS, ImageError
-from ._checks import check_level, known_mpp
+from ._checks import check_level, known_pixel_size
 from ._ledger import TileKey
 from ._tiles import Tile
 from .pyramid import Pyramid, levels_of
@@ -70,7 +70,11 @@ class ZarrPyramid(Pyramid):
     """A slide in OME-Zarr; made by `open_zarr`."""
 
     def __init__(
-        self, stored: Sequence[_Stored], path: Path, mpp: float | None, notes: tuple[str, ...]
+        self,
+        stored: Sequence[_Stored],
+        path: Path,
+        pixel_size: float | None,
+        notes: tuple[str, ...],
     ) -> None:
         levels = levels_of([s.shape for s in stored], [s.chunk for s in stored])
         super().__init__(
@@ -78,7 +82,7 @@ class ZarrPyramid(Pyramid):
             channels=1 if stored[0].channels == 1 else 3,
             name=path.name.removesuffix(".zarr").removesuffix(".ome") or path.name,
             path=path,
-            mpp=mpp,
+            pixel_size=pixel_size,
             notes=notes,
         )
         self._stored = tuple(stored)
@@ -118,14 +122,14 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in (*_METADATA, ".zgroup"))
 
 
-def open_zarr(path: Path, mpp: float | None = None) -> ZarrPyramid:
+def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
     """Open an OME-Zarr folder as a slide.
 
     Parameters
     ----------
     path : pathlib.Path
         The folder; of a bioformats2raw one, the first image.
-    mpp : float, optional
+    pixel_size : float, optional
         µm per pixel, in place of what the file says.
 
     Raises
@@ -151,11 +155,11 @@ def open_zarr(path: Path, mpp: float | None = None) -> ZarrPyramid:
         ]
         if leading:
             notes += (f"the first of {math.prod(leading)} planes of {path.name} is read",)
-        if mpp is None:
+        if pixel_size is None:
             size = _scale(multiscale, datasets[0][1], axes)
-            mpp, missing = known_mpp(path.name, size, "OME-Zarr scale")
+            pixel_size, missing = known_pixel_size(path.name, size, "OME-Zarr scale")
             notes += missing
-        return ZarrPyramid(stored, path, mpp, notes)
+        return ZarrPyramid(stored, path, pixel_size, notes)
     except ImageError:
         raise
     except _DECODE_ERRORS as error:

@@ -33,7 +33,7 @@ _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"\x93NUM
 
 
 def open_slide(
-    path: str | os.PathLike[str], *, mpp: float | None = None, threads: int | None = None
+    path: str | os.PathLike[str], *, pixel_size: float | None = None, threads: int | None = None
 ) -> Pyramid:
     """Open a whole-slide image; nothing but its description is read.
 
@@ -47,7 +47,7 @@ def open_slide(
     ----------
     path : path-like
         The file, or the folder of an OME-Zarr or DICOM slide.
-    mpp : float, optional
+    pixel_size : float, optional
         µm per pixel at full resolution, in place of what the file says.
     threads : int, optional
         How many decode the tiles of one region of a TIFF file; by default the
@@ -56,7 +56,7 @@ def open_slide(
     Returns
     -------
     Pyramid
-        Its ``mpp`` is None, and its ``notes`` say why, where the file states
+        Its ``pixel_size`` is None, and its ``notes`` say why, where the file states
         none, an absurd one, or one that differs between y and x.
 
     Raises
@@ -66,21 +66,21 @@ def open_slide(
     ImageError
         If it cannot be read as a slide; the message says why and what to do.
     ValueError
-        If `mpp` is not a positive number.
+        If `pixel_size` is not a positive number.
     """
-    file, mpp = Path(path), None if mpp is None else isotropic_size(mpp)
+    file, pixel_size = Path(path), None if pixel_size is None else isotropic_size(pixel_size)
     if file.is_dir():
-        return _open_folder(file, mpp)
+        return _open_folder(file, pixel_size)
     head = _head(file)
     suffix = file.suffix.lower()
     if head[:4] in TIFF_MAGIC:
-        return _open_tiff(file, mpp, threads)
+        return _open_tiff(file, pixel_size, threads)
     if head[128:132] == _DICOM_MAGIC:
-        return _open_dicom(file, mpp)
+        return _open_dicom(file, pixel_size)
     if suffix in _VENDOR_SUFFIXES:
         from ._vendor import open_vendor
 
-        return open_vendor(file, "openslide", mpp)
+        return open_vendor(file, "openslide", pixel_size)
     for magic, kind in _PICTURES.items():
         if head.startswith(magic):
             raise ImageError(
@@ -144,13 +144,13 @@ def _head(file: Path) -> bytes:
     return head
 
 
-def _open_folder(folder: Path, mpp: float | None) -> Pyramid:
+def _open_folder(folder: Path, pixel_size: float | None) -> Pyramid:
     from ._zarr import is_zarr, open_zarr
 
     if is_zarr(folder):
-        return open_zarr(folder, mpp)
+        return open_zarr(folder, pixel_size)
     if _has_dicom(folder):
-        return _open_dicom(folder, mpp)
+        return _open_dicom(folder, pixel_size)
     raise ImageError(f"{folder.name} is a folder without OME-Zarr or DICOM in it; give one slide")
 
 
@@ -161,7 +161,7 @@ def _has_dicom(folder: Path) -> bool:
         return False
 
 
-def _open_tiff(file: Path, mpp: float | None, threads: int | None) -> Pyramid:
+def _open_tiff(file: Path, pixel_size: float | None, threads: int | None) -> Pyramid:
     import tifffile
 
     from ._tiff import open_tiff
@@ -176,16 +176,16 @@ def _open_tiff(file: Path, mpp: float | None, threads: int | None) -> Pyramid:
     if scattered:
         from ._vendor import open_vendor
 
-        return open_vendor(file, "openslide", mpp)
-    return open_tiff(file, mpp, threads)
+        return open_vendor(file, "openslide", pixel_size)
+    return open_tiff(file, pixel_size, threads)
 
 
-def _open_dicom(path: Path, mpp: float | None) -> Pyramid:
+def _open_dicom(path: Path, pixel_size: float | None) -> Pyramid:
     from ._vendor import open_vendor
 
     # OpenSlide reads DICOM too, one file of a series at a time.
     by_openslide = path.is_file() and not _installed("wsidicom") and _installed("openslide")
-    return open_vendor(path, "openslide" if by_openslide else "dicom", mpp)
+    return open_vendor(path, "openslide" if by_openslide else "dicom", pixel_size)
 
 
 def _installed(package: str) -> bool:

@@ -47,7 +47,7 @@ class PatchGrid:
         Level-0 pixels along a patch.
     size : int
         Pixels along a patch as given to the encoder.
-    mpp : float or None
+    pixel_size : float or None
         µm per pixel of these; None where the slide's own is not known.
     origin : (float, float)
         (y, x) of the top left corner of cell (0, 0), in level-0 pixels.
@@ -59,7 +59,7 @@ class PatchGrid:
     step: float
     side: float
     size: int
-    mpp: float | None
+    pixel_size: float | None
     origin: tuple[float, float]
     tissue_share: npt.NDArray[np.float32]
 
@@ -67,9 +67,9 @@ class PatchGrid:
         return len(self.cells)
 
     @property
-    def calibrated(self) -> bool:
+    def scale_known(self) -> bool:
         """Whether the physical size of the patches is known."""
-        return self.mpp is not None
+        return self.pixel_size is not None
 
     @property
     def corners(self) -> Floats:
@@ -82,7 +82,7 @@ def patch_grid(
     pyramid: Pyramid,
     tissue: Tissue,
     *,
-    mpp: float | None = 0.5,
+    pixel_size: float | None = 0.5,
     size: int = 224,
     overlap: float = 0.0,
     min_tissue: float = 0.5,
@@ -99,7 +99,7 @@ def patch_grid(
         The slide.
     tissue : Tissue
         Where its tissue is.
-    mpp : float or None
+    pixel_size : float or None
         µm per pixel of the patches as the encoder sees them; None takes the
         slide's own pixels, whatever their size.
     size : int
@@ -117,20 +117,20 @@ def patch_grid(
     Raises
     ------
     ImageError
-        If `mpp` is given but the slide's µm per pixel is not known; if the
+        If `pixel_size` is given but the slide's µm per pixel is not known; if the
         slide is smaller than one patch; if there would be over 5 million.
     ValueError
         If a number is out of range.
     """
-    _check(mpp, size, overlap, min_tissue)
-    side = float(size) if mpp is None else size * _reduction(pyramid, mpp)
+    _check(pixel_size, size, overlap, min_tissue)
+    side = float(size) if pixel_size is None else size * _reduction(pyramid, pixel_size)
     step = side * (1 - overlap)
     rows, columns = _grid_shape(pyramid, step, side)
     share = _tissue_shares(tissue, step, side, rows, columns)
     row, column = np.nonzero((share >= min_tissue - 1e-6) & (share > 0))
     order = np.lexsort((column, row, column // _BAND))
     cells = np.stack([column, row], axis=1)[order].astype(np.int32)
-    known = None if pyramid.mpp is None else pyramid.mpp * side / size
+    known = None if pyramid.pixel_size is None else pyramid.pixel_size * side / size
     return PatchGrid(cells, step, side, size, known, (0.0, 0.0), share[cells[:, 1], cells[:, 0]])
 
 
@@ -181,9 +181,9 @@ def read_patch(
     return eight, valid
 
 
-def _check(mpp: float | None, size: int, overlap: float, min_tissue: float) -> None:
-    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"µm per pixel must be a positive number, got {mpp}")
+def _check(pixel_size: float | None, size: int, overlap: float, min_tissue: float) -> None:
+    if pixel_size is not None and not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"µm per pixel must be a positive number, got {pixel_size}")
     if not 8 <= size <= 4096:
         raise ValueError(f"a patch has 8 to 4096 pixels along its side, got {size}")
     if not 0 <= overlap <= 0.95:
@@ -192,15 +192,15 @@ def _check(mpp: float | None, size: int, overlap: float, min_tissue: float) -> N
         raise ValueError(f"the least share of tissue is from 0 to 1, got {min_tissue}")
 
 
-def _reduction(pyramid: Pyramid, mpp: float) -> float:
-    if pyramid.mpp is None:
+def _reduction(pyramid: Pyramid, pixel_size: float) -> float:
+    if pyramid.pixel_size is None:
         raise ImageError(
             f"the µm per pixel of {pyramid.name or 'the slide'} is not known, so patches at "
-            f"{mpp:g} µm per pixel cannot be cut. Give the slide's µm per pixel (it is in the "
-            "scanner's settings: often 0.25 for 40x and 0.5 for 20x), or choose native pixels; "
-            "the result is then marked as uncalibrated"
+            f"{pixel_size:g} µm per pixel cannot be cut. Give the slide's µm per pixel (it is in "
+            "the scanner's settings: often 0.25 for 40x and 0.5 for 20x), or choose native pixels; "
+            "the result then says that its scale is not known"
         )
-    return mpp / pyramid.mpp
+    return pixel_size / pyramid.pixel_size
 
 
 def _tissue_shares(

@@ -77,7 +77,7 @@ class Pyramid(abc.ABC):
         What to call it in tables and layers.
     path : pathlib.Path, optional
         The file it is read from.
-    mpp : float, optional
+    pixel_size : float, optional
         µm per pixel at level 0; None where it is not known.
     dtype : numpy.dtype
         Of the pixels; uint8 for slides.
@@ -99,7 +99,7 @@ class Pyramid(abc.ABC):
         channels: int = 3,
         name: str = "",
         path: Path | None = None,
-        mpp: float | None = None,
+        pixel_size: float | None = None,
         dtype: npt.DTypeLike = np.uint8,
         cache_bytes: int = _CACHE_BYTES,
         notes: tuple[str, ...] = (),
@@ -112,7 +112,7 @@ class Pyramid(abc.ABC):
         self.channels = channels
         self.name = name
         self.path = path
-        self.mpp = None if mpp is None else isotropic_size(mpp)
+        self.pixel_size = None if pixel_size is None else isotropic_size(pixel_size)
         self.dtype = np.dtype(dtype)
         self.notes = notes
         self.ledger = TileLedger(self.levels)
@@ -253,7 +253,7 @@ class ArrayPyramid(Pyramid):
     image : numpy.ndarray or sequence of numpy.ndarray
         (H, W) or (H, W, C), C of 1 or 3, integers or floats; several are
         levels, finest first, each of the same scene.
-    mpp, name, path
+    pixel_size, name, path
         See `Pyramid`.
     tile : int
         Side of the tiles that the ledger counts.
@@ -268,7 +268,7 @@ class ArrayPyramid(Pyramid):
         self,
         image: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
         *,
-        mpp: float | None = None,
+        pixel_size: float | None = None,
         name: str = "",
         path: Path | None = None,
         tile: int = 256,
@@ -289,7 +289,7 @@ class ArrayPyramid(Pyramid):
             channels=arrays[0].shape[2],
             name=name,
             path=path,
-            mpp=mpp,
+            pixel_size=pixel_size,
             dtype=arrays[0].dtype,
             cache_bytes=0,
         )
@@ -318,7 +318,7 @@ class VirtualPyramid(Pyramid):
     n_levels : int, optional
         Levels, each half the size of the one before; by default until both
         sides are at most `tile`.
-    channels, mpp, name
+    channels, pixel_size, name
         See `Pyramid`.
     tile : int
         Side of a tile.
@@ -334,7 +334,7 @@ class VirtualPyramid(Pyramid):
         *,
         n_levels: int | None = None,
         channels: int = 3,
-        mpp: float | None = None,
+        pixel_size: float | None = None,
         name: str = "",
         tile: int = 256,
         cache_bytes: int = _CACHE_BYTES,
@@ -345,7 +345,9 @@ class VirtualPyramid(Pyramid):
             Level(math.ceil(height / 2**n), math.ceil(width / 2**n), float(2**n), (tile, tile))
             for n in range(n_levels)
         ]
-        super().__init__(levels, channels=channels, name=name, mpp=mpp, cache_bytes=cache_bytes)
+        super().__init__(
+            levels, channels=channels, name=name, pixel_size=pixel_size, cache_bytes=cache_bytes
+        )
         self._render = render
 
     def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:

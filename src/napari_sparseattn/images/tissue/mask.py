@@ -110,7 +110,9 @@ class Tissue:
         return [np.minimum(polygon, limit) for polygon in scaled]
 
 
-def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None = None) -> Tissue:
+def find_tissue(
+    pyramid: Pyramid, *, pixel_size: float = 8.0, progress: Progress | None = None
+) -> Tissue:
     """Find the tissue of a stained, unstained or fluorescence slide.
 
     On a bright background, tissue is what absorbs more light than the glass:
@@ -127,7 +129,7 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
     ----------
     pyramid : Pyramid
         The slide.
-    mpp : float
+    pixel_size : float
         µm per pixel of the mask; a sixteenth of the slide's resolution where
         its own is not known.
     progress : callable, optional
@@ -141,14 +143,14 @@ def find_tissue(pyramid: Pyramid, *, mpp: float = 8.0, progress: Progress | None
     Raises
     ------
     ValueError
-        If `mpp` is not a positive number.
+        If `pixel_size` is not a positive number.
     ImageError
         As `read_window`.
     """
-    if not (math.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"µm per pixel must be a positive number, got {mpp}")
+    if not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"µm per pixel must be a positive number, got {pixel_size}")
     tell = progress or _silent
-    downsample, notes = _downsample(pyramid, mpp)
+    downsample, notes = _downsample(pyramid, pixel_size)
     pixels, valid, n_strips = _overview(pyramid, downsample, tell)
     scale = _float_scale(pyramid, pixels)
     found = separate(pixels * scale, valid)
@@ -223,15 +225,15 @@ def _silent(done: int, total: int) -> None:
     pass
 
 
-def _downsample(pyramid: Pyramid, mpp: float) -> tuple[float, tuple[str, ...]]:
+def _downsample(pyramid: Pyramid, pixel_size: float) -> tuple[float, tuple[str, ...]]:
     """Return level-0 pixels along a pixel of the mask, and what to note."""
     height, width = pyramid.shape
     notes: tuple[str, ...] = ()
-    if pyramid.mpp is None:
+    if pyramid.pixel_size is None:
         wanted = _USUAL_DOWNSAMPLE
         notes = ("the µm per pixel is not known: tissue was looked for at a sixteenth",)
     else:
-        wanted = mpp / pyramid.mpp
+        wanted = pixel_size / pyramid.pixel_size
     least = math.sqrt(height * width / _MOST_PIXELS)
     most = min(height, width) / _LEAST_SIDE
     return max(min(wanted, most), least, 1.0), notes

@@ -237,7 +237,7 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             "then decided from those alone. They are the share given here."
         )
     facts.append(f"{1000 * answer.ledger.seconds:.0f}\u00a0ms")
-    if not answer.calibrated:
+    if not answer.scale_known:
         facts.append("scale\u00a0unknown")
     reading = answer.reading if isinstance(answer, FieldPrediction) else None
     if reading is not None and on_slide:
@@ -262,7 +262,7 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
         facts.append(f"{read}, {_bytes(compressed)}" if compressed else read)
         tip = f"{reading.summary()}."
     facts += [f"{stage.name} {seconds_text(stage.seconds)}" for stage in answer.stages]
-    if not answer.calibrated:
+    if not answer.scale_known:
         facts.append("scale unknown")
     return [fact.replace(" ", "\u00a0") for fact in facts], tip
 

@@ -161,7 +161,7 @@ def about_mismatch(
 def about_answer(prediction: Prediction) -> str:
     """Say what the user should know of one classified cell."""
     notes = list(prediction.ledger.notes)
-    if not prediction.calibrated:
+    if not prediction.scale_known:
         notes.append("The pixel size is unknown: the crop was cut by the size of the cells.")
     return " ".join(notes) or "Click another cell, or classify all of them."
 
@@ -177,12 +177,14 @@ def about_large_slide(name: str, height: int, width: int) -> str:
 def about_traversal(prediction: Prediction) -> str:
     """Say what the user should know of one cell that a TNet has classified."""
     notes = list(prediction.ledger.notes)
-    if not prediction.calibrated:
+    if not prediction.scale_known:
         notes.append("The pixel size is unknown: the crop was cut by the size of the cells.")
     return " ".join(notes) or "Click a numbered crop to see its share, or another cell."
 
 
-def about_field(prediction: Prediction, card: Card, side: int | None, mpp: float | None) -> Message:
+def about_field(
+    prediction: Prediction, card: Card, side: int | None, pixel_size: float | None
+) -> Message:
     """Say what the user should know of a field's class.
 
     Parameters
@@ -193,17 +195,17 @@ def about_field(prediction: Prediction, card: Card, side: int | None, mpp: float
         The model's.
     side : int or None
         The field's longer side in pixels; None for a slide, which is of any size.
-    mpp : float or None
+    pixel_size : float or None
         µm per pixel, where it is known.
     """
     notes = [f"{note.rstrip('.')}." for note in prediction.ledger.notes]
     trained = card.crop.field_of_view_um
-    if mpp is None:
+    if pixel_size is None:
         notes.append("With the pixel size unknown, nobody can say whether the model fits.")
-    elif side is not None and not 1 / _SIMILAR < side * mpp / trained < _SIMILAR:
+    elif side is not None and not 1 / _SIMILAR < side * pixel_size / trained < _SIMILAR:
         notes.append(
             f"'{card.name}' was trained on fields {_length(trained)} wide, this one is "
-            f"{_length(side * mpp)}: do not rely on the class."
+            f"{_length(side * pixel_size)}: do not rely on the class."
         )
     if notes:
         return Message(" ".join(notes), "warning")
@@ -223,7 +225,7 @@ def about_results(done: Predictions, total: int, reason: str) -> str:
     else:
         said = f"{len(done)} cells classified in {seconds_text(done.ledger.seconds)}."
     notes = list(done.ledger.notes)
-    if not done.calibrated:
+    if not done.scale_known:
         notes.append("The pixel size is unknown: crops were cut by the size of the cells.")
     return " ".join([said, *notes])
 

@@ -158,7 +158,7 @@ class HologramChoices:
         return kind_of(self.layer, self.main.settings_of(self.layer).modality)
 
     @property
-    def looks_uncalibrated(self) -> bool:
+    def wavelength_unknown(self) -> bool:
         """Whether phase or OPD is whole numbers, as grey levels are but rad and nm are not."""
         if self.layer is None or self.kind not in ("phase", "opd"):
             return False

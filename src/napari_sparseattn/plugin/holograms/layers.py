@@ -96,7 +96,7 @@ def _metadata(source: Image, answer: ReconstructAnswer) -> dict[str, Any]:
             "unit": answer.unit,
             "reconstruction": {
                 "source": source.name,
-                "calibrated": answer.unit == "nm",
+                "scale_known": answer.unit == "nm",
                 "settings": dataclasses.asdict(answer.settled),
             },
         }

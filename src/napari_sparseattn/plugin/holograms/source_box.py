@@ -146,7 +146,7 @@ class HologramSourceBox(Follower):
     def _show_hint(self, _: object = None) -> None:
         holograms, facts = self.holograms, self.holograms.facts
         missing = []
-        if holograms.looks_uncalibrated:
+        if holograms.wavelength_unknown:
             unit = "rad" if holograms.kind == "phase" else "nm"
             missing.append(f"Whole numbers: these may be grey levels instead of {unit}.")
         if holograms.kind != "opd" and facts.wavelength is None:

@@ -312,9 +312,9 @@ def _sliced(part: Any) -> slice:
 
 
 def _placed(pyramid: Pyramid) -> dict[str, Any]:
-    if pyramid.mpp is None:
+    if pyramid.pixel_size is None:
         return {}
-    return {"scale": (pyramid.mpp, pyramid.mpp), "units": ("um", "um")}
+    return {"scale": (pyramid.pixel_size, pyramid.pixel_size), "units": ("um", "um")}
 
 
 def _covered(finest: Level, level: Level, row: int, column: int) -> tuple[slice, slice]:
@@ -335,14 +335,14 @@ def _mask_layer(
     colours: Mapping[int | None, tuple[float, ...]],
 ) -> LayerData:
     """Return labels of one value per tile of a level, laid over the slide."""
-    mpp = 1.0 if pyramid.mpp is None else pyramid.mpp
+    pixel_size = 1.0 if pyramid.pixel_size is None else pyramid.pixel_size
     sides = [side * level.downsample for side in level.tile]
     attributes: dict[str, Any] = {
         **_placed(pyramid),
         "name": name,
-        "scale": tuple(side * mpp for side in sides),
+        "scale": tuple(side * pixel_size for side in sides),
         # napari puts a pixel's centre at its index; the tiles share its corner.
-        "translate": tuple((side - 1) / 2 * mpp for side in sides),
+        "translate": tuple((side - 1) / 2 * pixel_size for side in sides),
         "colormap": dict(colours),
         "opacity": 1.0,
         "metadata": {METADATA_KEY: {"overlay": "slide"}},

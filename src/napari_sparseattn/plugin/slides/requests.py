@@ -281,7 +281,7 @@ def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) 
             tissue=tissue,
             store=request.store,
             # Whoever does not know the pixel size has been asked for it in the dock.
-            uncalibrated=True,
+            allow_unknown_scale=True,
             device=request.model.device,
             progress=told,
         )
@@ -333,12 +333,16 @@ def _pyramid_of(request: SlideRequest) -> Pyramid:
     size = request.settings.pixel_size
     if request.pyramid is None:
         field = field_of(request.plane, request.settings)
-        return ArrayPyramid(field.plane(0, 0), mpp=size, name=request.plane.name)
+        return ArrayPyramid(field.plane(0, 0), pixel_size=size, name=request.plane.name)
     pyramid = request.pyramid.with_own_ledger()
     # The user may know what the slide's file does not say, or know it better.
     # What has only been through the layer's transform is the file's.
-    if size is None or pyramid.mpp is None or not math.isclose(size, pyramid.mpp, rel_tol=1e-6):
-        pyramid.mpp = size
+    if (
+        size is None
+        or pyramid.pixel_size is None
+        or not math.isclose(size, pyramid.pixel_size, rel_tol=1e-6)
+    ):
+        pyramid.pixel_size = size
     return pyramid
 
 

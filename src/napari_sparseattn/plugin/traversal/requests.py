@@ -170,7 +170,7 @@ def _answer_field(request: FieldRequest, count: Any) -> FieldAnswer:
         )
     # The user may know what the slide's file does not say.
     known = request.settings.pixel_size is not None
-    prediction = dataclasses.replace(prediction, calibrated=known)
+    prediction = dataclasses.replace(prediction, scale_known=known)
     return FieldAnswer(request, prediction, thumbnails_of(pyramid, prediction.traversal))
 
 

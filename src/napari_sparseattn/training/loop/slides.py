@@ -162,7 +162,7 @@ def slide_features(
     ValueError
         If there is no tissue.
     """
-    grid = patch_grid(pyramid, find_tissue(pyramid), mpp=crop.pixel_size, size=crop.size)
+    grid = patch_grid(pyramid, find_tissue(pyramid), pixel_size=crop.pixel_size, size=crop.size)
     if not len(grid):
         raise ValueError(f"No tissue was found on {pyramid.name}.")
     where = None if path is None else Path(path)

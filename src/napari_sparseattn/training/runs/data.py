@@ -308,7 +308,7 @@ def _features(request: FineTuneRequest, image: ImageRecord) -> FeatureSet | None
     if found is None:
         return None
     pyramid = found if isinstance(found, Pyramid) else ArrayPyramid(
-        found.plane(0, 0), mpp=found.pixel_size, name=found.name
+        found.plane(0, 0), pixel_size=found.pixel_size, name=found.name
     )  # fmt: skip
     model = request.model
     # It takes the features that the window keeps of the slide, or makes and keeps them.
@@ -316,7 +316,7 @@ def _features(request: FineTuneRequest, image: ImageRecord) -> FeatureSet | None
         pyramid,
         model.bundle,
         store=request.store,
-        uncalibrated=True,
+        allow_unknown_scale=True,
         device=model.device,
         progress=request.switch.told,
     )
