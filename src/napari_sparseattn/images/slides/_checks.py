@@ -118,8 +118,7 @@ def known_pixel_size(
     """
     if size is None:
         return None, (
-            f"{name} does not say how many µm a pixel is; give it, or the scale of results stays "
-            "unknown",
+            f"{name} does not say how many µm a pixel is; give it, or the scale stays unknown",
         )
     try:
         pixel_size = isotropic_size(size)
@@ -128,8 +127,7 @@ def known_pixel_size(
     low, high = _PLAUSIBLE_MPP
     if not low <= pixel_size <= high:
         return None, (
-            f"{name} states {pixel_size:g} µm per pixel ({source}), which no slide has; give the "
-            "true one",
+            f"{name} states {pixel_size:g} µm per pixel ({source}): give the true one",
         )
     return pixel_size, ()
 
