@@ -24,7 +24,7 @@ class CompareJobs:
 
     def __init__(self, compare: Compare) -> None:
         self._compare = compare
-        self._workers = Workers(partial(compare.session.fail, None))
+        self._workers = Workers(compare.session.status.fail)
         compare.requested.connect(self.answer)
         compare.attach()
 

@@ -13,7 +13,6 @@ from ..commands import open_training
 from ..compare.box import CompareBox
 from ..compare.jobs import CompareJobs
 from ..compare.session import Compare
-from ..core.jobs import Jobs
 from ..core.session import Session
 from ..evidence.agreement_box import AgreementBox
 from ..evidence.agreement_jobs import AgreementJobs
@@ -27,7 +26,6 @@ from ..export.box import ExportBox
 from ..export.session import Exporting
 from ..slides.box import SlideBox
 from ..slides.gallery_box import GalleryBox
-from ..slides.jobs import SlideJobs
 from ..slides.pyramid_box import PyramidBox
 from ..traversal.box import TraversalBox
 from ..traversal.locations_box import LocationsBox
@@ -57,9 +55,7 @@ class SparseAttentionDock(DockFrame):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.session = Session.of(napari_viewer)
-        super().__init__(self.session)
-        self.jobs = Jobs(self.session)
-        self.slide_jobs = SlideJobs(self.session)
+        super().__init__(self.session.status)
         self.evidence_jobs = EvidenceJobs(Evidence.of(napari_viewer))
         self.what_if_jobs = WhatIfJobs(WhatIfs.of(napari_viewer))
         self.agreement_jobs = AgreementJobs(Agreement.of(napari_viewer))
@@ -76,19 +72,19 @@ class SparseAttentionDock(DockFrame):
         self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
         self.drops = FileDrops(self, self.image_box.open_files)
         self.session.attach()
-        closing = (self.jobs, self.slide_jobs, self.evidence_jobs, self.what_if_jobs,
+        closing = (self.evidence_jobs, self.what_if_jobs,
                    self.agreement_jobs, self.compare_jobs)  # fmt: skip
         stops = (*(jobs.close for jobs in closing), self.session.detach)
         self.end_with([*boxes, *folding], *stops)
-        self.model_box.start()
+        self.session.start()
 
     def _make_boxes(self, inner: QWidget) -> list[Follower]:
         """Make what stands above the sections."""
         self.image_box = ImageBox(self.session, inner)
-        self.model_box = ModelBox(self.session, self.jobs, inner)
+        self.model_box = ModelBox(self.session, inner)
         self.actions_box = ActionsBox(self.session, inner)
-        self.slide_box = SlideBox(self.session, inner)
-        self.locations_box = LocationsBox(self.session, inner)
+        self.slide_box = SlideBox(self.session.slides, inner)
+        self.locations_box = LocationsBox(self.session.crops, inner)
         return [
             self.image_box, self.model_box, self.actions_box, self.slide_box, self.locations_box,
         ]  # fmt: skip
@@ -98,10 +94,10 @@ class SparseAttentionDock(DockFrame):
         self.result_box = ResultBox(self.session, inner)
         self.what_if_box = WhatIfBox(WhatIfs.of(viewer), inner)
         self.compare_box = CompareBox(Compare.of(viewer), inner)
-        self.pyramid_box = PyramidBox(self.session, inner)
-        self.gallery_box = GalleryBox(self.session, inner)
-        self.traversal_box = TraversalBox(self.session, inner)
-        self.table_box = TableBox(self.session, inner)
+        self.pyramid_box = PyramidBox(self.session.slides, inner)
+        self.gallery_box = GalleryBox(self.session.slides, inner)
+        self.traversal_box = TraversalBox(self.session.crops, inner)
+        self.table_box = TableBox(self.session.cells, inner)
         self.agreement_box = AgreementBox(Agreement.of(viewer), inner)
         self.export_box = ExportBox(Exporting.of(viewer), inner)
         folding: dict[str, Follower] = {
@@ -126,10 +122,10 @@ class SparseAttentionDock(DockFrame):
         self.table_box.wanted.connect(sections["Cells"].setVisible)
         self.agreement_box.wanted.connect(sections["Evidence of cells"].setVisible)
         for title in ("Attention", "Patches"):
-            sections[title].setVisible(self.session.spanning)
-        sections["Crops"].setVisible(self.session.traversing)
+            sections[title].setVisible(self.session.slides.active)
+        sections["Crops"].setVisible(self.session.crops.active)
         for title in ("Cells", "Evidence of cells"):
-            sections[title].setVisible(not self.session.spanning)
+            sections[title].setVisible(self.session.advice.cells)
         return list(folding.values())
 
     def _open_training(self) -> None:
