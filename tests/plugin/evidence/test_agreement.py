@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.inference.faithful import CARD, faithfulness_of_set
-from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.agreement_requests import AgreementRequest, stream_agreement
@@ -48,13 +48,13 @@ def test_before_cells_are_classified_it_says_so(agreement: Agreement) -> None:
 def test_all_cells_are_measured_as_the_library_measures_them(
     agreement: Agreement, session: Session
 ) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     request = agreement.measure_all()
     assert agreement.progress.total == len(CENTRES)
     measure(agreement, request)
-    results, field = session.cells.results, field_of(request.plane, request.settings)
+    results, field = session.results, field_of(request.plane, request.settings)
     expected = faithfulness_of_set(
-        field, results.cells, session.selection.model.bundle,
+        field, results.cells, session.model.bundle,
         settings=dataclasses.replace(CARD, extras=False), device="cpu",
     )  # fmt: skip
     gains = [agreement.cells()[i].found.difference().value for i in range(len(CENTRES))]
@@ -67,9 +67,9 @@ def test_all_cells_are_measured_as_the_library_measures_them(
 
 
 def test_the_ranking_can_be_of_one_class(agreement: Agreement, session: Session) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     measure(agreement, agreement.measure_all())
-    labels = session.cells.results.labels
+    labels = session.results.labels
     for name in set(labels):
         rows = agreement.ranked(name)
         assert sorted(rows) == [i for i, label in enumerate(labels) if label == name]
@@ -78,7 +78,7 @@ def test_the_ranking_can_be_of_one_class(agreement: Agreement, session: Session)
 
 
 def test_what_is_stopped_is_kept_and_gone_on_with(agreement: Agreement, session: Session) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     request = agreement.measure_all()
     measure(agreement, request, most=1)
     agreement.cancel()
@@ -86,44 +86,39 @@ def test_what_is_stopped_is_kept_and_gone_on_with(agreement: Agreement, session:
     assert list(stream_agreement(request)) == []
     assert list(agreement.cells()) == [0]
     assert "1 cells" in agreement.message
-    assert np.isnan(session.cells.results.measures["evidence_gain"]).tolist() == [
-        False,
-        True,
-        True,
-        True,
-    ]
+    assert np.isnan(session.results.measures["evidence_gain"]).tolist() == [False, True, True, True]
     others = agreement.measure_all()
     assert others.rows == (1, 2, 3)
     measure(agreement, others)
-    assert np.isfinite(session.cells.results.measures["evidence_gain"]).all()
+    assert np.isfinite(session.results.measures["evidence_gain"]).all()
     assert agreement.measure_all() is None
 
 
 def test_exports_get_the_columns(agreement: Agreement, session: Session, tmp_path: Path) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     measure(agreement, agreement.measure_all())
     path = tmp_path / "cells.csv"
-    write_csv(session.cells.results, path)
+    write_csv(session.results, path)
     table = pd.read_csv(path, comment="#")
     np.testing.assert_allclose(
-        table["evidence_gain"], session.cells.results.measures["evidence_gain"], atol=1e-4
+        table["evidence_gain"], session.results.measures["evidence_gain"], atol=1e-4
     )
     assert set(COLUMNS) <= set(table.columns)
 
 
 def test_another_run_starts_anew(agreement: Agreement, session: Session) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     measure(agreement, agreement.measure_all())
-    session.cells.classify_all()
+    session.classify_all()
     assert agreement.cells() == {}
-    assert "evidence_gain" not in session.cells.results.measures
+    assert "evidence_gain" not in session.results.measures
 
 
 def test_cells_of_another_model_are_not_measured(
     agreement: Agreement, session: Session, tnet_model: Model
 ) -> None:
-    session.cells.classify_all()
-    session.selection.set_model(tnet_model)
+    session.classify_all()
+    session.set_model(tnet_model)
     assert agreement.measure_all() is None
     assert "another model" in agreement.message
 
@@ -131,11 +126,11 @@ def test_cells_of_another_model_are_not_measured(
 def test_pictures_show_the_crop_and_what_was_selected(
     agreement: Agreement, session: Session
 ) -> None:
-    session.cells.classify_all()
+    session.classify_all()
     measure(agreement, agreement.measure_all(), most=1)
     cell = agreement.cells()[0]
     assert cell.picture.shape == (16, 16, 3)
     # Violet: the disc fills the crop's middle.
     np.testing.assert_allclose(cell.picture[8, 8], (95, 60, 150), atol=15)
-    evidence = session.selection.model.bundle.card.architecture
+    evidence = session.model.bundle.card.architecture
     assert len(cell.selected) == evidence["k"]

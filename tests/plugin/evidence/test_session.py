@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.evidence.faithfulness import Faithfulness
 from napari_sparseattn.inference.faithful import faithfulness_of_cell
-from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.requests import EvidenceRequest, stream_evidence
@@ -27,7 +27,7 @@ from napari_sparseattn.plugin.evidence.words import (
 )
 
 from ..conftest import CENTRES, add_labels, add_picture
-from ..made_slides import add_slide, keep_features_in, span_model
+from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
 
 
 class MeasuresWhenTold:
@@ -59,7 +59,7 @@ def evidence(session: Session, viewer: ViewerModel) -> Iterator[Evidence]:
 
 
 def click(session: Session, cell: int) -> None:
-    session.cells.click(session.selection.image.data_to_world(CENTRES[cell]))
+    session.click(session.image.data_to_world(CENTRES[cell]))
 
 
 def without_time(found: Faithfulness) -> dict[str, Any]:
@@ -79,13 +79,9 @@ def test_a_clicked_cell_is_measured_by_itself(
     assert evidence.progress is not None
     assert evidence.measured is None
     evidence.worker.measure(request)
-    field = field_of(session.shown.plane, session.selection.settings)
+    field = field_of(session.shown.plane, session.settings)
     expected = faithfulness_of_cell(
-        field,
-        request.cells,
-        request.cells.nearest(CENTRES[2]),
-        session.selection.model.bundle,
-        device="cpu",
+        field, request.cells, request.cells.nearest(CENTRES[2]), session.model.bundle, device="cpu"
     )
     assert without_time(evidence.measured) == without_time(expected)
     # A disc of radius 9 px in a crop of 16 px covers all of its middle: the mask was found.
@@ -137,8 +133,8 @@ def test_a_field_is_measured_when_asked_for(
     evidence: Evidence, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     add_picture(viewer)
-    session.selection.set_model(tnet_model)
-    session.task.ask("whole")
+    session.set_model(tnet_model)
+    session.classify_field()
     assert evidence.subject == "field"
     assert evidence.worker.asked == []
     request = evidence.measure()
@@ -150,7 +146,7 @@ def test_a_field_is_measured_when_asked_for(
     evidence.worker.measure(evidence.measure())
     assert evidence.measured.label == session.answer.label
     assert evidence.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
-    session.selection.set_model(tnet_model)
+    session.set_model(tnet_model)
     assert evidence.measured is None
 
 
@@ -162,10 +158,10 @@ def test_a_slide_is_measured_on_its_patches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_features_in(monkeypatch, tmp_path)
-    worker = session.worker
+    worker = SlidesAtOnce(session)
     add_slide(viewer)
-    session.selection.set_model(span_model())
-    session.slides.classify()
+    session.set_model(span_model())
+    session.classify_slide()
     assert len(worker.slides) == 1
     assert evidence.subject == "slide"
     evidence.worker.measure(evidence.measure())
@@ -182,10 +178,10 @@ def test_a_model_of_patches_says_why_it_is_not_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_features_in(monkeypatch, tmp_path)
-    worker = session.worker
+    worker = SlidesAtOnce(session)
     add_slide(viewer)
-    session.selection.set_model(span_model(segments=True))
-    session.slides.classify()
+    session.set_model(span_model(segments=True))
+    session.classify_slide()
     assert len(worker.slides) == 1
     assert "each patch" in evidence.why_not
     assert evidence.measure() is None

@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.evidence import CropFrame
-from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.what_if_requests import (
     Region,
@@ -23,7 +23,7 @@ from napari_sparseattn.plugin.evidence.what_if_session import WhatIfs
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..made_attention import made_up_attention
-from ..made_slides import add_slide, keep_features_in, span_model
+from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def clicked(what_ifs: WhatIfs, session: Session, viewer: ViewerModel) -> WhatIfs
     """The third cell of the picture was clicked; its crop is 16 px of 0.5 µm."""
     image = add_picture(viewer)
     add_labels(session, viewer)
-    session.cells.click(image.data_to_world(CENTRES[2]))
+    session.click(image.data_to_world(CENTRES[2]))
     assert session.answer is not None
     return what_ifs
 
 
 def draw_square(what_ifs: WhatIfs, middle: tuple[float, float], half: float) -> None:
     assert what_ifs.draw("lasso")
-    layer = what_ifs.layers.outlines(what_ifs.session.selection.image, (), make=False)
+    layer = what_ifs.layers.outlines(what_ifs.session.image, (), make=False)
     row, column = middle
     corners = [(-half, -half), (-half, half), (half, half), (half, -half)]
     layer.add_polygons([np.array([(row + y, column + x) for y, x in corners])])
@@ -115,7 +115,7 @@ def test_without_a_region_it_says_what_to_do(clicked: WhatIfs) -> None:
 def test_removing_the_cell_reruns_the_model_and_lists_it(clicked: WhatIfs) -> None:
     draw_square(clicked, (80, 60), 6)
     # The region is drawn by napari's own tool, on a layer of ours.
-    layer = clicked.layers.outlines(clicked.session.selection.image, (), make=False)
+    layer = clicked.layers.outlines(clicked.session.image, (), make=False)
     assert layer.mode == "add_polygon_lasso"
     assert layer.name == "smear · what if"
     np.testing.assert_allclose(layer.scale, (0.5, 0.5))
@@ -135,13 +135,13 @@ def test_what_is_selected_then_lies_on_the_crop(clicked: WhatIfs, session: Sessi
     draw_square(clicked, (80, 60), 3)
     clicked.ask("look")
     (entry,) = clicked.entries
-    layer = clicked.layers.layer(session.selection.image, "what-if selection")
+    layer = clicked.layers.layer(session.image, "what-if selection")
     frame = session.answer.evidence.frame
     selected = np.isfinite(layer.data)
     np.testing.assert_array_equal(selected, entry.found.after.evidence.mask())
     forced = Region(entry.request.region.outlines).on_crop(frame)
     assert selected[forced].all()
-    origin = session.selection.image.data_to_world(frame.origin)
+    origin = session.image.data_to_world(frame.origin)
     np.testing.assert_allclose(layer.data_to_world((0, 0)), origin)
 
 
@@ -161,7 +161,7 @@ def test_undo_and_redo_go_back_and_forth_with_the_region(clicked: WhatIfs) -> No
     assert len(clicked.region().outlines) == 1
     assert clicked.undo()
     assert clicked.shown is None
-    assert clicked.layers.layer(clicked.session.selection.image, "what-if selection") is None
+    assert clicked.layers.layer(clicked.session.image, "what-if selection") is None
     assert not clicked.undo()
     assert clicked.redo()
     assert clicked.redo()
@@ -184,7 +184,7 @@ def test_a_new_question_forgets_what_was_undone(clicked: WhatIfs) -> None:
 
 def test_painting_counts_too_and_can_be_cleared(clicked: WhatIfs, viewer: ViewerModel) -> None:
     assert clicked.draw("paint")
-    layer = clicked.layers.paint(clicked.session.selection.image, (), make=False)
+    layer = clicked.layers.paint(clicked.session.image, (), make=False)
     assert layer.mode == "paint"
     layer.data[76:84, 56:64] = 1
     layer.refresh()
@@ -194,7 +194,7 @@ def test_painting_counts_too_and_can_be_cleared(clicked: WhatIfs, viewer: Viewer
     assert entry.found.share == pytest.approx(0.25, abs=0.07)
     clicked.clear()
     assert clicked.region().empty
-    assert viewer.layers.selection.active is clicked.session.selection.image
+    assert viewer.layers.selection.active is clicked.session.image
     clicked.undo()
     clicked.redo()
     np.testing.assert_array_equal(clicked.region().painted, entry.request.region.painted)
@@ -211,10 +211,10 @@ def test_a_region_beside_the_cell_is_refused_in_words(clicked: WhatIfs) -> None:
 def test_the_list_stays_when_another_cell_is_clicked(clicked: WhatIfs, session: Session) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
-    session.cells.click(session.selection.image.data_to_world(CENTRES[0]))
+    session.click(session.image.data_to_world(CENTRES[0]))
     assert len(clicked.entries) == 1
     assert clicked.shown is None
-    assert clicked.layers.layer(session.selection.image, "what-if selection") is None
+    assert clicked.layers.layer(session.image, "what-if selection") is None
 
 
 def test_an_answer_to_what_is_no_longer_shown_is_dropped(
@@ -224,7 +224,7 @@ def test_an_answer_to_what_is_no_longer_shown_is_dropped(
     draw_square(clicked, (80, 60), 3)
     request = clicked.ask("remove")
     assert not clicked.can_ask
-    session.cells.click(session.selection.image.data_to_world(CENTRES[0]))
+    session.click(session.image.data_to_world(CENTRES[0]))
     clicked.accept(request, answer_what_if(request))
     assert clicked.entries == []
 
@@ -236,11 +236,11 @@ def test_a_dragged_crop_is_read_where_its_point_is(
     what_ifs: WhatIfs, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     image = add_picture(viewer)
-    session.selection.set_model(tnet_model)
-    session.task.ask("whole")
+    session.set_model(tnet_model)
+    session.classify_field()
     assert what_ifs.move_crops()
     layer = what_ifs.layers.layer(image, "what-if crops")
-    way = session.crops.traversal
+    way = session.traversal
     assert len(layer.data) == len(way) - 1
     np.testing.assert_allclose(layer.data, crop_middles(way)[1:])
     first = int(np.flatnonzero(way.level == 1)[0])
@@ -260,8 +260,8 @@ def test_a_field_can_be_asked_without_a_region_of_it(
     what_ifs: WhatIfs, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     add_picture(viewer)
-    session.selection.set_model(tnet_model)
-    session.task.ask("whole")
+    session.set_model(tnet_model)
+    session.classify_field()
     draw_square(what_ifs, (60, 90), 30)
     what_ifs.set_fill("noise")
     what_ifs.ask("remove")
@@ -283,18 +283,18 @@ def slide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> WhatIfs:
     keep_features_in(monkeypatch, tmp_path)
-    worker = session.worker
+    worker = SlidesAtOnce(session)
     add_slide(viewer)
-    session.selection.set_model(span_model())
-    session.slides.classify()
+    session.set_model(span_model())
+    session.classify_slide()
     assert len(worker.slides) == 1
     return what_ifs
 
 
 def test_patches_and_levels_of_a_slide_are_dropped(slide: WhatIfs, session: Session) -> None:
     assert "drop" in slide.fills
-    attention = session.slides.attention
-    session.slides.select_patch(3)
+    attention = session.attention
+    session.select_patch(3)
     slide.ask("remove")
     picked = slide.entries[-1]
     assert picked.request.region.patches == (3,)

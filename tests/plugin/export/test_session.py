@@ -18,13 +18,13 @@ from qtpy.QtWidgets import QFileDialog
 from superqt import QCollapsible
 
 from napari_sparseattn.export.formats import FORMATS
-from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.export.box import ExportBox
 from napari_sparseattn.plugin.export.session import Exporting, ExportRequest, stream_export
 
 from ..conftest import CENTRES, add_labels, add_picture
-from ..made_slides import add_slide, keep_features_in
+from ..made_slides import SlidesAtOnce, add_slide, keep_features_in
 from ..widgets.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
@@ -69,7 +69,7 @@ def test_cells_are_written_as_they_are_shown(
 ) -> None:
     add_picture(viewer)
     add_labels(session, viewer)
-    session.cells.classify_all()
+    session.classify_all()
     (thing,) = exporting.things()
     assert thing.title == "4 cells of smear"
     assert {each.name for each in exporting.formats(thing)} == set(FORMATS)
@@ -79,8 +79,8 @@ def test_cells_are_written_as_they_are_shown(
     assert [path.name for path in exporting.written] == [
         "smear.csv", "smear.csv-metadata.json", "smear.geojson", "smear_maps.ome.zarr",
     ]  # fmt: skip
-    assert "4 files written to" in session.status.message.text
-    results = session.cells.results
+    assert "4 files written to" in session.message.text
+    results = session.results
     assert results is not None
     table = pd.read_csv(tmp_path / "smear.csv")
     assert table["class"].tolist() == results.labels
@@ -102,7 +102,7 @@ def test_nothing_in_the_folder_is_replaced(
     exporting: Exporting, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.cells.classify_all()
+    session.classify_all()
     exporting.set_folder(tmp_path)
     (tmp_path / "smear.html").write_text("mine")
     choose(exporting, "csv")
@@ -117,12 +117,12 @@ def test_results_of_another_model_keep_their_card(
     exporting: Exporting, session: Session, viewer: ViewerModel, tnet_model: Model, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.cells.classify_all()
-    first = session.selection.model
+    session.classify_all()
+    first = session.model
     assert first is not None
-    session.selection.set_model(tnet_model)
+    session.set_model(tnet_model)
     assert exporting.things() == []  # nothing is known of the model that gave them
-    session.models.cards = {first.bundle.card.name: first.bundle.card}
+    session.cards = {first.bundle.card.name: first.bundle.card}
     (thing,) = exporting.things()
     assert thing.card is first.bundle.card
     exporting.set_folder(tmp_path)
@@ -135,17 +135,17 @@ def test_a_field_comes_before_its_cells(
     exporting: Exporting, session: Session, viewer: ViewerModel, tnet_model: Model, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.selection.set_model(tnet_model)
-    session.cells.classify_all()
-    session.task.ask("whole")
+    session.set_model(tnet_model)
+    session.classify_all()
+    session.classify_field()
     assert [thing.title for thing in exporting.things()] == ["Field smear", "4 cells of smear"]
     exporting.set_folder(tmp_path)
     choose(exporting, "csv", "coco", "overlay")
     assert exporting.ticked(exporting.things()[0]) == ("csv", "overlay")
     exporting.export(0)
     crops = pd.read_csv(tmp_path / "smear.csv")
-    assert session.crops.traversal is not None
-    assert len(crops) == len(session.crops.traversal)
+    assert session.traversal is not None
+    assert len(crops) == len(session.traversal)
 
 
 def test_a_slide_with_its_features(
@@ -154,16 +154,17 @@ def test_a_slide_with_its_features(
 ) -> None:  # fmt: skip
     keep_features_in(monkeypatch, kept)
     add_slide(viewer)
-    session.selection.set_model(span)
-    session.slides.classify()
+    session.set_model(span)
+    session.slides_worker = SlidesAtOnce(session)
+    session.classify_slide()
     (thing,) = exporting.things()
     assert thing.title == "Slide s"
     exporting.set_folder(tmp_path)
     choose(exporting, "anndata", "geojson", "html")
     exporting.export()
-    assert session.slides.attention is not None
+    assert session.attention is not None
     table = anndata.read_h5ad(tmp_path / "s.h5ad")
-    assert table.n_obs == len(session.slides.attention)
+    assert table.n_obs == len(session.attention)
     features = session.answer.features.read()  # type: ignore[union-attr]
     np.testing.assert_array_equal(table.X, features)
 
@@ -172,17 +173,17 @@ def test_failures_and_stops_are_said_and_leave_no_half(
     exporting: Exporting, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.cells.classify_all()
+    session.classify_all()
     choose(exporting)
     assert exporting.export() is None
-    assert session.status.message.text == "Tick at least one format to export."
+    assert session.message.text == "Tick at least one format to export."
     choose(exporting, "csv")
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     exporting.set_folder(blocked)
     exporting.export()
-    assert session.status.message.level == "error"
-    assert session.status.message.text.startswith("Not everything was written: ")
+    assert session.message.level == "error"
+    assert session.message.text.startswith("Not everything was written: ")
     assert not exporting.running
     exporting.set_folder(tmp_path / "new")
     exporting.requested.disconnect(exporting.worker)
@@ -206,7 +207,7 @@ def test_missing_packages_are_named(
         formats.importlib.util, "find_spec", lambda x: None if x == "anndata" else find(x)
     )
     add_picture(viewer)
-    session.cells.classify_all()
+    session.classify_all()
     box = ExportBox(Exporting.of(viewer))
     qtbot.addWidget(box)
     assert not box.boxes["anndata"].isEnabled()
@@ -239,9 +240,7 @@ def test_the_window_writes_what_is_ticked(
     assert names == {"smear.csv", "smear.csv-metadata.json", "smear.h5ad", "smear.html"}
     assert "Open the folder" in box.written.text()
     assert box.export.isVisible()
-    assert anndata.read_h5ad(tmp_path / "out" / "smear.h5ad").n_obs == len(
-        window.session.cells.results
-    )
+    assert anndata.read_h5ad(tmp_path / "out" / "smear.h5ad").n_obs == len(window.session.results)
     for untick in box.boxes.values():
         untick.setChecked(False)
     assert not box.export.isEnabled()

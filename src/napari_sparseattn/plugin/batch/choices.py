@@ -13,8 +13,8 @@ from psygnal import Signal
 from ...batch.machines import default_workers
 from ...batch.plan import Task
 from ...batch.run import ItemState
+from ..core.messages import Level, Message
 from ..core.session import Session
-from ..core.status import Level, Message
 from .requests import RunRequest, SearchAnswer, SearchRequest
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class BatchChoices:
             return _EMPTY
         if not self.states:
             return "No files were found."
-        if self.session.selection.model is None or self.session.selection.model.bundle.path is None:
+        if self.session.model is None or self.session.model.bundle.path is None:
             return "Choose a model in the dock Sparse attention."
         if self.out is None:
             return "Choose a folder for the results."

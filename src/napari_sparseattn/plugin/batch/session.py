@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ...batch.plan import BatchOptions, BatchPlan
 from ...batch.run import BatchUpdate, ItemState
+from ..core.errors import explain
+from ..core.messages import Progress
 from ..core.per_viewer import PerViewer
-from ..core.status import Progress, explain
 from ..holograms.session import Holograms
 from .choices import BatchChoices
 from .requests import OpenAnswer, OpenRequest, RunRequest, SearchRequest
@@ -63,7 +64,7 @@ class Batch(BatchChoices, PerViewer):
         except ValueError as error:
             self.say(str(error), "error")
             return None
-        model = self.session.selection.model
+        model = self.session.model
         assert model is not None
         assert model.bundle.path is not None
         assert self.out is not None
@@ -82,13 +83,13 @@ class Batch(BatchChoices, PerViewer):
         return request
 
     def _options(self) -> BatchOptions:
-        model, viewer = self.session.selection.model, self.viewer
+        model, viewer = self.session.model, self.viewer
         assert model is not None
         options = BatchOptions(
             self.formats,
             self.task,
             pixel_size=self.pixel_size,
-            locations=self.session.crops.locations,
+            locations=self.session.locations,
             device=model.device,
         )
         if self.task != "hologram" or viewer is None:

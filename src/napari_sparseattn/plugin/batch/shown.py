@@ -40,21 +40,21 @@ def show_result(session: Session, layer: Layer, result: Result, colours: tuple[s
     image: Any = layer
     index = (0,) * (image.ndim - 2)
     if isinstance(result, Predictions):
-        session.cells.show_all(image, index, result, colours)
+        session.overlays.show_cells(image, index, result, colours, session.choice)
         return ""
     if isinstance(result, Mapping):
         frame, found = _first_with_cells(result)
         index = (*index[:-1], frame) if index else ()
-        session.cells.show_all(image, index, found, colours)
+        session.overlays.show_cells(image, index, found, colours, session.choice)
         viewer = session.viewer
         if viewer is not None and index:
             viewer.dims.set_point(viewer.dims.ndim - 3, frame)
         return f"The cells of frame {frame + 1} of {len(result)} are marked."
     if isinstance(result.evidence, PyramidAttention):
-        session.slides.show_attention(image, index, result.evidence)
+        session.maps.show_attention(image, index, result.evidence, session.pyramid_choice)
         return ""
     if isinstance(result.evidence, Traversal):
-        session.crops.layers.show(image, index, result, session.selection.choice)
+        session.overlays.show_prediction(image, index, result, colours, session.choice)
     return ""
 
 

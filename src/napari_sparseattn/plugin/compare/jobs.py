@@ -24,7 +24,7 @@ class CompareJobs:
 
     def __init__(self, compare: Compare) -> None:
         self._compare = compare
-        self._workers = Workers(compare.session.status.fail)
+        self._workers = Workers(partial(compare.session.fail, None))
         compare.requested.connect(self.answer)
         compare.attach()
 

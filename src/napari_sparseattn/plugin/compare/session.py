@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ..core.models import Model
+from ..cells.requests import Model
+from ..core.errors import explain
+from ..core.messages import Progress
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from ..core.status import Progress, explain
 from ..evidence.session import Evidence
 from ..slides.requests import SlideAnswer
 from .layers import CompareLayers
@@ -80,9 +81,9 @@ class Compare(Attached):
         session = self.session
         return [
             (session.answer_changed, self._answered),
-            (session.selection.image_changed, self._forget),
-            (session.selection.model_changed, self._model_changed),
-            (session.cells.results_changed, self._results_changed),
+            (session.image_changed, self._forget),
+            (session.model_changed, self._model_changed),
+            (session.results_changed, self._results_changed),
         ]
 
     # -- what there is
@@ -95,18 +96,18 @@ class Compare(Attached):
     @property
     def names(self) -> list[str]:
         """Other models for what the image shows, but not those of slides' patches."""
-        model = self.session.selection.model
+        model = self.session.model
         mine = "" if model is None else model.bundle.hash
-        cards = {name: self.session.models.cards[name] for name in self.session.parts.fitting}
+        cards = {name: self.session.cards[name] for name in self.session.fitting_models()}
         others = {name: card for name, card in cards.items() if card.tensors_sha256 != mine}
         return [name for name, card in others.items() if not card.takes_slides]
 
     @property
     def card(self) -> Card | None:
         """The second model's card."""
-        model = self.session.selection.model
+        model = self.session.model
         mine = None if model is None else model.bundle.card
-        return self.session.models.cards.get(self.second.name, mine) if self.second.name else mine
+        return self.session.cards.get(self.second.name, mine) if self.second.name else mine
 
     @property
     def kind(self) -> str:
@@ -138,7 +139,7 @@ class Compare(Attached):
 
     def why_not_all(self) -> str:
         """Return why all cells cannot be compared, or nothing."""
-        model, results = self.session.selection.model, self.session.cells.results
+        model, results = self.session.model, self.session.results
         if model is None or results is None or not len(results):
             return _NO_CELLS
         return "" if results.model_hash == model.bundle.hash else _OTHER_MODEL
@@ -181,27 +182,19 @@ class Compare(Attached):
             self._say(reason)
             return None
         return self._ask(
-            plane=session.cells.result_plane,
-            settings=session.selection.settings,
-            results=session.cells.results,
+            plane=session.result_plane, settings=session.settings, results=session.results
         )
 
     def _ask(self, **what: Any) -> CompareRequest | None:
         session, second = self.session, self.second
-        if self.working or session.selection.image is None or session.selection.model is None:
+        if self.working or session.image is None or session.model is None:
             return None
         if not second.name:
             if not second.k and not second.looks:
                 self._say(_THE_SAME)
                 return None
-            second = dataclasses.replace(second, model=session.selection.model)
-        request = CompareRequest(
-            session.selection.model,
-            session.crops.locations,
-            second,
-            session.selection.image,
-            **what,
-        )
+            second = dataclasses.replace(second, model=session.model)
+        request = CompareRequest(session.model, session.locations, second, session.image, **what)
         self._asked, self._began = request, time.monotonic()
         self.progress = Progress()
         self._say("")
@@ -272,8 +265,8 @@ class Compare(Attached):
         """Show the image twice, each with its own model's overlay, or once."""
         if not on:
             self.layers.put_back()
-        elif self.session.selection.image is not None:
-            self.layers.put_side_by_side(self.session.selection.image)
+        elif self.session.image is not None:
+            self.layers.put_side_by_side(self.session.image)
         self.changed.emit()
 
     def _ended(self) -> None:

@@ -75,8 +75,8 @@ class AgreementBox(Follower):
         for wall in (self.most, self.least):
             wall.itemClicked.connect(self._picked)
         self.follow(agreement.changed, self.show_cells)
-        self.follow(agreement.session.cells.selected_changed, self._select)
-        self.follow(agreement.session.selection.model_changed, self._show_wanted)
+        self.follow(agreement.session.selected_changed, self._select)
+        self.follow(agreement.session.model_changed, self._show_wanted)
         self.show_cells()
 
     def _lay_out(self) -> None:
@@ -97,7 +97,7 @@ class AgreementBox(Follower):
             column.addWidget(wall)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(not self.agreement.session.slides.active)
+        self.wanted.emit(not self.agreement.session.spanning)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Make the pictures only once somebody looks."""
@@ -111,7 +111,7 @@ class AgreementBox(Follower):
         why_not = agreement.why_not()
         self.empty.setVisible(bool(why_not) and not cells)
         self.empty.setText(why_not or _EMPTY)
-        results = agreement.session.cells.results
+        results = agreement.session.results
         left = 0 if results is None else len(results) - len(cells)
         self.measure.setVisible(progress is None and not why_not and left > 0)
         self.measure.setText("Measure the others" if cells else "Measure all")
@@ -164,7 +164,7 @@ class AgreementBox(Follower):
             wall.select(row)
 
     def _picked(self, item: QListWidgetItem) -> None:
-        self.agreement.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
+        self.agreement.session.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
 def _tip(cell: MeasuredCell) -> str:

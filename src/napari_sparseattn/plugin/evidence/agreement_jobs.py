@@ -23,7 +23,7 @@ class AgreementJobs:
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
-        self._workers = Workers(agreement.session.status.fail)
+        self._workers = Workers(partial(agreement.session.fail, None))
         agreement.requested.connect(self.measure)
         agreement.attach()
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..core.models import Model
-from ..core.pictures import to_picture
+from ..cells.requests import Model
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..core.status import StoppedError
+from ..traversal.closeups import in_view
+from ..traversal.requests import StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -131,4 +131,4 @@ def _picture(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     if crop.shape[2] == 1:
         low, high = np.nanpercentile(crop, (0.5, 99.5))
         limits = (float(low), max(float(high), float(low) + 1e-12))
-    return to_picture(crop[..., :3], np.ones(crop.shape[:2], bool), limits)
+    return in_view(crop[..., :3], np.ones(crop.shape[:2], bool), limits)

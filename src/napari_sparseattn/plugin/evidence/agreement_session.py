@@ -15,9 +15,10 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from ...evidence.faithfulness import FaithfulnessOfSet
+from ..core.errors import explain
+from ..core.messages import Progress
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from ..core.status import Progress, explain
 from .agreement_requests import AgreementRequest, MeasuredCell
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Agreement(Attached):
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
-            (session.cells.results_changed, self._results_changed),
-            (session.selection.model_changed, self._model_changed),
+            (session.results_changed, self._results_changed),
+            (session.model_changed, self._model_changed),
         ]
 
     def _last_closed(self) -> None:
@@ -85,7 +86,7 @@ class Agreement(Attached):
 
     def cells(self) -> dict[int, MeasuredCell]:
         """Return what is measured of the chosen image's cells, by row of the table."""
-        image, results = self.session.selection.image, self.session.cells.results
+        image, results = self.session.image, self.session.results
         kept = None if image is None else self._measured.get(image)
         if kept is None or results is None or kept.probabilities is not results.probabilities:
             return {}
@@ -93,7 +94,7 @@ class Agreement(Attached):
 
     def why_not(self) -> str:
         """Return why nothing can be measured, and what to do, or nothing."""
-        model, results = self.session.selection.model, self.session.cells.results
+        model, results = self.session.model, self.session.results
         if results is None or model is None or not len(results):
             return _NO_CELLS
         return "" if results.model_hash == model.bundle.hash else _OTHER_MODEL
@@ -110,7 +111,7 @@ class Agreement(Attached):
 
     def of_class(self, label: str = "") -> FaithfulnessOfSet | None:
         """Return what is measured of a class's cells, or of all; None without any."""
-        cells, rows, results = self.cells(), self.ranked(label), self.session.cells.results
+        cells, rows, results = self.cells(), self.ranked(label), self.session.results
         if not rows or results is None:
             return None
         ids = tuple(int(results.cells.ids[row]) for row in rows)
@@ -122,7 +123,7 @@ class Agreement(Attached):
         """Ask for the cells that are not measured yet, in the order of the table."""
         session = self.session
         image, model, results, plane = (
-            session.selection.image, session.selection.model, session.cells.results, session.cells.result_plane,
+            session.image, session.model, session.results, session.result_plane,
         )  # fmt: skip
         if self._asked is not None or image is None or model is None:
             return None
@@ -136,7 +137,7 @@ class Agreement(Attached):
             return None
         if not known:
             self._measured[image] = _Measured(results.probabilities)
-        settings, locations = session.selection.settings, session.crops.locations
+        settings, locations = session.settings, session.locations
         request = AgreementRequest(image, plane, settings, model, locations, results, tuple(rows))
         self._asked, self._began, self._done = request, time.monotonic(), 0
         self._say("")
@@ -173,7 +174,7 @@ class Agreement(Attached):
         self._say(message)
         if request is not None and kept is not None and kept.cells:
             columns = _columns(len(request.results), kept.cells)
-            self.session.cells.add_measures(request.layer, request.results, columns)
+            self.session.add_measures(request.layer, request.results, columns)
 
     # -- what the session tells
 

@@ -32,7 +32,7 @@ class EvidenceJobs:
         self._evidence = evidence
         self._now: EvidenceRequest | None = None
         self._next: EvidenceRequest | None = None
-        self._workers = Workers(evidence.session.status.fail)
+        self._workers = Workers(partial(evidence.session.fail, None))
         evidence.requested.connect(self.measure)
         evidence.attach()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ...export.evidence_report import write_evidence_report
+from ..core.errors import explain
 from ..core.session import Session
-from ..core.status import explain
 from ..core.workers import Workers
 from .saving import report_of
 
@@ -36,9 +36,7 @@ class ReportButton(QPushButton):
         viewer = self._session.viewer
         report = None if viewer is None else report_of(viewer)
         if report is None or report.empty:
-            self._session.status.notify(
-                "Nothing has been measured yet: click a cell first.", "warning"
-            )
+            self._session.say("Nothing has been measured yet: click a cell first.", "warning")
             return
         name = f"{report.image}_evidence.html"
         path, kind = QFileDialog.getSaveFileName(self, "Save report", name, _KINDS)
@@ -50,7 +48,7 @@ class ReportButton(QPushButton):
         self._workers.start(partial(write_evidence_report, report, target), returned=self._written)
 
     def _written(self, path: Path) -> None:
-        self._session.status.notify(f"Report written to {path}.")
+        self._session.say(f"Report written to {path}.")
 
     def _not_written(self, error: BaseException) -> None:
-        self._session.status.notify(f"The report could not be written: {explain(error)}", "error")
+        self._session.say(f"The report could not be written: {explain(error)}", "error")

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..cells.requests import ClickRequest
-from ..core.models import Model
+from ..cells.requests import ClickRequest, Model
 from ..core.sources import cells_of, field_of
-from ..core.status import StoppedError
 from ..slides.requests import SlideAnswer
-from ..traversal.requests import FieldRequest
+from ..traversal.requests import FieldRequest, StoppedError
 
 if TYPE_CHECKING:
     from ...evidence.faithfulness import Faithfulness

@@ -22,14 +22,14 @@ def report_of(viewer: ViewerModel) -> EvidenceReport | None:
     What-ifs of an earlier model are not of this report.
     """
     session = Session.of(viewer)
-    if session.selection.image is None or session.selection.model is None:
+    if session.image is None or session.model is None:
         return None
-    bundle = session.selection.model.bundle
+    bundle = session.model.bundle
     asked = tuple(
         entry.found
         for entry in WhatIfs.of(viewer).entries
         if entry.request.bench.source.model.bundle.hash == bundle.hash
     )
     measured, cells = Evidence.of(viewer).measured, Agreement.of(viewer).of_class()
-    name = session.selection.image.name
+    name = session.image.name
     return EvidenceReport(name, bundle.card.name, bundle.hash, measured, cells, asked)

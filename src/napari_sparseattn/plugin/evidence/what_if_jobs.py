@@ -22,7 +22,7 @@ class WhatIfJobs:
 
     def __init__(self, what_ifs: WhatIfs) -> None:
         self._what_ifs = what_ifs
-        self._workers = Workers(what_ifs.session.status.fail)
+        self._workers = Workers(partial(what_ifs.session.fail, None))
         what_ifs.requested.connect(self.answer)
         what_ifs.attach()
 

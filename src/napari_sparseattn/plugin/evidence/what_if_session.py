@@ -13,9 +13,9 @@ import numpy as np
 from psygnal import Signal
 
 from ...evidence import PyramidAttention, Traversal
+from ..core.errors import explain
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from ..core.status import explain
 from .session import Evidence
 from .what_if_layers import WhatIfLayers
 from .what_if_requests import Asked, Bench, Region, WhatIfRequest, crop_middles
@@ -100,10 +100,7 @@ class WhatIfs(Attached):
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        return [
-            (session.answer_changed, self._answered),
-            (session.selection.image_changed, self._answered),
-        ]
+        return [(session.answer_changed, self._answered), (session.image_changed, self._answered)]
 
     def _last_closed(self) -> None:
         # Answers that are on their way are dropped.
@@ -149,15 +146,15 @@ class WhatIfs(Attached):
     @property
     def level_names(self) -> list[str]:
         """Sizes of the levels of a slide's attention; empty for others."""
-        attention = self.session.slides.attention
+        attention = self.session.attention
         if attention is None or attention.patch_probabilities is not None:
             return []
-        return [self.session.slides.side_of(i) for i in range(len(attention.levels))]
+        return [self.session.side_of(i) for i in range(len(attention.levels))]
 
     def bench(self) -> Bench | None:
         """Return what runs the model anew for the answer that is shown."""
         source = self._evidence.request()
-        if source is None or (self.session.slides.attention is not None and not self.level_names):
+        if source is None or (self.session.attention is not None and not self.level_names):
             return None
         if self._bench is None or self._bench.source.answer is not source.answer:
             if self._bench is not None:
@@ -167,7 +164,7 @@ class WhatIfs(Attached):
 
     @property
     def _history(self) -> _History:
-        image = self.session.selection.image
+        image = self.session.image
         if image is None:
             return _History()
         return self._histories.setdefault(image, _History())
@@ -186,7 +183,7 @@ class WhatIfs(Attached):
 
     def draw(self, tool: Literal["lasso", "paint"]) -> bool:
         """Make the layer of the region the active one, with napari's tool."""
-        image, viewer = self.session.selection.image, self._viewer()
+        image, viewer = self.session.image, self._viewer()
         if image is None or viewer is None or self.bench() is None:
             self._say(_NO_ANSWER)
             return False
@@ -208,7 +205,7 @@ class WhatIfs(Attached):
 
     def clear(self) -> None:
         """Forget what is drawn; the list stays."""
-        image = self.session.selection.image
+        image = self.session.image
         if image is not None:
             self.layers.set_region(image, self._index, Region())
         self.stop_drawing()
@@ -216,22 +213,22 @@ class WhatIfs(Attached):
 
     def stop_drawing(self) -> None:
         """Let clicks classify again: the image becomes the active layer."""
-        image, viewer = self.session.selection.image, self._viewer()
+        image, viewer = self.session.image, self._viewer()
         if image is not None and viewer is not None and image in viewer.layers:
             viewer.layers.selection = {image}
             viewer.layers.selection.active = image
 
     def region(self) -> Region:
         """Return what is drawn, or of a slide the patch that is picked out."""
-        image, patch = self.session.selection.image, self.session.slides.patch
+        image, patch = self.session.image, self.session.patch
         found = Region() if image is None else self.layers.region(image)
-        if found.empty and self.session.slides.attention is not None and patch is not None:
+        if found.empty and self.session.attention is not None and patch is not None:
             return Region(patches=(patch,))
         return found
 
     def move_crops(self) -> bool:
         """Show a point per crop; one that is dragged is asked about when it is let go."""
-        image, viewer, way = self.session.selection.image, self._viewer(), self.evidence
+        image, viewer, way = self.session.image, self._viewer(), self.evidence
         if image is None or viewer is None or not isinstance(way, Traversal):
             self._say(_NO_ANSWER)
             return False
@@ -249,7 +246,7 @@ class WhatIfs(Attached):
 
     def ask_moved(self) -> WhatIfRequest | None:
         """Ask what if the crops were where their points are."""
-        image, way = self.session.selection.image, self.evidence
+        image, way = self.session.image, self.evidence
         points: Any = None if image is None else self.layers.layer(image, "what-if crops")
         if points is None or not isinstance(way, Traversal) or len(points.data) != len(way) - 1:
             self._say("Press Move crops, and drag a point.")
@@ -339,7 +336,7 @@ class WhatIfs(Attached):
         return True
 
     def _show(self, entry: Entry | None) -> None:
-        image = self.session.selection.image
+        image = self.session.image
         self._history.shown = entry
         if image is None:
             return
@@ -349,7 +346,7 @@ class WhatIfs(Attached):
             self.layers.show_selection(image, self._index, entry.found.after.evidence)
 
     def _draw_region(self, entry: Entry) -> None:
-        image = self.session.selection.image
+        image = self.session.image
         if image is not None and not entry.request.region.patches:
             self.layers.set_region(image, self._index, entry.request.region)
 
@@ -357,7 +354,7 @@ class WhatIfs(Attached):
 
     def _answered(self, _: object = None) -> None:
         self._asked = None
-        image = self.session.selection.image
+        image = self.session.image
         history = self._history
         if history.shown is not None and image is not None:
             history.shown = None

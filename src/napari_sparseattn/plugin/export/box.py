@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..core.status import Progress
+from ..core.messages import Progress
 from ..widgets.base import Follower, shrinkable
 from .jobs import ExportJobs
 from .session import Exporting, Thing

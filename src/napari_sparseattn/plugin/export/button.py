@@ -10,11 +10,12 @@ from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from ...export.model_formats import MODEL_FORMATS
+from ..core.jobs import Jobs
 from ..core.session import Session
 from ..widgets.base import SessionWidget
 
 if TYPE_CHECKING:
-    from ..core.models import Model
+    from ..cells.requests import Model
 
 __all__ = ["ExportButton"]
 
@@ -26,12 +27,15 @@ class ExportButton(SessionWidget):
     ----------
     session : Session
         Its model is exported.
+    jobs : Jobs
+        Does the work.
     parent : QWidget, optional
         The dock.
     """
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+    def __init__(self, session: Session, jobs: Jobs, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
+        self._jobs = jobs
         self.button = QPushButton("Export…", self)
         self.button.setToolTip("Write the model in use for other programs, or as a copy.")
         self.actions_by_format: dict[str, QAction] = {}
@@ -46,8 +50,8 @@ class ExportButton(SessionWidget):
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.button)
-        self.follow(session.selection.model_changed, self.show_model)
-        self.show_model(session.selection.model)
+        self.follow(session.model_changed, self.show_model)
+        self.show_model(session.model)
 
     def show_model(self, model: Model | None) -> None:
         """Offer what the model can be written as."""
@@ -57,7 +61,7 @@ class ExportButton(SessionWidget):
             action.setEnabled(MODEL_FORMATS[name].slides or not on_slides)
 
     def _choose_file(self, to: str) -> None:
-        model, form = self.session.selection.model, MODEL_FORMATS[to]
+        model, form = self.session.model, MODEL_FORMATS[to]
         if model is None:
             return
         name = f"{model.bundle.card.name}{form.suffix}"
@@ -66,4 +70,4 @@ class ExportButton(SessionWidget):
         )
         if path:
             whole = path if path.endswith(form.suffix) else f"{path}{form.suffix}"
-            self.session.models.export(model.bundle, str(Path(whole)), to)
+            self._jobs.export_model(model.bundle, str(Path(whole)), to)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ..core.status import Progress
+from ..core.messages import Progress
 from ..core.workers import Workers
 from .session import Exporting, ExportRequest, stream_export
 

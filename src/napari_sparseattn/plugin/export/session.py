@@ -14,12 +14,13 @@ from psygnal import Signal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Predictions
 from ...inference.slides import SlidePrediction
+from ..core.errors import explain
+from ..core.messages import Progress
 from ..core.per_viewer import PerViewer
 from ..core.session import Session
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..core.status import Progress, StoppedError, explain
 from ..slides.requests import SlideAnswer
-from ..traversal.requests import FieldRequest
+from ..traversal.requests import FieldRequest, StoppedError
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ...export.formats import Format
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
-    from ..core.models import Model
+    from ..cells.requests import Model
 
 __all__ = ["ExportRequest", "Exporting", "Thing", "stream_export"]
 
@@ -130,11 +131,7 @@ class Exporting(PerViewer):
 
     def _followed(self) -> tuple[Any, ...]:
         session = self.session
-        return (
-            session.cells.results_changed,
-            session.answer_changed,
-            session.selection.model_changed,
-        )
+        return session.results_changed, session.answer_changed, session.model_changed
 
     def _tell(self, _: object = None) -> None:
         self.changed.emit()
@@ -148,7 +145,7 @@ class Exporting(PerViewer):
 
     def things(self) -> list[Thing]:
         """Return the results of the chosen image that can be written, the one shown first."""
-        session, image = self.session, self.session.selection.image
+        session, image = self.session, self.session.image
         if image is None:
             return []
         found = [self._whole(image), self._cells(image)]
@@ -156,7 +153,7 @@ class Exporting(PerViewer):
         # Whoever has just classified all cells wants those.
         return (
             shown
-            if session.slides.active or isinstance(session.answer, FieldPrediction)
+            if session.spanning or isinstance(session.answer, FieldPrediction)
             else shown[::-1]
         )
 
@@ -168,19 +165,19 @@ class Exporting(PerViewer):
 
     def _cells(self, image: Image) -> Thing | None:
         session = self.session
-        results, plane = session.cells.results, session.cells.result_plane
+        results, plane = session.results, session.result_plane
         if results is None or plane is None:
             return None
         card, model = self._card(results)
         if card is None:
             return None
         title = f"{len(results)} cells of {image.name}"
-        settings = session.selection.settings_of(image)
+        settings = session.settings_of(image)
         return Thing(title, results, plane, settings, None, card, model, _path(image))
 
     def _whole(self, image: Image) -> Thing | None:
         session = self.session
-        answer, slide, shown = session.answer, session.slides.slide, session.shown
+        answer, slide, shown = session.answer, session.slide, session.shown
         if isinstance(answer, SlidePrediction) and isinstance(slide, SlideAnswer):
             request, model = slide.request, slide.request.model
             assert model is not None
@@ -197,10 +194,10 @@ class Exporting(PerViewer):
 
     def _card(self, results: Predictions) -> tuple[Card | None, Model | None]:
         """The card of the model that gave the results, which may be another by now."""
-        model = self.session.selection.model
+        model = self.session.model
         if model is not None and model.bundle.hash == results.model_hash:
             return model.bundle.card, model
-        card = self.session.models.cards.get(results.model_name)
+        card = self.session.cards.get(results.model_name)
         same = card is not None and card.class_names == results.class_names
         return (card if same else None), None
 
@@ -235,10 +232,10 @@ class Exporting(PerViewer):
         thing = things[min(max(number, 0), len(things) - 1)]
         formats = self.ticked(thing)
         if not formats:
-            self.session.status.notify("Tick at least one format to export.", "warning")
+            self.session.say("Tick at least one format to export.", "warning")
             return None
         self._request = ExportRequest(thing, self.default_folder(thing), formats)
-        self.session.status.notify(f"Writing {thing.title[0].lower()}{thing.title[1:]}…")
+        self.session.say(f"Writing {thing.title[0].lower()}{thing.title[1:]}…")
         self.progress_changed.emit(Progress(0, 0, what="files"))
         self.requested.emit(self._request)
         return self._request
@@ -254,12 +251,12 @@ class Exporting(PerViewer):
             return
         self.written = tuple(files)
         self.written_changed.emit()
-        self.session.status.notify(f"{len(files)} files written to {request.folder}.")
+        self.session.say(f"{len(files)} files written to {request.folder}.")
 
     def fail(self, request: ExportRequest, error: BaseException) -> None:
         """Say why nothing more was written."""
         if self._ended(request):
-            self.session.status.notify(f"Not everything was written: {explain(error)}", "error")
+            self.session.say(f"Not everything was written: {explain(error)}", "error")
 
     def cancel(self) -> None:
         """Stop writing; files that are whole stay."""
@@ -267,9 +264,7 @@ class Exporting(PerViewer):
         if request is not None:
             request.stop.set()
             self._ended(request)
-            self.session.status.notify(
-                "Export cancelled. Files that were finished stay.", "warning"
-            )
+            self.session.say("Export cancelled. Files that were finished stay.", "warning")
 
     def _ended(self, request: ExportRequest) -> bool:
         if request is not self._request:

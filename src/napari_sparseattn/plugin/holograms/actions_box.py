@@ -7,8 +7,7 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from ..commands import open_main
-from ..core.messages import time_left
-from ..core.status import Progress
+from ..core.messages import Progress, time_left
 from ..widgets.base import Follower
 from .requests import Failure
 from .session import Holograms

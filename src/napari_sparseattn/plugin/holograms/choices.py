@@ -16,9 +16,9 @@ from psygnal import Signal
 
 from ...images.holograms.recording import Frames, Kind, Recording
 from ...images.holograms.settings import HologramSettings
+from ..core.messages import Level, Message
 from ..core.session import Session
 from ..core.sources import ImageSettings, displayed_plane, is_own
-from ..core.status import Level, Message
 from .layers import OpdLayers
 from .recordings import (
     Facts,
@@ -88,7 +88,7 @@ class HologramChoices:
             return
         for signal, slot in self._listening(viewer):
             signal.connect(slot)
-        self.main.selection.settings_changed.connect(self._main_settings_changed)
+        self.main.settings_changed.connect(self._main_settings_changed)
         self._layers_changed()
         self._active_changed()
         self.outdate()
@@ -102,7 +102,7 @@ class HologramChoices:
             return
         self.generation += 1
         self.cancel()
-        self.main.selection.settings_changed.disconnect(self._main_settings_changed)
+        self.main.settings_changed.disconnect(self._main_settings_changed)
         if (viewer := self.viewer) is not None:
             for signal, slot in self._listening(viewer):
                 signal.disconnect(slot)
@@ -155,7 +155,7 @@ class HologramChoices:
         """What the source's frames are taken for."""
         if self.layer is None:
             return "hologram"
-        return kind_of(self.layer, self.main.selection.settings_of(self.layer).modality)
+        return kind_of(self.layer, self.main.settings_of(self.layer).modality)
 
     @property
     def wavelength_unknown(self) -> bool:
@@ -168,7 +168,7 @@ class HologramChoices:
         """Say what the source's frames are."""
         if self.layer is not None and kind != "field":
             unit = {"phase": "rad", "opd": "nm"}.get(kind, "")
-            self.main.selection.set_settings(self.layer, modality=kind, unit=unit)
+            self.main.set_settings(self.layer, modality=kind, unit=unit)
             self.facts_told()
 
     @property
@@ -186,9 +186,7 @@ class HologramChoices:
     @property
     def scale(self) -> ImageSettings:
         """The source's pixel size and where it is from."""
-        return (
-            ImageSettings() if self.layer is None else self.main.selection.settings_of(self.layer)
-        )
+        return ImageSettings() if self.layer is None else self.main.settings_of(self.layer)
 
     def set_facts(self, **changes: Any) -> None:
         """Say how the source was recorded: wavelength in nm, medium_index.
@@ -207,7 +205,7 @@ class HologramChoices:
         """Say how many µm a pixel of the source is wide."""
         if self.layer is not None:
             origin = "unknown" if size is None else "user"
-            self.main.selection.set_settings(self.layer, pixel_size=size, origin=origin)
+            self.main.set_settings(self.layer, pixel_size=size, origin=origin)
             self.facts_told()
 
     def set_background(self, background: Frames | Image | None, name: str = "") -> None:
@@ -300,7 +298,7 @@ class HologramChoices:
 
     def _takes(self, layer: Any) -> bool:
         return takes_holograms(layer, "unknown") and takes_holograms(
-            layer, self.main.selection.settings_of(layer).modality
+            layer, self.main.settings_of(layer).modality
         )
 
     def _layers_changed(self, event: Any = None) -> None:
@@ -338,6 +336,6 @@ class HologramChoices:
 
     def _main_settings_changed(self, _: object) -> None:
         self._refresh_sources()
-        if self.main.selection.image is self.layer is not None:
+        if self.main.image is self.layer is not None:
             self.facts_changed.emit()
             self.outdate()

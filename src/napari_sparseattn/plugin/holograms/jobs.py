@@ -53,7 +53,7 @@ class HologramJobs:
         self._timer.setSingleShot(True)
         self._timer.setInterval(_DEBOUNCE_MS)
         self._timer.timeout.connect(self._start_preview)
-        self._files = FileFacts(holograms.main.parts, holograms.facts_told)
+        self._files = FileFacts(holograms.main, self._workers, holograms.facts_told)
         holograms.preview_wanted.connect(self.want_preview)
         holograms.facts_changed.connect(self._ask_file)
         holograms.work_requested.connect(self.work)

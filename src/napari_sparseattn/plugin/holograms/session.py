@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ...images.holograms.settings import HologramSettings
+from ..core.errors import explain
+from ..core.messages import Progress
 from ..core.per_viewer import PerViewer
 from ..core.sources import SourceError
-from ..core.status import Progress, explain
 from .choices import HologramChoices
 from .recordings import Facts, LayerFrames, facts_of, leading_shape
 from .requests import (
@@ -196,13 +197,13 @@ class Holograms(HologramChoices, PerViewer):
             return
         source = request.layer
         self._work = None
-        if self.main.selection.settings_of(source).modality == "unknown":
+        if self.main.settings_of(source).modality == "unknown":
             # The user has had it reconstructed as one.
-            self.main.selection.set_settings(source, modality="hologram")
+            self.main.set_settings(source, modality="hologram")
         layer = self.results.show(source, answer)
-        known = self.main.selection.settings_of(source)
+        known = self.main.settings_of(source)
         modality = "opd" if answer.unit == "nm" else "phase"
-        self.main.selection.set_settings(
+        self.main.set_settings(
             layer,
             modality=modality,
             unit=answer.unit,
