@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .progress import progress_bar
+from .output import progress_bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from .progress import progress_bar
+from .output import progress_bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

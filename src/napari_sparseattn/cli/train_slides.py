@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .progress import progress_bar
+from .output import progress_bar
 
 if TYPE_CHECKING:
     from ..card import CropSpec

@@ -12,7 +12,8 @@ from PIL import Image
 
 from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.run import BatchUpdate, ItemState
-from napari_sparseattn.batch.work import BatchTask, describe, process_item
+from napari_sparseattn.batch.work import BatchTask, process_item
+from napari_sparseattn.export.summary import describe
 from napari_sparseattn.plugin.batch.requests import (
     OpenRequest,
     RunRequest,

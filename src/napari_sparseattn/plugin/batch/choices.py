@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ...batch.machines import default_workers
-from ...batch.plan import Task
 from ...batch.run import ItemState
+from ...process.options import Task
 from ..core.messages import Level, Message
 from ..core.session import Session
 from .requests import RunRequest, SearchAnswer, SearchRequest

@@ -11,8 +11,9 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...batch.plan import BatchOptions, BatchPlan
+from ...batch.plan import BatchPlan
 from ...batch.run import BatchUpdate, ItemState
+from ...process.options import ProcessOptions
 from ..core.errors import explain
 from ..core.messages import Progress
 from ..core.per_viewer import PerViewer
@@ -82,10 +83,10 @@ class Batch(BatchChoices, PerViewer):
         self.run_requested.emit(request)
         return request
 
-    def _options(self) -> BatchOptions:
+    def _options(self) -> ProcessOptions:
         model, viewer = self.session.model, self.viewer
         assert model is not None
-        options = BatchOptions(
+        options = ProcessOptions(
             self.formats,
             self.task,
             pixel_size=self.pixel_size,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_sparseattn.batch.items import NOTES_FOLDER, find_items
+from napari_sparseattn.process.inputs import NOTES_FOLDER, find_inputs
 
 
 def touch(path: Path) -> Path:
@@ -16,7 +16,7 @@ def touch(path: Path) -> Path:
 
 
 def keys(*inputs: Path | str, **options: object) -> list[str]:
-    return [item.key for item in find_items(inputs, **options)]
+    return [item.key for item in find_inputs(inputs, **options)]
 
 
 def test_folders_are_searched_below(tmp_path: Path) -> None:
