@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.commands import open_main
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
@@ -180,9 +180,9 @@ def question(out: Path) -> None:
     wait(lambda: not session.running)
     cell = 1
     session.click_cell(cell)
-    evidence = Evidence.of(viewer)
+    evidence = AnswerFaithfulness.of(viewer)
     wait(lambda: evidence.measured is not None)
-    dock.result_box.evidence.curves.click()
+    dock.result_box.faithfulness.curves.click()
     row, column = session.image.data_to_world(session.results.cells.centres[cell])
     look_at(viewer, row, column, 16)
     settle()

@@ -21,12 +21,15 @@ from napari_sparseattn.plugin.cells.requests import (
     prepare_model,
     stream_run,
 )
+from napari_sparseattn.plugin.core.lanes import AtOnce as LanesAtOnce
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.traversal.requests import FieldAnswer, FieldRequest, stream_field
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
+from .held import Held
 from .made_holograms import PanelAtOnce
 from .made_slides import span_model
 
@@ -96,6 +99,19 @@ def tnet_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def viewer() -> ViewerModel:
     """A viewer without a window."""
     return ViewerModel()
+
+
+@pytest.fixture
+def at_once(viewer: ViewerModel) -> None:
+    """Do the work of the viewer's lanes when it is asked for, in this thread."""
+    Lanes.of(viewer).runner = LanesAtOnce()
+
+
+@pytest.fixture
+def held(viewer: ViewerModel) -> Held:
+    """Keep the work of the viewer's lanes until a test lets it go."""
+    runner = Lanes.of(viewer).runner = Held()
+    return runner
 
 
 class AtOnce:
