@@ -134,7 +134,7 @@ def write_features(
         attributes = {key: parameters[key] for key in _COMPARED}
         attributes |= {"step": grid.step, "side": grid.side, "size": grid.size}
         attributes |= {"origin_y": grid.origin[0], "origin_x": grid.origin[1]}
-        attributes |= {"mpp": grid.mpp if grid.mpp is not None else 0.0}
+        attributes |= {"mpp": grid.pixel_size if grid.pixel_size is not None else 0.0}
         file.attrs["format"] = _FORMAT
         for key, value in attributes.items():
             file.attrs[key] = value
