@@ -30,7 +30,6 @@ from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
 from .held import Held
-from .made_holograms import PanelAtOnce
 from .made_slides import span_model
 
 #: Row and column of the centres of the picture's discs.
@@ -179,11 +178,10 @@ def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None
 
 
 @pytest.fixture
-def panel(viewer: ViewerModel) -> Iterator[Holograms]:
+def panel(viewer: ViewerModel, at_once: None) -> Iterator[Holograms]:
     """A panel whose work is done at once, without a source yet."""
     holograms = Holograms.of(viewer)
     holograms.attach()
-    holograms.worker = PanelAtOnce(holograms)  # kept alive: psygnal holds its methods weakly
     yield holograms
     holograms.detach()
 

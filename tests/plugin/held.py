@@ -14,6 +14,7 @@ class Held:
     """Does work in this thread, but only when told to; the oldest first."""
 
     def __init__(self) -> None:
+        self.stopped = 0
         self.kept: list[tuple[Iterator[Any], dict[str, Callable[..., None]]]] = []
 
     def start(self, work: Callable[[], Any], **slots: Any) -> Callable[[], None]:
@@ -21,8 +22,11 @@ class Held:
             found = work()
             yield from found if inspect.isgenerator(found) else (found,)
 
+        def stop() -> None:
+            self.stopped += 1
+
         self.kept.append((values(), slots))
-        return lambda: None
+        return stop
 
     def later(self, milliseconds: int, call: Callable[[], None]) -> None:
         call()
