@@ -16,7 +16,7 @@ import torch
 from napari_sparseattn.features.encoders import Encoder
 from napari_sparseattn.features.extract import FeatureError, extract_features, slide_hash
 from napari_sparseattn.features.files import read_features
-from napari_sparseattn.images._decode import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides._tiles import Tile
 from napari_sparseattn.images.slides.patches import PatchGrid, patch_grid, read_patch
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid

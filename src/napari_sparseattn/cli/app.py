@@ -109,10 +109,10 @@ def classify(
     if whole:
         _classify_wholes(images, model, out, device, pixel_size, locations, more, as_json)
         return
-    from ..images.fields.field import open_image
+    from ..images.opening import open_field
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    fields = [partial(open_image, path, **metadata) for path in images]
+    fields = [partial(open_field, path, **metadata) for path in images]
     names = [str(path) for path in images]
     _classify_fields(fields, model, out, device, method, as_json, names, more)
 

@@ -94,11 +94,11 @@ def _of_cells(
     import numpy as np
 
     from ..images.fields.cells import find_cells
-    from ..images.fields.field import open_image
+    from ..images.opening import open_field
     from ..inference.faithful import faithfulness_of_set
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    field = open_image(path, **metadata)
+    field = open_field(path, **metadata)
     cells = find_cells(field, method=cast("Method", method))
     if not len(cells):
         return None
@@ -115,7 +115,7 @@ def _of_whole(
     pixel_size: float | None,
     progress: Progress,
 ) -> Faithfulness:
-    from ..images.opening import open_image
+    from ..images.opening import open_field
     from ..images.slides.opening import open_slide
     from ..images.slides.pyramid import Pyramid
     from ..inference.faithful import faithfulness_of_field, faithfulness_of_slide
@@ -126,7 +126,7 @@ def _of_whole(
             prediction = classify_slide(pyramid, bundle, device=device)
         return faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    image = open_image(path, **metadata)
+    image = open_field(path, **metadata)
     try:
         return faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
     finally:

@@ -145,10 +145,10 @@ def _process(path: Path, target: Path, job: _Job) -> Row:
     from ..export.opd import write_opd_frames
     from ..export.tables import write_csv
     from ..images.holograms.files import open_hologram
-    from ..images.holograms.holography import settle
+    from ..images.holograms.holography import estimate_settings
 
     recording = open_hologram(path, **job.open_as)
-    settled = settle(recording, job.settings)
+    settled = estimate_settings(recording, job.settings)
     known = settled.wavelength is not None or recording.kind == "opd"
     found: dict[int, Predictions] = {}
     unit, shape = "nm" if known else "rad", (len(recording), *recording.shape)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..card import Card
-from ..images.fields.class_folders import list_class_folders, read_crop
-from ..images.fields.field import ImageError
+from ..images.class_folders import list_class_folders, read_crop
+from ..images.errors import ImageError
 from ..metrics import Report, classification_report
 from .cells import classify_crops
 

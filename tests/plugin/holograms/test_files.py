@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.requests import (
     PreviewAnswer,
@@ -65,10 +65,10 @@ def test_a_folder_is_reconstructed_and_failures_do_not_stop_it(
     panel.work.apply_to_folder(folder, out)
     assert [failure.name for failure in panel.work.failures] == ["b.tif"]
     assert "2 of 3 files written" in panel.message.text
-    field = open_image(out / "a_opd.ome.tif")
+    field = open_field(out / "a_opd.ome.tif")
     assert field.pixel_size == pytest.approx(OPTICS.pixel_size)
     assert rmse_of(np.asarray(field.data)) < 10
-    assert open_image(out / "c_opd.ome.tif").data.shape == (2, 120, 140)
+    assert open_field(out / "c_opd.ome.tif").data.shape == (2, 120, 140)
     before = (out / "a_opd.ome.tif").read_bytes()
     panel.work.apply_to_folder(folder, out)
     assert "there already" in panel.work.failures[0].reason
@@ -90,12 +90,12 @@ def test_in_a_folder_what_a_file_says_counts_unless_the_user_says_otherwise(
     add_hologram(viewer)
     assert panel.source.facts.wavelength == 633
     panel.work.apply_to_folder(folder, tmp_path / "one")
-    field = open_image(tmp_path / "one" / "a_opd.ome.tif")
+    field = open_field(tmp_path / "one" / "a_opd.ome.tif")
     assert np.ptp(field.data) == pytest.approx(250, rel=1e-3)
     assert field.pixel_size == pytest.approx(0.1)
     panel.source.set_facts(wavelength=600.0)
     panel.work.apply_to_folder(folder, tmp_path / "two")
-    assert np.ptp(open_image(tmp_path / "two" / "a_opd.ome.tif").data) == pytest.approx(300, 1e-3)
+    assert np.ptp(open_field(tmp_path / "two" / "a_opd.ome.tif").data) == pytest.approx(300, 1e-3)
 
 
 def test_new_pixels_are_settled_anew(panel: Holograms, viewer: ViewerModel) -> None:

@@ -92,8 +92,6 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     _, main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
     panel.until(lambda: session.model is not None)
-    # The new dock comes to the front when it has joined the other, which may be later.
-    panel.until(panel.dock.visibleRegion().isEmpty)
     assert session.model.bundle.card.modality == "brightfield"
     panel.add_hologram()
     assert "Reconstruct it first" in main.message_line.label.text()

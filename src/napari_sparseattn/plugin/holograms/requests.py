@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.field import ImageError
+from ...images.errors import ImageError
 from ...images.holograms.recording import Frames, Kind, Recording
 from ...images.holograms.settings import HologramSettings
 from ..core.messages import Progress
@@ -268,7 +268,7 @@ def answer_preview(request: PreviewRequest) -> PreviewAnswer:
     Problems of the recording are part of the answer: its spectrum helps to
     see them.
     """
-    from ...images.holograms.holography import HologramError, retrieve, settle, spectrum
+    from ...images.holograms.holography import HologramError, estimate_settings, retrieve, spectrum
 
     recording, settings = request.recording, request.settings
     window = _centre(recording.shape)
@@ -281,7 +281,7 @@ def answer_preview(request: PreviewRequest) -> PreviewAnswer:
         if request.settled is None:
             # On the first frame, as the reconstruction of all frames does.
             first = frame if request.index == 0 else _cut_window(recording, 0, window)
-            settled = settle(first, dataclasses.replace(settings, autofocus=None))
+            settled = estimate_settings(first, dataclasses.replace(settings, autofocus=None))
         retrieved = retrieve(frame, 0, settled)
     except HologramError as error:
         problem = str(error)
@@ -345,9 +345,9 @@ def stream_work(
 
 def _find_focus(request: FocusRequest) -> float:
     """Return the distance in µm at which the first frame is sharp."""
-    from ...images.holograms.holography import settle
+    from ...images.holograms.holography import estimate_settings
 
-    return settle(request.recording, request.settings).focus
+    return estimate_settings(request.recording, request.settings).focus
 
 
 def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | ReconstructAnswer]:
@@ -363,7 +363,7 @@ def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | Re
     ValueError
         If the recording cannot be reconstructed, or the result is too large.
     """
-    from ...images.holograms.holography import iter_retrieved, settle
+    from ...images.holograms.holography import estimate_settings, iter_phase
 
     recording = request.recording
     n, shape = len(recording), recording.shape
@@ -372,10 +372,10 @@ def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | Re
             f"{n} frames of {shape[0]} × {shape[1]} pixels would not fit in memory. Put the file "
             "in a folder of its own and use Apply to folder…, or the command line."
         )
-    settled = settle(recording, request.settings)
+    settled = estimate_settings(recording, request.settings)
     values = np.empty((n, *shape), np.float32)
     pace, n_bad = _Pace(n), 0
-    for i, done in enumerate(iter_retrieved(recording, settled)):
+    for i, done in enumerate(iter_phase(recording, settled)):
         values[i] = _values(done)
         n_bad += done.n_bad
         if (progress := pace.at(i + 1)) is not None:
@@ -420,7 +420,7 @@ def _stream_folder(request: FolderRequest) -> Iterator[Progress | Failure | Fold
 def _reconstruct_file(path: Path, name: str, request: FolderRequest) -> tuple[Path, str]:
     """Reconstruct a file frame by frame; return the written file, and its unit."""
     from ...export.opd import write_opd_frames
-    from ...images.holograms.holography import iter_retrieved, settle
+    from ...images.holograms.holography import estimate_settings, iter_phase
 
     opened = open_recording(path, request.kind)
     recording = opened.recording
@@ -429,12 +429,12 @@ def _reconstruct_file(path: Path, name: str, request: FolderRequest) -> tuple[Pa
     if recording.background is None and request.background is not None:
         recording = dataclasses.replace(recording, background=request.background)
     lacking = {k: getattr(request.known, k) for k in _KNOWN if getattr(recording, k) is None}
-    settled = settle(recording.with_known(**lacking), request.settings)
+    settled = estimate_settings(recording.with_known(**lacking), request.settings)
     unit = _unit(recording, settled)
     out = request.out / f"{name}{_ENDINGS[unit]}"
     if out.exists():
         raise ValueError(f"{out.name} is there already. Remove it, or choose another folder.")
-    frames = (_values(done) for done in iter_retrieved(recording, settled))
+    frames = (_values(done) for done in iter_phase(recording, settled))
     shape = (len(recording), *recording.shape)
     write_opd_frames(frames, shape, unit, settled.pixel_size, out)
     return out, unit

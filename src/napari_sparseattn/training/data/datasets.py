@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.class_folders import list_class_folders, read_crop
-from ...images.fields.field import open_image
+from ...images.class_folders import list_class_folders, read_crop
+from ...images.opening import open_field
 
 __all__ = ["CropSet", "hash_folds", "read_class_folders"]
 
@@ -146,7 +146,7 @@ def _to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _check_floats(paths: Sequence[Path], within: npt.NDArray[np.bool_]) -> None:
     """Integers become 0 to 1, so only images within that can be of integers."""
     for path, inside in zip(paths, within, strict=True):
-        if inside and open_image(path).data.dtype.kind != "f":
+        if inside and open_field(path).data.dtype.kind != "f":
             other = paths[int(np.argmin(within))]
             raise ValueError(
                 f"{path} has integer values, but {other} has floats in a unit of their own: save "
