@@ -96,7 +96,8 @@ class Batch(BatchChoices, PerViewer):
         if self.task != "hologram" or viewer is None:
             return options
         holograms = Holograms.of(viewer)
-        kind = None if holograms.layer is None else holograms.kind
+        source = holograms.source
+        kind = None if source.layer is None else source.kind
         return dataclasses.replace(options, settings=holograms.full_settings(), kind=kind)
 
     def accept_update(self, request: RunRequest, update: BatchUpdate) -> None:
