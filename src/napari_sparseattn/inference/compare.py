@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import Card
 from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.measures import overlap, spearman
 from ..images.fields.cells import Cells
@@ -199,14 +200,14 @@ def with_setting(
     card = bundle.card
     changes: dict[str, Any] = {}
     if k is not None:
-        if card.kind != "sparse-attn-net":
+        if card.model_kind.setting != "k":
             raise ValueError(f"'{card.name}' keeps no pixels, so k cannot be set. Leave it out.")
         most = card.crop.size**2
         if not 1 <= k <= most:
             raise ValueError(f"k must lie between 1 and the crop's {most} pixels, got {k}.")
         changes["k"] = k
     if locations is not None:
-        if card.kind != "tnet":
+        if card.model_kind.setting != "locations":
             raise ValueError(f"'{card.name}' takes no crops, so K cannot be set. Leave it out.")
         changes["locations"] = tuple(locations)
     if not changes:
@@ -397,13 +398,12 @@ def _names(first: Bundle, second: Bundle) -> tuple[str, str]:
     """Names that tell the two apart: with the setting, where it is the same model."""
     if first.card.name != second.card.name:
         return first.card.name, second.card.name
-    told = [
-        f"{one.card.name}, k = {one.card.architecture.get('k')}"
-        if one.card.kind == "sparse-attn-net"
-        else f"{one.card.name}, K = {one.card.architecture.get('locations')}"
-        for one in (first, second)
-    ]
-    return told[0], told[1]
+    return _name_with_setting(first.card), _name_with_setting(second.card)
+
+
+def _name_with_setting(card: Card) -> str:
+    kind = card.model_kind
+    return f"{card.name}, {kind.symbol} = {card.architecture.get(kind.setting)}"
 
 
 def _labels(probabilities: Probabilities, names: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -233,15 +233,12 @@ def _ledger(
 
 def field_network(bundle: Bundle, device: str) -> TNet:
     """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
-    from ..models.tnet.network import TNet
-
-    model: object = bundle.model(device)
-    if not isinstance(model, TNet):
+    if "fields" not in bundle.card.model_kind.takes:
         raise ValueError(
             f"'{bundle.card.name}' classifies cells, not whole fields. Choose a TNet, or find "
             "cells and use classify_cells."
         )
-    return model
+    return cast("TNet", bundle.model(device))
 
 
 def traverse(

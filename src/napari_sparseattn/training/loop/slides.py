@@ -18,6 +18,7 @@ from ...images.normalise import Normalisation
 from ...images.slides.patches import patch_grid
 from ...images.slides.pyramid import Pyramid
 from ...images.tissue.mask import find_tissue
+from ...kinds import KINDS
 from ...metrics import Report
 from ...models.span import SpanMil, SpanUnet, span_from_config
 from ..data.span_data import Part, SlideExample, split_slides
@@ -84,7 +85,7 @@ class SlideTraining:
     @property
     def segments(self) -> bool:
         """Whether patches are learned rather than slides."""
-        return self.kind == "span-unet"
+        return KINDS[self.kind].segments
 
 
 @dataclasses.dataclass(frozen=True)
