@@ -27,7 +27,9 @@ from qtpy.QtTest import QTest
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 
 
-def clicks(bench: Bench, evidence: AnswerFaithfulness, order: np.ndarray) -> tuple[list[float], list[float]]:
+def clicks(
+    bench: Bench, evidence: AnswerFaithfulness, order: np.ndarray
+) -> tuple[list[float], list[float]]:
     """Click cells; return seconds to the overlay and, if it is measured, to the verdict."""
     overlay, verdict = [], []
     for i in order:
