@@ -205,7 +205,7 @@ def _classify_wholes(
             locations=per_level,
             formats=formats,
         )
-        progress(index + 1, len(paths))
+        progress("images", index + 1, len(paths))
         return row
 
     with progress_bar("images", quiet=as_json) as progress:
@@ -247,7 +247,7 @@ def _classify_fields(
         field = fields[index]()
         target = out / free_stem(field.path.stem if field.path else field.name, taken)
         row = _classify_field(field, bundle, target, device, method, formats)
-        progress(index + 1, len(fields))
+        progress("fields", index + 1, len(fields))
         return row
 
     with progress_bar("fields", quiet=as_json) as progress:

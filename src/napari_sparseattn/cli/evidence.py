@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..progress import Progress
 from .progress import progress_bar
 from .rows import Row, free_stem, report_rows, rows_of
 
@@ -76,9 +77,6 @@ def evidence(
 
     rows = rows_of([item.key for item in items], work)
     report_rows(rows, as_json, _about)
-
-
-Progress = Callable[[int, int], None]
 
 
 def _of_cells(

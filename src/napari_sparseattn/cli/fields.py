@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..inference.fields import FieldPrediction
+from ..progress import Progress
 
 __all__ = ["classify_whole", "parse_locations"]
 
@@ -39,7 +40,7 @@ def classify_whole(
     pixel_size: float | None = None,
     locations: Sequence[int] | None = None,
     formats: Sequence[str] = (),
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Classify an image or slide as a whole; write the way to its class as JSON.
 
@@ -60,7 +61,7 @@ def classify_whole(
     formats : sequence of str
         More files to write; see `export.formats.FORMATS`.
     progress : callable, optional
-        Called with the crops read so far.
+        Called with "crops", those read so far and 0.
 
     Returns
     -------

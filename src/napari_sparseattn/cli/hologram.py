@@ -204,7 +204,7 @@ def _frames(
                 found[result.index] = result.predictions
             image = result.field.data
             highest.append(float(np.nanmax(image)) if np.isfinite(image).any() else np.nan)
-            progress(result.index + 1, len(recording))
+            progress("frames", result.index + 1, len(recording))
             yield image
 
 

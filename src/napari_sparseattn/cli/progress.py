@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..progress import Progress, ignore_progress
 
 __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give a callable (done, total) that draws a bar on a terminal's standard error."""
+def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
+    """Give a callable (stage, done, total) that draws a bar on a terminal's standard error."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield ignore_progress
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
-    with Progress(console=Console(stderr=True)) as bar:
+    with Bar(console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
 
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
 
         yield show

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import Progress
 from .progress import progress_bar
 from .rows import Row, free_stem, report_rows, rows_of
 
@@ -75,7 +76,7 @@ def slide(
                 snap=snap,
                 formats=more,
                 device=device,
-                progress=lambda stage, done, total: progress(done, total),
+                progress=progress,
             )
 
     rows = rows_of([str(path) for path in slides], work)
@@ -93,7 +94,7 @@ def classify_one(
     snap: bool = False,
     formats: Sequence[str] = (),
     device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Classify one slide and write its files; returns what was found, for a report."""
     from ..export.formats import write_results

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...evidence import Traversal
+from ...progress import Progress
 from ..cells.requests import ClickRequest, Model, prepare_model
 from ..core.sources import ImageSettings, PlaneRef, cells_of, field_of
 from ..evidence.requests import EvidenceRequest, image_of, ticking
@@ -28,7 +29,7 @@ __all__ = [
     "stream_comparison",
 ]
 
-Told = Callable[[int, int], None]
+Told = Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _compared(request: CompareRequest, told: Told) -> CompareAnswer:
 
     wanted, mine = request.second, request.model
     model = wanted.model or prepare_model(wanted.name, mine.device)
-    told(0, 0)
+    told("cells", 0, 0)
     second = with_setting(model.bundle, k=wanted.k or None)
     if request.source is None:
         return _all(request, model, second, told)
@@ -180,7 +181,7 @@ def _one(
             side = max(answer.evidence.shape)
             prediction: Any = classify_field(
                 image, second, dialled_locations(second, looks, side), model.device,
-                progress=lambda done: told(done, 0),
+                progress=told,
             )  # fmt: skip
         else:
             assert isinstance(asked, ClickRequest)

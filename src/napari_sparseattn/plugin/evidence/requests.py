@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...progress import Progress
 from ..cells.requests import ClickRequest, Model
 from ..core.sources import cells_of, field_of
 from ..slides.requests import SlideAnswer
@@ -25,7 +26,7 @@ __all__ = ["EvidenceRequest", "Subject", "image_of", "stream_evidence", "ticking
 _TICK_SECONDS = 0.1
 
 Subject = Literal["cell", "field", "slide"]
-Told = Callable[[int, int], None]
+Told = Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]
     Parameters
     ----------
     work : callable
-        Given a function to call with what is done and the total.
+        Given a function to call with the stage, what is done and the total.
     stop : threading.Event
         Set to end the work when it next tells how far it is.
 
@@ -97,7 +98,7 @@ def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]
     """
     so_far = (0, 0)
 
-    def told(done: int, total: int) -> None:
+    def told(stage: str, done: int, total: int) -> None:
         nonlocal so_far
         so_far = (done, total)
         if stop.is_set():
