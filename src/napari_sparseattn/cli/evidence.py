@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..progress import Progress
 from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize
 from .output import Row, make_rows, progress_bar, report_rows
 
@@ -81,9 +82,6 @@ def evidence(
     report_rows(rows, as_json, _about)
 
 
-Progress = Callable[[int, int], None]
-
-
 def _of_cells(
     path: Path,
     bundle: Bundle,
@@ -118,7 +116,7 @@ def _of_whole(
     pixel_size: float | None,
     progress: Progress,
 ) -> Faithfulness:
-    from ..images.opening import open_field
+    from ..images.opening import open_image
     from ..images.slides.opening import open_slide
     from ..images.slides.pyramid import Pyramid
     from ..inference.faithful import faithfulness_of_field, faithfulness_of_slide
@@ -129,7 +127,7 @@ def _of_whole(
             prediction = classify_slide(pyramid, bundle, device=device)
         return faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    image = open_field(path, **metadata)
+    image = open_image(path, **metadata)
     try:
         return faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..images.fields.cells import Cells
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
 from ..metrics import wilson
+from ..progress import Progress
 from .cells import classify_cells
 from .fields import FieldPrediction, classify_field
 from .prediction import Prediction
@@ -35,7 +36,6 @@ __all__ = [
 
 Values = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]
-Told = Callable[[int, int], None]
 
 #: Cells per step, whose evidence is held at once.
 _STEP = 64
@@ -227,7 +227,7 @@ def compare_cells(
     k_a: int | None = None,
     k_b: int | None = None,
     device: str = "auto",
-    progress: Told | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Let two models classify the same cells.
 
@@ -246,7 +246,7 @@ def compare_cells(
     device : str
         See `choose_device`.
     progress : callable, optional
-        Called with the cells done and their number; it may raise to stop.
+        Called with "cells", those done and their number; it may raise to stop.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def compare_cells(
         # Evidence is 25 KB per cell: kept only for as long as it is measured.
         parts.append((a.probabilities, b.probabilities, np.reshape(looks, (len(rows), 2))))
         if progress is not None and n:
-            progress(rows.stop, n)
+            progress("cells", rows.stop, n)
     first, second, looked = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Comparison(
         _names(*pair), (pair[0].card.class_names, pair[1].card.class_names), (first, second),
@@ -281,7 +281,7 @@ def compare_fields(
     locations_a: Sequence[int] | None = None,
     locations_b: Sequence[int] | None = None,
     device: str = "auto",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Comparison, FieldPrediction, FieldPrediction]:
     """Let two TNets, or one with two settings, classify a whole field or slide.
 

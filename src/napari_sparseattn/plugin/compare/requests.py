@@ -134,7 +134,7 @@ def _compare(request: CompareRequest, report: Report) -> CompareAnswer:
 
     wanted, mine = request.second, request.model
     model = wanted.model or prepare_model(wanted.name, mine.device)
-    report(0, 0)
+    report("cells", 0, 0)
     second = with_setting(model.bundle, k=wanted.k or None)
     if request.source is None:
         return _compare_all(request, model, second, report)
