@@ -54,7 +54,10 @@ class Panel:
     def until_previewed(self) -> None:
         def current() -> bool:
             answer = self.holograms.previews.shown
-            return answer is not None and answer.request.generation == self.holograms.previews.generation
+            return (
+                answer is not None
+                and answer.request.generation == self.holograms.previews.generation
+            )
 
         self.until(current)
 
