@@ -156,7 +156,7 @@ def test_another_program_can_look_but_not_change(
     assert len(second) == 1
     assert not second.writable
     assert "Another program has the annotations of smear.tif open" in second.message
-    with pytest.raises(JournalError, match=r"annotations of smear\.tif are open in another") as said:
+    with pytest.raises(JournalError, match=r"of smear\.tif are open in another") as said:
         second.add("cell", "b", position=(2, 2))
     assert HASH not in str(said.value)
     with pytest.raises(ProjectError, match=r"smear\.tif is open in another program"):

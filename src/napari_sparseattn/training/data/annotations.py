@@ -37,7 +37,7 @@ Origin = Literal["placed", "corrected", "imported"]
 
 _KINDS, _ORIGINS = ("cell", "region", "image"), ("placed", "corrected", "imported")
 _MOST_CORNERS = 100_000
-#: An undone history this many times longer than what is left of it is cut when annotations are opened.
+#: A history this many times longer than what is left of it is cut when it is opened.
 _SLACK, _LEAST_LINES = 4, 500
 
 
@@ -438,8 +438,8 @@ class AnnotationBook(Sequence[Annotation]):
             )
         if self._journal.damaged is not None:
             return (
-                f"A part of the annotations of {self._journal.name} was damaged, most likely by a crash, and was "
-                f"put aside as {self._journal.damaged.name}. All else is here."
+                f"A part of the annotations of {self._journal.name} was damaged, most likely by a "
+                f"crash, and was put aside as {self._journal.damaged.name}. All else is here."
             )
         if skipped:
             return (
