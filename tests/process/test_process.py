@@ -20,9 +20,9 @@ from napari_sparseattn.card import CropSpec, Normalisation
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.images.fields.cells import find_cells
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.fields import classify_field
@@ -117,7 +117,7 @@ def expected_rows(name: str, path: Path) -> pd.DataFrame:
     """What the functions of `inference` give, called one by one."""
     bundle, options = ROADS[name].bundle, ROADS[name].options
     if name == "cells":
-        field = open_image(path, pixel_size=0.5)
+        field = open_field(path, pixel_size=0.5)
         return classify_cells(field, find_cells(field), bundle, "cpu").to_frame()
     if name == "hologram":
         frames = iter_recording(open_hologram(path), options.settings, bundle, device="cpu")
@@ -253,7 +253,7 @@ def test_an_image_that_is_open_stays_open(folder: Path) -> None:
             assert result.task == "slide"
             assert result.summary()["patches"] == len(result.prediction.attention)
         assert slide.read_region(0, 0, 0, 8, 8).pixels.shape == (8, 8, 3)
-    field = open_image(folder / "smear one.png")
+    field = open_field(folder / "smear one.png")
     with pytest.raises(ValueError, match="is not a slide"):
         process_image(field, bundle)
 

@@ -17,8 +17,8 @@ from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
-from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.runs.reports import read_report, report_from_dict
 from napari_sparseattn.training.runs.requests import (
     Epoch,
