@@ -22,7 +22,7 @@ from napari_sparseattn.plugin.traversal.requests import FieldRequest
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
-from .made_holograms import PanelAtOnce
+from .held import Held
 from .made_slides import span_model
 
 #: Row and column of the centres of the picture's discs.
@@ -93,12 +93,17 @@ def viewer() -> ViewerModel:
     return ViewerModel()
 
 
-class Held(AtOnce):
-    """Takes work and never does it."""
+@pytest.fixture
+def at_once(viewer: ViewerModel) -> None:
+    """Do the work of the viewer's lanes when it is asked for, in this thread."""
+    Lanes.of(viewer).runner = AtOnce()
 
-    def start(self, work: Any, **slots: Any) -> Any:
-        """Take it."""
-        return lambda: None
+
+@pytest.fixture
+def held(viewer: ViewerModel) -> Held:
+    """Keep the work of the viewer's lanes until a test lets it go."""
+    runner = Lanes.of(viewer).runner = Held()
+    return runner
 
 
 class Worker:
@@ -164,11 +169,10 @@ def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None
 
 
 @pytest.fixture
-def panel(viewer: ViewerModel) -> Iterator[Holograms]:
+def panel(viewer: ViewerModel, at_once: None) -> Iterator[Holograms]:
     """A panel whose work is done at once, without a source yet."""
     holograms = Holograms.of(viewer)
     holograms.attach()
-    holograms.worker = PanelAtOnce(holograms)  # kept alive: psygnal holds its methods weakly
     yield holograms
     holograms.detach()
 

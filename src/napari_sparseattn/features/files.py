@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..images.fields.field import ImageError
+from ..images.errors import ImageError
 from ..images.holograms._hdf5 import contents, images, number, reading, text
 from ..images.slides.patches import PatchGrid
 from .feature_set import FeatureError, FeatureSet, H5Rows, failed_notes
@@ -134,7 +134,7 @@ def write_features(
         attributes = {key: parameters[key] for key in _COMPARED}
         attributes |= {"step": grid.step, "side": grid.side, "size": grid.size}
         attributes |= {"origin_y": grid.origin[0], "origin_x": grid.origin[1]}
-        attributes |= {"mpp": grid.mpp if grid.mpp is not None else 0.0}
+        attributes |= {"mpp": grid.pixel_size if grid.pixel_size is not None else 0.0}
         file.attrs["format"] = _FORMAT
         for key, value in attributes.items():
             file.attrs[key] = value

@@ -49,22 +49,30 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session.selection.model_changed.connect(ready)
 
 
+def _bring_to_front(dock: QWidget) -> None:
+    from qtpy.QtCore import QTimer
+
+    dock.raise_()
+    # Another dock of ours may be about to join this one, and would then lie before it.
+    QTimer.singleShot(0, dock.raise_)
+
+
 def open_main(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Sparse attention, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def open_holograms(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def open_training(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Annotate and train, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
@@ -75,10 +83,10 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     holograms = Holograms.of(viewer)
     # napari may hand over a proxy, whose layers are proxies too.
     active = None if holograms.viewer is None else holograms.viewer.layers.selection.active
-    if active is not None and active is not holograms.layer:
-        holograms.say(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
+    if active is not None and active is not holograms.source.layer:
+        holograms.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
         return
-    holograms.reconstruct()
+    holograms.work.reconstruct()
 
 
 def open_slide_file(viewer: napari.viewer.Viewer) -> None:

@@ -14,7 +14,7 @@ import tifffile
 
 import bad_slides
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_svs
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.opening import is_slide, open_slide
 
 REAL = [
@@ -207,7 +207,7 @@ def test_closed_slide_says_so(tmp_path: Path) -> None:
 
 _READ_ALL = r"""
 import json, re, sys
-from napari_sparseattn.images.slides import open_slide
+from napari_sparseattn.images.slides.opening import open_slide
 said = {}
 for path in sys.argv[1:]:
     try:

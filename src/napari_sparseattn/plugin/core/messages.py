@@ -29,6 +29,7 @@ __all__ = [
     "about_stage",
     "about_tissue",
     "about_traversal",
+    "counted",
     "no_cells",
     "seconds_text",
     "share_text",
@@ -55,6 +56,11 @@ _SHOWN = {
 
 #: Fields so many times larger or smaller than those trained on are warned of.
 _SIMILAR = 3.0
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, such as "1 cell" and "4 cells"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def no_cells(name: str) -> str:

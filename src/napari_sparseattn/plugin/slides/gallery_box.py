@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...export.slide_map import write_patches_csv
+from ...export.tables import write_csv
 from ...inference.slides import SlidePrediction
 from ..core.status import explain
 from ..traversal.close_up import pixmap
@@ -270,7 +270,7 @@ class GalleryBox(Follower):
 
 def _write(request: tuple[SlidePrediction, str]) -> str:
     prediction, path = request
-    write_patches_csv(prediction, path)
+    write_csv(prediction, path)
     return f"{len(prediction.attention)} patches written to {path}."
 
 

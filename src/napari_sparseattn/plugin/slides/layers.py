@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.field import ImageError
+from ...images.errors import ImageError
 from ...images.slides.opening import open_slide
 from ...images.slides.pyramid import Level, Pyramid, Reading, read_window
 from ..core.lanes import Lanes

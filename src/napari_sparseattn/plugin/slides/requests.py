@@ -234,7 +234,7 @@ def _answer_slide(request: SlideRequest, progress: Progress) -> SlideAnswer:
     if request.aim == "tissue" or request.model is None:
         from ...images.tissue.mask import find_tissue
 
-        found = find_tissue(pyramid, progress=lambda done, total: progress("tissue", done, total))
+        found = find_tissue(pyramid, progress=progress)
         return SlideAnswer(request, found, outline_tissue(found), None, pyramid)
     from ...inference.slides import classify_slide
 

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from ...hub import HubAddress, HubError
 from ..core.models import Model
 from ..core.session import Session
-from ..export.button import ExportButton
+from ..export.box import ExportButton
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
 
 __all__ = ["ModelBox"]
