@@ -153,7 +153,7 @@ def test_work_that_fails_is_a_message_and_the_next_click_is_answered(window: Win
     # Hidden: napari 0.9.2 with software OpenGL crashes when points that were
     # drawn are removed and other layers are added after, also without this plugin.
     theirs = window.viewer.add_points([(3000, 3000)], size=18, visible=False)
-    window.session.selection.set_cell_layer(Session.of(window.viewer).cell_layers()[0])
+    window.session.selection.set_cell_layer(Session.of(window.viewer).selection.cell_layers()[0])
     window.session.cells.click((30, 30))
     window.until(lambda: window.session.status.message.level == "error")
     assert "outside of the image" in window.dock.message_line.label.text()
