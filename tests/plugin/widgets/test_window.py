@@ -346,7 +346,7 @@ def test_the_dial_says_what_its_settings_were_worth(window: Window, tnet_model: 
     box = window.dock.locations_box
     window.session.selection.set_model(dataclasses.replace(tnet_model, bundle=bundle))
     box.sliders[0].setValue(2)
-    assert box.measured.text() == "92.5 % right on 1598 held-out images."
+    assert box.measured.text() == "92.5 % correct on 1598 held-out images."
     box.sliders[0].setValue(3)
     assert "not measured" in box.measured.text()
 
