@@ -43,7 +43,7 @@ def worker_at(plan: BatchPlan, key: str) -> psutil.Process | None:
 
 
 def runs(plan: BatchPlan) -> dict[str, int]:
-    return {record.key: record.runs for record in Records(plan.out).all()}
+    return {record.key: record.runs for record in Records(plan.out).read_all()}
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_a_killed_process_costs_its_item_only(tmp_path: Path, model_file: Path) 
     assert {state.item.key for state in again} == {"b-slow.png", "c-deadly.png"}
     assert set(runs(plan).values()) == {1}
     assert updates[-1].finished == updates[-1].total == 7
-    assert [failed.key for failed in Records(plan.out).failures()] == ["c-deadly.png"]
+    assert [failed.key for failed in Records(plan.out).read_failures()] == ["c-deadly.png"]
     table = (plan.out / "batch.csv").read_text().splitlines()
     assert len(table) == 8
 

@@ -70,9 +70,9 @@ def evidence(
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
             if bundle.card.takes_slides or whole:
-                found = _of_whole(path, bundle, settings, device, pixel_size, progress)
+                found = _measure_whole(path, bundle, settings, device, pixel_size, progress)
             else:
-                found = _of_cells(
+                found = _measure_cells(
                     path, bundle, settings, device, pixel_size, method, cells, progress
                 )
         return _write(path, found, mine, target)
@@ -84,7 +84,7 @@ def evidence(
 Progress = Callable[[int, int], None]
 
 
-def _of_cells(
+def _measure_cells(
     path: Path,
     bundle: Bundle,
     settings: Settings,
@@ -110,7 +110,7 @@ def _of_cells(
     return faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
 
 
-def _of_whole(
+def _measure_whole(
     path: Path,
     bundle: Bundle,
     settings: Settings,
