@@ -119,6 +119,26 @@ def test_a_batch_that_was_killed_goes_on(tmp_path: Path, model_file: Path) -> No
     assert not list((out / ".napari-sparseattn" / "staging").iterdir())
 
 
+def test_a_script_need_not_guard_itself(tmp_path: Path, model_file: Path) -> None:
+    """Processes do not import it: it would begin a batch, or open a window, in each of them."""
+    write_fields(tmp_path / "in", 2)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from napari_sparseattn import plan_batch, run_batch\n"
+        "print('begun', flush=True)\n"
+        f"given = [{str(tmp_path / 'in')!r}], {str(model_file)!r}, {str(tmp_path / 'out')!r}\n"
+        "plan = plan_batch(*given)\n"
+        "for update in run_batch(plan, workers=1):\n"
+        "    print(update.changed.state, flush=True)\n"
+        "print(__file__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["begun", *["running", "done"] * 2, str(script)]
+
+
 def test_two_batches_share_a_folder(tmp_path: Path, model_file: Path) -> None:
     write_fields(tmp_path / "in", 12)
     plan = make_plan(tmp_path / "in", model_file, tmp_path / "out")

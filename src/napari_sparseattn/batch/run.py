@@ -104,9 +104,6 @@ def run_batch(
     folder, also from several machines. A file that fails is named and does not
     stop the others; an item whose process is killed is given out once more.
 
-    Scripts must begin it below ``if __name__ == "__main__":``, as processes
-    import the script again.
-
     Parameters
     ----------
     plan : BatchPlan
