@@ -117,7 +117,7 @@ def _train_on_cells(
         raise ValueError("channels must be 1 or 3.")
     shown = _modality(modality, channels)
     side = size or _TRAINED[kind].crop_side or 64
-    if kind == "tnet":
+    if "fields" in _TRAINED[kind].takes:
         from ..training.loop.tnet_cells import cell_architecture
 
         cell_architecture(side)  # before the images are read, which takes a while
@@ -165,7 +165,7 @@ def _train(
 
     common = {**common, "device": choose_device(common["device"])}
     show = None if as_json else _print_epoch
-    if kind == "tnet":
+    if "fields" in _TRAINED[kind].takes:
         return train_tnet(data, settings, TNetOptions(**common), show)
     settings = dataclasses.replace(settings, options=FitOptions(**common))
     return train_classifier(data, settings, show)
@@ -249,7 +249,7 @@ def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
     model_kind: Literal["span-mil", "span-unet"] = "span-mil"
     options = SpanOptions(**changes)
     classes: tuple[str, ...] = ()
-    if order.kind == "span-regions":
+    if _TRAINED[order.kind].segments:
         if not wanted:
             raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
         model_kind, classes = "span-unet", (f"not {wanted}", wanted)

@@ -174,9 +174,7 @@ def test_another_program_can_look_but_not_change(
     third.close()
 
 
-def test_a_killed_program_locks_nobody_out(
-    project: Project, holder: subprocess.Popen[str]
-) -> None:
+def test_a_killed_program_locks_nobody_out(project: Project, holder: subprocess.Popen[str]) -> None:
     assert not opened(project).writable
     holder.kill()
     holder.wait()

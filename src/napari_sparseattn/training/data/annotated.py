@@ -339,9 +339,7 @@ def _as_set(
     )
 
 
-def known_side(
-    pixel_size: float | None, items: Iterable[Annotation], card: Card
-) -> float | None:
+def known_side(pixel_size: float | None, items: Iterable[Annotation], card: Card) -> float | None:
     """Return the side of a crop in pixels of the image, None where only the pixels tell."""
     if pixel_size is not None:
         return card.crop.field_of_view_um / pixel_size

@@ -76,7 +76,7 @@ class _Search:
         self.labels, self.shown = labels, shown
         names, self.group = np.unique(np.array(groups, dtype=object), return_inverse=True)
         # In an order that depends on the names alone.
-        self.order = sorted(range(len(names)), key=lambda i: (hash_folds([names[i]], 2**61)[0]))
+        self.order = sorted(range(len(names)), key=lambda i: hash_folds([names[i]], 2**61)[0])
         folds = hash_folds(list(names), HELD_OUT_FOLDS)
         self.out: npt.NDArray[np.bool_] = folds[self.group] == 0
         self.n_classes = int(labels.max(initial=-1)) + 1
