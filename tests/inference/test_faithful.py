@@ -102,7 +102,7 @@ def test_masks_that_orders_share_run_once() -> None:
     model = Linear(np.linspace(0.1, 1, 20))
     told: list[tuple[int, int]] = []
     found = measure(
-        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda *at: told.append(at)
+        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda _, *at: told.append(at)
     )
     # "worst" is "own" backwards, and so is "centre": each mask of one is a mask of the other.
     assert told[-1][0] == told[-1][1] == found.runs
