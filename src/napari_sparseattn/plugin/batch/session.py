@@ -53,7 +53,7 @@ class Batch(BatchChoices, PerViewer):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
-        from ...export.formats import checked
+        from ...export.formats import check_formats
 
         if self.running or self.searching:
             return None
@@ -61,7 +61,7 @@ class Batch(BatchChoices, PerViewer):
             self.say(obstacle, "warning")
             return None
         try:
-            checked(self.formats)
+            check_formats(self.formats)
         except ValueError as error:
             self.say(str(error), "error")
             return None

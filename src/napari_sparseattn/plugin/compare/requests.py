@@ -132,12 +132,12 @@ def stream_comparison(request: CompareRequest) -> Iterator[tuple[int, int] | Com
 
 
 def _compared(request: CompareRequest, told: Told) -> CompareAnswer:
-    from ...inference.compare import with_setting
+    from ...inference.compare import change_setting
 
     wanted, mine = request.second, request.model
     model = wanted.model or prepare_model(wanted.name, mine.device)
     told(0, 0)
-    second = with_setting(model.bundle, k=wanted.k or None)
+    second = change_setting(model.bundle, k=wanted.k or None)
     if request.source is None:
         return _all(request, model, second, told)
     return _one(request, request.source, model, second, told)
@@ -169,7 +169,7 @@ def _one(
 ) -> CompareAnswer:
     from ...device import computing
     from ...inference.cells import classify_cells
-    from ...inference.compare import compare_answers, with_setting
+    from ...inference.compare import change_setting, compare_answers
     from ...inference.fields import classify_field
 
     asked, looks, answer = source.asked, request.second.looks, source.answer
@@ -189,6 +189,6 @@ def _one(
             index = cells.nearest(asked.position)
             if index is None:
                 raise ValueError("The cell is no longer there. Click it again.")
-            dialled = with_setting(second, locations=dialled_locations(second, looks))
+            dialled = change_setting(second, locations=dialled_locations(second, looks))
             prediction = classify_cells(field, cells, dialled, model.device, only=[index])[0]
     return CompareAnswer(model, compare_answers(answer, prediction), prediction)

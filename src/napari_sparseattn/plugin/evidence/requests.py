@@ -75,7 +75,7 @@ def stream_evidence(request: EvidenceRequest) -> Iterator[tuple[int, int] | Fait
     Raises
     ------
     ValueError, ImageError, OSError, MemoryError
-        As the functions of `inference.faithful`.
+        As the functions of `inference.faithfulness`.
     """
     yield from ticking(lambda told: _measured(request, told), request.stop)
 
@@ -117,7 +117,7 @@ def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]
 
 
 def _measured(request: EvidenceRequest, told: Told) -> Faithfulness:
-    from ...inference.faithful import (
+    from ...inference.faithfulness import (
         faithfulness_of_cell,
         faithfulness_of_field,
         faithfulness_of_slide,
