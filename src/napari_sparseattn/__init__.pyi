@@ -5,7 +5,7 @@ from .bundle import Bundle, load_bundle, save_bundle
 from .images.fields.cells import Cells, find_cells
 from .images.fields.field import Field
 from .images.holograms.files import open_hologram
-from .images.holograms.holography import iter_retrieved, reconstruct, settle
+from .images.holograms.holography import estimate_settings, iter_phase, reconstruct
 from .images.holograms.measure import measure_opd
 from .images.holograms.recording import Recording
 from .images.holograms.settings import HologramSettings
@@ -49,14 +49,15 @@ __all__ = [
     "classify_slide",
     "compare_cells",
     "compare_fields",
+    "estimate_settings",
     "faithfulness_of_cell",
     "faithfulness_of_field",
     "faithfulness_of_set",
     "faithfulness_of_slide",
     "find_cells",
     "fine_tune",
+    "iter_phase",
     "iter_recording",
-    "iter_retrieved",
     "load_bundle",
     "measure_opd",
     "open_hologram",
@@ -68,7 +69,6 @@ __all__ = [
     "reconstruct",
     "run_batch",
     "save_bundle",
-    "settle",
 ]
 
 __version__: str

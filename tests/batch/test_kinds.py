@@ -21,9 +21,9 @@ from napari_sparseattn.bundle import Bundle, save_bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
 from napari_sparseattn.export.summary import describe
 from napari_sparseattn.features.encoders import load_encoder
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.holograms import iter_recording
@@ -73,7 +73,7 @@ def test_holograms_with_settings(tmp_path: Path) -> None:
 def test_whole_fields(tmp_path: Path) -> None:
     path, bundle = write_field(tmp_path / "a.png"), small_tnet_bundle()
     plan, outcome, kept = one(path, bundle, task="whole", pixel_size=0.5)
-    expected = classify_field(open_image(path, pixel_size=0.5), bundle, device="cpu")
+    expected = classify_field(open_field(path, pixel_size=0.5), bundle, device="cpu")
     assert kept.label == expected.label
     np.testing.assert_array_equal(kept.traversal.boxes, expected.traversal.boxes)
     np.testing.assert_array_equal(kept.traversal.contribution, expected.traversal.contribution)

@@ -19,7 +19,7 @@ from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.images.fields.cells import find_cells
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
 from small_model import small_bundle
 
@@ -42,7 +42,7 @@ def runs(plan: BatchPlan) -> list[int]:
 def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
     outcome = work(plan)
     assert outcome.state == "done"
-    field = open_image(plan.items[0].path, pixel_size=0.5)
+    field = open_field(plan.items[0].path, pixel_size=0.5)
     cells = find_cells(field)
     expected = classify_cells(field, cells, load_bundle(model_file), "cpu")
     assert len(expected) == len(DISCS)

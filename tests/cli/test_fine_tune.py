@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cli.fine_tune import fine_tune
-from napari_sparseattn.images.fields.field import Field, open_image
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
 from napari_sparseattn.training.data.project import Project
 from small_model import small_bundle
@@ -58,7 +59,7 @@ def test_a_project_finds_its_images_where_they_moved_to(model: str, tmp_path: Pa
     pixels = np.random.default_rng(0).integers(0, 255, (200, 300, 3)).astype(np.uint8)
     (tmp_path / "moved").mkdir()
     Image.fromarray(pixels).save(tmp_path / "moved" / "smear.png")
-    field = open_image(tmp_path / "moved" / "smear.png", pixel_size=0.5)
+    field = open_field(tmp_path / "moved" / "smear.png", pixel_size=0.5)
     assert isinstance(field, Field)
     project = Project(tmp_path / "project")
     record = ImageRecord(image_hash(field), "smear", field.shape, 0.5, "/nowhere/smear.png")

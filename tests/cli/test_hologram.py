@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.simulate import Optics, hologram_with_truth
 from small_model import small_bundle
 
@@ -65,7 +65,7 @@ def test_one_file_becomes_one_map(folder: Path) -> None:
         "hologram", folder / "cells.tif", *KNOWN, "--background", folder / "empty.tif", "--out", out
     )
     assert "2 frames of hologram, peak" in shown
-    field = open_image(out)
+    field = open_field(out)
     assert (field.axes, field.unit, field.pixel_size) == ("TYX", "nm", 0.12)
     assert 100 < field.data.max() < 1000
 
@@ -95,7 +95,7 @@ def test_settings_of_the_window_are_used(folder: Path) -> None:
         *("hologram", folder / "cells.tif", "--settings", folder / "s.json"),
         *("--background", folder / "empty.tif", "--out", folder / "flipped.tif"),
     )
-    field = open_image(folder / "flipped.tif")
+    field = open_field(folder / "flipped.tif")
     assert field.unit == "nm"
     assert field.data.min() < -100
     assert field.data.max() < 100
@@ -105,7 +105,7 @@ def test_what_is_unknown_is_said(folder: Path) -> None:
     shown = run("hologram", folder / "cells.tif", "--out", folder / "phase.tif")
     assert "give --wavelength" in shown
     assert "give --pixel-size" in shown
-    assert open_image(folder / "phase.tif").unit == "rad"
+    assert open_field(folder / "phase.tif").unit == "rad"
 
 
 def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:

@@ -123,7 +123,7 @@ def _run(
     with progress_bar("files", quiet=as_json) as progress:
         for update in run_batch(plan, workers=workers, scheduler=scheduler):
             states[update.index] = update.changed
-            progress(update.finished, update.total)
+            progress("files", update.finished, update.total)
     return states
 
 

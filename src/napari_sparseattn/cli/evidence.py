@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..progress import Progress
 from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize
 from .output import Row, make_rows, progress_bar, report_rows
 
@@ -81,9 +82,6 @@ def evidence(
     report_rows(rows, as_json, _about)
 
 
-Progress = Callable[[int, int], None]
-
-
 def _of_cells(
     path: Path,
     bundle: Bundle,
@@ -97,11 +95,11 @@ def _of_cells(
     import numpy as np
 
     from ..images.fields.cells import find_cells
-    from ..images.fields.field import open_image
+    from ..images.opening import open_field
     from ..inference.faithfulness import faithfulness_of_set
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    field = open_image(path, **metadata)
+    field = open_field(path, **metadata)
     cells = find_cells(field, method=cast("Method", method))
     if not len(cells):
         return None

@@ -101,7 +101,7 @@ def _read(
         return _open(image, folders)
 
     kinds = {item.kind for _, items in project.annotations() for item in items}
-    if card.kind == "tnet" and "cell" not in kinds:
+    if "fields" in card.model_kind.takes and "cell" not in kinds:
         found = annotated_fields(project, opened, card)
         return found.data, None, found.notes
     found = annotated_cells(project, opened, card)

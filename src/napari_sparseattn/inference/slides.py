@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, find_tissue
+from ..progress import Progress, ignore_progress
 from .prediction import Prediction, ReadingLedger
 from .slide_attention import to_pyramid_attention
 
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 #: Called with the stage's name, what is done, and how much there is; may raise to stop.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +192,7 @@ def classify_slide(
         If the slide's µm per pixel is not known, or its file is gone.
     """
     chosen = choose_device(device)
-    report = progress or _silent
+    report = progress or ignore_progress
     bundle.slide_model(chosen)  # refused before any work, if it is none
     work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
     if features is not None:
@@ -257,9 +256,7 @@ class _Work:
         coder = self._encoder(encoder)
         with self._stage("tissue") as count:
             self.report("tissue", 0, 1)
-            self.tissue = tissue or find_tissue(
-                self.pyramid, progress=functools.partial(self.report, "tissue")
-            )
+            self.tissue = tissue or find_tissue(self.pyramid, progress=self.report)
             grid = self._grid(self.tissue, allow_unknown_scale)
             count.append(len(grid))
             self.report("tissue", 1, 1)
@@ -278,7 +275,7 @@ class _Work:
                 coder,
                 path,
                 device=self.device,
-                progress=functools.partial(self.report, "features"),
+                progress=self.report,
             )
         self.notes += found.notes
         return found
@@ -332,9 +329,8 @@ class _Work:
 
         model = self.bundle.slide_model(device)
         cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
-        report = functools.partial(self.report, "attention")
         with torch.inference_mode():
-            return run_span(model, found.features, cells, progress=report)
+            return run_span(model, found.features, cells, progress=self.report)
 
     def _result(
         self, output: SpanOutput, found: FeatureSet
@@ -434,7 +430,3 @@ def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> 
     indices, values = keys.cpu().numpy(), weights.float().cpu().numpy()
     real = indices >= 0
     return LocalAttention(patch, indices[real], np.ascontiguousarray(values[:, real]))
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Report to nobody."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.fields.class_folders import IMAGE_SUFFIXES
+from ..images.class_folders import IMAGE_SUFFIXES
 from ..images.slides.opening import SLIDE_SUFFIXES, is_slide
 
 __all__ = ["NOTES_FOLDER", "InputFile", "find_inputs", "name_inputs"]

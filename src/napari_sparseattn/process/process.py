@@ -99,16 +99,16 @@ def choose_task(path: Path, bundle: Bundle, options: ProcessOptions) -> Task:
     """Tell what is to be done with a file, where the options leave it open."""
     from ..images.slides.opening import is_slide
 
-    card = bundle.card
+    card, takes = bundle.card, bundle.card.model_kind.takes
     if options.task != "auto":
         return options.task
-    if card.takes_slides:
+    if "slides" in takes:
         return "slide"
     if options.settings is not None or options.kind is not None:
         return "hologram"
     if card.modality == "opd" and path.suffix.lower() in _HDF5:
         return "hologram"
-    return "whole" if card.kind == "tnet" and is_slide(path) else "cells"
+    return "whole" if "fields" in takes and is_slide(path) else "cells"
 
 
 def process_image(
@@ -177,11 +177,7 @@ def process_image(
     elif task == "whole":
         from ..inference.fields import classify_field
 
-        def tell(done: int) -> None:
-            if progress is not None:
-                progress("crops", done, 0)
-
-        found = classify_field(image, bundle, options.locations, options.device, progress=tell)
+        found = classify_field(image, bundle, options.locations, options.device, progress=progress)
     else:
         found = _classify_cells(image, bundle, options, progress)
     return Result(found, image, bundle, task, options, path or image.path, closing=closing)
@@ -251,10 +247,10 @@ def process_recording(
         As `process_file`.
     """
     from ..export.opd import write_opd_frames
-    from ..images.holograms.holography import settle
+    from ..images.holograms.holography import estimate_settings
 
     options = options or ProcessOptions()
-    settled = settle(recording, options.settings)
+    settled = estimate_settings(recording, options.settings)
     frames = _Frames(recording, settled, bundle, options, progress)
     if opd is None:
         for _ in frames:

@@ -1,4 +1,4 @@
-"""The displayed frame reconstructed: spectrum, phase, OPD."""
+"""Preview of the displayed frame: spectrum, phase, OPD."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..core.messages import counted
 from ..widgets.base import Follower, set_quietly
 from ..widgets.picture import ColourBar, Disk, Picture
+from ..widgets.rich import WrappedLabel
 from .requests import PreviewAnswer
 from .session import Holograms
 
@@ -42,7 +44,7 @@ _STEP = 0.02
 
 
 class PreviewBox(Follower):
-    """Shows what a worker made of the displayed frame; corrects the sideband."""
+    """Shows a preview of the displayed frame; corrects the sideband."""
 
     def __init__(self, holograms: Holograms, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -70,17 +72,16 @@ class PreviewBox(Follower):
         self.find = QPushButton("Find", self)
         self.find.setToolTip("Find the sideband automatically again.")
         self.state = QLabel(self)
-        self.note = QLabel(_WAITING, self)
-        self.note.setWordWrap(True)
+        self.note = WrappedLabel(_WAITING, self)
         self._lay_out()
         self._connect()
         self._show_settings()
-        self.show_preview(holograms.preview)
+        self.show_preview(holograms.previews.shown)
 
     @property
     def shown(self) -> str:
         """Which picture is shown: spectrum, phase or opd; the one chosen, if there is one."""
-        there = _there(self.holograms.preview)
+        there = _there(self.holograms.previews.shown)
         return self._chosen if self._chosen in there or not there else there[-1]
 
     def show_tab(self, name: str) -> None:
@@ -122,18 +123,18 @@ class PreviewBox(Follower):
         column.addWidget(self.note)
 
     def _connect(self) -> None:
-        self._group.buttonClicked.connect(self._tab_chosen)
+        self._group.buttonClicked.connect(self._choose_tab)
         self.wrapped.toggled.connect(self._paint)
         self.outline.toggled.connect(self._paint)
-        self.radius.valueChanged.connect(self._radius_given)
+        self.radius.valueChanged.connect(self._set_radius)
         self.find.clicked.connect(self._find)
-        self.picture.picked.connect(self._picked)
-        self.picture.turned.connect(self._turned)
-        self.follow(self.holograms.preview_changed, self.show_preview)
+        self.picture.picked.connect(self._set_sideband)
+        self.picture.turned.connect(self._step_radius)
+        self.follow(self.holograms.previews.changed, self.show_preview)
         self.follow(self.holograms.settings_changed, self._show_settings)
-        self.follow(self.holograms.facts_changed, self._paint)
+        self.follow(self.holograms.source.changed, self._paint)
 
-    # -- what the panel tells
+    # -- what there is
 
     def show_preview(self, answer: PreviewAnswer | None) -> None:
         """Show a preview, or that there is none."""
@@ -149,7 +150,7 @@ class PreviewBox(Follower):
             (h, w), (height, width) = answer.shape, recording.shape
             notes.append(f"Preview of the centre, {h} × {w} of {height} × {width} pixels.")
         if answer.retrieved is not None and answer.retrieved.n_bad:
-            notes.append(f"{answer.retrieved.n_bad} pixels are NaN or saturated.")
+            notes.append(f"NaN or saturated: {counted(answer.retrieved.n_bad, 'pixel')}.")
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
 
@@ -160,7 +161,7 @@ class PreviewBox(Follower):
 
     def _show_state(self) -> None:
         by_hand = self.holograms.settings.sideband is not None
-        answer = self.holograms.preview
+        answer = self.holograms.previews.shown
         found = answer is not None and answer.settled.sideband is not None
         self.state.setText("set by hand" if by_hand else "found" if found else "not found")
         self.find.setEnabled(by_hand)
@@ -168,14 +169,14 @@ class PreviewBox(Follower):
     # -- painting
 
     def _paint(self, _: object = None) -> None:
-        answer, shown = self.holograms.preview, self.shown
+        answer, shown = self.holograms.previews.shown, self.shown
         self.tabs[shown].setChecked(True)
         for name, button in self.tabs.items():
             button.setEnabled(answer is None or name in _there(answer))
         self.sideband.setVisible(shown == "spectrum")
         self.wrapped.setVisible(shown == "phase")
         self.outline.setVisible(shown != "spectrum")
-        self.picture.pickable = shown == "spectrum" and self.holograms.kind == "hologram"
+        self.picture.pickable = shown == "spectrum" and self.holograms.source.kind == "hologram"
         values, colormap, limits, unit = _picture_of(answer, shown, self.wrapped.isChecked())
         self.picture.set_values(values, colormap, limits)
         self.bar.set_scale(colormap, limits, unit)
@@ -186,7 +187,7 @@ class PreviewBox(Follower):
         self._place_disk()
 
     def _place_disk(self) -> None:
-        answer = self.holograms.preview
+        answer = self.holograms.previews.shown
         sideband = self.holograms.settings.sideband
         if sideband is None and answer is not None:
             sideband = answer.settled.sideband
@@ -204,10 +205,10 @@ class PreviewBox(Follower):
 
     # -- what the user does
 
-    def _tab_chosen(self, button: QPushButton) -> None:
+    def _choose_tab(self, button: QPushButton) -> None:
         self.show_tab(next(name for name, tab in self.tabs.items() if tab is button))
 
-    def _picked(self, row: float, column: float) -> None:
+    def _set_sideband(self, row: float, column: float) -> None:
         side = self.picture.shape[0]
         if not side:
             return
@@ -215,10 +216,10 @@ class PreviewBox(Follower):
         if math.hypot(*sideband) * side >= 1:
             self.holograms.change_settings(sideband=sideband)
 
-    def _turned(self, steps: int) -> None:
+    def _step_radius(self, steps: int) -> None:
         self.radius.setValue(self.radius.value() + steps * _STEP)
 
-    def _radius_given(self, value: float) -> None:
+    def _set_radius(self, value: float) -> None:
         self.holograms.change_settings(filter_radius=value)
 
     def _find(self) -> None:
@@ -243,7 +244,7 @@ def _there(answer: PreviewAnswer | None) -> list[str]:
 def _picture_of(
     answer: PreviewAnswer | None, shown: str, wrapped: bool
 ) -> tuple[npt.NDArray[np.float32] | None, str, tuple[float, float], str]:
-    """Values, colour map, limits and unit of what is to be shown."""
+    """Return values, colour map, limits and unit of the picture to show."""
     nothing = None, "viridis", (0.0, 1.0), ""
     if answer is None:
         return nothing

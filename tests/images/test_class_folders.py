@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_sparseattn.images.fields.class_folders import list_class_folders, read_crop
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.class_folders import list_class_folders, read_crop
+from napari_sparseattn.images.errors import ImageError
 
 
 def saved(path: Path, values: np.ndarray) -> Path:

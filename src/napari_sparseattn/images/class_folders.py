@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .crops import cut_crops, fit_crop
-from .field import ImageError, open_image
+from .errors import ImageError
+from .fields.crops import cut_crops, fit_crop
+from .opening import open_field
 
 __all__ = ["IMAGE_SUFFIXES", "list_class_folders", "read_crop"]
 
@@ -70,7 +71,7 @@ def read_crop(
     ImageError
         If the file is no image, or has another number of channels.
     """
-    plane = open_image(path).plane()
+    plane = open_field(path).plane()
     if plane.shape[-1] == 1 and channels == 3:
         plane = np.repeat(plane, 3, axis=-1)
     if plane.shape[-1] != channels:

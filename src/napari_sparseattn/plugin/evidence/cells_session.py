@@ -1,7 +1,4 @@
-"""How far the evidence of all classified cells can be believed: measured, ranked, in columns.
-
-No Qt here: work is started by `agreement_jobs`, shown by `widgets.agreement_box`.
-"""
+"""The faithfulness of all classified cells: measured, ranked, in columns of the table."""
 
 from __future__ import annotations
 
@@ -16,10 +13,11 @@ from psygnal import Signal
 
 from ...evidence.faithfulness import FaithfulnessOfSet
 from ..core.errors import explain
-from ..core.messages import Progress
+from ..core.lanes import Lanes
+from ..core.messages import Progress, counted
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from .agreement_requests import AgreementRequest, MeasuredCell
+from .cells_requests import CellsRequest, MeasuredCell, stream_cells
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -27,48 +25,51 @@ if TYPE_CHECKING:
 
     from ...inference.prediction import Predictions
 
-__all__ = ["COLUMNS", "Agreement"]
+__all__ = ["COLUMNS", "CellFaithfulness"]
 
 #: Columns that measured cells get in the table and in exports.
 COLUMNS = ("evidence_gain", "evidence_low", "evidence_better_than_random")
-_NO_CELLS = "Classify all cells first; then measure how far the evidence of each holds."
+_NO_CELLS = "Classify all cells first; then measure the faithfulness of each."
 _OTHER_MODEL = "These cells were classified with another model. Classify all of them again."
 
 
 @dataclasses.dataclass(eq=False)
 class _Measured:
-    """What is measured of one image's cells, by row; of one run only."""
+    """The measured cells of one image, by row; of one run only."""
 
     probabilities: npt.NDArray[np.float32]
     cells: dict[int, MeasuredCell] = dataclasses.field(default_factory=dict)
 
 
-class Agreement(Attached):
-    """The evidence of all cells in the table; get it with `Agreement.of`."""
+class CellFaithfulness(Attached):
+    """How faithful the evidence of each cell in the table is; get it with `of`."""
 
     changed = Signal()
-    requested = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
         self.message = ""
-        self._asked: AgreementRequest | None = None
+        self._asked: CellsRequest | None = None
         self._began, self._done = 0.0, 0
         self._measured: weakref.WeakKeyDictionary[Image, _Measured] = weakref.WeakKeyDictionary()
+        self._lane = Lanes.of(viewer).add(
+            stream_cells, given=self._take, failed=self._fail, ended=self._finish, busy="replace"
+        )
 
     # -- opening and closing
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
-            (session.results_changed, self._results_changed),
-            (session.model_changed, self._model_changed),
+            (session.results_changed, self._follow_results),
+            (session.model_changed, self._follow_model),
         ]
 
     def _last_closed(self) -> None:
         # Cells measured so far are kept.
         self.cancel()
+        self._lane.close()
 
     # -- what there is
 
@@ -99,7 +100,7 @@ class Agreement(Attached):
             return _NO_CELLS
         return "" if results.model_hash == model.bundle.hash else _OTHER_MODEL
 
-    def ranked(self, label: str = "") -> list[int]:
+    def rank(self, label: str = "") -> list[int]:
         """Return rows of measured cells, of one class or all, the most faithful first."""
         chosen = [cell for cell in self.cells().values() if label in ("", cell.found.label)]
         if not chosen:
@@ -111,7 +112,7 @@ class Agreement(Attached):
 
     def of_class(self, label: str = "") -> FaithfulnessOfSet | None:
         """Return what is measured of a class's cells, or of all; None without any."""
-        cells, rows, results = self.cells(), self.ranked(label), self.session.results
+        cells, rows, results = self.cells(), self.rank(label), self.session.results
         if not rows or results is None:
             return None
         ids = tuple(int(results.cells.ids[row]) for row in rows)
@@ -119,7 +120,7 @@ class Agreement(Attached):
 
     # -- asking and answering
 
-    def measure_all(self) -> AgreementRequest | None:
+    def measure_all(self) -> CellsRequest | None:
         """Ask for the cells that are not measured yet, in the order of the table."""
         session = self.session
         image, model, results, plane = (
@@ -128,37 +129,34 @@ class Agreement(Attached):
         if self._asked is not None or image is None or model is None:
             return None
         if (reason := self.why_not()) or results is None or plane is None:
-            self._say(reason)
+            self._notify(reason)
             return None
         known = self.cells()
         rows = [i for i in range(len(results)) if i not in known and results.class_index[i] >= 0]
         if not rows:
-            self._say("All cells are measured.")
+            self._notify("All cells are measured.")
             return None
         if not known:
             self._measured[image] = _Measured(results.probabilities)
         settings, locations = session.settings, session.locations
-        request = AgreementRequest(image, plane, settings, model, locations, results, tuple(rows))
+        request = CellsRequest(image, plane, settings, model, locations, results, tuple(rows))
         self._asked, self._began, self._done = request, time.monotonic(), 0
-        self._say("")
-        self.requested.emit(request)
+        self._notify("")
+        self._lane.ask(request)
         return request
 
-    def accept(self, request: AgreementRequest, cell: MeasuredCell) -> None:
-        """Take one cell."""
+    def _take(self, request: CellsRequest, cell: MeasuredCell) -> None:
         kept = self._measured.get(request.layer)
         if request is self._asked and kept is not None:
             kept.cells[cell.row] = cell
             self._done += 1
             self.changed.emit()
 
-    def finish(self, request: AgreementRequest) -> None:
-        """Note that the work has ended, and put the columns into the table."""
+    def _finish(self, request: CellsRequest) -> None:
         if request is self._asked:
             self._end("")
 
-    def fail(self, request: AgreementRequest, error: BaseException) -> None:
-        """Say why the work went wrong; cells measured so far are kept."""
+    def _fail(self, request: CellsRequest, error: BaseException) -> None:
         if request is self._asked:
             self._end(explain(error))
 
@@ -166,19 +164,19 @@ class Agreement(Attached):
         """Stop measuring; cells measured so far are kept."""
         if self._asked is not None:
             self._asked.stop.set()
-            self._end(f"Stopped after {self._done} cells, which are kept.")
+            self._end(f"Stopped after {counted(self._done, 'cell')}; what is measured is kept.")
 
     def _end(self, message: str) -> None:
         request, self._asked = self._asked, None
         kept = None if request is None else self._measured.get(request.layer)
-        self._say(message)
+        self._notify(message)
         if request is not None and kept is not None and kept.cells:
-            columns = _columns(len(request.results), kept.cells)
+            columns = _make_columns(len(request.results), kept.cells)
             self.session.add_measures(request.layer, request.results, columns)
 
     # -- what the session tells
 
-    def _results_changed(self, results: Predictions | None) -> None:
+    def _follow_results(self, results: Predictions | None) -> None:
         asked = self._asked
         if asked is not None and (
             results is None or results.probabilities is not asked.results.probabilities
@@ -186,17 +184,17 @@ class Agreement(Attached):
             self.cancel()
         self.changed.emit()
 
-    def _model_changed(self, _: object) -> None:
+    def _follow_model(self, _: object) -> None:
         self.cancel()
-        self._say("")
+        self._notify("")
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self.message = text
         self.changed.emit()
 
 
-def _columns(n: int, cells: dict[int, MeasuredCell]) -> dict[str, npt.NDArray[np.float64]]:
-    """Columns (n,); not a number where a cell was not measured."""
+def _make_columns(n: int, cells: dict[int, MeasuredCell]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return columns (n,); not a number where a cell was not measured."""
     gain, low, better = (np.full(n, np.nan) for _ in COLUMNS)
     for row, cell in cells.items():
         difference = cell.found.difference()

@@ -1,4 +1,4 @@
-"""Evidence of all classified cells: what a worker is asked, and what it gives cell by cell."""
+"""Faithfulness of all classified cells: what a worker is asked, and what it gives per cell."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ...evidence.faithfulness import Faithfulness
     from ...inference.prediction import Predictions
 
-__all__ = ["AgreementRequest", "MeasuredCell", "stream_agreement"]
+__all__ = ["CellsRequest", "MeasuredCell", "stream_cells"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AgreementRequest:
-    """Measure the evidence of classified cells.
+class CellsRequest:
+    """Measure how faithful the evidence of classified cells is.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class AgreementRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeasuredCell:
-    """One cell's evidence.
+    """One measured cell.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class MeasuredCell:
     selected: npt.NDArray[np.int64]
 
 
-def stream_agreement(request: AgreementRequest) -> Iterator[MeasuredCell]:
+def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
     """Measure cell by cell, in another thread, until it is stopped.
 
     Raises
@@ -102,7 +102,7 @@ def stream_agreement(request: AgreementRequest) -> Iterator[MeasuredCell]:
     # What does not rank the cells is left out; a clicked cell has it.
     settings = dataclasses.replace(CARD, extras=False)
 
-    def told(_done: int, _total: int) -> None:
+    def stop_if_asked(*_: object) -> None:
         if request.stop.is_set():
             raise StoppedError
 
@@ -118,14 +118,14 @@ def stream_agreement(request: AgreementRequest) -> Iterator[MeasuredCell]:
             mask = read_at_crop_pixels(cells.labels == cells.ids[row], frame)
             within = tiled_mean(mask, rerun.side).ravel()
         try:
-            found = measure(rerun, bundle.card.class_names, settings, within, told)
+            found = measure(rerun, bundle.card.class_names, settings, within, stop_if_asked)
         except StoppedError:
             return
         selected = np.flatnonzero(rerun.selected_pixels(rerun.seen)).astype(np.int64)
-        yield MeasuredCell(row, found, _picture(crop), selected)
+        yield MeasuredCell(row, found, _to_rgb(crop), selected)
 
 
-def _picture(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _to_rgb(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Return a crop (size, size, C) as (size, size, 3)."""
     limits = (0.0, 1.0)
     if crop.shape[2] == 1:
