@@ -151,11 +151,11 @@ class Result:
         self, folder: Path, name: str, formats: Sequence[str], *, progress: Progress | None = None
     ) -> dict[str, list[Path]]:
         """Write these formats and no more, over whatever is there; see `write`."""
-        from ..export.formats import checked, write_results
+        from ..export.formats import check_formats, write_results
 
         if self.bundle is None:
             return {"json": [self._write_facts(folder / f"{name}.json")]}
-        checked(formats, self.prediction)
+        check_formats(formats, self.prediction)
         return {
             each: write_results(
                 self.prediction,

@@ -197,7 +197,6 @@ class Batch(Attached):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
-        from ...export.formats import checked
 
         if self.running or self.searching:
             return None
@@ -205,7 +204,7 @@ class Batch(Attached):
             self.notify(obstacle, "warning")
             return None
         try:
-            checked(self.choices.formats)
+            check_formats(self.choices.formats)
         except ValueError as error:
             self.notify(str(error), "error")
             return None
