@@ -13,6 +13,7 @@ from psygnal import Signal
 from ...batch.plan import BatchPlan
 from ...batch.run import BatchUpdate, ItemState
 from ...evidence import PyramidAttention, Traversal
+from ...export.formats import check_formats
 from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
 from ..core.errors import explain
