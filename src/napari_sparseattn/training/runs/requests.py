@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ...images.slides.pyramid import Pyramid
     from ..data.annotations import ImageRecord
     from ..tune.fine_tune import FineTuneReport
-    from ...plugin.cells.requests import Model
+    from ...plugin.core.models import Model
 
     Opener = Callable[[ImageRecord], Field | Pyramid | None]
 
