@@ -32,7 +32,7 @@ from napari_sparseattn.training.data.annotations import (
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.data.project import Project
 from napari_sparseattn.training.data.span_data import SlideExample
-from napari_sparseattn.training.tune.checkpoint import read_progress
+from napari_sparseattn.training.loop.checkpoint import read_checkpoint
 from napari_sparseattn.training.tune.fine_tune import FineTuneOptions, fine_tune
 from napari_sparseattn.training.tune.slides import (
     TuneSlidesOptions,
@@ -40,7 +40,7 @@ from napari_sparseattn.training.tune.slides import (
     tune_slides,
 )
 from napari_sparseattn.training.tune.slides_run import SlideTask
-from napari_sparseattn.training.tune.steps import Recipe
+from napari_sparseattn.training.tune.steps import StepOptions
 from napari_sparseattn.training.tune.task import Task
 from small_model import small_bundle
 from small_span import small_span_bundle
@@ -152,7 +152,7 @@ class Trainings:
             path.unlink()
 
     def _look(self, tally: Tally, told: int) -> None:
-        found = read_progress(self.checkpoint, self.mark)
+        found = read_checkpoint(self.checkpoint, self.mark)
         if isinstance(found, str):
             # Before the first epoch there is no file, which is told by an empty text.
             tally.unreadable += bool(found)
@@ -195,9 +195,9 @@ def _mark(what: What, model: Path, checkpoint: Path) -> str:
 
 
 def _options(checkpoint: Path | None) -> FineTuneOptions:
-    recipe = Recipe(epochs=EPOCHS, steps=1, batch_size=8)
+    recipe = StepOptions(epochs=EPOCHS, steps=1, batch_size=8)
     return FineTuneOptions(
-        mixed_precision="off", device="cpu", recipe=recipe, checkpoint=checkpoint, freeze="none"
+        mixed_precision="off", device="cpu", steps=recipe, checkpoint=checkpoint, freeze="none"
     )
 
 

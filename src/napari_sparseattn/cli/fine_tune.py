@@ -11,12 +11,16 @@ import typer
 from .output import progress_bar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..bundle import Bundle
     from ..card import Card
     from ..images.fields.field import Field
     from ..training.data.annotations import ImageRecord
     from ..training.data.datasets import CropSet
-    from ..training.tune.fine_tune import FineTuneEpoch, FineTuneReport
+    from ..training.loop.epochs import FineTuneEpoch
+    from ..training.runs.runs import Run
+    from ..training.tune.report import FineTuneReport
 
 __all__ = ["fine_tune"]
 
@@ -29,7 +33,13 @@ def fine_tune(
         Path,
         typer.Argument(help="A project of annotations, or a folder of FOLDER/class/image."),
     ],
-    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model file to write, NAME.safetensors. Without it, of a project, the next "
+            "version is kept among your models, as the window does."
+        ),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Of a project: folders to look for images in that have moved."),
@@ -43,53 +53,118 @@ def fine_tune(
     seconds: Annotated[float | None, _SECONDS] = None,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume the project's interrupted training, see --out."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Go on training a model on annotated cells; new classes are added to those it knows.
 
-    Beside the model an HTML report says what was gained, on held-out cells. A
-    run that was killed goes on where it was when the same is asked again.
+    Beside the model an HTML report says what was gained, on held-out cells. With --out,
+    a run that was killed goes on where it was when the same is asked again; a new
+    version goes on with --resume, here or in the window.
     """
-    if out.suffix != ".safetensors":
+    if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     if freeze not in ("auto", "none", "backbone"):
         raise ValueError(f"--freeze must be auto, none or backbone, got '{freeze}'.")
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder '{source}'.")
+    if out is None and not (source / "project.json").is_file():
+        raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if resume and out is not None:
+        raise ValueError("--resume goes on with a version: leave --out away.")
 
-    from ..bundle import load_bundle, save_bundle
-    from ..training.data.annotated import too_few
-    from ..training.tune.fine_tune import fine_tune as run
+    from ..bundle import load_bundle
+    from ..training.runs.runs import Run, held, interrupted_run, new_run_folder
 
     bundle = load_bundle(model)
-    data, unlabelled, notes = _read(source, images or [], bundle.card, as_json)
+    if resume:
+        run = interrupted_run(source)
+        if run is None:
+            raise ValueError(f"No training of '{source}' was interrupted.")
+        if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
+            raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
+        with held(run.folder):
+            _work(run, out, as_json)
+        return
+    if out is not None:
+        folder = out.with_name(f"{out.stem}.training")
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = new_run_folder(source, model if bundle.path is None else bundle.path.stem)
+    with held(folder):
+        data, others, notes = _read(source, images or [], bundle.card, as_json)
+        run = Run(
+            name=folder.name if out is None else out.stem,
+            model=str(bundle.path),
+            device=device,
+            freeze=freeze,
+            seconds=seconds,
+            kind="cells",
+            class_names=data.class_names,
+            names=data.names,
+            groups=data.groups,
+            notes=notes,
+            folder=folder,
+            seed=seed,
+            epochs=epochs,
+        )
+        again = None if rehearsal is None else _folder(rehearsal, bundle.card, as_json)
+        run = _write(run, data, others, again, bundle.card)
+        _work(run, out, as_json)
+
+
+def _write(
+    run: Run, data: CropSet, others: NDArray[Any] | None, again: CropSet | None, card: Card
+) -> Run:
+    """Write what the run learns from, and note of what there is too little."""
+    import dataclasses
+
+    import numpy as np
+
+    from ..training.data.annotated import too_few
+    from ..training.data.split import held_out
+    from ..training.runs.runs import keep_other_crops, write_run
+
+    arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
+    if again is not None:
+        arrays |= {"rehearsal.crops": again.crops, "rehearsal.labels": again.labels}
+        run = dataclasses.replace(run, rehearsal=again.class_names)
+    run = dataclasses.replace(run, notes=(*run.notes, *too_few(data, card.class_names)))
+    keep_other_crops(run.folder, np.empty((0, 0, 0, 0), np.uint8) if others is None else others)
+    write_run(run, arrays)
+    return run
+
+
+def _work(run: Run, out: Path | None, as_json: bool) -> None:
+    """Train, and write the model and its report: to a file, or as a version."""
+    import shutil
+
+    from ..bundle import load_bundle, save_bundle
+    from ..training.loop.control import TrainingControl
+    from ..training.runs.runs import finish
+    from ..training.runs.work import save_version, train_run
+
     if not as_json:
-        for note in (*notes, *too_few(data, bundle.card.class_names)):
+        for note in run.notes:
             print(note)
-    checkpoint = out.with_name(f"{out.stem}.checkpoint")
-    new, report = run(
-        bundle,
-        data,
-        on_epoch=None if as_json else _show,
-        unlabelled=unlabelled,
-        rehearsal=_folder(rehearsal, bundle.card, as_json) if rehearsal else None,
-        freeze=freeze,
-        epochs=epochs,
-        seconds=seconds,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        name=out.stem,
-    )
-    saved = save_bundle(new, out)
-    checkpoint.unlink(missing_ok=True)
-    _report(saved, report, out, [*notes, *too_few(data, bundle.card.class_names)], as_json)
+    new, report = train_run(run, TrainingControl(), None if as_json else _show)
+    if out is None:
+        path = save_version(run, new, report)
+    else:
+        path = out
+        save_bundle(new, path)
+        finish(run)
+    _report(load_bundle(path), report, path, list(run.notes), as_json)
+    shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _read(
     source: Path, folders: list[Path], card: Card, quiet: bool
-) -> tuple[CropSet, Any, tuple[str, ...]]:
+) -> tuple[CropSet, NDArray[Any] | None, tuple[str, ...]]:
     """Return annotated crops, unannotated ones or None, and what was left out."""
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder '{source}'.")
     if not (source / "project.json").is_file():
         return _folder(source, card, quiet), None, ()
     from ..training.data.annotated import annotated_cells, annotated_fields, unannotated_cells
@@ -97,15 +172,15 @@ def _read(
 
     project = Project(source)
 
-    def opened(image: ImageRecord) -> Field | None:
+    def open_it(image: ImageRecord) -> Field | None:
         return _open(image, folders)
 
     kinds = {item.kind for _, items in project.annotations() for item in items}
     if "fields" in card.model_kind.takes and "cell" not in kinds:
-        found = annotated_fields(project, opened, card)
+        found = annotated_fields(project, open_it, card)
         return found.data, None, found.notes
-    found = annotated_cells(project, opened, card)
-    return found.data, unannotated_cells(project, opened, card), found.notes
+    found = annotated_cells(project, open_it, card)
+    return found.data, unannotated_cells(project, open_it, card), found.notes
 
 
 def _folder(folder: Path, card: Card, quiet: bool) -> CropSet:
@@ -141,13 +216,14 @@ def _report(
     bundle: Bundle, report: FineTuneReport, out: Path, notes: list[str], as_json: bool
 ) -> None:
     from ..files import replacing
+    from ..training.tune.html import render_report
 
     page = out.with_suffix(".html")
     with replacing(page) as temporary:
-        temporary.write_text(report.to_html(), encoding="utf-8")
+        temporary.write_text(render_report(report), encoding="utf-8")
     if as_json:
-        told = {"model": str(out), "hash": bundle.hash, "report": str(page), "warnings": notes}
-        print(json.dumps({**told, **report.to_dict()}, allow_nan=False))
+        plain = {"model": str(out), "hash": bundle.hash, "report": str(page), "warnings": notes}
+        print(json.dumps({**plain, **report.to_dict()}, allow_nan=False))
         return
     print(report.sentence)
     print(f"written to {out}, report {page}")

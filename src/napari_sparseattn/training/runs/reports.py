@@ -41,9 +41,11 @@ def write_report(report: FineTuneReport, path: Path) -> tuple[Path, Path]:
     OSError
         If they cannot be written.
     """
+    from ..tune.html import render_report
+
     page, plain = path.with_suffix(".html"), path.with_suffix(".json")
     with replacing(page) as temporary:
-        temporary.write_text(report.to_html(), encoding="utf-8")
+        temporary.write_text(render_report(report), encoding="utf-8")
     with replacing(plain) as temporary:
         temporary.write_text(json.dumps(report.to_dict(), allow_nan=False), encoding="utf-8")
     return page, plain

@@ -9,9 +9,10 @@ from typing import Any
 from ...bundle import Bundle
 from ..data.datasets import CropSet
 from ..loop.control import TrainingControl
+from ..loop.epochs import FineTuneEpoch
 from .card import Learned, fine_tuned_card
 from .report import FineTuneReport
-from .run import FineTuneEpoch, FineTuneRun
+from .run import FineTuneRun
 from .task import FineTuneOptions, Task
 
 __all__ = [

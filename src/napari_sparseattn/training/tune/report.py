@@ -178,12 +178,6 @@ class FineTuneReport:
         plain["cells"] = [dataclasses.asdict(cell) for cell in self.cells]
         return plain
 
-    def to_html(self) -> str:
-        """Return the report as one page that needs nothing else."""
-        from .html import page
-
-        return page(self)
-
 
 def compare(
     held: HeldOut,
