@@ -170,7 +170,7 @@ class Bench:
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
 
-        from napari_sparseattn.training.data.annotated import unannotated_cells
+        from napari_sparseattn.training.data.annotated import cut_unannotated_cells
         from napari_sparseattn.training.data.datasets import CropSet
         from napari_sparseattn.training.runs.data import gather_cells
         from napari_sparseattn.training.runs.runs import read_images
@@ -188,7 +188,7 @@ class Bench:
                     found = end.value
                     break
             fields = read_images(Path(self.folder))
-            others = unannotated_cells(
+            others = cut_unannotated_cells(
                 self.tuning.annotating.project,
                 lambda image: fields.get(image.hash),
                 request.model.bundle.card,

@@ -25,7 +25,7 @@ import torch
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, save_bundle
 from napari_sparseattn.training.data.annotations import (
     Annotation,
-    AnnotationBook,
+    ImageAnnotations,
     ImageRecord,
     new_annotation,
 )
@@ -257,7 +257,7 @@ class Autosaves:
                 allowed[image].add(found)
         project, total = Project(self.folder), 0
         for image in IMAGES:
-            book = project.book(_record(image))
+            book = project.open(_record(image))
             assert book.writable
             tally.torn += "put aside" in book.message
             self.known[image] = digest(book)
@@ -276,7 +276,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
     """Change annotations as fast as it goes; tell each change before and after it is made."""
     rng = np.random.default_rng(seed)
     project = Project(folder)
-    books = {image: project.book(_record(image)) for image in IMAGES}
+    books = {image: project.open(_record(image)) for image in IMAGES}
     past: dict[str, list[str]] = {image: [] for image in IMAGES}
     future: dict[str, list[str]] = {image: [] for image in IMAGES}
     sender.send("ready")
@@ -287,7 +287,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
         if number % 150 == 149:
             # Opening a long history again cuts it, which writes the file anew.
             book.close()
-            books[image], past[image], future[image] = project.book(_record(image)), [], []
+            books[image], past[image], future[image] = project.open(_record(image)), [], []
         elif chance < 0.1 and past[image]:
             sender.send(("will", image, past[image][-1]))
             book.undo()
@@ -311,7 +311,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
             sender.send(("did", image, digest(after.values())))
 
 
-def _change(book: AnnotationBook, rng: np.random.Generator) -> dict[str, Annotation]:
+def _change(book: ImageAnnotations, rng: np.random.Generator) -> dict[str, Annotation]:
     """Return what the book is to hold: one more, one of another class, or some less."""
     items = {item.id: item for item in book}
     label, chance = f"class {rng.integers(12)}", rng.random()

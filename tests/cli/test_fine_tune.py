@@ -69,7 +69,7 @@ def project(tmp_path: Path) -> Project:
     assert isinstance(field, Field)
     made = Project(tmp_path / "project")
     record = ImageRecord(image_hash(field), "smear", field.shape, 0.5, "/nowhere/smear.png")
-    book = made.book(record)
+    book = made.open(record)
     for i in range(60):
         book.add("cell", "ab"[i % 2], position=(10.0 + 20 * (i % 9), 10.0 + 40 * (i // 9)))
     book.close()

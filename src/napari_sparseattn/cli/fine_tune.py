@@ -77,7 +77,7 @@ def fine_tune(
         raise ValueError("--resume goes on with a version: leave --out away.")
 
     from ..bundle import load_bundle
-    from ..training.runs.runs import Run, held, interrupted_run, new_run_folder
+    from ..training.runs.runs import Run, hold, interrupted_run, new_run_folder
 
     bundle = load_bundle(model)
     if resume:
@@ -86,7 +86,7 @@ def fine_tune(
             raise ValueError(f"No training of '{source}' was interrupted.")
         if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
             raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
-        with held(run.folder):
+        with hold(run.folder):
             _work(run, out, as_json)
         return
     if out is not None:
@@ -94,7 +94,7 @@ def fine_tune(
         folder.mkdir(parents=True, exist_ok=True)
     else:
         folder = new_run_folder(source, model if bundle.path is None else bundle.path.stem)
-    with held(folder):
+    with hold(folder):
         data, others, notes = _read(source, images or [], bundle.card, as_json)
         run = Run(
             name=folder.name if out is None else out.stem,
@@ -167,7 +167,7 @@ def _read(
     """Return annotated crops, unannotated ones or None, and what was left out."""
     if not (source / "project.json").is_file():
         return _folder(source, card, quiet), None, ()
-    from ..training.data.annotated import annotated_cells, annotated_fields, unannotated_cells
+    from ..training.data.annotated import cut_cells, cut_fields, cut_unannotated_cells
     from ..training.data.project import Project
 
     project = Project(source)
@@ -177,10 +177,10 @@ def _read(
 
     kinds = {item.kind for _, items in project.annotations() for item in items}
     if "fields" in card.model_kind.takes and "cell" not in kinds:
-        found = annotated_fields(project, open_it, card)
+        found = cut_fields(project, open_it, card)
         return found.data, None, found.notes
-    found = annotated_cells(project, open_it, card)
-    return found.data, unannotated_cells(project, open_it, card), found.notes
+    found = cut_cells(project, open_it, card)
+    return found.data, cut_unannotated_cells(project, open_it, card), found.notes
 
 
 def _folder(folder: Path, card: Card, quiet: bool) -> CropSet:

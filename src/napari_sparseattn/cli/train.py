@@ -60,7 +60,7 @@ def train_cells(
     from ..bundle import save_bundle
     from ..card import CropSpec
     from ..training.data.datasets import read_class_folders
-    from ..training.loop.classifier import TrainingSettings, suited
+    from ..training.loop.classifier import TrainingSettings, suit_settings
 
     with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * side, channels, progress)
@@ -73,7 +73,7 @@ def train_cells(
         recipe=f"napari-sparseattn train --kind {kind}",
     )
     common = {"epochs": epochs, "seed": seed, "device": device}
-    bundle, report = _train(kind, data, suited(settings, data), common, as_json)
+    bundle, report = _train(kind, data, suit_settings(settings, data), common, as_json)
     saved = save_bundle(bundle, out)
     _report(saved, report, out, as_json)
 

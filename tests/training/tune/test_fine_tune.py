@@ -32,7 +32,7 @@ from napari_sparseattn.training.tune.fine_tune import (
 from napari_sparseattn.training.tune.grown_head import grow, head_features
 from napari_sparseattn.training.tune.html import render_report
 from napari_sparseattn.training.tune.run import FineTuneRun
-from napari_sparseattn.training.tune.steps import StepOptions, trained_parts
+from napari_sparseattn.training.tune.steps import StepOptions, freeze_parts
 from napari_sparseattn.training.tune.task import Task
 from small_tnet import small_tnet_bundle
 
@@ -189,7 +189,7 @@ def test_a_frozen_backbone_keeps_its_weights(trained: Bundle) -> None:
     for key, value in trained.state.items():
         if key.startswith(("coarse", "embed", "blocks", "tiles")):
             assert torch.equal(value, frozen.state[key]), key
-    model = trained_parts(grow(trained.cell_model(), 3), "backbone")
+    model = freeze_parts(grow(trained.cell_model(), 3), "backbone")
     learned = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert learned == {"cls", "fine", "norm", "head"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...images.class_folders import list_class_folders, read_crop
 from ...images.opening import open_field
+from ...progress import Progress
 
 __all__ = ["CropSet", "hash_folds", "read_class_folders"]
 
@@ -83,7 +84,7 @@ def read_class_folders(
     folder: str | os.PathLike[str],
     side: int,
     channels: int = 3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     least_classes: int = 2,
 ) -> CropSet:
@@ -97,7 +98,7 @@ def read_class_folders(
         Crops are resampled to `side` x `side` pixels.
     channels : {1, 3}
     progress : callable, optional
-        Called with (images read, images in all).
+        See `progress.Progress`.
     least_classes : int
         Fewer are refused.
 
@@ -132,7 +133,7 @@ def read_class_folders(
             )
         crops[i] = crop if channels == 1 else _to_bytes(crop)
         if progress is not None:
-            progress(i + 1, len(files))
+            progress("images", i + 1, len(files))
     if within.all():
         crops = _to_bytes(crops)
     else:

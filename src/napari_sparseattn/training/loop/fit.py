@@ -95,7 +95,7 @@ def predict_logits(
             batch = _to_batch(crops[start : start + batch_size])
             if batch.shape[-1] != size:
                 batch = F.interpolate(batch, size=(size, size), mode="area")
-            parts.append(_logits(model(_normalised(batch, normalisation, device))).float().cpu())
+            parts.append(_logits(model(_normalise(batch, normalisation, device))).float().cpu())
     return torch.cat(parts)
 
 
@@ -223,7 +223,7 @@ class _Steps:
         batch = self.augmentation(_to_batch(self.crops[rows]), self.size, self.generator)
         target = torch.from_numpy(self.labels[rows]).to(options.device)
         with _autocast(options.device, options.bfloat16):
-            inputs = _normalised(batch, self.normalisation, options.device)
+            inputs = _normalise(batch, self.normalisation, options.device)
             if self.sparse is not None:
                 output = self.sparse(inputs, explore=explore)
             else:
@@ -248,7 +248,7 @@ def _to_batch(crops: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(to_float(crops)).permute(0, 3, 1, 2)
 
 
-def _normalised(batch: Tensor, normalisation: Normalisation, device: str) -> Tensor:
+def _normalise(batch: Tensor, normalisation: Normalisation, device: str) -> Tensor:
     ready = torch.from_numpy(normalisation(batch.numpy()))
     return ready.to(device).contiguous(memory_format=torch.channels_last)
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -231,7 +231,7 @@ class Loop(Generic[Report]):
         if not judged.counts:
             # What is kept if it ends here: there is nothing yet to compare it with.
             self.best.replace()
-        more = {}
+        more: dict[str, Any] = {}
         if issubclass(self.report, FineTuneEpoch):
             more = {"drift": judged.drift, "moved": judged.moved, "watched": judged.watched}
         epoch = self.report(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .runs import EPOCHS, WORK_LOCK, Run, held, read_run
+from .runs import EPOCHS, WORK_LOCK, Run, hold, read_run
 
 if TYPE_CHECKING:
     from ..loop.control import TrainingControl
@@ -36,7 +36,7 @@ def main(folder: str) -> int:
     notify = _open_notifier()
     _give_way()
     try:
-        with held(Path(folder), WORK_LOCK, _LOCK_SECONDS):
+        with hold(Path(folder), WORK_LOCK, _LOCK_SECONDS):
             run = read_run(Path(folder))
             _work(run, notify)
     except InterruptedError as error:

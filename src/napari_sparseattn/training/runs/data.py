@@ -28,7 +28,7 @@ __all__ = [
     "Gathered",
     "gather_cells",
     "gather_slides",
-    "slide_examples",
+    "make_slide_examples",
     "survey_project",
 ]
 
@@ -113,7 +113,7 @@ def gather_cells(
     ValueError
         If there is nothing to learn from.
     """
-    from ..data.annotated import annotated_cells, annotated_fields, too_few
+    from ..data.annotated import cut_cells, cut_fields, too_few
     from ..data.project import Project
     from ..data.split import held_out
 
@@ -124,13 +124,13 @@ def gather_cells(
     yield Stage("Cutting out what is annotated…")
     notes: tuple[str, ...] = ()
     if _kind(list(project.annotations()), card) == "cell":
-        found = annotated_cells(project, opened, card)
+        found = cut_cells(project, opened, card)
         notes = tuple(
             f"Cells that nobody annotated are not looked for in {name}, which is too large."
             for name in write_images(folder, fields)
         )
     else:
-        found = annotated_fields(project, opened, card)
+        found = cut_fields(project, opened, card)
     data = found.data
     notes = (*found.notes, *notes, *too_few(data, card.class_names))
     arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
@@ -147,7 +147,7 @@ def gather_slides(
     ValueError
         If there is nothing to learn from.
     """
-    from ..data.annotated_slides import annotated_slides
+    from ..data.annotated_slides import gather_slides
     from ..data.project import Project
     from ..tune.slides import too_few_slides
 
@@ -166,7 +166,7 @@ def gather_slides(
                 failed.append(f"{name}: {error}")
             else:
                 features |= {} if found is None else {image.hash: found}
-    slides = annotated_slides(project, lambda image: features.get(image.hash), wanted=wanted)
+    slides = gather_slides(project, lambda image: features.get(image.hash), wanted=wanted)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for number, example in enumerate(slides.examples):
         arrays[f"features.{number}"] = np.asarray(example.features[:], np.float32)
@@ -185,7 +185,7 @@ def gather_slides(
     )
 
 
-def slide_examples(
+def make_slide_examples(
     arrays: dict[str, npt.NDArray[Any]], names: Sequence[str], groups: Sequence[str]
 ) -> list[SlideExample]:
     """Return the slides of `gather_slides` from the arrays of a run."""

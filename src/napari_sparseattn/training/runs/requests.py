@@ -22,7 +22,7 @@ from .runs import (
     Epoch,
     Run,
     discard,
-    held,
+    hold,
     new_run_folder,
     read_crops,
     read_epochs,
@@ -81,7 +81,7 @@ def stream_training(
         # Who begins anew has given up what was interrupted.
         discard(request.project)
     folder = request.run.folder if request.run is not None else _new_folder(request)
-    with held(folder, seconds=_LOCK_SECONDS):
+    with hold(folder, seconds=_LOCK_SECONDS):
         if request.run is None:
             yield from _prepare(request, folder)
             request.switch.check()

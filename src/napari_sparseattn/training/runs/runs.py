@@ -39,7 +39,7 @@ __all__ = [
     "Version",
     "discard",
     "finish",
-    "held",
+    "hold",
     "interrupted_run",
     "keep_other_crops",
     "new_run_folder",
@@ -66,7 +66,7 @@ _IMAGES, _OTHERS = "images.json", "others.npy"
 #: Images that are larger together are not searched for cells that nobody annotated.
 _MOST_BYTES = 2**31
 _FORMAT = 1
-#: What of a field is told apart from its pixels.
+#: What is kept of a field beside its pixels.
 _FACTS = ("axes", "pixel_size", "modality", "unit", "name")
 _TUNED = re.compile(r"(?P<base>.+)-tuned-\d{4}-\d{2}-\d{2}-\d+(-\d+)?")
 _MOST_VERSIONS_A_DAY = 10_000
@@ -130,7 +130,7 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs have been told of."""
+        """How many epochs have been reported."""
         return max((epoch.epoch for epoch in read_epochs(self.folder)), default=0)
 
 
@@ -354,7 +354,7 @@ def finish(run: Run) -> None:
 
 
 def read_epochs(folder: Path) -> list[Epoch]:
-    """Return the epochs that a run has told of; lines that a kill has cut are left out."""
+    """Return the epochs that a run has reported; lines that a kill has cut are left out."""
     found: dict[int, Epoch] = {}
     try:
         lines = (folder / EPOCHS).read_text(encoding="utf-8").splitlines()
@@ -388,7 +388,7 @@ def discard(project: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
+def hold(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
     """Keep others from a run; wait so many seconds for them to be gone.
 
     Raises
@@ -405,7 +405,7 @@ def held(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
 
 def _under_way(folder: Path) -> bool:
     try:
-        with held(folder):
+        with hold(folder):
             return False
     except ValueError:
         return True

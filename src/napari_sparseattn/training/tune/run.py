@@ -22,7 +22,7 @@ from ..loop.fit import predict_logits
 from ..loop.loop import Judgement, Loop, Resume, Weights
 from .grown_head import CellNet, to_input
 from .report import FineTuneReport, HeldOut, compare
-from .steps import TuneSteps, trained_parts
+from .steps import TuneSteps, freeze_parts
 from .task import Task
 
 __all__ = ["FineTuneRun"]
@@ -46,7 +46,7 @@ class FineTuneRun:
         options = task.options
         self.notes: list[str] = []
         model, data = task.prepare(control.proceed)
-        trained_parts(model, task.freeze)
+        freeze_parts(model, task.freeze)
         # The best weights are given to the moving average, which is what is judged.
         self.mean = copy.deepcopy(model).eval().requires_grad_(False).to(task.device)
         self.loop = Loop(
@@ -84,7 +84,7 @@ class FineTuneRun:
         if isinstance(found, Checkpoint):
             self.steps.restore(found.state, len(self.loop.history))
             self.notes.append(f"Went on after epoch {len(self.loop.history)} from a checkpoint.")
-        self.before = self._selected(task.bundle.cell_model(task.device))
+        self.before = self._list_selected(task.bundle.cell_model(task.device))
         if not isinstance(found, Checkpoint):
             self.loop.best.score = self._score_head()
 
@@ -102,14 +102,14 @@ class FineTuneRun:
         if len(truth):
             held_loss = float(F.cross_entropy(logits, truth))
             held_accuracy = float((logits.argmax(1) == truth).float().mean())
-        drift, watched = self._drift(self.mean), self._selected(self.mean)
+        drift, watched = self._drift(self.mean), self._list_selected(self.mean)
         return Judgement(
             held_loss,
             held_accuracy,
             self.mean.config.k if isinstance(self.mean, SparseAttnNet) else None,
             _score(held_loss, drift),
             drift=drift,
-            moved=_moved(self.before, watched),
+            moved=_measure_moved(self.before, watched),
             watched=watched,
         )
 
@@ -174,7 +174,7 @@ class FineTuneRun:
             model, task.held.crops, task.card.normalisation, task.size, device=device
         )
 
-    def _selected(self, model: CellNet) -> npt.NDArray[np.int64]:
+    def _list_selected(self, model: CellNet) -> npt.NDArray[np.int64]:
         """Pixels that a SparseAttnNet selects of the watched cells."""
         task = self.task
         crops = task.held.crops[:_WATCHED]
@@ -214,7 +214,7 @@ def _score(held_loss: float, drift: float) -> float:
     return drift if held_loss != held_loss else held_loss + drift
 
 
-def _moved(before: npt.NDArray[np.int64], now: npt.NDArray[np.int64]) -> float | None:
+def _measure_moved(before: npt.NDArray[np.int64], now: npt.NDArray[np.int64]) -> float | None:
     if not before.size or before.shape != now.shape:
         return None
     kept = [np.isin(new, old).mean() for old, new in zip(before, now, strict=True)]

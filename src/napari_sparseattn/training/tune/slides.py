@@ -14,7 +14,7 @@ from ..data.datasets import hash_folds
 from ..data.span_data import SlideExample, by_sha256
 from ..loop.control import TrainingControl
 from ..loop.epochs import FineTuneEpoch
-from .card import Learned, fine_tuned_card
+from .card import Learned, make_tuned_card
 from .report import FineTuneReport
 from .slides_run import SlideTask, TuneRun, TuneSlidesOptions
 
@@ -101,7 +101,7 @@ def tune_slides(
         A SPAN-MIL or a SPAN-UNet; stays as it is.
     examples : sequence of SlideExample
         With classes, or with patch labels, whose features are of the model's
-        encoder; `annotated_slides` makes them.
+        encoder; `gather_slides` makes them.
     class_names : sequence of str
         What the labels mean; of patches: other tissue, and the wanted one.
     options : TuneSlidesOptions, optional
@@ -134,12 +134,14 @@ def tune_slides(
         if on_epoch is not None:
             on_epoch(epoch)
     model, report = run.result()
-    card = fine_tuned_card(bundle, _learned(task), dataclasses.asdict(model.config), report)
+    card = make_tuned_card(
+        bundle, _describe_learning(task), dataclasses.asdict(model.config), report
+    )
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
     return Bundle(card, state), report
 
 
-def _learned(task: SlideTask) -> Learned:
+def _describe_learning(task: SlideTask) -> Learned:
     return Learned(
         task.options.name,
         len(task.train),

@@ -34,9 +34,9 @@ from .grown_head import (
     HeadFeatures,
     class_weights,
     fit_head,
-    grown_layer,
+    grow_layer,
     listening,
-    united_classes,
+    unite_classes,
 )
 from .report import FineTuneReport, HeldOut, compare
 
@@ -116,9 +116,9 @@ class SlideTask:
             self.old_classes = old if same else old[:1]
             self.classes = old if same else (old[0], class_names[1])
         else:
-            self.classes, self.old_classes = united_classes(old, class_names), old
+            self.classes, self.old_classes = unite_classes(old, class_names), old
             place = [self.classes.index(name) for name in class_names]
-            examples = [_relabelled(example, place) for example in examples]
+            examples = [_relabel(example, place) for example in examples]
         self.held = [each for each, take in zip(examples, out, strict=True) if take]
         self.train = [each for each, take in zip(examples, out, strict=True) if not take]
         if not self.train:
@@ -149,7 +149,7 @@ class SlideTask:
         if isinstance(model, SpanUnet) or n == model.head.out_features:
             return model, copy_weights(model)
         features, logits = _read_by_head(model, self.train)
-        model.head = grown_layer(model.head, n).requires_grad_(True)
+        model.head = grow_layer(model.head, n).requires_grad_(True)
         model.config = dataclasses.replace(model.config, n_classes=n)
         before = copy_weights(model)
         labels = np.array([each.label for each in self.train], dtype=np.int64)
@@ -357,7 +357,7 @@ def _list_labels(
     return tuple(ids), np.concatenate(labels), np.concatenate(groups)
 
 
-def _relabelled(example: SlideExample, place: Sequence[int]) -> SlideExample:
+def _relabel(example: SlideExample, place: Sequence[int]) -> SlideExample:
     if example.label is None:
         return example
     if not 0 <= example.label < len(place):

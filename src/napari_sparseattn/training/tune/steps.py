@@ -22,7 +22,7 @@ from ..loop.loop import optimiser, set_rate
 from ..loop.tnet import TNetLoss
 from .grown_head import CellNet, class_weights
 
-__all__ = ["StepOptions", "TrainingCrops", "TuneSteps", "trained_parts"]
+__all__ = ["StepOptions", "TrainingCrops", "TuneSteps", "freeze_parts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class TrainingCrops:
     shares: Tensor
 
 
-def trained_parts(model: CellNet, freeze: str) -> CellNet:
+def freeze_parts(model: CellNet, freeze: str) -> CellNet:
     """Let gradients reach everything, or the layers that read features only; in place."""
     model.requires_grad_(freeze == "none")
     if freeze == "none":

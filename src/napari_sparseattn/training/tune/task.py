@@ -19,10 +19,10 @@ from ..data.datasets import CropSet
 from ..data.split import held_out
 from ..loop.augment import Augmentation
 from ..loop.checkpoint import fingerprint
-from .grown_head import CellNet, class_weights, fit_head, grow, head_features, united_classes
+from .grown_head import CellNet, class_weights, fit_head, grow, head_features, unite_classes
 from .steps import StepOptions, TrainingCrops
 
-__all__ = ["FineTuneOptions", "Task", "kept_augmentation"]
+__all__ = ["FineTuneOptions", "Task", "choose_augmentation"]
 
 _REHEARSED = 100
 #: Crops per class, in the median, from which on all layers are trained.
@@ -48,7 +48,7 @@ class FineTuneOptions:
         hand; all are trained on, and none is held out.
     unlabelled : numpy.ndarray, optional
         (M, s, s, C) crops that nobody annotated, best of the same images; see
-        `unannotated_cells`. On them the new model is held to the old one.
+        `cut_unannotated_cells`. On them the new model is held to the old one.
         Without them the annotated crops alone serve for that.
     learning_rate : float, optional
         AdamW's peak rate.
@@ -57,7 +57,7 @@ class FineTuneOptions:
     mixed_precision : {"auto", "off", "bfloat16"}
         ``"auto"`` times both on the first crops, and takes the quicker.
     augmentation : Augmentation, optional
-        By default what suits the modality, see `kept_augmentation`.
+        By default what suits the modality, see `choose_augmentation`.
     seed : int
         Seeds everything.
     device : str
@@ -97,12 +97,12 @@ class Task:
         self.size = card.crop.size
         self.device = choose_device(options.device)
         more = options.rehearsal.class_names if options.rehearsal is not None else ()
-        self.classes = united_classes(card.class_names, (*dataset.class_names, *more))
+        self.classes = unite_classes(card.class_names, (*dataset.class_names, *more))
         for part in (dataset, options.rehearsal):
             if part is not None:
                 _check_crops(part.crops, card)
         out = held_out(dataset)
-        self.dataset = _relabelled(dataset, self.classes)
+        self.dataset = _relabel(dataset, self.classes)
         self.held, train = self.dataset.subset(out), self.dataset.subset(~out)
         if not len(train) or len(np.unique(train.labels)) + len(card.class_names) < 2:
             raise ValueError(
@@ -112,14 +112,14 @@ class Task:
         self.n_annotated = len(train)
         self.crops, self.labels = train.crops, train.labels
         if options.rehearsal is not None:
-            again = _relabelled(_some(options.rehearsal, options.seed), self.classes)
+            again = _relabel(_some(options.rehearsal, options.seed), self.classes)
             self.crops = np.concatenate([self.crops, _as_type(again.crops, self.crops.dtype)])
             self.labels = np.concatenate([self.labels, again.labels])
-        self.others = self._unlabelled()
+        self.others = self._take_unlabelled()
         self.steps = _choose_steps(options, len(self.labels))
-        self.augmentation = options.augmentation or kept_augmentation(card)
+        self.augmentation = options.augmentation or choose_augmentation(card)
 
-    def _unlabelled(self) -> npt.NDArray[Any]:
+    def _take_unlabelled(self) -> npt.NDArray[Any]:
         given = self.options.unlabelled
         if given is None or not len(given):
             return self.crops
@@ -174,7 +174,7 @@ class Task:
         )
 
 
-def kept_augmentation(card: Card) -> Augmentation:
+def choose_augmentation(card: Card) -> Augmentation:
     """Return changes that suit the modality, and a user's own images: gentle in colour."""
     if len(card.channels) == 1 and card.unit:
         spread = card.normalisation.std
@@ -223,7 +223,7 @@ def _some(data: CropSet, seed: int) -> CropSet:
     return data.subset(rows)
 
 
-def _relabelled(data: CropSet, classes: tuple[str, ...]) -> CropSet:
+def _relabel(data: CropSet, classes: tuple[str, ...]) -> CropSet:
     place = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
     return dataclasses.replace(data, labels=place[data.labels], class_names=classes)
 
