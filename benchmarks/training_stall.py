@@ -38,7 +38,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
-from napari_sparseattn.training.runs.requests import Stage
 
 WAYS = ("nothing", "thread", "process")
 TICK_MS, PAN_MS = 5, 33
@@ -171,9 +170,9 @@ class Bench:
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
 
-        from napari_sparseattn.training.data.annotated import unannotated_cells
+        from napari_sparseattn.training.data.annotated import cut_unannotated_cells
         from napari_sparseattn.training.data.datasets import CropSet
-        from napari_sparseattn.training.runs.data import gathered_cells
+        from napari_sparseattn.training.runs.data import gather_cells
         from napari_sparseattn.training.runs.runs import read_images
         from napari_sparseattn.training.tune.fine_tune import fine_tune
 
@@ -181,7 +180,7 @@ class Bench:
         told: list[str] = []
 
         def work() -> None:
-            gathering = gathered_cells(request, Stage, Path(self.folder))
+            gathering = gather_cells(request, Path(self.folder))
             while True:
                 try:
                     next(gathering)
@@ -189,7 +188,7 @@ class Bench:
                     found = end.value
                     break
             fields = read_images(Path(self.folder))
-            others = unannotated_cells(
+            others = cut_unannotated_cells(
                 self.tuning.annotating.project,
                 lambda image: fields.get(image.hash),
                 request.model.bundle.card,

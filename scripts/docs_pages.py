@@ -32,10 +32,10 @@ FURTHER = (
     "evidence.traversal.Traversal",
     "images.tissue.find_tissue",
     "models.span.official.load_official",
-    "training.annotations.AnnotationBook",
-    "training.fine_tune_report.FineTuneReport",
-    "training.project.Project",
-    "training.suggest.suggest",
+    "training.data.annotations.ImageAnnotations",
+    "training.tune.report.FineTuneReport",
+    "training.data.project.Project",
+    "training.data.suggest.suggest",
 )
 
 

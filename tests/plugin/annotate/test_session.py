@@ -21,7 +21,7 @@ from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
 from napari_sparseattn.plugin.annotate.session import Annotating, Work
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.training.data.annotations import Annotation, AnnotationBook, ImageRecord
+from napari_sparseattn.training.data.annotations import Annotation, ImageAnnotations, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
 from ..conftest import CENTRES, add_labels, add_picture, label_image, picture
@@ -82,7 +82,7 @@ def region_layer(annotating: Annotating) -> Shapes:
     return annotating.sheet.regions.layer
 
 
-def book_of(annotating: Annotating) -> AnnotationBook:
+def book_of(annotating: Annotating) -> ImageAnnotations:
     book = annotating.book(annotating.session.selection.image)
     assert book is not None
     return book
@@ -432,7 +432,7 @@ def test_classes_are_renamed_recoloured_removed_everywhere(
 
 def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path) -> None:
     annotating.annotate_cell((30.0, 40.0), "a")
-    elsewhere = Project(folder).book(ImageRecord("0" * 64, "elsewhere"))
+    elsewhere = Project(folder).open(ImageRecord("0" * 64, "elsewhere"))
     elsewhere.add("cell", "a", position=(1, 2))
     elsewhere.close()
     # As another program would: the lock belongs to the open file, not to the process.
@@ -738,5 +738,5 @@ def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
     viewer.layers.remove(image)
     asked[0].done(found)
     assert annotating.books() == {}
-    assert seed.book(ImageRecord(found.record.hash)).writable
+    assert seed.open(ImageRecord(found.record.hash)).writable
     annotating.detach()

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QTableWidget
 from napari_sparseattn.plugin.annotate.box import AnnotateBox
 from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.widgets.frame import DockFrame
-from napari_sparseattn.training.data.annotations import AnnotationBook
+from napari_sparseattn.training.data.annotations import ImageAnnotations
 from napari_sparseattn.training.data.project import Project
 
 from ..conftest import CENTRES, add_picture
@@ -69,7 +69,7 @@ class Annotated:
         return self.dock.box
 
     @property
-    def book(self) -> AnnotationBook:
+    def book(self) -> ImageAnnotations:
         book = self.annotating.book(self.image)
         assert book is not None
         return book

@@ -148,13 +148,13 @@ def test_too_little_is_said_before_training(tuning: FineTuning, viewer: ViewerMo
 
 
 def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: ViewerModel) -> None:
-    from napari_sparseattn.training.data.annotated import annotated_cells, plan_cells
+    from napari_sparseattn.training.data.annotated import cut_cells, plan_cells
 
     layer = add_field(viewer)
     annotate(tuning, layer)
     project, card = tuning.annotating.project, tuning.session.selection.model.bundle.card
     planned = plan_cells(list(project.annotations()), card)
-    cut = annotated_cells(project, tuning.annotating.opener(), card).data
+    cut = cut_cells(project, tuning.annotating.opener(), card).data
     assert (
         dict(zip(cut.names, held_out(cut), strict=True)).items()
         <= dict(zip(planned.names, held_out(planned), strict=True)).items()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...training.data.annotations import AnnotationBook, Change
+from ...training.data.annotations import Change, ImageAnnotations
 from ..core.session import Session
 from ..core.status import explain
 from .classes import Classes, Work
@@ -71,12 +71,12 @@ class Books(Classes):
         found = None if layer is None else self._hashes.get(layer)
         return None if found is None else self._sheets.get(found)
 
-    def book(self, layer: Layer | None) -> AnnotationBook | None:
+    def book(self, layer: Layer | None) -> ImageAnnotations | None:
         """Return the book of an image layer; None where nothing is annotated yet."""
         sheet = self.sheet_of(layer)
         return None if sheet is None else sheet.book
 
-    def books(self) -> dict[str, AnnotationBook]:
+    def books(self) -> dict[str, ImageAnnotations]:
         """Return the books that are open here, by the hashes of their images."""
         found = {key: sheet.book for key, sheet in self._sheets.items()}
         return {key: book for key, book in found.items() if book is not None}
@@ -165,7 +165,7 @@ class Books(Classes):
     def _colours(self) -> dict[str, str]:
         return self._classes
 
-    def _opened(self, book: AnnotationBook) -> None:
+    def _opened(self, book: ImageAnnotations) -> None:
         book.changed.connect(self._book_changed)
         if book.message:
             self.say(book.message, "warning")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ...training.data.annotations import AnnotationBook, class_colours
+from ...training.data.annotations import ImageAnnotations, class_colours
 from ...training.data.project import Project, ProjectError, default_project_folder
 from ..core.session import Session
 from ..core.status import explain
@@ -65,7 +65,7 @@ class Classes:
         """Put one line before the user."""
         self.session.status.notify(text, level)
 
-    def books(self) -> dict[str, AnnotationBook]:
+    def books(self) -> dict[str, ImageAnnotations]:
         """Return the books that are open here, by the hashes of their images."""
         raise NotImplementedError
 

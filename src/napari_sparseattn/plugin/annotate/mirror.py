@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...training.data.annotations import Annotation, AnnotationBook, Change, Kind, new_annotation
+from ...training.data.annotations import Annotation, Change, ImageAnnotations, Kind, new_annotation
 
 __all__ = ["CLASS", "Look", "Mirror", "rgba"]
 
@@ -50,7 +50,7 @@ class Mirror:
     ----------
     layer : napari.layers.Layer
         Made by this plugin, so far without rows.
-    book : AnnotationBook
+    book : ImageAnnotations
         Each change there shows in the layer, and each change in the layer is
         one change there.
     look : Look
@@ -65,7 +65,7 @@ class Mirror:
     def __init__(
         self,
         layer: Any,
-        book: AnnotationBook,
+        book: ImageAnnotations,
         look: Look,
         failed: Callable[[Exception], None],
     ) -> None:

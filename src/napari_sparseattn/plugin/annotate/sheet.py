@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...training.data.annotations import AnnotationBook, ImageRecord
+from ...training.data.annotations import ImageAnnotations, ImageRecord
 from ...training.data.project import Project
 from ..core.layers import OverlayLayers, copied_transform, marked, move
 from .layers import CellMirror, RegionMirror
@@ -96,7 +96,7 @@ class Sheet:
         shelf: AnnotationShelf,
         look: Look,
         failed: Callable[[Exception], None],
-        opened: Callable[[AnnotationBook], None],
+        opened: Callable[[ImageAnnotations], None],
     ) -> None:
         self.record, self.project = record, project
         self.cells: CellMirror | None = None
@@ -104,7 +104,7 @@ class Sheet:
         self._image = weakref.ref(image)
         self._shelf, self._look = shelf, look
         self._failed, self._opened = failed, opened
-        self._book: AnnotationBook | None = None
+        self._book: ImageAnnotations | None = None
 
     @property
     def image(self) -> Image | None:
@@ -116,15 +116,15 @@ class Sheet:
         self._image = weakref.ref(image)
 
     @property
-    def book(self) -> AnnotationBook | None:
+    def book(self) -> ImageAnnotations | None:
         """The book, or None as long as there is nothing in it."""
         return self._book
 
-    def writing(self) -> AnnotationBook:
+    def writing(self) -> ImageAnnotations:
         """Return the book, and make it if there is none yet."""
-        return self._book or self.take(self.project.book(self.record))
+        return self._book or self.take(self.project.open(self.record))
 
-    def take(self, book: AnnotationBook) -> AnnotationBook:
+    def take(self, book: ImageAnnotations) -> ImageAnnotations:
         """Use a book that has been opened."""
         self._book = book
         self._opened(book)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...inference.prediction import Prediction
-from ...training.data.annotations import Annotation, AnnotationBook
+from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
 from .books import Books
 from .mirror import Mirror
@@ -200,7 +200,7 @@ class Targets(Books):
         return True
 
     def _put(
-        self, book: AnnotationBook, target: Target, label: str, there: list[Annotation]
+        self, book: ImageAnnotations, target: Target, label: str, there: list[Annotation]
     ) -> None:
         values: dict[str, Any] = {}
         if target.predicted:
@@ -216,7 +216,7 @@ class Targets(Books):
             place = {"position": target.position, "diameter_px": target.diameter}
             book.add("cell", label, **place, **values)
 
-    def _cells_at(self, book: AnnotationBook, target: Target) -> list[Annotation]:
+    def _cells_at(self, book: ImageAnnotations, target: Target) -> list[Annotation]:
         """Return the annotated cell that a target is, if there is one."""
         found = [item for item in _on_plane(book, "cell", target.plane) if item.position]
         if not found or target.position is None:
@@ -228,7 +228,7 @@ class Targets(Books):
         nearest = int(distance.argmin())
         return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
 
-    def _relabel(self, book: AnnotationBook, ids: list[str], label: str) -> None:
+    def _relabel(self, book: ImageAnnotations, ids: list[str], label: str) -> None:
         self._settle([label])
         book.relabel(ids, label)
 
@@ -292,7 +292,7 @@ class Targets(Books):
         self.changed.emit()
 
 
-def _on_plane(book: AnnotationBook, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
+def _on_plane(book: ImageAnnotations, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
     t, z = (*plane, 0, 0)[:2]
     return [item for item in book if item.kind == kind and (item.t, item.z) == (t, z)]
 
