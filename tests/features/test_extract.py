@@ -171,7 +171,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_features import Means, extract_features, grid_of, slide
+from test_extract import Means, extract_features, grid_of, slide
 pyramid = slide()
 folder = Path(sys.argv[2])
 extract_features(pyramid, grid_of(pyramid), Means(folder / "log", 0.01), folder / "f.h5", batch=8)

@@ -155,7 +155,7 @@ def stamp_coords(pixel_size: float, blocks: int = 12, tile: float = 256.0) -> np
     return np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
 
 
-@pytest.mark.parametrize("mpp", [0.2533, 0.4991])
+@pytest.mark.parametrize("pixel_size", [0.2533, 0.4991])
 def test_stamp_in_micrometres(tmp_path: Path, pixel_size: float) -> None:
     coords = stamp_coords(pixel_size)
     values = stamp(tmp_path / "s.h5", coords, unit="um", tile_size_um=256.0, tile_size_px=224)

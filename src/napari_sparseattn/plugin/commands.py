@@ -49,22 +49,30 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session.model_changed.connect(ready)
 
 
+def _bring_to_front(dock: QWidget) -> None:
+    from qtpy.QtCore import QTimer
+
+    dock.raise_()
+    # Another dock of ours may be about to join this one, and would then lie before it.
+    QTimer.singleShot(0, dock.raise_)
+
+
 def open_main(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Sparse attention, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def open_holograms(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def open_training(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Annotate and train, or bring it to the front."""
     dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
-    dock.raise_()
+    _bring_to_front(dock)
 
 
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:

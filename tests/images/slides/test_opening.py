@@ -207,7 +207,7 @@ def test_closed_slide_says_so(tmp_path: Path) -> None:
 
 _READ_ALL = r"""
 import json, re, sys
-from napari_sparseattn.images.slides import open_slide
+from napari_sparseattn.images.slides.opening import open_slide
 said = {}
 for path in sys.argv[1:]:
     try:

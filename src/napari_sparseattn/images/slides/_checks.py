@@ -126,9 +126,8 @@ def known_pixel_size(
         return None, (f"the µm per pixel in {name} ({source}) were not used: {error}",)
     low, high = _PLAUSIBLE_MPP
     if not low <= pixel_size <= high:
-        return None, (
-            f"{name} states {pixel_size:g} µm per pixel ({source}): give the true one",
-        )
+        note = f"{name} states {pixel_size:g} µm per pixel ({source}), which no slide has"
+        return None, (f"{note}; give the true one",)
     return pixel_size, ()
 
 

@@ -95,7 +95,7 @@ class _OpenSlide(_Slide):
         for n in range(slide.level_count):
             side = [int(held.get(f"openslide.level[{n}].tile-{a}", 0)) for a in ("height", "width")]
             tiles.append(side if all(128 <= s <= 1024 for s in side) else [512, 512])
-        pixel_size = [float(held.get(f"openslide.pixel_size-{axis}", "nan")) for axis in "yx"]
+        pixel_size = [float(held.get(f"openslide.mpp-{axis}", "nan")) for axis in "yx"]
         return {
             "vendor": held.get("openslide.vendor", ""),
             "shapes": [[h, w] for w, h in slide.level_dimensions],
