@@ -4,17 +4,17 @@
 
 # %%
 import sys
+from pathlib import Path
 
 import napari_sparseattn as nsa
-from napari_sparseattn.export.overlay import Overlay
-from napari_sparseattn.simulate import smear
 
 # %% [markdown]
 # Your own image goes in as an argument. Give `pixel_size` (µm per pixel) where
 # the file does not hold it: crops are then cut at the scale the model knows.
 
 # %%
-field = nsa.open_image(sys.argv[1], pixel_size=0.25) if len(sys.argv) > 1 else smear(seed=3)
+given = sys.argv[1:]
+field = nsa.open_image(given[0], pixel_size=0.25) if given else nsa.simulate.smear(seed=3)
 cells = nsa.find_cells(field)
 bundle = nsa.load_bundle("blood-cells")
 print(bundle.card.summary())
@@ -35,6 +35,4 @@ if len(predictions):
     row, column = evidence.frame.to_image(heaviest)
     print(f"{evidence.k} pixels; the heaviest lies at row {row:.0f}, column {column:.0f}")
 
-overlay = Overlay(field, bundle.card.colours)
-overlay.add(predictions)
-overlay.write("overlay.png")
+nsa.write_results(predictions, field, Path(), "cells", ["csv", "overlay"], bundle.card)

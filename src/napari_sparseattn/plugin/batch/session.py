@@ -197,6 +197,7 @@ class Batch(Attached):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
+        from ...export.formats import check_formats
 
         if self.running or self.searching:
             return None
