@@ -35,7 +35,7 @@ class ReportButton(QPushButton):
         assert session.viewer is not None
         self._session = session
         self._lane = Lanes.of(session.viewer).add(
-            lambda request: write_evidence_report(*request),
+            _write,
             given=lambda _, path: session.say(f"Report written to {path}."),
             failed=lambda _, error: session.say(
                 f"The report could not be written: {explain(error)}", "error"
@@ -58,6 +58,10 @@ class ReportButton(QPushButton):
         if target.suffix.lower() not in (".html", ".json"):
             target = target.with_name(target.name + (".json" if "json" in kind else ".html"))
         self._lane.ask((report, target))
+
+
+def _write(request: tuple[EvidenceReport, Path]) -> Path:
+    return write_evidence_report(*request)
 
 
 def make_report(viewer: ViewerModel) -> EvidenceReport | None:
