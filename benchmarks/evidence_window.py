@@ -3,7 +3,7 @@
     python benchmarks/evidence_window.py [--clicks 20] [--model FILE]
 
 Opens a window on a picture of 140 drawn cells, presses and releases the mouse on one
-cell after another, and waits until the line "vs random" shows what was measured. All
+cell after another, and waits until the line "Faithfulness vs. random" shows what was measured. All
 times are from the release of the button:
 
 overlay    layers and result panel are updated, while evidence is measured with each click
@@ -27,7 +27,9 @@ from qtpy.QtTest import QTest
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 
 
-def clicks(bench: Bench, evidence: AnswerFaithfulness, order: np.ndarray) -> tuple[list[float], list[float]]:
+def clicks(
+    bench: Bench, evidence: AnswerFaithfulness, order: np.ndarray
+) -> tuple[list[float], list[float]]:
     """Click cells; return seconds to the overlay and, if it is measured, to the verdict."""
     overlay, verdict = [], []
     for i in order:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,9 @@ import pandas as pd
 import pytest
 
 from batch_folders import DISCS, make_plan, write_field
-from napari_sparseattn.batch.kept import kept_result
 from napari_sparseattn.batch.plan import BatchPlan
 from napari_sparseattn.batch.records import Records
+from napari_sparseattn.batch.result_files import read_result
 from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.export.formats import FORMATS
@@ -35,7 +36,7 @@ def plan(tmp_path: Path, model_file: Path) -> BatchPlan:
 
 
 def runs(plan: BatchPlan) -> list[int]:
-    return [record.runs for record in Records(plan.out).all()]
+    return [record.runs for record in Records(plan.out).read_all()]
 
 
 def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
@@ -48,8 +49,8 @@ def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
     table = pd.read_csv(plan.out / outcome.outputs[0])
     np.testing.assert_allclose(table["confidence"], expected.confidence, rtol=1e-5)
     assert outcome.summary["counts"] == expected.counts()
-    (record,) = Records(plan.out).all()
-    kept = kept_result(plan.out / record.outputs["shown"][0].path)
+    (record,) = Records(plan.out).read_all()
+    kept = read_result(plan.out / record.outputs["shown"][0].path)
     np.testing.assert_array_equal(kept.cells.boxes, cells.boxes)
     np.testing.assert_array_equal(kept.probabilities, expected.probabilities)
     assert kept.labels == expected.labels
@@ -93,7 +94,11 @@ def test_a_changed_file_model_or_option_is_done_again(plan: BatchPlan, tmp_path:
     assert "other options" in work(other).reason
     save_bundle(small_bundle(seed=1), tmp_path / "second.safetensors")
     third = make_plan(source, tmp_path / "second.safetensors", plan.out)
-    assert "another model" in work(third).reason
+    refused = work(third)
+    assert refused.state == "failed"
+    assert "results of another model (small)" in refused.reason
+    assert runs(plan) == [3]
+    assert "another model" in work(dataclasses.replace(third, overwrite=True)).reason
     assert runs(plan) == [4]
     # The device and the formats decide nothing about what was found.
     assert work(make_plan(source, tmp_path / "second.safetensors", plan.out)).state == "skipped"
@@ -142,7 +147,7 @@ def test_bad_files_are_named_with_the_reason(tmp_path: Path, model_file: Path) -
     }
     assert "empty" in outcomes["empty.png"].reason
     assert "3 channel" in outcomes["grey.npy"].reason
-    assert {failed.key for failed in Records(plan.out).failures()} == {
+    assert {failed.key for failed in Records(plan.out).read_failures()} == {
         "empty.png",
         "grey.npy",
         "torn.png",
@@ -150,7 +155,7 @@ def test_bad_files_are_named_with_the_reason(tmp_path: Path, model_file: Path) -
     # Once mended, it is done, and no longer among the failures.
     shutil.copy(good, tmp_path / "in" / "torn.png")
     assert work(plan, 3).state == "done"
-    assert "torn.png" not in {failed.key for failed in Records(plan.out).failures()}
+    assert "torn.png" not in {failed.key for failed in Records(plan.out).read_failures()}
 
 
 def test_a_file_that_breaks_keeps_its_earlier_results(plan: BatchPlan) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari_sparseattn.batch.items import BatchItem
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel, QWidget
 
-from napari_sparseattn.batch.items import BatchItem
 from napari_sparseattn.batch.run import ItemState
 from napari_sparseattn.plugin.batch.queue_box import BatchQueueBox
 from napari_sparseattn.plugin.batch.session import Batch

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..card import Card
 from ..images.fields.field import Field
@@ -17,7 +18,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "MissingExtraError",
-    "checked",
+    "check_formats",
     "formats_for",
     "parse_formats",
     "write_results",
@@ -91,6 +92,7 @@ def write_results(
     *,
     index: tuple[int, int] = (0, 0),
     progress: Callable[[str, int, int], None] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a result in several formats.
 
@@ -113,6 +115,8 @@ def write_results(
     progress : callable, optional
         Called with the format's name, what is done, and how much there is; it
         may raise to stop, and the file at hand is then not written.
+    facts : mapping, optional
+        More to say of the result in JSON.
 
     Returns
     -------
@@ -130,16 +134,16 @@ def write_results(
     OSError
         If a file cannot be written; those written before stay.
     """
-    chosen = checked(formats, result)
+    chosen = check_formats(formats, result)
     written: list[Path] = []
     for each in chosen:
-        tell = None if progress is None else _named(progress, each.name)
-        export = Export(result, image, card, tell, index)
+        tell = None if progress is None else _name_progress(progress, each.name)
+        export = Export(result, image, card, tell, index, facts or {})
         written += each.write(export, each.path(Path(folder), stem))
     return written
 
 
-def checked(names: Sequence[str], result: object = None) -> list[Format]:
+def check_formats(names: Sequence[str], result: object = None) -> list[Format]:
     """Return formats by name, each once.
 
     Parameters
@@ -188,7 +192,7 @@ def parse_formats(text: str | None, kind: Kind) -> list[str]:
         If packages are missing.
     """
     names = [part.strip() for part in (text or "").split(",")]
-    found = checked([name for name in names if name])
+    found = check_formats([name for name in names if name])
     for each in found:
         if kind not in each.kinds:
             fitting = ", ".join(name for name, other in FORMATS.items() if kind in other.kinds)
@@ -201,7 +205,9 @@ def formats_for(result: object) -> list[Format]:
     return [each for each in FORMATS.values() if each.takes(result)]
 
 
-def _named(progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
+def _name_progress(
+    progress: Callable[[str, int, int], None], name: str
+) -> Callable[[int, int], None]:
     return lambda done, total: progress(name, done, total)
 
 
@@ -209,6 +215,12 @@ def _csv(export: Export, path: Path) -> list[Path]:
     from .tables import write_table
 
     return write_table(export, path)
+
+
+def _json(export: Export, path: Path) -> list[Path]:
+    from .summary import write_json
+
+    return write_json(export, path)
 
 
 def _parquet(export: Export, path: Path) -> list[Path]:
@@ -269,6 +281,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "One row per cell, crop or patch; for spreadsheets and R.",
                 _ALL,
                 _csv,
+            ),
+            Format(
+                "json",
+                ".json",
+                "JSON summary",
+                "What was found in a few numbers, where it came from, and what was looked at.",
+                _ALL,
+                _json,
             ),
             Format(
                 "parquet",

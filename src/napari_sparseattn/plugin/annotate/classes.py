@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ...training.data.annotations import AnnotationBook
-from ...training.data.project import Project, ProjectError, class_colours, default_project_folder
+from ...training.data.annotations import AnnotationBook, class_colours
+from ...training.data.project import Project, ProjectError, default_project_folder
 from ..core.errors import explain
 from ..core.session import Session
 from .images import Known, survey
@@ -176,7 +176,7 @@ class Classes:
             self.say(explain(error), "error")
 
         def rename() -> None:
-            self.project.rename_class(old, new, books)
+            self.project.rename_class(old, new)
             if not joined:
                 # In the images that changed first, it had been given another.
                 self.project.set_classes({**self.project.classes(), new: colour})

@@ -9,7 +9,7 @@ from pathlib import Path
 from psygnal import Signal
 
 from ...batch.machines import default_workers
-from ...batch.plan import Task
+from ...process.options import Task
 
 __all__ = ["BatchChoices"]
 

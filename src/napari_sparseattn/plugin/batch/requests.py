@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...batch.items import BatchItem, find_items
 from ...batch.plan import BatchPlan
 from ...batch.records import Records
 from ...batch.run import BatchUpdate, run_batch
 from ...batch.work import SHOWN
+from ...process.inputs import InputFile, find_inputs
 
 if TYPE_CHECKING:
     from ...export.request import Result
@@ -54,7 +54,7 @@ class SearchAnswer:
     """The files that were found."""
 
     request: SearchRequest
-    items: tuple[BatchItem, ...]
+    items: tuple[InputFile, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class OpenRequest:
     """Open an image of the queue, with its results."""
 
     row: int
-    item: BatchItem
+    item: InputFile
     out: Path
     #: Of the classes.
     colours: tuple[str, ...]
@@ -107,7 +107,7 @@ def answer_search(request: SearchRequest) -> SearchAnswer:
     OSError, ValueError
         If there are none; the message says what was looked for.
     """
-    found = find_items(request.inputs, pattern=request.pattern or None, out=request.out)
+    found = find_inputs(request.inputs, pattern=request.pattern or None, out=request.out)
     return SearchAnswer(request, found)
 
 
@@ -130,16 +130,16 @@ def answer_open(request: OpenRequest) -> OpenAnswer:
     ValueError, OSError
         If image or results are gone or damaged.
     """
-    from ...batch.kept import kept_result
+    from ...batch.result_files import read_result
     from ..core.opening import read_file
 
     records = Records(request.out)
     record = records.read(request.item.key)
-    if record is None or SHOWN not in records.sound(record):
+    if record is None or SHOWN not in records.intact_formats(record):
         raise ValueError(
             f"The results of {request.item.key} are gone or damaged; start the batch once more."
         )
     (kept,) = record.outputs[SHOWN]
     return OpenAnswer(
-        request, read_file(str(request.item.path)), kept_result(request.out / kept.path)
+        request, read_file(str(request.item.path)), read_result(request.out / kept.path)
     )

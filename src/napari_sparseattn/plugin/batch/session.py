@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ...batch.plan import BatchOptions, BatchPlan
+from ...batch.plan import BatchPlan
 from ...batch.run import BatchUpdate, ItemState
 from ...evidence import PyramidAttention, Traversal
+from ...export.formats import check_formats
 from ...inference.prediction import Predictions
+from ...process.options import ProcessOptions
 from ..core.errors import explain
 from ..core.lanes import Lanes
 from ..core.messages import Level, Message, Progress, counted
@@ -196,7 +198,6 @@ class Batch(Attached):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
-        from ...export.formats import checked
 
         if self.running or self.searching:
             return None
@@ -204,7 +205,7 @@ class Batch(Attached):
             self.notify(obstacle, "warning")
             return None
         try:
-            checked(self.choices.formats)
+            check_formats(self.choices.formats)
         except ValueError as error:
             self.notify(str(error), "error")
             return None
@@ -227,10 +228,10 @@ class Batch(Attached):
         self._runs.ask(request)
         return request
 
-    def _options(self) -> BatchOptions:
+    def _options(self) -> ProcessOptions:
         model, viewer = self.session.model, self.viewer
         assert model is not None
-        options = BatchOptions(
+        options = ProcessOptions(
             self.choices.formats,
             self.choices.task,
             pixel_size=self.choices.pixel_size,

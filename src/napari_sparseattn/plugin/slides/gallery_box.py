@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...export.slide_map import write_patches_csv
+from ...export.tables import write_csv
 from ..core.session import Session
 from ..core.workers import Workers
 from ..traversal.close_up import pixmap
@@ -198,7 +198,7 @@ class GalleryBox(SessionWidget):
             for patches in (self.most, self.least):
                 patches.set_patches([], [])
             return
-        order = attention.ranked(session.pyramid_choice.head)
+        order = attention.rank_patches(session.pyramid_choice.head)
         number = min(self._number, len(order))
         weights = attention.patch_weights(0, session.pyramid_choice.head) * len(attention.levels[0])
         for patches, chosen in (
@@ -251,7 +251,7 @@ class GalleryBox(SessionWidget):
             return
         said = f"{len(answer.prediction.attention)} patches written to {path}."
         self._workers.start(
-            functools.partial(write_patches_csv, answer.prediction, path),
+            functools.partial(write_csv, answer.prediction, path),
             returned=lambda _: self.session.say(said),
         )
 

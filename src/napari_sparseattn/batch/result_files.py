@@ -1,4 +1,4 @@
-"""Results kept as plain arrays, so that a window can show them again."""
+"""Results as files of plain arrays, which a window reads to show them again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..inference.prediction import Predictions, ReadingLedger
     from ..inference.slides import SlidePrediction
 
-__all__ = ["keep_result", "kept_result"]
+__all__ = ["read_result", "write_result"]
 
 _CELLS = ("centres", "boxes", "at_border", "ids")
 _CROPS = (
@@ -35,25 +35,25 @@ _LEVEL = ("cells", "attention", "itself", "contribution")
 Arrays = dict[str, Any]
 
 
-def keep_result(result: Result, path: Path) -> None:
+def write_result(result: Result, path: Path) -> None:
     """Write a result as NPZ, atomically, without what was looked at of each cell."""
     from ..inference.fields import FieldPrediction
     from ..inference.slides import SlidePrediction
 
-    told: dict[str, Any]
+    facts: dict[str, Any]
     if isinstance(result, SlidePrediction):
-        told, arrays = _from_slide(result)
+        facts, arrays = _from_slide(result)
     elif isinstance(result, FieldPrediction):
-        told, arrays = _from_field(result)
+        facts, arrays = _from_field(result)
     else:
         frames = result if isinstance(result, Mapping) else {0: result}
-        told, arrays = _from_cells(frames)
-        told["kind"] = "frames" if isinstance(result, Mapping) else "cells"
+        facts, arrays = _from_cells(frames)
+        facts["kind"] = "frames" if isinstance(result, Mapping) else "cells"
     first = next(iter(result.values())) if isinstance(result, Mapping) else result
-    told |= {"class_names": first.class_names, "model_hash": first.model_hash}
-    told |= {"scale_known": first.scale_known, "ledger": dataclasses.asdict(first.ledger)}
+    facts |= {"class_names": first.class_names, "model_hash": first.model_hash}
+    facts |= {"scale_known": first.scale_known, "ledger": dataclasses.asdict(first.ledger)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, told=np.array(json.dumps(told, default=_plain)), **arrays)
+        np.savez_compressed(file, told=np.array(json.dumps(facts, default=_plain)), **arrays)
 
 
 def _plain(value: np.generic) -> Any:
@@ -61,8 +61,8 @@ def _plain(value: np.generic) -> Any:
     return value.item()
 
 
-def kept_result(path: Path) -> Result:
-    """Read what `keep_result` wrote; nothing is unpickled.
+def read_result(path: Path) -> Result:
+    """Read what `write_result` wrote; nothing is unpickled.
 
     Raises
     ------
@@ -74,8 +74,8 @@ def kept_result(path: Path) -> Result:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays: Arrays = {name: file[name] for name in file.files}
-        told = json.loads(str(arrays.pop("told")))
-        return _MADE[told["kind"]](told, arrays)
+        facts = json.loads(str(arrays.pop("told")))
+        return _MADE[facts["kind"]](facts, arrays)
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} is damaged ({error}); run the batch once more") from error
 
@@ -87,44 +87,44 @@ def _from_cells(frames: Mapping[int, Predictions]) -> tuple[dict[str, Any], Arra
         arrays[f"{index}/probabilities"] = part.probabilities
         arrays |= {f"{index}/measures/{name}": v for name, v in part.measures.items()}
     first = next(iter(frames.values()))
-    told = {"frames": list(frames), "model_name": first.model_name}
-    return told | {"pixel_size": first.cells.pixel_size, "measures": list(first.measures)}, arrays
+    facts = {"frames": list(frames), "model_name": first.model_name}
+    return facts | {"pixel_size": first.cells.pixel_size, "measures": list(first.measures)}, arrays
 
 
-def _to_cells(told: dict[str, Any], arrays: Arrays) -> Result:
+def _to_cells(facts: dict[str, Any], arrays: Arrays) -> Result:
     from ..inference.prediction import Predictions
 
     found = {}
-    for index in told["frames"]:
+    for index in facts["frames"]:
         places = {name: arrays[f"{index}/{name}"] for name in _CELLS}
         found[int(index)] = Predictions(
-            Cells(**places, pixel_size=told["pixel_size"]),
-            tuple(told["class_names"]),
+            Cells(**places, pixel_size=facts["pixel_size"]),
+            tuple(facts["class_names"]),
             arrays[f"{index}/probabilities"],
             (),
-            _ledger(told),
-            told["model_hash"],
-            told["model_name"],
-            told["scale_known"],
-            {name: arrays[f"{index}/measures/{name}"] for name in told["measures"]},
+            _ledger(facts),
+            facts["model_hash"],
+            facts["model_name"],
+            facts["scale_known"],
+            {name: arrays[f"{index}/measures/{name}"] for name in facts["measures"]},
         )
-    return found if told["kind"] == "frames" else found[0]
+    return found if facts["kind"] == "frames" else found[0]
 
 
 def _from_field(result: FieldPrediction) -> tuple[dict[str, Any], Arrays]:
     way = result.traversal
-    told = {"kind": "field", "shape": way.shape, "base": way.base}
+    facts = {"kind": "field", "shape": way.shape, "base": way.base}
     arrays = {name: getattr(way, name) for name in _CROPS}
-    return told, {**arrays, "probabilities": result.probabilities}
+    return facts, {**arrays, "probabilities": result.probabilities}
 
 
-def _to_field(told: dict[str, Any], arrays: Arrays) -> Result:
+def _to_field(facts: dict[str, Any], arrays: Arrays) -> Result:
     from ..inference.fields import FieldPrediction
 
     way = Traversal(
-        shape=tuple(told["shape"]), base=told["base"], **{name: arrays[name] for name in _CROPS}
+        shape=tuple(facts["shape"]), base=facts["base"], **{name: arrays[name] for name in _CROPS}
     )
-    return FieldPrediction(evidence=way, **_common(told, arrays))
+    return FieldPrediction(evidence=way, **_common(facts, arrays))
 
 
 def _from_slide(result: SlidePrediction) -> tuple[dict[str, Any], Arrays]:
@@ -135,47 +135,47 @@ def _from_slide(result: SlidePrediction) -> tuple[dict[str, Any], Arrays]:
         arrays["patch_probabilities"] = seen.patch_probabilities
     for i, level in enumerate(seen.levels):
         arrays |= {f"{i}/{name}": getattr(level, name) for name in _LEVEL}
-    told = {"kind": "slide", "origin": seen.origin, "step": seen.step, "side": seen.side}
-    told |= {"padding": seen.padding, "factors": [level.factor for level in seen.levels]}
-    told |= {"segments": result.segments, "names_of_attention": seen.class_names}
-    return told, arrays
+    facts = {"kind": "slide", "origin": seen.origin, "step": seen.step, "side": seen.side}
+    facts |= {"padding": seen.padding, "factors": [level.factor for level in seen.levels]}
+    facts |= {"segments": result.segments, "names_of_attention": seen.class_names}
+    return facts, arrays
 
 
-def _to_slide(told: dict[str, Any], arrays: Arrays) -> Result:
+def _to_slide(facts: dict[str, Any], arrays: Arrays) -> Result:
     from ..inference.slides import SlidePrediction
 
     levels = tuple(
         AttendedLevel(factor, **{name: arrays[f"{i}/{name}"] for name in _LEVEL})
-        for i, factor in enumerate(told["factors"])
+        for i, factor in enumerate(facts["factors"])
     )
     seen = PyramidAttention(
-        origin=tuple(told["origin"]),
-        step=told["step"],
-        side=told["side"],
-        padding=tuple(told["padding"]),
+        origin=tuple(facts["origin"]),
+        step=facts["step"],
+        side=facts["side"],
+        padding=tuple(facts["padding"]),
         cells=arrays["cells"],
         levels=levels,
-        class_names=tuple(told["names_of_attention"]),
+        class_names=tuple(facts["names_of_attention"]),
         constant=arrays["constant"],
         patch_probabilities=arrays.get("patch_probabilities"),
     )
-    return SlidePrediction(evidence=seen, segments=told["segments"], **_common(told, arrays))
+    return SlidePrediction(evidence=seen, segments=facts["segments"], **_common(facts, arrays))
 
 
-def _common(told: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+def _common(facts: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     return {
-        "class_names": tuple(told["class_names"]),
+        "class_names": tuple(facts["class_names"]),
         "probabilities": arrays["probabilities"],
-        "ledger": _ledger(told),
-        "model_hash": told["model_hash"],
-        "scale_known": told["scale_known"],
+        "ledger": _ledger(facts),
+        "model_hash": facts["model_hash"],
+        "scale_known": facts["scale_known"],
     }
 
 
-def _ledger(told: dict[str, Any]) -> ReadingLedger:
+def _ledger(facts: dict[str, Any]) -> ReadingLedger:
     from ..inference.prediction import ReadingLedger
 
-    kept = told["ledger"]
+    kept = facts["ledger"]
     return ReadingLedger(**{**kept, "notes": tuple(kept["notes"])})
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
-from napari_sparseattn.cli.fine_tune import fine_tune
+from napari_sparseattn.cli.train import fine_tune
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash

@@ -1,4 +1,4 @@
-"""The files of a batch: found in folders and by patterns, each with a name of its own."""
+"""Input files: found in folders and by patterns, each with a name of its own for its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..images.class_folders import IMAGE_SUFFIXES
 from ..images.slides.opening import SLIDE_SUFFIXES, is_slide
 
-__all__ = ["NOTES_FOLDER", "BatchItem", "find_items"]
+__all__ = ["NOTES_FOLDER", "InputFile", "find_inputs", "name_inputs"]
 
 #: What a folder of results keeps about them; such a folder is never read as input.
 NOTES_FOLDER = ".napari-sparseattn"
@@ -23,8 +23,8 @@ _SUFFIXES = frozenset({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_HOLOGRAPHY})
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class BatchItem:
-    """One input.
+class InputFile:
+    """One input file.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class BatchItem:
     path: Path
 
 
-def find_items(
+def find_inputs(
     inputs: Sequence[str | os.PathLike[str]],
     *,
     pattern: str | None = None,
     out: str | os.PathLike[str] | None = None,
-) -> tuple[BatchItem, ...]:
+) -> tuple[InputFile, ...]:
     """Find what is to be worked on.
 
     Folders are searched with all that is below them, links to folders
@@ -65,7 +65,7 @@ def find_items(
 
     Returns
     -------
-    tuple of BatchItem
+    tuple of InputFile
         In the order of their keys.
 
     Raises
@@ -81,7 +81,7 @@ def find_items(
     found: list[Path] = []
     roots: list[Path] = []
     for given in inputs:
-        root, paths = _expanded(os.fspath(given), pattern, results)
+        root, paths = _expand(os.fspath(given), pattern, results)
         if root.resolve() == results:
             raise ValueError(
                 f"Results cannot go into the folder of the images itself ('{root}'): they would be "
@@ -91,16 +91,27 @@ def find_items(
         found += paths
     if not found:
         what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(_SUFFIXES))}"
-        raise FileNotFoundError(f"Nothing to work on: no file in {_told(inputs)} {what}.")
-    return _named(_once(found), roots)
+        raise FileNotFoundError(f"Nothing to work on: no file in {_list_names(inputs)} {what}.")
+    return _name(_drop_duplicates(found), roots)
 
 
-def _told(inputs: Sequence[str | os.PathLike[str]]) -> str:
+def name_inputs(paths: Sequence[str | os.PathLike[str]]) -> tuple[InputFile, ...]:
+    """Name files as `find_inputs` does, in the order given; whether they are there is not asked.
+
+    The same file given twice is taken twice, under one name.
+    """
+    absolute = [Path(os.path.normpath(Path(path).absolute())) for path in paths]
+    roots = [path.parent for path in absolute]
+    named = {item.path: item for item in _name(list(dict.fromkeys(absolute)), roots)}
+    return tuple(named[path] for path in absolute)
+
+
+def _list_names(inputs: Sequence[str | os.PathLike[str]]) -> str:
     names = [f"'{os.fspath(given)}'" for given in inputs]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _expanded(given: str, pattern: str | None, results: Path | None) -> tuple[Path, list[Path]]:
+def _expand(given: str, pattern: str | None, results: Path | None) -> tuple[Path, list[Path]]:
     """Return the folder that names begin below, and what was found."""
     # Not resolved, so that links keep their names.
     path = Path(os.path.normpath(Path(given).absolute()))
@@ -111,7 +122,7 @@ def _expanded(given: str, pattern: str | None, results: Path | None) -> tuple[Pa
     if glob.has_magic(given):
         root = Path(*_before_magic(path))
         matches = root.glob("/".join(path.parts[len(root.parts) :]))
-        return root, [match for match in sorted(matches) if _wanted(match, root, results)]
+        return root, [match for match in sorted(matches) if _is_input(match, root, results)]
     raise FileNotFoundError(f"There is no file or folder '{given}'.")
 
 
@@ -122,7 +133,7 @@ def _before_magic(path: Path) -> Iterator[str]:
         yield part
 
 
-def _wanted(match: Path, root: Path, results: Path | None) -> bool:
+def _is_input(match: Path, root: Path, results: Path | None) -> bool:
     """Whether a file that a pattern matched is an input, and no result."""
     if match.is_dir() and not is_slide(match):
         return False
@@ -165,7 +176,7 @@ def _matches(path: Path, folder: Path, pattern: str) -> bool:
     return fnmatch.fnmatch(path.name, pattern) or PurePosixPath(below).match(pattern)
 
 
-def _once(paths: Sequence[Path]) -> list[Path]:
+def _drop_duplicates(paths: Sequence[Path]) -> list[Path]:
     """Take each file once, by its own name rather than a link's."""
     found: dict[str, Path] = {}
     for path in paths:
@@ -175,7 +186,7 @@ def _once(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _named(paths: Sequence[Path], roots: Sequence[Path]) -> tuple[BatchItem, ...]:
+def _name(paths: Sequence[Path], roots: Sequence[Path]) -> tuple[InputFile, ...]:
     """Name files by their way from the folder that all have in common."""
     try:
         common = Path(os.path.commonpath(roots))
@@ -185,11 +196,11 @@ def _named(paths: Sequence[Path], roots: Sequence[Path]) -> tuple[BatchItem, ...
     # Some file systems do not tell A.tif from a.tif.
     folded = Counter(key.casefold() for key in keys)
     items = [
-        BatchItem(key if folded[key.casefold()] == 1 else _distinct(key), path)
+        InputFile(key if folded[key.casefold()] == 1 else _add_digest(key), path)
         for key, path in zip(keys, paths, strict=True)
     ]
     return tuple(sorted(items))
 
 
-def _distinct(key: str) -> str:
+def _add_digest(key: str) -> str:
     return f"{key}-{hashlib.sha256(key.encode()).hexdigest()[:6]}"
