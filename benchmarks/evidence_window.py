@@ -58,7 +58,7 @@ def main() -> None:
     evidence.set_automatic(False)
     without, _ = clicks(bench, evidence, order[2:])
     print(f"machine: {machine()}, load {os.getloadavg()[0]:.1f}")
-    model = bench.session.model
+    model = bench.session.selection.model
     print(f"model: {model.bundle.card.name} on {model.device}, {runs} runs per verdict")
     print(f"{options.clicks} clicks, s from the button's release:")
     for name, times in (("overlay", overlay), ("without", without), ("verdict", verdict)):

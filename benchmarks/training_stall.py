@@ -109,9 +109,9 @@ class Bench:
         _, self.main = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Sparse attention"
         )
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         self.main.model_box.load_file(self._path("blood-cells"))
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         _, self.dock = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Annotate and train"
         )
@@ -165,7 +165,7 @@ class Bench:
         QTest.qWait(1000)
         self.tuning.state_changed.disconnect(told)
         self.tuning.report_changed.disconnect(reported)
-        assert self.tuning.report is not None, self.tuning.session.message.text
+        assert self.tuning.report is not None, self.tuning.session.status.message.text
         print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.report.sentence}")
 
     def _in_thread(self, beat: Heartbeat) -> None:

@@ -20,7 +20,7 @@ from napari.layers import Image, Points, Shapes
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
 from napari_sparseattn.plugin.annotate.session import Annotating, Work
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.training.data.annotations import Annotation, AnnotationBook, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
@@ -83,7 +83,7 @@ def region_layer(annotating: Annotating) -> Shapes:
 
 
 def book_of(annotating: Annotating) -> AnnotationBook:
-    book = annotating.book(annotating.session.image)
+    book = annotating.book(annotating.session.selection.image)
     assert book is not None
     return book
 
@@ -122,7 +122,7 @@ def test_looking_at_an_image_writes_nothing(annotating: Annotating, folder: Path
 
 def test_an_annotated_cell_is_a_ring_on_the_image(annotating: Annotating) -> None:
     annotating.annotate_cell((30.0, 40.0), "b", diameter=18.0)
-    layer, image = cell_layer(annotating), annotating.session.image
+    layer, image = cell_layer(annotating), annotating.session.selection.image
     assert layer.name == "smear · annotations"
     np.testing.assert_allclose(layer.data_to_world((30, 40)), image.data_to_world((30, 40)))
     assert layer.units == image.units
@@ -277,12 +277,12 @@ def test_keys_are_bound_to_image_and_annotations_until_the_dock_closes(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     annotating.mark_cells()
-    layers = [annotating.session.image, cell_layer(annotating)]
+    layers = [annotating.session.selection.image, cell_layer(annotating)]
     for layer in layers:
         assert {"1", "9", "N", "Ctrl+Z"} <= {str(key) for key in layer.keymap}
     viewer.add_image(np.zeros((5, 5)), name="other")
     assert not any(layer.keymap for layer in layers)
-    annotating.session.set_image(layers[0])
+    annotating.session.selection.set_image(layers[0])
     assert all(layer.keymap for layer in layers)
     annotating.detach()
     assert not any(layer.keymap for layer in viewer.layers)
@@ -291,13 +291,13 @@ def test_keys_are_bound_to_image_and_annotations_until_the_dock_closes(
 
 def test_keys_of_the_user_are_left_alone(annotating: Annotating, viewer: ViewerModel) -> None:
     pressed: list[str] = []
-    image = annotating.session.image
+    image = annotating.session.selection.image
     viewer.add_image(np.zeros((9, 9)), name="other")
     image.bind_key("1", lambda layer: pressed.append("mine"))
-    annotating.session.set_image(image)
+    annotating.session.selection.set_image(image)
     next(act for key, act in image.keymap.items() if str(key) == "1")(image)
     assert pressed == ["mine"]
-    annotating.session.set_image(viewer.layers["other"])
+    annotating.session.selection.set_image(viewer.layers["other"])
     assert [str(key) for key in image.keymap] == ["1"]
 
 
@@ -326,7 +326,7 @@ def test_a_key_while_points_are_added_changes_none_of_them(annotating: Annotatin
 
 def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
     annotating.give_key(7)
-    assert "no class 7" in annotating.session.message.text
+    assert "no class 7" in annotating.session.status.message.text
 
 
 # -- corrections
@@ -335,13 +335,13 @@ def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
 @pytest.fixture
 def classified(annotating: Annotating, viewer: ViewerModel, model: Model) -> Annotating:
     """All four cells of the picture classified by the small model."""
-    from ..conftest import AtOnce
+    from ..conftest import Worker
 
     session = annotating.session
-    session.set_model(model)
-    session.worker = AtOnce(session)
+    session.selection.set_model(model)
+    session.worker = Worker(session)
     add_labels(session, viewer)
-    session.classify_all()
+    session.cells.classify_all()
     return annotating
 
 
@@ -356,13 +356,13 @@ def test_the_models_classes_follow_those_of_the_project(classified: Annotating) 
 
 def test_a_clicked_cell_is_corrected(classified: Annotating) -> None:
     session = classified.session
-    session.click(session.image.data_to_world(CENTRES[2]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[2]))
     assert session.answer is not None
     classified.give("a")
     (item,) = book_of(classified)
     assert item.origin == "corrected"
     assert item.predicted == session.answer.label
-    assert item.model == session.model.bundle.hash
+    assert item.model == session.selection.model.bundle.hash
     np.testing.assert_allclose(item.position, CENTRES[2], atol=1)
     assert item.diameter_px == pytest.approx(19, abs=1)
     classified.give(session.answer.label)
@@ -371,7 +371,7 @@ def test_a_clicked_cell_is_corrected(classified: Annotating) -> None:
 
 
 def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
-    results = classified.session.results
+    results = classified.session.cells.results
     classified.correct(1, "b")
     (item,) = book_of(classified)
     np.testing.assert_allclose(item.position, results.cells.centres[1])
@@ -381,7 +381,7 @@ def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
 def test_another_click_is_another_cell(classified: Annotating) -> None:
     session = classified.session
     for centre, label in ((CENTRES[0], "a"), (CENTRES[1], "b")):
-        session.click(session.image.data_to_world(centre))
+        session.cells.click(session.selection.image.data_to_world(centre))
         classified.give(label)
     assert [label for label, _ in placed(classified)] == ["a", "b"]
 
@@ -407,7 +407,7 @@ def test_classes_are_renamed_recoloured_removed_everywhere(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     annotating.annotate_cell((30.0, 40.0), "a")
-    first = annotating.session.image
+    first = annotating.session.selection.image
     viewer.add_image(np.eye(60), name="second")
     annotating.annotate_cell((3.0, 4.0), "a")
     annotating.annotate_cell((30.0, 40.0), "b")
@@ -438,7 +438,7 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
     # As another program would: the lock belongs to the open file, not to the process.
     with FileLock(folder / "images" / f"{'0' * 64}.jsonl.lock"):
         annotating.rename_class("a", "z")
-    assert "elsewhere" in annotating.session.message.text
+    assert "elsewhere" in annotating.session.status.message.text
     assert [label for label, _ in placed(annotating)] == ["a"]
     assert "a" in annotating.class_names
 
@@ -473,7 +473,7 @@ def test_the_same_pixels_find_their_annotations_again(
 
 def test_other_pixels_are_another_image(annotating: Annotating, viewer: ViewerModel) -> None:
     annotating.annotate_cell((30.0, 40.0), "b")
-    image = annotating.session.image
+    image = annotating.session.selection.image
     changed = picture()
     changed[0, 0] += 1
     image.data = changed
@@ -490,7 +490,7 @@ def test_removed_layers_lose_nothing(annotating: Annotating, viewer: ViewerModel
     annotating.show_layers()
     agree(annotating)
     # The image goes first: what is drawn meanwhile is still kept.
-    image, layer = annotating.session.image, cell_layer(annotating)
+    image, layer = annotating.session.selection.image, cell_layer(annotating)
     viewer.layers.remove(image)
     layer.add([[50, 60]])
     viewer.layers.remove(layer)
@@ -518,7 +518,7 @@ def test_a_second_window_may_only_look(annotating: Annotating) -> None:
     layer.add([[1, 2]])
     agree(second)
     assert len(book_of(second)) == 1
-    assert "another window" in second.session.message.text
+    assert "another window" in second.session.status.message.text
     window.layers.clear()
     second.detach()
 
@@ -539,7 +539,7 @@ def test_a_damaged_project_is_not_opened(annotating: Annotating, tmp_path: Path)
     bad.mkdir()
     (bad / "project.json").write_text("{")
     assert not annotating.open_project(bad)
-    assert "damaged" in annotating.session.message.text
+    assert "damaged" in annotating.session.status.message.text
     assert annotating.project.folder == tmp_path / "project"
 
 
@@ -547,13 +547,13 @@ def test_the_pixel_size_that_was_given_comes_back(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     image = viewer.add_image(np.eye(70), name="no scale")
-    annotating.session.set_settings(image, pixel_size=0.5, origin="user")
+    annotating.session.selection.set_settings(image, pixel_size=0.5, origin="user")
     annotating.annotate_cell((3.0, 4.0), "a")
     # Also after the file has been written.
-    annotating.session.set_settings(image, pixel_size=0.25, origin="user")
+    annotating.session.selection.set_settings(image, pixel_size=0.25, origin="user")
     viewer.layers.clear()
     again = viewer.add_image(np.eye(70), name="no scale")
-    assert annotating.session.settings_of(again).pixel_size == 0.25
+    assert annotating.session.selection.settings_of(again).pixel_size == 0.25
 
 
 def test_images_are_opened_for_training(
@@ -627,10 +627,10 @@ def results_of(annotating: Annotating, shares: list[float]) -> Predictions:
     ledger = ReadingLedger(0, 0, 0, 0.0, "cpu")
     found = Predictions(cells, ("a", "b"), np.stack([first, 1 - first], 1), (), ledger, "m" * 64)
     session = annotating.session
-    session._book[session.image].results = (
+    session.selection.record_of(session.selection.image).results = (
         type("Plane", (), {"index": (), "data": None})(), found, ("#000000", "#ffffff")
     )  # fmt: skip
-    session.results_changed.emit(found)
+    session.cells.results_changed.emit(found)
     return found
 
 
@@ -643,7 +643,7 @@ def test_the_least_sure_cells_are_asked_about_first(
     annotating.candidate_changed.connect(asked.append)
     annotating.next()
     assert annotating.candidate == 1
-    centre = annotating.session.image.data_to_world(results.cells.centres[1])
+    centre = annotating.session.selection.image.data_to_world(results.cells.centres[1])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], centre)
     (mark,) = viewer.layers["smear · next to annotate"].data
     np.testing.assert_allclose(mark, results.cells.centres[1])
@@ -673,7 +673,7 @@ def test_cells_that_are_passed_or_annotated_are_not_asked_about(annotating: Anno
 
 def test_next_without_classified_cells_says_what_to_do(annotating: Annotating) -> None:
     annotating.next()
-    assert "Classify all" in annotating.session.message.text
+    assert "Classify all" in annotating.session.status.message.text
 
 
 # -- the end of the process

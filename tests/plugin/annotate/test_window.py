@@ -84,7 +84,7 @@ class Annotated:
 
     def click_cell(self, cell: int) -> None:
         # Not with the mouse: where the machine is busy, a click is too slow to be one.
-        self.window.session.click(self.image.data_to_world(CENTRES[cell]))
+        self.window.session.cells.click(self.image.data_to_world(CENTRES[cell]))
         self.window.until(lambda: self.window.session.answer is not None)
 
 
@@ -172,9 +172,9 @@ def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
 def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     assert not annotated.box.next.isEnabled()
-    window.session.classify_all()
-    window.until(lambda: window.session.results is not None)
-    results = window.session.results
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
+    results = window.session.cells.results
     annotated.box.next.click()
     window.until(lambda: annotating.candidate is not None)
     first = annotating.candidate
@@ -257,7 +257,7 @@ def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Pat
     image = add_picture(window.viewer)
     row = window.dock.result_box.wrong
     assert not row.isVisible()
-    window.session.click(image.data_to_world(CENTRES[1]))
+    window.session.cells.click(image.data_to_world(CENTRES[1]))
     window.until(lambda: window.session.answer is not None)
     assert row.isVisible()
     assert not folder.exists()

@@ -14,7 +14,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
-from napari_sparseattn.plugin.cells.requests import prepare_model
+from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
@@ -112,7 +112,7 @@ def tuning(viewer: ViewerModel, folders: Path) -> Iterator[FineTuning]:
     tuning.worker = AtOnce(tuning)  # kept alive: psygnal holds its methods weakly
     tuning.annotating.attach()
     tuning.attach()
-    session.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
+    session.selection.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
     tuning.set_choices(seconds=0.1)
     yield tuning
     tuning.detach()
@@ -152,7 +152,7 @@ def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: Vie
 
     layer = add_field(viewer)
     annotate(tuning, layer)
-    project, card = tuning.annotating.project, tuning.session.model.bundle.card
+    project, card = tuning.annotating.project, tuning.session.selection.model.bundle.card
     planned = plan_cells(list(project.annotations()), card)
     cut = annotated_cells(project, tuning.annotating.opener(), card).data
     assert (
@@ -167,7 +167,7 @@ def test_train_report_use_and_go_to_a_cell(
     session = tuning.session
     layer = add_field(viewer)
     annotate(tuning, layer)
-    old = session.model
+    old = session.selection.model
     tuning.start()
     assert tuning.state == "idle"
     report, prepared = tuning.report, tuning.prepared
@@ -181,7 +181,7 @@ def test_train_report_use_and_go_to_a_cell(
 
     # Nothing changes until the user says so.
     assert tuning.to_decide
-    assert session.model is old
+    assert session.selection.model is old
     today = dt.datetime.now().astimezone().date().isoformat()
     name = f"small-tuned-{today}-1"
     assert [version.name for version in tuning.versions()] == [name]
@@ -202,8 +202,8 @@ def test_train_report_use_and_go_to_a_cell(
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], np.array(position) / 2)
 
     tuning.use()
-    assert session.model.bundle.card.name == name
-    assert session.model_is_chosen
+    assert session.selection.model.bundle.card.name == name
+    assert session.selection.model_is_chosen
     assert not tuning.to_decide
     assert load_bundle(name).card.class_names == report.class_names
     assert interrupted_run(tuning.annotating.project.folder) is None
@@ -243,25 +243,25 @@ def test_slides_teach_a_span(
     keep_features_in(monkeypatch, folders / "cache")
     path = folders / "models" / "span.safetensors"
     save_bundle(span_model().bundle, path)
-    tuning.session.set_model(prepare_model(str(path), "cpu"))
+    tuning.session.selection.set_model(prepare_model(str(path), "cpu"))
     assert "No slide has a class" in tuning.survey.text
     pixels = tissue_pixels()
     for i in range(6):
         # Each a piece of its own of the tissue.
         piece = np.ascontiguousarray(pixels[100 * i : 100 * i + 700, 300:1000])
-        tuning.session.set_image(
+        tuning.session.selection.set_image(
             viewer.add_image(piece, rgb=True, name=f"s{i}", scale=(1, 1), units=("um", "um"))
         )
         tuning.annotating.annotate_image("odd" if i % 2 else "benign")
     assert tuning.survey.text.startswith("6 annotated slides of 2 classes")
     tuning.start()
     report = tuning.report
-    assert report is not None, tuning.session.message.text
+    assert report is not None, tuning.session.status.message.text
     assert report.class_names == ("benign", "tumour", "odd")
     assert {cell.id for cell in report.cells} <= {f"s{i}" for i in range(6)}
     assert load_bundle(tuning.trained.path).card.kind == "span-mil"
     tuning.go_to(report.cells[0])
-    assert tuning.session.image.name == report.cells[0].id
+    assert tuning.session.selection.image.name == report.cells[0].id
 
 
 def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: ViewerModel) -> None:
@@ -271,7 +271,7 @@ def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: Viewer
     tuning.start()
     assert tuning.report is None
     assert not versions()
-    assert "Cancelled before anything was learned" in tuning.session.message.text
+    assert "Cancelled before anything was learned" in tuning.session.status.message.text
 
 
 def test_names_count_up_and_keep_their_base(folders: Path) -> None:

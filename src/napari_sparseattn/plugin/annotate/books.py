@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...training.data.annotations import AnnotationBook, Change
-from ..core.errors import explain
 from ..core.session import Session
+from ..core.status import explain
 from .classes import Classes, Work
 from .images import Identified, ImageSource, Opener, identify
 from .mirror import Look
@@ -64,7 +64,7 @@ class Books(Classes):
     @property
     def sheet(self) -> Sheet | None:
         """The annotations of the chosen image, once it is known which image it is."""
-        return self.sheet_of(self.session.image)
+        return self.sheet_of(self.session.selection.image)
 
     def sheet_of(self, layer: Layer | None) -> Sheet | None:
         """Return the annotations of an image layer."""
@@ -85,13 +85,13 @@ class Books(Classes):
     def counts_here(self) -> dict[str, int]:
         """Annotations of each class in the chosen image."""
         counts = dict.fromkeys(self.class_names, 0)
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         return {**counts, **({} if book is None else book.counts())}
 
     @property
     def message(self) -> str:
         """What should be known of the chosen image's annotations, e.g. that they are read-only."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         return "" if book is None else book.message
 
     # -- opening
@@ -106,7 +106,7 @@ class Books(Classes):
             layer.events.data.connect(self._pixels_changed)
             for name in ("scale", "translate", "rotate", "shear", "affine"):
                 layer.events.emitters[name].connect(self._image_moved)
-        source = ImageSource.of(layer, self.session.settings_of(layer))
+        source = ImageSource.of(layer, self.session.selection.settings_of(layer))
         found = partial(self._identified, weakref.ref(layer), source.data, self.project)
         run = partial(identify, source, self.project, frozenset(self._sheets))
         self._ask_about(layer, run, found)
@@ -142,8 +142,8 @@ class Books(Classes):
         elif viewer is not None and sheet.image not in viewer.layers:
             sheet.lie_on(layer)
         size = found.record.pixel_size
-        if size is not None and self.session.settings_of(layer).pixel_size is None:
-            self.session.set_settings(layer, pixel_size=size, origin="user")
+        if size is not None and self.session.selection.settings_of(layer).pixel_size is None:
+            self.session.selection.set_settings(layer, pixel_size=size, origin="user")
         self._refresh()
         sheet.show()
         self._layers_changed()
@@ -182,21 +182,21 @@ class Books(Classes):
     def _ring(self, layer: Image) -> float:
         """Return how large a ring around a cell of unknown size is, in pixels."""
         session = self.session
-        results = session.results if layer is session.image else None
+        results = session.cells.results if layer is session.selection.image else None
         if results is not None and len(results):
             return float(np.median(results.cells.diameters))
         data = layer.data[0] if layer.multiscale else layer.data
         shorter = float(min(data.shape[layer.ndim - 2 : layer.ndim]))
-        model, size = session.model, session.settings_of(layer).pixel_size
+        model, size = session.selection.model, session.selection.settings_of(layer).pixel_size
         if model is not None and not model.bundle.card.takes_slides and size is not None:
             return min(model.bundle.card.crop.field_of_view_um / size * _CELL_SHARE, shorter / 4)
         return max(4.0, shorter * _RING_SHARE)
 
     def _when_open(self, act: Callable[[], object]) -> bool:
         """Do something with the chosen image now, or as soon as it is known which it is."""
-        image = self.session.image
+        image = self.session.selection.image
         if image is None:
-            self.say(self.session.advice(), "warning")
+            self.say(self.session.advice.text, "warning")
             return False
         if self.sheet is not None:
             act()
@@ -216,7 +216,7 @@ class Books(Classes):
         self.say(f"Annotations are kept in {self.project.folder} from now on.")
         if before.folder != self.project.folder:
             self.changed.emit()
-        self.open_image(self.session.image)
+        self.open_image(self.session.selection.image)
         self.look_through()
         return True
 
@@ -248,7 +248,7 @@ class Books(Classes):
         """Return what opens the project's images in a worker; takes the layers as they are now."""
         layers = {}
         for layer, hash_ in list(self._hashes.items()):
-            layers[hash_] = ImageSource.of(layer, self.session.settings_of(layer))
+            layers[hash_] = ImageSource.of(layer, self.session.selection.settings_of(layer))
         return Opener(layers)
 
     # -- taking back
@@ -256,18 +256,18 @@ class Books(Classes):
     @property
     def can_undo(self) -> bool:
         """Whether there is a change of the chosen image's annotations to take back."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         return book is not None and book.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a change to make again."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         return book is not None and book.can_redo
 
     def undo(self) -> None:
         """Take the last change of the chosen image's annotations back."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         if book is None or not book.can_undo:
             self.say("Nothing to undo in this image.")
         else:
@@ -275,7 +275,7 @@ class Books(Classes):
 
     def redo(self) -> None:
         """Make the change again that was taken back last."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         if book is None or not book.can_redo:
             self.say("Nothing to redo in this image.")
         else:
@@ -320,7 +320,7 @@ class Books(Classes):
             for mine in layers:
                 if viewer is not None and mine in viewer.layers:
                     viewer.layers.remove(mine)
-        if layer is self.session.image:
+        if layer is self.session.selection.image:
             self.open_image(layer)
 
 

@@ -122,7 +122,7 @@ class AnnotateBox(Follower):
         self.over_menu.aboutToShow.connect(self._fill_menu)
         self.follow(annotating.changed, self.refresh)
         self.follow(annotating.candidate_changed, self.refresh)
-        self.follow(annotating.session.images_changed, self.refresh)
+        self.follow(annotating.session.selection.images_changed, self.refresh)
 
     def release(self) -> None:
         """Disconnect, and let go of the viewer."""
@@ -133,7 +133,7 @@ class AnnotateBox(Follower):
     def refresh(self, _: object = None) -> None:
         """Show how things are."""
         annotating, session = self.annotating, self.annotating.session
-        there = session.image is not None
+        there = session.selection.image is not None
         named = bool(annotating.class_names)
         self.empty.setVisible(not (there and named))
         self.hint.setText(annotating.message)
@@ -142,7 +142,7 @@ class AnnotateBox(Follower):
             button.setEnabled(there)
         self.undo.setEnabled(annotating.can_undo)
         self.redo.setEnabled(annotating.can_redo)
-        self.next.setEnabled(session.results is not None)
+        self.next.setEnabled(session.cells.results is not None)
         self._show_target()
         self._show_whole()
         total, images = sum(annotating.counts.values()), annotating.n_images
@@ -158,7 +158,7 @@ class AnnotateBox(Follower):
         if row is None and (target is None or target.position is None):
             self.target.hide()
             return
-        asked = self.annotating.session.results if row is not None else None
+        asked = self.annotating.session.cells.results if row is not None else None
         said = asked.labels[row] if asked is not None and row is not None else ""
         said = said or (target.predicted if target is not None else "")
         what = "Next to annotate" if row is not None else "Clicked cell"

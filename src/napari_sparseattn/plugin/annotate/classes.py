@@ -13,14 +13,14 @@ from psygnal import Signal
 
 from ...training.data.annotations import AnnotationBook, class_colours
 from ...training.data.project import Project, ProjectError, default_project_folder
-from ..core.errors import explain
 from ..core.session import Session
+from ..core.status import explain
 from .images import Known, survey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..core.messages import Level
+    from ..core.status import Level
 
 __all__ = ["N_KEYS", "Classes", "Work"]
 
@@ -63,7 +63,7 @@ class Classes:
 
     def say(self, text: str, level: Level = "info") -> None:
         """Put one line before the user."""
-        self.session.say(text, level)
+        self.session.status.notify(text, level)
 
     def books(self) -> dict[str, AnnotationBook]:
         """Return the books that are open here, by the hashes of their images."""
@@ -233,7 +233,7 @@ class Classes:
             self._saved = self.project.classes()
         except (ProjectError, OSError) as error:
             self.say(explain(error), "error")
-        model = self.session.model
+        model = self.session.selection.model
         card = None if model is None else model.bundle.card
         names = () if card is None else card.class_names
         colours = {} if card is None else dict(zip(names, card.colours, strict=True))

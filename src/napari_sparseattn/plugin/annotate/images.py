@@ -16,8 +16,7 @@ from ...images.slides.opening import is_slide, open_slide
 from ...images.slides.pyramid import Pyramid
 from ...training.data.annotations import AnnotationBook, ImageRecord, image_hash
 from ...training.data.project import Project
-from ..core.sources import ImageSettings, SourceError
-from ..slides.layers import slide_of
+from ..core.sources import ImageSettings, SourceError, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image

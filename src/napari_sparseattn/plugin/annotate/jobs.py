@@ -6,7 +6,6 @@ import dataclasses
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from ..core.workers import Workers
 from .images import Identified
@@ -59,7 +58,7 @@ def hold(annotating: Annotating) -> Callable[[], None]:
     """
     jobs = _jobs.get(annotating)
     if jobs is None:
-        jobs = _jobs[annotating] = _Jobs(Workers(partial(annotating.session.fail, None)))
+        jobs = _jobs[annotating] = _Jobs(Workers(annotating.session.status.fail))
         annotating.work_requested.connect(jobs.start)
     jobs.users += 1
     annotating.attach()

@@ -62,15 +62,15 @@ class Annotating(Suggestions, PerViewer):
         session.attach()
         viewer.layers.events.removed.connect(self._layer_gone)
         viewer.dims.events.current_step.connect(self._plane_changed)
-        session.image_changed.connect(self._image_chosen)
-        session.model_changed.connect(self._saved_classes)
-        session.settings_changed.connect(self._scale_given)
+        session.selection.image_changed.connect(self._image_chosen)
+        session.selection.model_changed.connect(self._saved_classes)
+        session.selection.settings_changed.connect(self._scale_given)
         session.answer_changed.connect(self._answered)
-        session.results_changed.connect(self._results_changed)
+        session.cells.results_changed.connect(self._results_changed)
         self._asked.clear()
         self._refresh()
         self._answered(session.answer)
-        self._image_chosen(session.image)
+        self._image_chosen(session.selection.image)
         self.look_through()
 
     def detach(self) -> None:
@@ -83,11 +83,11 @@ class Annotating(Suggestions, PerViewer):
         self._set_candidate(None)
         self._keys.release_all()
         session, viewer = self.session, self.viewer
-        session.image_changed.disconnect(self._image_chosen)
-        session.model_changed.disconnect(self._saved_classes)
-        session.settings_changed.disconnect(self._scale_given)
+        session.selection.image_changed.disconnect(self._image_chosen)
+        session.selection.model_changed.disconnect(self._saved_classes)
+        session.selection.settings_changed.disconnect(self._scale_given)
         session.answer_changed.disconnect(self._answered)
-        session.results_changed.disconnect(self._results_changed)
+        session.cells.results_changed.disconnect(self._results_changed)
         self._saving(self.flush)
         if viewer is not None:
             viewer.dims.events.current_step.disconnect(self._plane_changed)
@@ -182,7 +182,7 @@ class Annotating(Suggestions, PerViewer):
         return self._when_open(partial(self._take_over, layer))
 
     def _take_over(self, layer: Layer) -> None:
-        sheet, image = self.sheet, self.session.image
+        sheet, image = self.sheet, self.session.selection.image
         if sheet is None or image is None:
             return
         found = read_layer(layer, image)

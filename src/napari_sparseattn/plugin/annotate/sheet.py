@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...training.data.annotations import AnnotationBook, ImageRecord
 from ...training.data.project import Project
-from ..core.shelf import LayerShelf, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move
 from .layers import CellMirror, RegionMirror
 from .mirror import CLASS, Look
 
@@ -33,7 +33,7 @@ _CANDIDATE = "#00d5ff"
 _RING, _WIDTH = 1.15, 0.12
 
 
-class AnnotationShelf(LayerShelf[str]):
+class AnnotationShelf(OverlayLayers[str]):
     """The layers of annotations of one viewer; adding one keeps the user's selection."""
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -64,7 +64,7 @@ class AnnotationShelf(LayerShelf[str]):
         """Put a layer on top of an image's others."""
         layer.metadata = marked(f"annotated {kind}")
         layer.name = f"{source.name} · {_NAMES[kind]}"
-        return self._add(source, kind, layer)
+        return self.add_layer(source, kind, layer)
 
 
 class Sheet:

@@ -45,7 +45,7 @@ class Suggestions(Targets):
 
     def next(self) -> None:
         """Go to the cell whose class would teach most; ranks the cells the first time."""
-        results = self.session.results
+        results = self.session.cells.results
         if results is None or not len(results):
             self.say("Classify all cells first: what to annotate next comes from these.", "warning")
             return
@@ -88,7 +88,7 @@ class Suggestions(Targets):
     # -- within
 
     def _ranking(self, results: Predictions, rows: npt.NDArray[np.int64]) -> None:
-        if results is self.session.results:
+        if results is self.session.cells.results:
             self._queue = [int(row) for row in rows]
             if self._queue:
                 self._go_to(self._queue.pop(0))
@@ -97,7 +97,7 @@ class Suggestions(Targets):
         """Return those of some rows that are classified, not annotated and not passed."""
         index = results.class_index
         wanted = [row for row in rows if index[row] >= 0 and row not in self._passed]
-        book, plane = self.book(self.session.image), (*self._plane_of_results(), 0, 0)[:2]
+        book, plane = self.book(self.session.selection.image), (*self._plane_of_results(), 0, 0)[:2]
         places = [
             item.position
             for item in book or ()
@@ -116,9 +116,9 @@ class Suggestions(Targets):
         self._passed.add(row)
         self._set_candidate(row)
         # Brings the cell to the middle, and shows what the model saw in it.
-        self.session.click_cell(row)
+        self.session.cells.click_cell(row)
         self._point_at(row)
-        results = self.session.results
+        results = self.session.cells.results
         if results is not None:
             ranked = results[row].rank_classes()[:2]
             doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
@@ -133,7 +133,7 @@ class Suggestions(Targets):
 
     def _point_at(self, row: int | None) -> None:
         """Mark the cell that is asked about."""
-        image, results = self.session.image, self.session.results
+        image, results = self.session.selection.image, self.session.cells.results
         if image is None:
             return
         if row is None or results is None:

@@ -95,7 +95,7 @@ class Targets(Books):
 
     def clear_image_class(self) -> None:
         """Take the class of the image as a whole away."""
-        book, at = self.book(self.session.image), self._plane_here()
+        book, at = self.book(self.session.selection.image), self._plane_here()
         if book is not None and at is not None:
             ids = [item.id for item in _on_plane(book, "image", at)]
             self._saving(lambda: book.remove(ids))
@@ -135,7 +135,7 @@ class Targets(Books):
     @property
     def image_class(self) -> str:
         """The class of the displayed image as a whole, or nothing."""
-        book = self.book(self.session.image)
+        book = self.book(self.session.selection.image)
         viewer = self.viewer
         # In 3D there is no plane; nothing needs to be said about that here.
         flat = viewer is not None and viewer.dims.ndisplay == 2
@@ -223,7 +223,7 @@ class Targets(Books):
             return []
         places = np.array([item.position for item in found])
         distance = np.hypot(*(places - target.position).T)
-        image = self.session.image
+        image = self.session.selection.image
         size = target.diameter or (self._ring(image) if image is not None else 0.0)
         nearest = int(distance.argmin())
         return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
@@ -233,7 +233,7 @@ class Targets(Books):
         book.relabel(ids, label)
 
     def _target_of(self, which: int | Prediction) -> Target | None:
-        results = self.session.results
+        results = self.session.cells.results
         if isinstance(which, Prediction):
             plane = self._plane_here()
             if plane is None:
@@ -253,7 +253,7 @@ class Targets(Books):
 
     def _plane_of_results(self) -> tuple[int, ...]:
         """Return the plane whose cells were classified; another may be displayed by now."""
-        image = self.session.image
+        image = self.session.selection.image
         rings = None if image is None else self.session.overlays.layer(image, "cells")
         if rings is not None and len(rings.data):
             return tuple(round(float(value)) for value in rings.data[0][:-2])
@@ -261,7 +261,7 @@ class Targets(Books):
 
     def _plane_here(self) -> tuple[int, ...] | None:
         """Return the displayed plane of the chosen image; says why where there is none."""
-        image, viewer = self.session.image, self.viewer
+        image, viewer = self.session.selection.image, self.viewer
         if image is None or viewer is None:
             return None
         try:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ...images.holograms.settings import HologramSettings
-from ..core.errors import explain
 from ..core.lanes import Lanes
 from ..core.sources import SourceError
+from ..core.status import explain
 from .requests import PreviewAnswer, PreviewRequest, answer_preview
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...training.runs.requests import FineTuneRequest, stream_training, survey
-from ..cells.requests import prepare_model
+from ..core.models import prepare_model
 from ..core.workers import Workers
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class FineTuningJobs:
 
     def load(self, path: Path) -> None:
         """Load a model for use."""
-        model = self._tuning.session.model
+        model = self._tuning.session.selection.model
         device = "auto" if model is None else model.device
         self._workers.start(
             partial(prepare_model, str(path), device), returned=self._tuning.accept_model

@@ -16,8 +16,8 @@ from ...training.runs.reports import write_report
 from ...training.runs.requests import FineTuneChoices, Prepared, Survey, Trained
 from ...training.runs.runs import Epoch, Run, Version, versions
 from ..annotate.session import Annotating
-from ..core.errors import explain
 from ..core.session import Session
+from ..core.status import explain
 from .places import Places
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ...training.tune.fine_tune import FineTuneReport
     from ...training.tune.report import HeldOutCell
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["Outcome", "State"]
 
@@ -120,20 +120,20 @@ class Outcome:
         if self.trained is not None:
             self.to_decide = False
             name = self.trained.path.stem
-            self.session.say(f"The old model stays. '{name}' is in the list of models.")
+            self.session.status.notify(f"The old model stays. '{name}' is in the list of models.")
             self.report_changed.emit(self.report)
 
     def accept_model(self, model: Model) -> None:
         """Take the new model, which has been loaded."""
-        self.session.model_is_chosen = True
-        self.session.set_model(model)
-        self.session.say(f"'{model.bundle.card.name}' is in use now.")
+        self.session.selection.model_is_chosen = True
+        self.session.selection.set_model(model)
+        self.session.status.notify(f"'{model.bundle.card.name}' is in use now.")
 
     def fail_model(self, error: BaseException) -> None:
         """Say why the new model could not be loaded."""
         self.to_decide = self.trained is not None
         self.report_changed.emit(self.report)
-        self.session.say(explain(error), "error")
+        self.session.status.notify(explain(error), "error")
 
     def versions(self) -> list[Version]:
         """Return the fine-tuned models, the newest first."""
@@ -146,9 +146,9 @@ class Outcome:
         try:
             page, plain = write_report(self.report, path)
         except OSError as error:
-            self.session.say(f"The report could not be written: {error}", "error")
+            self.session.status.notify(f"The report could not be written: {error}", "error")
         else:
-            self.session.say(f"The report is written to {page} and {plain.name}.")
+            self.session.status.notify(f"The report is written to {page} and {plain.name}.")
 
     def offenders(self, label: str, predicted: str) -> list[HeldOutCell]:
         """Return the held-out cells of one field of the confusion matrix, the surest first."""

@@ -46,7 +46,7 @@ class Places:
         """
         found = self._find(name)
         if found is None:
-            self._session.say("This annotation has been removed since.", "warning")
+            self._session.status.notify("This annotation has been removed since.", "warning")
             return False
         image, annotation = found
         layer = self._layer_of(image)
@@ -68,7 +68,7 @@ class Places:
         return None
 
     def _layer_of(self, image: ImageRecord) -> Image | None:
-        for layer in self._session.images():
+        for layer in self._session.selection.images():
             book = self._annotating.book(layer)
             if book is not None and book.image.hash == image.hash:
                 return layer
@@ -80,7 +80,7 @@ class Places:
     def _open(self, image: ImageRecord, annotation: Annotation | None) -> None:
         viewer = self._session.viewer
         if viewer is None or not image.path or not Path(image.path).exists():
-            self._session.say(
+            self._session.status.notify(
                 f"'{image.name or image.hash[:8]}' is not open, and not where it was. Open it, "
                 "then click again.",
                 "warning",
@@ -89,7 +89,7 @@ class Places:
         if self._awaited is None:
             self._annotating.changed.connect(self._arrived)
         self._awaited = (image, annotation)
-        open_files(viewer, [image.path], self._session.say)
+        open_files(viewer, [image.path], self._session.status.notify)
 
     def _arrived(self, _: object = None) -> None:
         """Go on when the annotations of the image that is being opened are there."""
@@ -106,7 +106,7 @@ class Places:
         session, viewer = self._session, self._session.viewer
         if viewer is None:
             return
-        session.set_image(layer)
+        session.selection.set_image(layer)
         layer.visible = True
         if annotation is None or annotation.centre is None:
             viewer.fit_to_view()

@@ -18,15 +18,15 @@ from ...training.runs.requests import (
     Trained,
 )
 from ...training.runs.runs import Epoch, Run, interrupted_run
-from ..core.errors import explain
 from ..core.per_viewer import PerViewer
+from ..core.status import explain
 from ..slides.requests import store_folder
 from .outcome import Outcome, State
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["FineTuning"]
 
@@ -53,7 +53,7 @@ class FineTuning(Outcome, PerViewer):
         if self._users > 1:
             return
         self.annotating.changed.connect(self.refresh)
-        self.session.model_changed.connect(self.refresh)
+        self.session.selection.model_changed.connect(self.refresh)
         self.refresh()
         if self.interrupted is not None and not self.working:
             self._say_interrupted(self.interrupted)
@@ -66,7 +66,7 @@ class FineTuning(Outcome, PerViewer):
         if self._users:
             return
         self.annotating.changed.disconnect(self.refresh)
-        self.session.model_changed.disconnect(self.refresh)
+        self.session.selection.model_changed.disconnect(self.refresh)
         if self._request is not None:
             self._request.switch.kill()
             self._left = None if self.prepared is None else self.prepared.run
@@ -94,19 +94,19 @@ class FineTuning(Outcome, PerViewer):
 
     def request(self) -> FineTuneRequest | None:
         """Return what training on the present annotations needs, or None without a model."""
-        model = self.session.model
+        model = self.session.selection.model
         return None if model is None else self._new_request(model, None)
 
     def start(self) -> FineTuneRequest | None:
         """Train the model in use on the annotations."""
-        model = self.session.model
+        model = self.session.selection.model
         if self.working:
             return None
         if model is None:
-            self.session.say(self.session.advice(), "warning")
+            self.session.status.notify(self.session.advice.text, "warning")
             return None
         if not self.survey.enough:
-            self.session.say(self.survey.text or "Nothing is annotated yet.", "warning")
+            self.session.status.notify(self.survey.text or "Nothing is annotated yet.", "warning")
             return None
         self.annotating.flush()
         return self._begin(self._new_request(model, None))
@@ -163,7 +163,7 @@ class FineTuning(Outcome, PerViewer):
 
     def accept_survey(self, request: FineTuneRequest | None, found: Survey) -> None:
         """Take what there is to learn from, unless the model is another by now."""
-        if request is not None and request.model is not self.session.model:
+        if request is not None and request.model is not self.session.selection.model:
             return
         self.survey = found
         self.survey_changed.emit(found)
@@ -196,9 +196,9 @@ class FineTuning(Outcome, PerViewer):
             return
         self._end()
         if isinstance(error, InterruptedError):
-            self.session.say(str(error))
+            self.session.status.notify(str(error))
         else:
-            self.session.say(explain(error), "error")
+            self.session.status.notify(explain(error), "error")
 
     def end(self, request: FineTuneRequest) -> None:
         """Take note that training was ended from outside."""
@@ -216,8 +216,8 @@ class FineTuning(Outcome, PerViewer):
     def _finish(self, given: Trained) -> None:
         self._show_report(given)
         self._end()
-        self.session.models_changed.emit()
-        self.session.say(
+        self.session.models.refresh()
+        self.session.status.notify(
             f"Done. The new model is kept as '{given.path.stem}'. Say under Report whether to use "
             "it; until then the old one stays in use."
         )
@@ -232,7 +232,7 @@ class FineTuning(Outcome, PerViewer):
         self.state_changed.emit(state)
 
     def _say_interrupted(self, run: Run) -> None:
-        self.session.say(
+        self.session.status.notify(
             f"The training of '{run.name}' was interrupted after {run.epochs_done} epochs. "
             "It can go on, below."
         )

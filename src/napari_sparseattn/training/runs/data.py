@@ -14,11 +14,10 @@ from .runs import write_images
 
 if TYPE_CHECKING:
     from ...card import Card
+    from ...features.feature_set import FeatureSet
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
-    from ...features.feature_set import FeatureSet
     from ..data.annotations import Annotation, ImageRecord
-    from ..data.datasets import CropSet
     from ..data.span_data import SlideExample
     from .requests import FineTuneRequest, Stage
 

@@ -26,9 +26,9 @@ from .runs import (
 if TYPE_CHECKING:
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
+    from ...plugin.core.models import Model
     from ..data.annotations import ImageRecord
     from ..tune.fine_tune import FineTuneReport
-    from ...plugin.cells.requests import Model
 
     Opener = Callable[[ImageRecord], Field | Pyramid | None]
 
