@@ -43,7 +43,7 @@ def test_failures_are_named_and_make_the_status_2(folder: Path) -> None:
     assert "is not a TIFF" in failures
     assert (out / "a.png.csv").is_file()
     assert (out / "b" / "a.png.csv").is_file()
-    with (out / "batch.csv").open(encoding="utf-8") as file:
+    with (out / "batch.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [(row["item"], row["state"]) for row in rows] == [
         ("a.png", "done"),

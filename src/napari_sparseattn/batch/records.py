@@ -16,6 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..export.summary import describe
+from ..export.tables import CSV_ENCODING, as_text
 from ..files import replacing
 from ..process.inputs import NOTES_FOLDER
 
@@ -229,11 +230,11 @@ def write_table(records: Records) -> None:
     rows.sort(key=lambda row: (row["item"], row["state"]))
     with (
         replacing(records.out / TABLE) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding=CSV_ENCODING) as file,
     ):
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
 
 
 def explain_unwritable(folder: Path, error: OSError) -> str:
