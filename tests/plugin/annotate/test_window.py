@@ -57,7 +57,7 @@ class Annotated:
     def open(self) -> None:
         self.dock = AnnotateDock(self.window.viewer)
         self.window.viewer.window.add_dock_widget(self.dock, name="Annotate")
-        self.window.until(lambda: self.annotating.sheet is not None)
+        self.window.until(lambda: self.annotating.files.chosen is not None)
 
     def close(self) -> None:
         self.window.viewer.window.remove_dock_widget(self.dock)
@@ -70,7 +70,7 @@ class Annotated:
 
     @property
     def book(self) -> AnnotationBook:
-        book = self.annotating.book(self.image)
+        book = self.annotating.files.annotations(self.image)
         assert book is not None
         return book
 
@@ -122,14 +122,14 @@ def test_a_cell_is_clicked_and_corrected_by_a_key(annotated: Annotated, folder: 
 def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:
     window, image = annotated.window, annotated.image
     annotated.box.mark.click()
-    layer = annotated.annotating.sheet.cells.layer
+    layer = annotated.annotating.files.chosen.cells.layer
     window.click(image.data_to_world(CENTRES[0]))
     annotated.key(Qt.Key.Key_3)
     window.click(image.data_to_world(CENTRES[1]))
     window.click(image.data_to_world(CENTRES[3]))
     assert annotated.labels == ["round", "small", "small"]
     np.testing.assert_allclose([x.position for x in annotated.book], CENTRES[[0, 1, 3]], atol=1)
-    colours = [annotated.annotating.colours[x] for x in annotated.labels]
+    colours = [annotated.annotating.classes.colours[x] for x in annotated.labels]
     shown = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in (layer.border_color * 255).astype(int)]
     assert shown == [colour.lower() for colour in colours]
     annotated.box.edit.click()
@@ -150,7 +150,7 @@ def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Ann
 
 def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
     annotated.box.draw.click()
-    layer = annotated.annotating.sheet.regions.layer
+    layer = annotated.annotating.files.chosen.regions.layer
     assert layer.mode == "add_polygon"
     layer.mode = "add_rectangle"
     annotated.window.drag(
@@ -176,14 +176,14 @@ def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> N
     window.until(lambda: window.session.results is not None)
     results = window.session.results
     annotated.box.next.click()
-    window.until(lambda: annotating.candidate is not None)
-    first = annotating.candidate
+    window.until(lambda: annotating.suggestions.candidate is not None)
+    first = annotating.suggestions.candidate
     assert results.labels[first] in annotated.box.target.text()
     annotated.key(Qt.Key.Key_N)
-    window.until(lambda: annotating.candidate not in (None, first))
-    second = annotating.candidate
+    window.until(lambda: annotating.suggestions.candidate not in (None, first))
+    second = annotating.suggestions.candidate
     annotated.key(Qt.Key.Key_2)
-    window.until(lambda: annotating.candidate not in (None, first, second))
+    window.until(lambda: annotating.suggestions.candidate not in (None, first, second))
     (item,) = annotated.book
     assert item.label == "lobed"
     np.testing.assert_allclose(item.position, results.cells.centres[second])
@@ -196,24 +196,24 @@ def test_classes_are_added_renamed_and_coloured(
     box.name.setText("blast")
     QTest.keyClick(box.name, Qt.Key.Key_Return)
     assert texts(box.table, 1) == ["round", "lobed", "small", "blast"]
-    assert annotated.annotating.current_class == "blast"
-    annotated.annotating.annotate_cell((30.0, 40.0))
+    assert annotated.annotating.classes.current == "blast"
+    annotated.annotating.targets.annotate_cell((30.0, 40.0))
     box.table.item(3, 1).setText("myeloblast")
-    project = annotated.annotating.project
+    project = annotated.annotating.classes.project
     window.until(lambda: [*project.classes()] == ["round", "lobed", "small", "myeloblast"])
     assert annotated.labels == ["myeloblast"]
     assert texts(box.table, 0) == ["1", "2", "3", "4"]
     monkeypatch.setattr(QColorDialog, "show", lambda dialog: dialog.colorSelected.emit(
         type(dialog.currentColor())("#112233")))  # fmt: skip
     box.choose_colour()
-    layer = annotated.annotating.sheet.cells.layer
+    layer = annotated.annotating.files.chosen.cells.layer
     window.until(lambda: project.classes()["myeloblast"] == "#112233")
     window.until(lambda: np.allclose(layer.border_color[0, :3] * 255, (17, 34, 51), atol=1))
 
 
 def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
-    layer = annotated.annotating.sheet.cells.layer
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    layer = annotated.annotating.files.chosen.cells.layer
     assert layer.keymap
     annotated.close()
     QApplication.processEvents()
@@ -229,20 +229,20 @@ def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> No
 def test_another_project_is_chosen_and_the_first_one_again(
     annotated: Annotated, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     for chosen, count in ((tmp_path / "other", 0), (folder, 1)):
         monkeypatch.setattr(
             QFileDialog, "show", lambda dialog, to=chosen: dialog.fileSelected.emit(str(to))
         )
         annotated.box.choose_project()
-        annotated.window.until(lambda: annotated.annotating.sheet is not None)
-        assert sum(annotated.annotating.counts_here.values()) == count
+        annotated.window.until(lambda: annotated.annotating.files.chosen is not None)
+        assert sum(annotated.annotating.files.counts_here.values()) == count
         assert str(chosen) in annotated.box.where.toolTip()
     assert "1 in 1 image" in annotated.box.where.text()
 
 
 def test_a_second_window_may_look(annotated: Annotated, make_window: Callable[[], Window]) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     other = make_window()
     other.open_dock()
     second = Annotated(other)
@@ -250,7 +250,7 @@ def test_a_second_window_may_look(annotated: Annotated, make_window: Callable[[]
     assert "Another window" in second.box.hint.text()
     assert second.labels == ["round"]
     second.box.mark.click()
-    assert second.annotating.sheet.cells.layer.mode == "pan_zoom"
+    assert second.annotating.files.chosen.cells.layer.mode == "pan_zoom"
 
 
 def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Path) -> None:
@@ -265,6 +265,6 @@ def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Pat
     row.classes.setCurrentIndex(index)
     row.classes.activated.emit(index)
     annotating = Annotating.of(window.viewer)
-    window.until(lambda: annotating.book(image) is not None)
-    assert [item.label for item in annotating.book(image)] == ["small"]
+    window.until(lambda: annotating.files.annotations(image) is not None)
+    assert [item.label for item in annotating.files.annotations(image)] == ["small"]
     assert "smear · annotations" in window.viewer.layers

@@ -129,8 +129,8 @@ def annotate(tuning: FineTuning, layer: Image, rows: range | None = None) -> Non
     """Give cells their kinds, as one change."""
     _, centres, kinds = field()
     annotating = tuning.annotating
-    annotating.annotate_cell(centres[0], kinds[0], diameter=12.0)
-    book = annotating.book(layer)
+    annotating.targets.annotate_cell(centres[0], kinds[0], diameter=12.0)
+    book = annotating.files.annotations(layer)
     assert book is not None
     some = rows if rows is not None else range(1, len(centres))
     book.put(new_annotation("cell", kinds[i], position=centres[i], diameter_px=12.0) for i in some)
@@ -153,9 +153,9 @@ def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: Vie
 
     layer = add_field(viewer)
     annotate(tuning, layer)
-    project, card = tuning.annotating.project, tuning.session.model.bundle.card
+    project, card = tuning.annotating.classes.project, tuning.session.model.bundle.card
     planned = planned_crops(list(project.annotations()), card, "cell")
-    cut = annotated_cells(project, tuning.annotating.opener(), card).data
+    cut = annotated_cells(project, tuning.annotating.files.opener(), card).data
     assert (
         dict(zip(cut.names, held_out(cut), strict=True)).items()
         <= dict(zip(planned.names, held_out(planned), strict=True)).items()
@@ -198,7 +198,7 @@ def test_train_report_use_and_go_to_a_cell(
     assert cell in wrong
     assert [c.probability for c in wrong] == sorted((c.probability for c in wrong), reverse=True)
     tuning.go_to(cell)
-    book = tuning.annotating.book(layer)
+    book = tuning.annotating.files.annotations(layer)
     position = book.get(cell.id).position
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], np.array(position) / 2)
 
@@ -207,7 +207,7 @@ def test_train_report_use_and_go_to_a_cell(
     assert session.model_is_chosen
     assert not tuning.to_decide
     assert load_bundle(name).card.class_names == report.class_names
-    assert interrupted_run(tuning.annotating.project.folder) is None
+    assert interrupted_run(tuning.annotating.classes.project.folder) is None
 
 
 def test_a_killed_training_goes_on(tuning: FineTuning, viewer: ViewerModel, folders: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_killed_training_goes_on(tuning: FineTuning, viewer: ViewerModel, fold
     assert run.epochs_done == 1
     assert not versions()
     # What is annotated meanwhile has no part in it.
-    tuning.annotating.annotate_cell((5.0, 5.0), "ring")
+    tuning.annotating.targets.annotate_cell((5.0, 5.0), "ring")
     worker.kill_after = None
     worker.given.clear()
     tuning.go_on()
@@ -253,7 +253,7 @@ def test_slides_teach_a_span(
         tuning.session.set_image(
             viewer.add_image(piece, rgb=True, name=f"s{i}", scale=(1, 1), units=("um", "um"))
         )
-        tuning.annotating.annotate_image("odd" if i % 2 else "benign")
+        tuning.annotating.targets.annotate_image("odd" if i % 2 else "benign")
     assert tuning.survey.text.startswith("6 annotated slides of 2 classes")
     tuning.start()
     report = tuning.report

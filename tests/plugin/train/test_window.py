@@ -55,10 +55,10 @@ class Window:
     def annotate(self, cells: Sequence[int]) -> None:
         """Annotate one cell as a click does, and the others as one change."""
         annotating, kinds = self.tuning.annotating, self.kinds
-        annotating.annotate_cell(self.centres[cells[0]], kinds[cells[0]], diameter=12.0)
+        annotating.targets.annotate_cell(self.centres[cells[0]], kinds[cells[0]], diameter=12.0)
         # The first waits until it is known which image it is on.
-        self.until(lambda: annotating.book(self.layer) is not None)
-        annotating.book(self.layer).put(
+        self.until(lambda: annotating.files.annotations(self.layer) is not None)
+        annotating.files.annotations(self.layer).put(
             new_annotation("cell", kinds[i], position=self.centres[i], diameter_px=12.0)
             for i in cells[1:]
         )
@@ -134,7 +134,7 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     # Correct some, annotate more, train again, and use it.
     label = window.kinds[0]
     other = next(kind for kind in window.kinds if kind != label)
-    tuning.annotating.annotate_cell(window.centres[0], other)
+    tuning.annotating.targets.annotate_cell(window.centres[0], other)
     window.annotate(range(1, 40, 2))
     window.until_counted(80)
     box.start.click()
@@ -160,7 +160,7 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     assert report.cells.count() == report.matrix.counts[row, column]
     cell = report.cells.item(0).data(Qt.ItemDataRole.UserRole)
     report.cells.itemClicked.emit(report.cells.item(0))
-    place = tuning.annotating.book(window.layer).get(cell.id).position
+    place = tuning.annotating.files.annotations(window.layer).get(cell.id).position
     assert tuple(window.viewer.scene.camera.center[-2:]) == pytest.approx(
         (place[0] / 2, place[1] / 2)
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassBox", "swatch"]
 
 _KEY, _NAME, _HERE, _ALL = range(4)
-_TITLES = ("key", "class", "here", "in all")
+_TITLES = ("key", "class", "here", "total")
 _TITLE_TIPS = (
     "Press it with the image or its annotations selected in the layer list.",
     "Double-click to rename.",
@@ -100,8 +100,8 @@ class ClassBox(Follower):
     def refresh(self, _: object = None) -> None:
         """Show the classes and their counts."""
         annotating = self.annotating
-        names, colours = annotating.class_names, annotating.colours
-        here, every = annotating.counts_here, annotating.counts
+        names, colours = annotating.classes.names, annotating.classes.colours
+        here, every = annotating.files.counts_here, annotating.files.counts
         self._filling = True
         self._names = list(names)
         self.table.setRowCount(len(names))
@@ -112,7 +112,7 @@ class ClassBox(Follower):
             self._set(row, _HERE, _number(here.get(name, 0)), editable=False)
             self._set(row, _ALL, _number(every.get(name, 0)), editable=False)
         self._filling = False
-        current = annotating.current_class
+        current = annotating.classes.current
         self.table.selectRow(names.index(current)) if current else self.table.clearSelection()
         self.table.setVisible(bool(names))
         self.more.setEnabled(bool(names))
@@ -152,7 +152,7 @@ class ClassBox(Follower):
             self.refresh()
 
     def _add(self) -> None:
-        self.annotating.add_class(self.name.text())
+        self.annotating.classes.add(self.name.text())
         self.name.clear()
 
     def _rename(self) -> None:
@@ -162,24 +162,25 @@ class ClassBox(Follower):
 
     def choose_colour(self) -> None:
         """Let the user choose the colour of the current class; nothing waits for it."""
-        name = self.annotating.current_class
-        dialog = QColorDialog(QColor(self.annotating.colours[name]), self)
+        classes = self.annotating.classes
+        name = classes.current
+        dialog = QColorDialog(QColor(classes.colours[name]), self)
         dialog.setWindowTitle(f"Colour of {name}")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
 
         def chosen(colour: QColor) -> None:
-            self.annotating.recolour_class(name, colour.name().upper())
+            classes.recolour(name, colour.name().upper())
 
         dialog.colorSelected.connect(chosen)
         dialog.show()
 
     def _remove(self) -> None:
-        self.annotating.remove_class(self.annotating.current_class)
+        self.annotating.remove_class(self.annotating.classes.current)
 
     def _show_menu(self, at: QPoint) -> None:
         row = self.table.rowAt(at.y())
         if row >= 0:
-            self.annotating.set_current(self._names[row])
+            self.annotating.classes.choose(self._names[row])
             self.menu.popup(self.table.viewport().mapToGlobal(at))
 
 

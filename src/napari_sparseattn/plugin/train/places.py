@@ -58,7 +58,7 @@ class Places:
 
     def _find(self, name: str) -> tuple[ImageRecord, Annotation | None] | None:
         wanted = name.partition(":")[0]
-        for image, items in self._annotating.project.annotations():
+        for image, items in self._annotating.classes.project.annotations():
             for item in items:
                 if item.id == wanted:
                     return image, item
@@ -69,7 +69,7 @@ class Places:
 
     def _layer_of(self, image: ImageRecord) -> Image | None:
         for layer in self._session.images():
-            book = self._annotating.book(layer)
+            book = self._annotating.files.annotations(layer)
             if book is not None and book.image.hash == image.hash:
                 return layer
             # It may be open without having been looked at yet.

@@ -113,7 +113,7 @@ class ReportBox(Follower):
             self.matrix.set_counts(report.after.confusion, report.class_names, colours)
 
     def _colours(self, report: FineTuneReport) -> tuple[str, ...]:
-        known = dict(self.tuning.annotating.project.classes())
+        known = dict(self.tuning.annotating.classes.project.classes())
         trained = self.tuning.trained
         if trained is not None:
             known |= dict(zip(report.class_names, trained.colours, strict=False))

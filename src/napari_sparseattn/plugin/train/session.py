@@ -75,7 +75,7 @@ class FineTuning(Outcome, PerViewer):
     def refresh(self, _: object = None) -> None:
         """Ask what there is to learn from now."""
         if not self.working:
-            left, folder = self._left, self.annotating.project.folder
+            left, folder = self._left, self.annotating.classes.project.folder
             # One that was left a moment ago may still be ending.
             there = left is not None and left.unfinished and folder in left.folder.parents
             self.interrupted = left if there else interrupted_run(folder)
@@ -143,8 +143,8 @@ class FineTuning(Outcome, PerViewer):
     def _new_request(self, model: Model | None, run: Run | None) -> FineTuneRequest:
         return FineTuneRequest(
             model,
-            self.annotating.project.folder,
-            self.annotating.opener(),
+            self.annotating.classes.project.folder,
+            self.annotating.files.opener(),
             self.choices,
             run,
             store_folder(),
