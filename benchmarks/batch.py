@@ -39,9 +39,10 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
-from napari_sparseattn.batch.plan import BatchOptions, BatchPlan, plan_batch
+from napari_sparseattn.batch.plan import BatchPlan, plan_batch
 from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.run import run_batch
+from napari_sparseattn.process.options import ProcessOptions
 from napari_sparseattn.simulate import smear
 
 #: MiB of the processes, half way.
@@ -64,7 +65,7 @@ def write_fields(folder: Path, n: int, corrupt: bool) -> None:
 
 
 def plan_of(folder: Path, out: Path) -> BatchPlan:
-    return plan_batch([folder], MODEL, out, BatchOptions(pixel_size=PIXEL_SIZE, device="cpu"))
+    return plan_batch([folder], MODEL, out, ProcessOptions(pixel_size=PIXEL_SIZE, device="cpu"))
 
 
 def kill(fields: int, folder: Path) -> dict[str, object]:

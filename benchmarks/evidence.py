@@ -193,7 +193,7 @@ def tissue_tnet(bundle: Bundle, n: int) -> FaithfulnessOfSet:
     return FaithfulnessOfSet(tuple(range(n)), tuple(items))
 
 
-def told(done: int, total: int) -> None:
+def told(stage: str, done: int, total: int) -> None:
     if done % 25 == 0 or done >= total:
         print(f"  {done}/{total}", flush=True)
 

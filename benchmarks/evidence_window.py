@@ -24,10 +24,12 @@ import numpy as np
 from interaction import Bench, machine
 from qtpy.QtTest import QTest
 
-from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 
 
-def clicks(bench: Bench, evidence: Evidence, order: np.ndarray) -> tuple[list[float], list[float]]:
+def clicks(
+    bench: Bench, evidence: AnswerFaithfulness, order: np.ndarray
+) -> tuple[list[float], list[float]]:
     """Click cells; return seconds to the overlay and, if it is measured, to the verdict."""
     overlay, verdict = [], []
     for i in order:
@@ -48,7 +50,7 @@ def main() -> None:
     parser.add_argument("--model", help="a model file; by default the one the window opens with")
     options = parser.parse_args()
     bench = Bench(options.model)
-    evidence = Evidence.of(bench.viewer)
+    evidence = AnswerFaithfulness.of(bench.viewer)
     order = np.random.default_rng(1).integers(0, len(bench.centres), options.clicks + 2)
     clicks(bench, evidence, order[:2])
     overlay, verdict = clicks(bench, evidence, order[2:])

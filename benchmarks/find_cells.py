@@ -27,7 +27,7 @@ from blood_cells import default_archive
 from scipy.stats import binomtest
 
 from napari_sparseattn.images.fields.cells import Method, find_cells
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 
 METHODS: dict[str, Method] = {"WBC": "white-cells", "RBC": "red-cells"}
 
@@ -84,7 +84,7 @@ def main() -> None:
     with zipfile.ZipFile(options.data) as archive, tempfile.TemporaryDirectory() as folder:
         fields = read_boxes(archive, options.split)
         for name, boxes in fields.items():
-            field = open_image(archive.extract(name, folder))
+            field = open_field(archive.extract(name, folder))
             for label, method in METHODS.items():
                 start = time.perf_counter()
                 centres = find_cells(field, method).centres

@@ -27,9 +27,9 @@ from napari_sparseattn.images.holograms import demodulate
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.holography import (
     HologramSettings,
-    iter_retrieved,
+    estimate_settings,
+    iter_phase,
     retrieve,
-    settle,
 )
 from napari_sparseattn.images.holograms.measure import measure_opd
 from napari_sparseattn.images.holograms.recording import Recording
@@ -111,7 +111,7 @@ def accuracy() -> None:
             for background in (True, False):
                 optics = Optics(pixel_size=PIXEL, carrier=carrier, tilt=(0.7, -0.4))
                 recording = hologram(opd, optics, seed=3, background=background)
-                found = retrieve(recording, 0, settle(recording))
+                found = retrieve(recording, 0, estimate_settings(recording))
                 assert found.opd is not None
                 passed = np.angle(image_field(opd, optics))
                 seen = np.unwrap(np.unwrap(passed, axis=0), axis=1) * optics.wavelength / 2 / np.pi
@@ -129,7 +129,7 @@ def accuracy() -> None:
 def padding() -> None:
     opd = objects()["sphere"]
     recording = hologram(opd, Optics(pixel_size=PIXEL, tilt=(0.7, -0.4)), seed=3)
-    settings = settle(recording)
+    settings = estimate_settings(recording)
     maps = []
     for factor in (1.25, 2.0):
         demodulate._PADDING = factor
@@ -152,12 +152,12 @@ def speed(repeats: int) -> None:
             recording = Recording(
                 frames, "hologram", optics.pixel_size, optics.wavelength, background=one.background
             )
-            settings = settle(recording)
-            list(iter_retrieved(recording, settings, range(2)))
+            settings = estimate_settings(recording)
+            list(iter_phase(recording, settings, range(2)))
             best = 0.0
             for _ in range(3):
                 began = time.perf_counter()
-                for _ in iter_retrieved(recording, settings):
+                for _ in iter_phase(recording, settings):
                     pass
                 best = max(best, repeats / (time.perf_counter() - began))
             print(f"| {side} x {side} | {cells} | {best:.1f} |")
@@ -175,7 +175,7 @@ def hl60_series() -> None:
         for profile in ("none", "tilt"):
             settings = HologramSettings(profile=profile, inverted=False)
             peaks, masses, areas = [], [], []
-            for done in iter_retrieved(recording, settings):
+            for done in iter_phase(recording, settings):
                 assert done.opd is not None
                 field = Field(done.opd, "YX", 0.139, "opd", "nm")
                 cells = find_cells(field)
@@ -204,7 +204,7 @@ def hl60_hologram() -> None:
     maps = {}
     for name, background in (("with", plain[None]), ("without", None)):
         recording = Recording(data[None], "hologram", background=background)
-        done = retrieve(recording, 0, settle(recording))
+        done = retrieve(recording, 0, estimate_settings(recording))
         cells = cells_from_labels(find_cells(Field(done.phase, "YX")).labels)
         maps[name] = done.phase
         print(f"  {name} background hologram: peak {done.phase.max():.2f} rad, {len(cells)} cell")

@@ -26,8 +26,8 @@ from skimage.measure import label
 from napari_sparseattn.bundle import load_bundle
 from napari_sparseattn.images.fields.cells import cells_from_labels
 from napari_sparseattn.images.fields.crops import cut_crops
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.normalise import Normalisation
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from napari_sparseattn.training.loop.augment import Augmentation
@@ -54,7 +54,7 @@ def read_fields() -> dict[tuple[str, int], np.ndarray]:
             counts = np.bincount(labels.ravel())
             labels[np.isin(labels, np.flatnonzero(counts < LEAST_PIXELS))] = 0
             cells = cells_from_labels(labels)
-            field = open_image(path, modality="phase")
+            field = open_field(path, modality="phase")
             side = DIAMETERS * float(np.median(cells.diameters))
             fields[name, number] = cut_crops(field, cells.centres, side, 2 * size)
     return fields

@@ -15,7 +15,7 @@ import napari_sparseattn as nsa
 from napari_sparseattn.export.slide_map import (
     describe_attention,
     write_attention_png,
-    write_patches_csv,
+    write_csv,
 )
 from napari_sparseattn.simulate import simulated_slide
 
@@ -34,7 +34,7 @@ def main() -> None:
             allow_unknown_scale=True,
         )
         write_attention_png(slide, found, out / "attention.png")
-    write_patches_csv(found, out / "patches.csv")
+    write_csv(found, out / "patches.csv")
     print(f"{found.label} ({100 * found.confidence:.1f} %), {describe_attention(found.attention)}")
     for name, share in zip(found.class_names, found.attention.level_shares().T, strict=True):
         print(f"  {name}: {', '.join(f'{value:+.2f}' for value in share)} from level 0, 1, 2")

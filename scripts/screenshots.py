@@ -21,7 +21,7 @@ from qtpy.QtWidgets import QApplication, QScrollArea
 from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.commands import open_main
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
@@ -94,14 +94,14 @@ def holograms(out: Path) -> None:
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
     viewer.open_sample("napari-sparseattn", "simulated-hologram")
     panel, session = Holograms.of(viewer), Session.of(viewer)
-    wait(lambda: panel.preview is not None)
+    wait(lambda: panel.previews.shown is not None)
     settle()
     viewer.fit_to_view()
     settle()
     viewer.screenshot(out / "hologram.png", canvas_only=False, flash=False)
 
-    panel.reconstruct()
-    wait(lambda: not panel.working)
+    panel.work.reconstruct()
+    wait(lambda: not panel.work.running)
     open_main(viewer)
     wait(lambda: session.model is not None and session.model.bundle.card.modality == "opd")
     settle()
@@ -180,9 +180,9 @@ def question(out: Path) -> None:
     wait(lambda: not session.running)
     cell = 1
     session.click_cell(cell)
-    evidence = Evidence.of(viewer)
+    evidence = AnswerFaithfulness.of(viewer)
     wait(lambda: evidence.measured is not None)
-    dock.result_box.evidence.curves.click()
+    dock.result_box.faithfulness.curves.click()
     row, column = session.image.data_to_world(session.results.cells.centres[cell])
     look_at(viewer, row, column, 16)
     settle()

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from napari_sparseattn.batch.plan import BatchOptions, BatchPlan, plan_batch
+from napari_sparseattn.batch.plan import BatchPlan, plan_batch
 from napari_sparseattn.batch.run import ItemState, run_batch
+from napari_sparseattn.process.options import ProcessOptions
 
 DISCS = [(25, 30), (55, 90)]
 
@@ -35,7 +36,7 @@ def write_fields(folder: Path, n: int) -> list[Path]:
 
 def make_plan(inputs: Path | list[Path], model: Path, out: Path, **options: Any) -> BatchPlan:
     given = inputs if isinstance(inputs, list) else [inputs]
-    return plan_batch(given, model, out, BatchOptions(device="cpu", pixel_size=0.5, **options))
+    return plan_batch(given, model, out, ProcessOptions(device="cpu", pixel_size=0.5, **options))
 
 
 def finish(plan: BatchPlan, **how: Any) -> list[ItemState]:

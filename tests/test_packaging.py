@@ -55,11 +55,14 @@ def wheel(distributions: Path) -> Path:
 
 
 def assert_complete(names: set[str], package: str) -> None:
-    """Check that manifest, typing marker and weights are there, and no tests."""
+    """Check that manifest, typing marker, weights and templates are there, and no tests."""
     assert {f"{package}/napari.yaml", f"{package}/py.typed", f"{package}/__init__.pyi"} <= names
     here = {path.name for path in PACKAGE.glob("weights/*.safetensors")}
     assert here
     assert {f"{package}/weights/{name}" for name in here} <= names
+    pages = {path.name for path in PACKAGE.glob("templates/*")}
+    assert "report.html" in pages
+    assert {f"{package}/templates/{name}" for name in pages} <= names
     assert not [
         name for name in names if "tests/" in name or name.endswith(("/conftest.py", ".pyc"))
     ]

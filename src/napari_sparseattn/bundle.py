@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 
@@ -91,16 +91,12 @@ class Bundle:
         ValueError
             If it classifies slides by their patches.
         """
-        from .models.sparse.network import SparseAttnNet
-        from .models.tnet.network import TNet
-
-        model = self.model(device)
-        if not isinstance(model, SparseAttnNet | TNet):
+        if self.card.takes_slides:
             raise ValueError(
                 f"'{self.card.name}' classifies whole slides, not cells. Use classify_slide, or "
                 "choose a SparseAttnNet or TNet."
             )
-        return model
+        return cast("CellNetwork", self.model(device))
 
     def slide_model(self, device: str | torch.device = "cpu") -> SlideNetwork:
         """`model`, of one that classifies slides by their patches.
@@ -110,15 +106,12 @@ class Bundle:
         ValueError
             If it classifies single images.
         """
-        from .models.span import SpanMil, SpanUnet
-
-        model = self.model(device)
-        if not isinstance(model, SpanMil | SpanUnet):
+        if not self.card.takes_slides:
             raise ValueError(
                 f"'{self.card.name}' classifies cells or fields, not the patches of a slide. "
                 "Choose a SPAN."
             )
-        return model
+        return cast("SlideNetwork", self.model(device))
 
     @functools.cached_property
     def _models(self) -> functools._lru_cache_wrapper[Network]:
@@ -335,19 +328,11 @@ def _skeleton(card: Card) -> Network:
     """The model without memory for its tensors."""
     import torch
 
-    from .models.span import span_from_config
-    from .models.sparse.network import SparseAttnNet, SparseAttnNetConfig
-    from .models.tnet.network import tnet_from_config
-
-    model: Network
     try:
+        # Imported on no device, or constants of modules would have no values.
+        build = card.model_kind.load("build")
         with torch.device("meta"):
-            if card.takes_slides:
-                model = span_from_config(card.architecture)
-            elif card.kind == "tnet":
-                model = tnet_from_config(card.architecture)
-            else:
-                model = SparseAttnNet(SparseAttnNetConfig(**card.architecture))
+            model: Network = build(card.architecture)
     except ImportError as error:
         raise BundleError(
             f"This model's network needs one more package: pip install {error.name}."
@@ -360,21 +345,16 @@ def _skeleton(card: Card) -> Network:
 
 def _check_agreement(card: Card, model: Network) -> None:
     """Refuse a card that states other sizes than its architecture has."""
-    from .models.span import SpanMil, SpanUnet
-
-    stated: tuple[object, ...]
-    found: tuple[object, ...]
-    if isinstance(model, SpanMil | SpanUnet):
-        assert card.encoder is not None
-        is_mil = isinstance(model, SpanMil)
-        stated = (not card.segments, len(card.class_names), card.encoder.width)
-        classes = model.config.n_classes if isinstance(model, SpanMil) else 2
-        found = (is_mil, classes, model.config.features)
-    else:
-        config = model.config
-        stated = (len(card.class_names), len(card.channels), card.crop.size)
-        found = (config.n_classes, config.in_channels, config.image_size)
-    if stated != found:
+    kind = card.model_kind
+    stated = {
+        "classes": len(card.class_names),
+        "inputs": len(card.channels) if card.encoder is None else card.encoder.width,
+        "size": card.crop.size,
+    }
+    sizes = kind.sizes.items()
+    if not isinstance(model, kind.load("network")) or any(
+        getattr(model.config, attribute) != stated[what] for what, attribute in sizes
+    ):
         raise BundleError(
             "The card contradicts itself: its architecture has other numbers of classes, "
             "channels or features, or another crop size, than the card states."

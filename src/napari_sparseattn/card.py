@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .images.normalise import Normalisation
+from .kinds import KINDS, ModelKind
 
 __all__ = [
     "CLASS_COLOURS",
@@ -141,7 +142,7 @@ class Card(_Strict):
     """Everything about a model but its tensors."""
 
     format_version: Literal[1] = 1
-    kind: Literal["sparse-attn-net", "tnet", "span-mil", "span-unet"]
+    kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
     weights_licence: str = "BSD-3-Clause"
@@ -159,6 +160,13 @@ class Card(_Strict):
     metrics: dict[str, Any] = {}
     test_vector: TestVector | None = None
     tensors_sha256: str = ""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind of model '{kind}'; there are {', '.join(KINDS)}")
+        return kind
 
     @field_validator("class_names")
     @classmethod
@@ -181,14 +189,19 @@ class Card(_Strict):
         return self
 
     @property
+    def model_kind(self) -> ModelKind:
+        """What there is for models of this kind."""
+        return KINDS[self.kind]
+
+    @property
     def takes_slides(self) -> bool:
         """Whether the model classifies the patches of a slide together (a SPAN)."""
-        return self.kind in ("span-mil", "span-unet")
+        return "slides" in self.model_kind.takes
 
     @property
     def segments(self) -> bool:
         """Whether the model gives a probability per patch (a SPAN-UNet)."""
-        return self.kind == "span-unet"
+        return self.model_kind.segments
 
     @property
     def colours(self) -> tuple[str, ...]:
@@ -201,7 +214,7 @@ class Card(_Strict):
         lines = [
             f"{self.name}: {self.description}".rstrip(": "),
             f"{len(self.class_names)} classes: {', '.join(self.class_names)}",
-            self._looks(),
+            self._describe_reading(),
             f"Trained on {'SIMULATED data: ' if training.simulated else ''}{training.data}",
         ]
         if training.licence:
@@ -226,26 +239,17 @@ class Card(_Strict):
             return f"{n} patches of {self.training.n_test} held-out slides"
         return f"{n} held-out {'slides' if self.takes_slides else 'images'}"
 
-    def _looks(self) -> str:
+    def _describe_reading(self) -> str:
         """Say in one sentence what the model looks at."""
-        architecture, crop = self.architecture, self.crop
+        crop, kind = self.crop, self.model_kind
+        seen, scale = kind.describe(self.architecture, crop.size), f"{crop.pixel_size:g} µm"
         if self.encoder is not None:
-            return (
-                f"Attends to all patches of {crop.size} x {crop.size} pixels at "
-                f"{crop.pixel_size:g} µm per pixel, level by level; encoder: {self.encoder.name}."
-            )
-        of = f"a {crop.field_of_view_um:g} µm crop at {crop.pixel_size:g} µm per pixel."
-        if self.kind == "tnet":
-            base, last, crops = architecture.get("base"), 1, 1
-            for locations in architecture.get("locations", ()):
-                last *= locations
-                crops += last
-            looks = f"Looks at {crops} crops of {base} x {base} pixels, coarse to fine"
-            if self.normalisation.kind == "fixed":
-                return f"{looks}; of a slide as well, from its overview to {crop.pixel_size:g} µm."
-            return f"{looks}, of {of}"
-        share = architecture.get("k", 0) / crop.size**2
-        return f"Looks at {architecture.get('k')} pixels per cell ({100 * share:.1f} %) of {of}"
+            return f"{seen} at {scale} per pixel, level by level; encoder: {self.encoder.name}."
+        if "fields" not in kind.takes:
+            return f"{seen} of a {crop.field_of_view_um:g} µm crop at {scale} per pixel."
+        if self.normalisation.kind == "fixed":
+            return f"{seen}; of a slide as well, from its overview to {scale}."
+        return f"{seen}, of a {crop.field_of_view_um:g} µm crop at {scale} per pixel."
 
     def accuracy_at(self, locations: tuple[int, ...]) -> tuple[float, int] | None:
         """Return how often a TNet was right with so many locations, and on how many images.

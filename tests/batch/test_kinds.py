@@ -13,20 +13,22 @@ import tifffile
 
 from bad_slides import halves, write_svs
 from batch_folders import write_field
-from napari_sparseattn.batch.kept import kept_result
-from napari_sparseattn.batch.plan import BatchOptions, BatchPlan, plan_batch
+from napari_sparseattn.batch.plan import BatchPlan, plan_batch
 from napari_sparseattn.batch.records import Records
-from napari_sparseattn.batch.work import BatchTask, Outcome, describe, process_item
+from napari_sparseattn.batch.result_files import read_result
+from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import Bundle, save_bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
+from napari_sparseattn.export.summary import describe
 from napari_sparseattn.features.encoders import load_encoder
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.holograms import iter_recording
 from napari_sparseattn.inference.slides import classify_slide
+from napari_sparseattn.process.options import ProcessOptions
 from napari_sparseattn.simulate import Optics, hologram_with_truth
 from small_model import small_bundle
 from small_span import small_span_bundle
@@ -37,13 +39,13 @@ def one(path: Path, bundle: Bundle, **options: Any) -> tuple[BatchPlan, Outcome,
     """Work on one file; return what became of it, and the result as it was kept."""
     model = path.parent / "model.safetensors"
     save_bundle(bundle, model)
-    plan = plan_batch([path], model, path.parent / "out", BatchOptions(device="cpu", **options))
+    plan = plan_batch([path], model, path.parent / "out", ProcessOptions(device="cpu", **options))
     records = Records(plan.out)
     records.prepare()
     outcome = process_item(BatchTask.of(plan, plan.items[0]))
     assert outcome.state == "done", outcome.reason
     (record,) = records.all()
-    return plan, outcome, kept_result(plan.out / record.outputs["shown"][0].path)
+    return plan, outcome, read_result(plan.out / record.outputs["shown"][0].path)
 
 
 def test_holograms_with_settings(tmp_path: Path) -> None:
@@ -65,13 +67,13 @@ def test_holograms_with_settings(tmp_path: Path) -> None:
     assert sorted(set(table["frame"])) == [0, 1]
     assert outcome.summary["frames"] == 2
     # Without settings nobody says that these grey values are holograms.
-    assert BatchOptions(settings=settings).hash != BatchOptions().hash
+    assert ProcessOptions(settings=settings).hash != ProcessOptions().hash
 
 
 def test_whole_fields(tmp_path: Path) -> None:
     path, bundle = write_field(tmp_path / "a.png"), small_tnet_bundle()
     plan, outcome, kept = one(path, bundle, task="whole", pixel_size=0.5)
-    expected = classify_field(open_image(path, pixel_size=0.5), bundle, device="cpu")
+    expected = classify_field(open_field(path, pixel_size=0.5), bundle, device="cpu")
     assert kept.label == expected.label
     np.testing.assert_array_equal(kept.traversal.boxes, expected.traversal.boxes)
     np.testing.assert_array_equal(kept.traversal.contribution, expected.traversal.contribution)
@@ -117,7 +119,7 @@ def test_kept_results_that_are_damaged_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "kept.npz"
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match="run the batch once more"):
-        kept_result(path)
+        read_result(path)
     np.savez(path, told=np.array({"kind": "cells"}, dtype=object))
     with pytest.raises(ValueError, match="run the batch once more"):
-        kept_result(path)
+        read_result(path)

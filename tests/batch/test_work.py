@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,14 +12,14 @@ import pandas as pd
 import pytest
 
 from batch_folders import DISCS, make_plan, write_field
-from napari_sparseattn.batch.kept import kept_result
 from napari_sparseattn.batch.plan import BatchPlan
 from napari_sparseattn.batch.records import Records
+from napari_sparseattn.batch.result_files import read_result
 from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.images.fields.cells import find_cells
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
 from small_model import small_bundle
 
@@ -41,7 +42,7 @@ def runs(plan: BatchPlan) -> list[int]:
 def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
     outcome = work(plan)
     assert outcome.state == "done"
-    field = open_image(plan.items[0].path, pixel_size=0.5)
+    field = open_field(plan.items[0].path, pixel_size=0.5)
     cells = find_cells(field)
     expected = classify_cells(field, cells, load_bundle(model_file), "cpu")
     assert len(expected) == len(DISCS)
@@ -49,7 +50,7 @@ def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
     np.testing.assert_allclose(table["confidence"], expected.confidence, rtol=1e-5)
     assert outcome.summary["counts"] == expected.counts()
     (record,) = Records(plan.out).all()
-    kept = kept_result(plan.out / record.outputs["shown"][0].path)
+    kept = read_result(plan.out / record.outputs["shown"][0].path)
     np.testing.assert_array_equal(kept.cells.boxes, cells.boxes)
     np.testing.assert_array_equal(kept.probabilities, expected.probabilities)
     assert kept.labels == expected.labels
@@ -93,7 +94,11 @@ def test_a_changed_file_model_or_option_is_done_again(plan: BatchPlan, tmp_path:
     assert "other options" in work(other).reason
     save_bundle(small_bundle(seed=1), tmp_path / "second.safetensors")
     third = make_plan(source, tmp_path / "second.safetensors", plan.out)
-    assert "another model" in work(third).reason
+    refused = work(third)
+    assert refused.state == "failed"
+    assert "results of another model (small)" in refused.reason
+    assert runs(plan) == [3]
+    assert "another model" in work(dataclasses.replace(third, overwrite=True)).reason
     assert runs(plan) == [4]
     # The device and the formats decide nothing about what was found.
     assert work(make_plan(source, tmp_path / "second.safetensors", plan.out)).state == "skipped"

@@ -66,14 +66,14 @@ def test_classify_writes_a_table_and_a_picture(tmp_path: Path, model: Path) -> N
     rows = json.loads(
         run("classify", image, "--model", model, "--out", out, "--pixel-size", 0.25, "--json")
     )
-    table = pd.read_csv(out / "my-smear-é.csv")
+    table = pd.read_csv(out / "my smear é.png.csv")
     assert rows[0]["cells"] == len(table) > 0
     assert sum(rows[0]["counts"].values()) == len(table)
     assert rows[0]["scale_known"] is True
-    assert Image.open(out / "my-smear-é_overlay.png").size == (320, 240)
+    assert Image.open(out / "my smear é.png_overlay.png").size == (320, 240)
     text = run("classify", image, "--model", model, "--out", out)
     assert "pixel size unknown" in text
-    assert not pd.read_csv(out / "my-smear-é.csv")["scale_known"].any()
+    assert not pd.read_csv(out / "my smear é.png.csv")["scale_known"].any()
 
 
 def test_one_bad_field_does_not_stop_the_others(tmp_path: Path, model: Path) -> None:
@@ -94,7 +94,9 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, model: P
         images.append(smear_file(tmp_path / folder))
     rows = json.loads(run("classify", *images, "--model", model, "--out", tmp_path / "o", "--json"))
     assert rows[0]["csv"] != rows[1]["csv"]
-    assert len(list((tmp_path / "o").iterdir())) == 4
+    names = {path.relative_to(tmp_path / "o").as_posix() for path in (tmp_path / "o").rglob("*.*")}
+    endings = (".csv", ".csv-metadata.json", ".json", "_overlay.png")
+    assert names == {f"{f}/my smear é.png{e}" for f in ("one", "two") for e in endings}
 
 
 def test_evaluate_agrees_with_the_table(tmp_path: Path, model: Path) -> None:

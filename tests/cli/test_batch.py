@@ -64,8 +64,8 @@ def test_failures_are_named_and_make_the_status_2(folder: Path) -> None:
     [
         (["--formats", "xyz"], "there is no format 'xyz'"),
         (["--formats", ","], "at least one format"),
-        (["--task", "cell"], "--task must be one of auto, cells"),
-        (["--kind", "x"], "--kind must be one of hologram"),
+        (["--task", "cell"], "task must be one of auto, cells"),
+        (["--kind", "x"], "kind must be one of hologram"),
         (["--pattern", "*.svs"], r"matches '\*\.svs'"),
         (["--model", "nobody"], "No model named 'nobody'"),
         (["--settings", "nowhere.json"], "nowhere.json"),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.images.fields.cells import find_cells
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.faithful import CARD, faithfulness_of_field
 from napari_sparseattn.simulate import smear
@@ -50,7 +50,7 @@ def test_a_folder_of_fields_gives_tables_that_join_with_predictions(folder: Path
     assert blank["notes"] == ["no cells"]
     with Path(str(made["csv"])).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    field = open_image(folder / "fields" / "smear.tif", pixel_size=0.25)
+    field = open_field(folder / "fields" / "smear.tif", pixel_size=0.25)
     cells = find_cells(field)
     predicted = classify_cells(field, cells, load_bundle(model), "cpu").to_frame()
     assert [int(row["id"]) for row in rows] == predicted["id"].tolist()
@@ -66,7 +66,7 @@ def test_a_whole_image_is_measured_as_python_does(folder: Path) -> None:
     path, model = folder / "fields" / "smear.tif", folder / "tnet.safetensors"
     (row,) = run(path, "--model", model, "--whole", "--out", folder / "out", "--device", "cpu")
     found = faithfulness_of_field(
-        open_image(path, pixel_size=0.25), load_bundle(model), None, CARD, "cpu"
+        open_field(path, pixel_size=0.25), load_bundle(model), None, CARD, "cpu"
     )
     report = json.loads(Path(str(row["json"])).read_text(encoding="utf-8"))
     mine = report["each"][0]["orders"]["contribution"]["gain"]

@@ -52,13 +52,14 @@ def test_cells_in_more_formats(folder: Path) -> None:
         )
     )
     names = {Path(path).name for path in row["files"]}
-    assert names == {"smear.geojson", "smear.h5ad", "smear.html", "smear.coco.json"}
+    endings = (".geojson", ".h5ad", ".html", ".coco.json", ".csv-metadata.json")
+    assert names == {f"smear.tif{ending}" for ending in endings}
     table = pd.read_csv(row["csv"])
     assert len(table) == 3
-    features = json.loads((out / "smear.geojson").read_text())["features"]
+    features = json.loads((out / "smear.tif.geojson").read_text())["features"]
     assert [f["properties"]["classification"]["name"] for f in features] == table["class"].tolist()
     assert features[0]["properties"]["measurements"]["Selected pixels"] == 38
-    x = anndata.read_h5ad(out / "smear.h5ad").X
+    x = anndata.read_h5ad(out / "smear.tif.h5ad").X
     np.testing.assert_allclose(x, table[["p_round", "p_lobed", "p_small"]], atol=1e-6)
 
 
@@ -68,9 +69,9 @@ def test_wholes_in_more_formats(folder: Path) -> None:
         *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--formats", "csv,overlay"),
         *("--device", "cpu"),
     )
-    assert "smear_overlay.png" in told
-    crops = pd.read_csv(folder / "out" / "smear.csv")
-    said = json.loads((folder / "out" / "smear.json").read_text())
+    assert "smear.tif_overlay.png" in told
+    crops = pd.read_csv(folder / "out" / "smear.tif.csv")
+    said = json.loads((folder / "out" / "smear.tif.json").read_text())
     assert len(crops) == len(said["traversal"]["crops"])
 
 

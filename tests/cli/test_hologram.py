@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
-from napari_sparseattn.images.fields.field import open_image
 from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.simulate import Optics, hologram_with_truth
 from small_model import small_bundle
 
@@ -64,8 +64,8 @@ def test_one_file_becomes_one_map(folder: Path) -> None:
     shown = run(
         "hologram", folder / "cells.tif", *KNOWN, "--background", folder / "empty.tif", "--out", out
     )
-    assert "2 frame(s) of hologram, peak" in shown
-    field = open_image(out)
+    assert "2 frames of hologram, peak" in shown
+    field = open_field(out)
     assert (field.axes, field.unit, field.pixel_size) == ("TYX", "nm", 0.12)
     assert 100 < field.data.max() < 1000
 
@@ -83,7 +83,7 @@ def test_a_model_adds_a_table(folder: Path) -> None:
     assert table["frame"].tolist() == [0, 0, 0, 1, 1, 1]
     assert (table["dry_mass_pg"] > 1).all()
     assert table["area_um2"].between(10, 200).all()
-    assert Path(row["opd"]) == out / "cells_opd.tif"
+    assert Path(row["opd"]) == out / "cells.tif_opd.tif"
     assert row["scale_known"] is True
     assert sum(row["counts"].values()) == 6
 
@@ -95,7 +95,7 @@ def test_settings_of_the_window_are_used(folder: Path) -> None:
         *("hologram", folder / "cells.tif", "--settings", folder / "s.json"),
         *("--background", folder / "empty.tif", "--out", folder / "flipped.tif"),
     )
-    field = open_image(folder / "flipped.tif")
+    field = open_field(folder / "flipped.tif")
     assert field.unit == "nm"
     assert field.data.min() < -100
     assert field.data.max() < 100
@@ -105,7 +105,7 @@ def test_what_is_unknown_is_said(folder: Path) -> None:
     shown = run("hologram", folder / "cells.tif", "--out", folder / "phase.tif")
     assert "give --wavelength" in shown
     assert "give --pixel-size" in shown
-    assert open_image(folder / "phase.tif").unit == "rad"
+    assert open_field(folder / "phase.tif").unit == "rad"
 
 
 def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
@@ -126,7 +126,8 @@ def test_files_of_one_name_do_not_overwrite_each_other(folder: Path) -> None:
     other = folder / "b" / "cells.tif"
     other.write_bytes((folder / "cells.tif").read_bytes())
     rows = json.loads(run("hologram", folder / "cells.tif", other, "--out", folder / "o", "--json"))
-    assert [Path(row["opd"]).name for row in rows] == ["cells_opd.tif", "cells-2_opd.tif"]
+    names = [Path(row["opd"]).relative_to(folder / "o").as_posix() for row in rows]
+    assert names == ["cells.tif_opd.tif", "b/cells.tif_opd.tif"]
 
 
 def test_rtdc_gets_its_scores(folder: Path, recording: Recording) -> None:
@@ -190,4 +191,4 @@ def test_classify_says_that_it_takes_the_first_frame(folder: Path) -> None:
         *("--out", folder / "classified"),
     )
     assert "only the first of 2 frames" in shown
-    assert "dry_mass_pg" in (folder / "classified" / "opd.csv").read_text().splitlines()[0]
+    assert "dry_mass_pg" in (folder / "classified" / "opd.tif.csv").read_text().splitlines()[0]

@@ -79,7 +79,7 @@ def test_the_page_shows_verdicts_curves_and_what_ifs(
 ) -> None:
     page = Page()
     page.feed(write_evidence_report(report, tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert "Evidence: a & b" in page.text
+    assert "Faithfulness: a & b" in page.text
     assert report.answer.verdict() in page.text
     assert report.what_ifs[0].summary() in page.text
     # Two plots of two orders.

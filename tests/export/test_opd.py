@@ -7,7 +7,8 @@ import pytest
 import tifffile
 
 from napari_sparseattn.export.opd import write_opd, write_opd_frames
-from napari_sparseattn.images.fields.field import Field, open_image
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.opening import open_field
 
 STACK = np.random.default_rng(0).normal(0, 200, (3, 20, 30)).astype(np.float32)
 
@@ -19,7 +20,7 @@ def test_maps_come_back_with_their_units(
 ) -> None:
     data = STACK if axes == "TYX" else STACK[0]
     write_opd(Field(data, axes, 0.125, modality, unit, "x"), tmp_path / "a.tif")
-    back = open_image(tmp_path / "a.tif")
+    back = open_field(tmp_path / "a.tif")
     assert (back.axes, back.unit, back.modality, back.pixel_size) == (axes, unit, modality, 0.125)
     assert np.array_equal(back.data, data)
 
@@ -27,7 +28,7 @@ def test_maps_come_back_with_their_units(
 def test_other_readers_see_the_same_numbers(tmp_path: Path) -> None:
     write_opd(Field(STACK, "TYX", None, "opd", "nm"), tmp_path / "a.tif")
     assert np.array_equal(tifffile.imread(tmp_path / "a.tif"), STACK)
-    assert open_image(tmp_path / "a.tif").pixel_size is None
+    assert open_field(tmp_path / "a.tif").pixel_size is None
 
 
 def test_plain_arrays_are_written_for_npy(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_nan_stays(tmp_path: Path) -> None:
     data = STACK[0].copy()
     data[3, 4] = np.nan
     write_opd(Field(data, "YX", 0.1, "opd", "nm"), tmp_path / "a.tif")
-    assert np.array_equal(open_image(tmp_path / "a.tif").data, data, equal_nan=True)
+    assert np.array_equal(open_field(tmp_path / "a.tif").data, data, equal_nan=True)
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_sparseattn.export.rtdc import LOG, score_names, write_scores
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 
 N = 5
 SCORES = {

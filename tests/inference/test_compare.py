@@ -58,7 +58,7 @@ def test_two_models_are_those_that_answer_alone(field: Field, cells: Cells) -> N
     a, b = small_bundle(seed=0), small_bundle(seed=3, name="other")
     told: list[tuple[int, int]] = []
     found = compare_cells(
-        field, cells, a, b, device="cpu", progress=lambda *done: told.append(done)
+        field, cells, a, b, device="cpu", progress=lambda _, *done: told.append(done)
     )
     alone = [classify_cells(field, cells, bundle, "cpu") for bundle in (a, b)]
     for one, expected in zip(found.probabilities, alone, strict=True):

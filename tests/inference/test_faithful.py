@@ -178,7 +178,7 @@ def test_a_set_of_cells_is_measured_like_each_alone() -> None:
     cells, bundle = cells_from_labels(labels, 0.5), small_bundle()
     told: list[tuple[int, int]] = []
     together = faithfulness_of_set(
-        field, cells, bundle, None, QUICK, "cpu", progress=lambda *at: told.append(at)
+        field, cells, bundle, None, QUICK, "cpu", progress=lambda _, *at: told.append(at)
     )
     assert together.ids == (4, 9)
     assert told == [(1, 2), (2, 2)]
@@ -202,7 +202,7 @@ def test_work_stops_when_asked_to() -> None:
     labels[10:15, 10:15], labels[25:30, 25:30] = 1, 2
     cells = cells_from_labels(labels, 0.5)
 
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

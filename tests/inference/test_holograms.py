@@ -9,9 +9,9 @@ from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.holograms.holography import (
     HologramSettings,
+    estimate_settings,
     reconstruct,
     retrieve,
-    settle,
 )
 from napari_sparseattn.images.holograms.measure import MEASURES, measure_opd
 from napari_sparseattn.images.holograms.recording import Recording
@@ -66,9 +66,9 @@ def test_phase_does_not_pass_for_opd(stack: tuple[Recording, int]) -> None:
 
 def test_settings_reach_every_frame(stack: tuple[Recording, int]) -> None:
     recording, _ = stack
-    settings = dataclasses.replace(settle(recording), flip=True)
+    settings = dataclasses.replace(estimate_settings(recording), flip=True)
     flipped = [result.field.data for result in iter_recording(recording, settings)]
-    plain = retrieve(recording, 0, settle(recording)).opd
+    plain = retrieve(recording, 0, estimate_settings(recording)).opd
     assert plain is not None
     for frame in flipped:
         assert np.allclose(frame, -plain, atol=1)

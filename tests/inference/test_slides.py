@@ -14,7 +14,7 @@ import torch
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import EncoderSpec
 from napari_sparseattn.features.encoders import Encoder
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.images.tissue.mask import tissue_from_polygons
 from napari_sparseattn.inference.slide_attention import to_pyramid_attention

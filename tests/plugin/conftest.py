@@ -21,13 +21,15 @@ from napari_sparseattn.plugin.cells.requests import (
     prepare_model,
     stream_run,
 )
+from napari_sparseattn.plugin.core.lanes import AtOnce as LanesAtOnce
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.traversal.requests import FieldAnswer, FieldRequest, stream_field
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
-from .made_holograms import PanelAtOnce
+from .held import Held
 from .made_slides import span_model
 
 #: Row and column of the centres of the picture's discs.
@@ -98,6 +100,19 @@ def viewer() -> ViewerModel:
     return ViewerModel()
 
 
+@pytest.fixture
+def at_once(viewer: ViewerModel) -> None:
+    """Do the work of the viewer's lanes when it is asked for, in this thread."""
+    Lanes.of(viewer).runner = LanesAtOnce()
+
+
+@pytest.fixture
+def held(viewer: ViewerModel) -> Held:
+    """Keep the work of the viewer's lanes until a test lets it go."""
+    runner = Lanes.of(viewer).runner = Held()
+    return runner
+
+
 class AtOnce:
     """Does a session's work when it is asked for, in this thread; keeps the requests."""
 
@@ -163,11 +178,10 @@ def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None
 
 
 @pytest.fixture
-def panel(viewer: ViewerModel) -> Iterator[Holograms]:
+def panel(viewer: ViewerModel, at_once: None) -> Iterator[Holograms]:
     """A panel whose work is done at once, without a source yet."""
     holograms = Holograms.of(viewer)
     holograms.attach()
-    holograms.worker = PanelAtOnce(holograms)  # kept alive: psygnal holds its methods weakly
     yield holograms
     holograms.detach()
 

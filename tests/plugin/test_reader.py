@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_svs
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.plugin.core.sources import METADATA_KEY
 from napari_sparseattn.plugin.reader import get_reader, get_slide_reader
 

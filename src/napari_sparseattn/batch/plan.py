@@ -3,70 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
 from ..bundle import find_bundles, read_card
-from ..images.fields.cells import Method
-from ..images.holograms.recording import Kind
-from ..images.holograms.settings import HologramSettings
-from .items import BatchItem, find_items
+from ..process.inputs import InputFile, find_inputs
+from ..process.options import ProcessOptions
 
-__all__ = ["BatchOptions", "BatchPlan", "Task", "plan_batch"]
-
-Task = Literal["auto", "cells", "hologram", "whole", "slide"]
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchOptions:
-    """How each file is worked on.
-
-    Parameters
-    ----------
-    formats : tuple of str
-        Names from `export.formats.FORMATS`.
-    task : {"auto", "cells", "hologram", "whole", "slide"}
-        Cells of fields; cells of holograms, which are reconstructed first;
-        fields or slides as a whole, with a TNet; slides with a SPAN. Found
-        from model and file where it is ``"auto"``: TIFF, PNG and NPY are taken
-        for holograms only where `settings` are given.
-    method : str
-        How to find cells; see `find_cells`.
-    pixel_size : float, optional
-        µm per pixel, in place of what the files say.
-    locations : tuple of int, optional
-        Of a TNet: crops looked at inside each crop, per level.
-    allow_unknown_scale : bool
-        Classify slides of unknown µm per pixel too, and mark the result.
-    settings : HologramSettings, optional
-        How holograms are reconstructed.
-    kind : {"hologram", "field", "phase", "opd"}, optional
-        What recordings hold that do not say it.
-    device : str
-        See `choose_device`.
-    """
-
-    formats: tuple[str, ...] = ("csv",)
-    task: Task = "auto"
-    method: Method = "auto"
-    pixel_size: float | None = None
-    locations: tuple[int, ...] | None = None
-    allow_unknown_scale: bool = False
-    settings: HologramSettings | None = None
-    kind: Kind | None = None
-    device: str = "auto"
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """sha256 of what decides about results; not of formats and device."""
-        chosen = dataclasses.asdict(self)
-        del chosen["formats"], chosen["device"]
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+__all__ = ["BatchPlan", "plan_batch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +20,7 @@ class BatchPlan:
 
     Parameters
     ----------
-    items : tuple of BatchItem
+    items : tuple of InputFile
         The files.
     model : pathlib.Path
         The model's file.
@@ -83,15 +28,18 @@ class BatchPlan:
         sha256 of its tensors.
     out : pathlib.Path
         Folder for the results.
-    options : BatchOptions
+    options : ProcessOptions
         How each file is worked on.
+    overwrite : bool
+        Replace results of other models, and of other commands, as well.
     """
 
-    items: tuple[BatchItem, ...]
+    items: tuple[InputFile, ...]
     model: Path
     model_hash: str
     out: Path
-    options: BatchOptions
+    options: ProcessOptions
+    overwrite: bool = False
 
     def only(self, keys: Collection[str]) -> BatchPlan:
         """Return the plan for some of its items."""
@@ -103,24 +51,27 @@ def plan_batch(
     inputs: Sequence[str | os.PathLike[str]],
     model: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    options: BatchOptions | None = None,
+    options: ProcessOptions | None = None,
     *,
     pattern: str | None = None,
+    overwrite: bool = False,
 ) -> BatchPlan:
     """Find the files and the model of a batch; nothing is read of them yet.
 
     Parameters
     ----------
     inputs : sequence of path-like
-        Files, folders and patterns; see `find_items`.
+        Files, folders and patterns; see `find_inputs`.
     model : str or path-like
         Name of a model, or its file.
     out : path-like
         Folder for the results.
-    options : BatchOptions, optional
+    options : ProcessOptions, optional
         How each file is worked on.
     pattern : str, optional
         Which files of folders to take.
+    overwrite : bool
+        Replace results of other models, and of other commands, as well.
 
     Raises
     ------
@@ -133,12 +84,13 @@ def plan_batch(
     """
     from ..export.formats import checked
 
-    options = options or BatchOptions()
+    options = options or ProcessOptions()
     checked(options.formats)
     path = _model_file(model)
     hash_ = read_card(path).tensors_sha256
     target = Path(out).absolute()
-    return BatchPlan(find_items(inputs, pattern=pattern, out=target), path, hash_, target, options)
+    items = find_inputs(inputs, pattern=pattern, out=target)
+    return BatchPlan(items, path, hash_, target, options, overwrite)
 
 
 def _model_file(model: str | os.PathLike[str]) -> Path:

@@ -1,7 +1,8 @@
-"""What a folder of results knows of itself: per input a record that can be checked."""
+"""Records of a folder of results: per input one that can be checked, and a table of all."""
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import hashlib
 import os
@@ -14,10 +15,15 @@ from typing import Any, TypeVar
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..export.summary import describe
 from ..files import replacing
-from .items import NOTES_FOLDER
+from ..process.inputs import NOTES_FOLDER
 
-__all__ = ["Failure", "Output", "Record", "Records"]
+__all__ = ["TABLE", "Failure", "Output", "Record", "Records", "write_table"]
+
+#: Beside the results, one row per input.
+TABLE = "batch.csv"
+_COLUMNS = ("item", "state", "found", "reason", "file", "model", "scale_known", "seconds", "host")
 
 _NAME = 60
 
@@ -130,13 +136,23 @@ class Records:
         """Return the lock of an input; who holds it works on it. Freed when its process dies."""
         return FileLock(self._notes / "locks" / f"{_safe(key)}.lock")
 
+    def clear_staging(self, key: str) -> None:
+        """Remove the folder for what is being written: all of it is in its place."""
+        shutil.rmtree(self._notes / "staging" / _safe(key), ignore_errors=True)
+
     def staging(self, key: str) -> Path:
         """Return an empty folder for what is being written; call with the lock held."""
+        self.clear_staging(key)  # left by a process that was killed
         folder = self._notes / "staging" / _safe(key)
-        # Left by a process that was killed.
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+    def knows(self, key: str) -> bool:
+        """Whether results of an input were written here, to the end or not."""
+        name = _safe(key)
+        return (self._notes / "records" / f"{name}.json").exists() or (
+            self._notes / "staging" / name
+        ).exists()
 
     def read(self, key: str) -> Record | None:
         """Return the record of an input; None where there is none, or it is damaged."""
@@ -172,15 +188,52 @@ class Records:
 
     def output(self, path: Path) -> Output:
         """Describe a file or folder below the folder of results."""
-        size, digest = _measured(path)
+        size, digest = _measure(path)
         return Output(path=path.relative_to(self.out).as_posix(), size=size, sha256=digest)
 
     def _is_sound(self, output: Output) -> bool:
         path = self.out / output.path
         try:
-            return _size(path) == output.size and _measured(path)[1] == output.sha256
+            return _size(path) == output.size and _measure(path)[1] == output.sha256
         except OSError:
             return False
+
+
+def write_table(records: Records) -> None:
+    """Write ``batch.csv``: each input, what was found, and why it failed.
+
+    An input that failed the last time and has earlier results has two rows.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    rows = [
+        {
+            "item": record.key,
+            "state": "done",
+            "found": describe(record.summary),
+            "file": record.input,
+            "model": f"{record.model}@{record.model_hash[:12]}",
+            "scale_known": record.summary.get("scale_known", ""),
+            "seconds": record.seconds,
+            "host": record.host,
+        }
+        for record in records.all()
+    ]
+    rows += [
+        {"item": failed.key, "state": "failed", "reason": failed.reason, "file": failed.input}
+        for failed in records.failures()
+    ]
+    rows.sort(key=lambda row: (row["item"], row["state"]))
+    with (
+        replacing(records.out / TABLE) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def unwritable(folder: Path, error: OSError) -> str:
@@ -230,14 +283,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _measured(path: Path) -> tuple[int, str]:
+def _measure(path: Path) -> tuple[int, str]:
     """Return the size and sha256 of a file, or of all there is in a folder."""
     if not path.is_dir():
         with path.open("rb") as opened:
             return path.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()
     whole, total = hashlib.sha256(), 0
     for file in _files(path):
-        size, digest = _measured(file)
+        size, digest = _measure(file)
         total += size
         whole.update(f"{file.relative_to(path).as_posix()}\0{size}\0{digest}\n".encode())
     return total, whole.hexdigest()

@@ -1,4 +1,4 @@
-"""Run a batch: items given out, outcomes taken in, states told."""
+"""Run a batch: items given out, outcomes taken in, states reported."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Literal
 
-from .items import BatchItem
+from ..export.summary import describe
+from ..process.inputs import InputFile
 from .machines import Cluster, LocalProcesses, Machines, default_workers, was_killed
 from .plan import BatchPlan
-from .records import Failure, Records, now
-from .table import write_table
-from .work import BatchTask, Outcome, describe
+from .records import Failure, Records, now, write_table
+from .work import BatchTask, Outcome
 
 __all__ = ["BatchStoppedError", "BatchUpdate", "ItemState", "run_batch"]
 
@@ -39,7 +39,7 @@ class ItemState:
 
     Parameters
     ----------
-    item : BatchItem
+    item : InputFile
         Which.
     state : {"waiting", "running", "done", "skipped", "failed"}
         Skipped: its results are there, and were found to be right.
@@ -53,7 +53,7 @@ class ItemState:
         What was written.
     """
 
-    item: BatchItem
+    item: InputFile
     state: State = "waiting"
     reason: str = ""
     found: str = ""
@@ -191,25 +191,27 @@ class _Run:
             return
         done = wait(self._out, _TICK_SECONDS, FIRST_COMPLETED).done
         for work in sorted(done, key=lambda work: self._out[work]):
-            yield self._taken(self._out.pop(work), work)
+            yield self._take(self._out.pop(work), work)
 
     def put_back(self) -> Iterator[BatchUpdate]:
         """Let what is running wait again."""
         for index in self._out.values():
             yield self._update(index, ItemState(self._item(index)))
 
-    def _item(self, index: int) -> BatchItem:
+    def _item(self, index: int) -> InputFile:
         return self._plan.items[index]
 
-    def _taken(self, index: int, work: Future[Outcome]) -> BatchUpdate:
+    def _take(self, index: int, work: Future[Outcome]) -> BatchUpdate:
         if work.cancelled():
             self.stopped = "The dask scheduler is gone, and its work with it."
             return self._update(index, ItemState(self._item(index)))
         # Whatever it is, a bug in a decoder or a killed process: the others go on.
         error = work.exception()
-        return self._settled(index, work.result()) if error is None else self._broken(index, error)
+        return (
+            self._settle(index, work.result()) if error is None else self._take_broken(index, error)
+        )
 
-    def _broken(self, index: int, error: BaseException) -> BatchUpdate:
+    def _take_broken(self, index: int, error: BaseException) -> BatchUpdate:
         """Take work that did not end by itself."""
         self._tries[index] += 1
         if was_killed(error) and self._tries[index] < _MOST_TRIES and not _by_dask(error):
@@ -227,9 +229,9 @@ class _Run:
         self._records.fail(
             Failure(key=item.key, input=str(item.path), reason=reason, finished=now())
         )
-        return self._settled(index, Outcome(item.key, "failed", reason))
+        return self._settle(index, Outcome(item.key, "failed", reason))
 
-    def _settled(self, index: int, outcome: Outcome) -> BatchUpdate:
+    def _settle(self, index: int, outcome: Outcome) -> BatchUpdate:
         item = self._item(index)
         if outcome.state == "busy":
             self._busy.append((time.monotonic() + _BUSY_SECONDS, index))
@@ -246,9 +248,11 @@ class _Run:
         return self._update(index, state)
 
     def _update(self, index: int, state: ItemState) -> BatchUpdate:
-        return BatchUpdate(state, index, self._finished, len(self._plan.items), self._left())
+        return BatchUpdate(
+            state, index, self._finished, len(self._plan.items), self._seconds_left()
+        )
 
-    def _left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         if not self._recent:
             return None
         left = len(self._plan.items) - self._finished

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import Timeout
 
-from .items import NOTES_FOLDER, BatchItem
-from .plan import BatchOptions, BatchPlan
+from ..process.inputs import NOTES_FOLDER, InputFile
+from ..process.options import ProcessOptions
+from ..process.process import choose_task, process_file
+from ..process.result import ResultsExistError, check_free, identity_of
+from .plan import BatchPlan
 from .records import Failure, Output, Record, Records, now, unwritable
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from .classify import Classified
+    from ..process.result import Result
 
-__all__ = ["SHOWN", "BatchTask", "Outcome", "describe", "process_item"]
+__all__ = ["SHOWN", "BatchTask", "Outcome", "process_item"]
 
 #: Not a format of its own: what the window shows when a result is opened there.
 SHOWN = "shown"
@@ -40,16 +43,17 @@ _FULL_SAID = ("no space left", "disk quota", "read-only file system")
 class BatchTask:
     """One item, and how to work on it; plain data that other machines can be sent."""
 
-    item: BatchItem
+    item: InputFile
     model: Path
     model_hash: str
     out: Path
-    options: BatchOptions
+    options: ProcessOptions
+    overwrite: bool = False
 
     @classmethod
-    def of(cls, plan: BatchPlan, item: BatchItem) -> BatchTask:
+    def of(cls, plan: BatchPlan, item: InputFile) -> BatchTask:
         """Return the task of an item of a plan."""
-        return cls(item, plan.model, plan.model_hash, plan.out, plan.options)
+        return cls(item, plan.model, plan.model_hash, plan.out, plan.options, plan.overwrite)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Outcome:
     seconds : float
         Wall time.
     summary : dict
-        What was found; see `summed_up`.
+        What was found; see `summarise`.
     outputs : tuple of str
         Files below the folder of results.
     stop : bool
@@ -108,7 +112,7 @@ def process_item(task: BatchTask) -> Outcome:
     records = Records(task.out)
     try:
         with records.lock(key).acquire(blocking=False):
-            return _Work(task, records, began).outcome()
+            return _Work(task, records, began).run()
     except Timeout:
         return Outcome(key, "busy")
     except OSError as error:  # of the lock's file
@@ -122,20 +126,20 @@ class _Work:
         self.task, self.records, self.began = task, records, began
         self.key, self.path = task.item.key, task.item.path
 
-    def outcome(self) -> Outcome:
+    def run(self) -> Outcome:
         """Check, work if need be, and say what became of it."""
         try:
-            return self._checked()
+            return self._process()
         except _UnwritableError as error:
             return self._failed(unwritable(self.task.out, error.error), stop=True)
         except OSError as error:
             if _is_full(error):
                 return self._failed(unwritable(self.task.out, error), stop=True)
-            return self._failed(_said(error))
+            return self._failed(_reason_of(error))
         except (ValueError, TypeError, MemoryError, ImportError, RuntimeError) as error:
-            return self._failed(_said(error))
+            return self._failed(_reason_of(error))
 
-    def _checked(self) -> Outcome:
+    def _process(self) -> Outcome:
         from ..features.hashes import path_hash
 
         if not self.path.exists():
@@ -149,14 +153,14 @@ class _Work:
         wanted = {*self.task.options.formats, SHOWN}
         if record is not None and not why and wanted <= sound:
             return self._outcome("skipped", "its results are there, and right", record)
+        self._refuse_others(record)
         if record is not None:
-            self._refuse_others(record)
             # Those of another model beside new ones would be taken for results of this one.
             wanted |= set(record.outputs)
         missing = sorted(wanted - sound)
         if record is not None and not why:
             why = f"missing or damaged: {', '.join(missing)}"
-        outputs, summary = self._worked(missing)
+        outputs, summary = self._work(missing)
         if _stamp(self.path) != before:
             raise ValueError(f"{self.path.name} changed while it was read; run the batch once more")
         if record is not None:
@@ -164,6 +168,7 @@ class _Work:
         made = self._record(content, outputs, summary, record)
         with _writing():
             self.records.write(made)
+            self.records.clear_staging(self.key)
         return self._outcome("done", f"redone, {why}" if why else "", made)
 
     def _why(self, record: Record | None, content: str) -> str:
@@ -178,8 +183,22 @@ class _Work:
         }
         return next((why for why, same in checks.items() if not same), "")
 
-    def _refuse_others(self, record: Record) -> None:
-        """Keep results of another file that has the same name, and is still there."""
+    def _refuse_others(self, record: Record | None) -> None:
+        """Keep results of another model, command, or file of the same name that is still there."""
+        task = self.task
+        if task.overwrite:
+            return
+        if record is None:
+            if not self.records.knows(self.key):
+                bundle = _load(task.model, task.model_hash)
+                chosen = choose_task(self.path, bundle, task.options)
+                check_free(task.out / self.key, identity_of(chosen, bundle, self.path))
+            return
+        if record.model_hash != task.model_hash:
+            raise ResultsExistError(
+                f"'{task.out}' holds the results of another model ({record.model}); choose another "
+                "folder for the results, or ask for them to be replaced (--overwrite)"
+            )
         other = Path(record.input)
         if other != self.path and other.exists() and not other.samefile(self.path):
             raise ValueError(
@@ -187,26 +206,19 @@ class _Work:
                 "choose another folder for the results"
             )
 
-    def _worked(self, formats: Sequence[str]) -> tuple[dict[str, tuple[Output, ...]], Any]:
+    def _work(self, formats: Sequence[str]) -> tuple[dict[str, tuple[Output, ...]], Any]:
         """Classify, and write what is missing."""
-        from ..export.formats import FORMATS
-        from .classify import classified, summed_up
-
         task = self.task
-        bundle = _loaded(task.model, task.model_hash)
-        evidence = any(FORMATS[name].evidence for name in formats if name != SHOWN)
-        store = task.out / "features"
-        with classified(self.path, bundle, task.options, store, evidence=evidence) as done:
+        bundle = _load(task.model, task.model_hash)
+        options = dataclasses.replace(task.options, formats=tuple(formats))
+        with process_file(self.path, bundle, options, store=task.out / "features") as result:
             with _writing():
-                outputs = self._written(done, bundle, formats)
-            return outputs, summed_up(done.result)
+                outputs = self._write(result, formats)
+            return outputs, result.summary()
 
-    def _written(
-        self, done: Classified, bundle: Bundle, formats: Sequence[str]
-    ) -> dict[str, tuple[Output, ...]]:
+    def _write(self, result: Result, formats: Sequence[str]) -> dict[str, tuple[Output, ...]]:
         """Write beside the place, then move: who is killed leaves nothing half done there."""
-        from ..export.formats import write_results
-        from .kept import keep_result
+        from .result_files import write_result
 
         folder = self.task.out / Path(self.key).parent
         stem = Path(self.key).name
@@ -215,13 +227,12 @@ class _Work:
         shown = self.task.out / NOTES_FOLDER / "shown" / f"{staging.name}.npz"
         for name in formats:
             if name == SHOWN:
-                keep_result(done.result, shown)
+                write_result(result.prediction, shown)
                 outputs[name] = (self.records.output(shown),)
                 continue
-            written = write_results(done.result, done.image, staging, stem, [name], bundle.card)
-            places = [_moved(path, folder) for path in written]
+            written = result.write_formats(staging, stem, [name])[name]
+            places = [_move(path, folder) for path in written]
             outputs[name] = tuple(self.records.output(place) for place in places)
-        shutil.rmtree(staging, ignore_errors=True)
         return outputs
 
     def _record(
@@ -238,7 +249,7 @@ class _Work:
             key=self.key,
             input=str(self.path),
             content=content,
-            model=_loaded(task.model, task.model_hash).card.name,
+            model=_load(task.model, task.model_hash).card.name,
             model_hash=task.model_hash,
             options=task.options.hash,
             outputs=outputs,
@@ -265,22 +276,8 @@ class _Work:
         return Outcome(self.key, "failed", reason, seconds, stop=stop)
 
 
-def describe(summary: dict[str, Any]) -> str:
-    """Return a summary in words."""
-    said = ""
-    if "counts" in summary:
-        counts = ", ".join(f"{n} {name}" for name, n in summary["counts"].items() if n)
-        cells = "1 cell" if summary["cells"] == 1 else f"{summary['cells']} cells"
-        said = f"{cells}: {counts}" if counts else "no cells"
-    elif "shares" in summary:
-        said = ", ".join(f"{name} {100 * p:.1f} %" for name, p in summary["shares"].items())
-    elif "class" in summary:
-        said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
-    return said if summary.get("scale_known", True) else f"{said}; pixel size unknown"
-
-
 @functools.lru_cache(maxsize=2)
-def _loaded(path: Path, expected: str) -> Bundle:
+def _load(path: Path, expected: str) -> Bundle:
     """Load a model once per process."""
     from ..bundle import load_bundle
 
@@ -302,7 +299,7 @@ def _one_thread() -> None:
     threadpool_limits(1)
 
 
-def _moved(path: Path, folder: Path) -> Path:
+def _move(path: Path, folder: Path) -> Path:
     """Move a file or folder into its place; what was there goes."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / path.name
@@ -332,7 +329,7 @@ def _is_full(error: OSError) -> bool:
     return error.errno in _FULL or any(words in said for words in _FULL_SAID)
 
 
-def _said(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     if isinstance(error, MemoryError) and not str(error):
         return "Memory ran out. Use fewer processes, or a machine with more memory."
     if isinstance(error, ImportError) and not isinstance(error, ValueError):

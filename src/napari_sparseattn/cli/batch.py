@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .fields import parse_locations
-from .progress import progress_bar
+from .options import (
+    AllowUnknownScale,
+    AsJson,
+    Device,
+    Locations,
+    MethodOption,
+    Model,
+    Out,
+    Overwrite,
+    PixelSize,
+)
+from .output import parse_locations, progress_bar
 
 if TYPE_CHECKING:
-    from ..batch.plan import BatchOptions, BatchPlan, Task
+    from ..batch.plan import BatchPlan
     from ..batch.run import ItemState
     from ..images.fields.cells import Method
     from ..images.holograms.recording import Kind
+    from ..process.options import Task
 
 __all__ = ["batch"]
 
 Inputs = Annotated[
     list[str], typer.Argument(help="Files, folders, and patterns such as 'plates/*/*.tif'.")
 ]
-Model = Annotated[str, typer.Option(help="Name of a model, or its file.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Pattern = Annotated[
     str | None, typer.Option(help="Of folders, take only files that match, e.g. '*_rgb.png'.")
 ]
@@ -42,29 +51,12 @@ TaskOption = Annotated[
         "--task", help="auto, cells, hologram, whole or slide; auto goes by model and file."
     ),
 ]
-PixelSize = Annotated[
-    float | None, typer.Option(help="µm per pixel, in place of what files say.", min=1e-4, max=1e3)
-]
-MethodOption = Annotated[str, typer.Option(help="How to find cells; auto fits the image.")]
-Locations = Annotated[
-    str | None, typer.Option(help="With --task whole: crops inside each crop, e.g. 4,2.")
-]
 Settings = Annotated[
     Path | None, typer.Option(help="Holograms: settings saved in the window; see docs/holography.")
 ]
 KindOption = Annotated[
     str | None, typer.Option(help="hologram, field, phase or opd, if files cannot tell.")
 ]
-UnknownScale = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unknown-scale",
-        "--uncalibrated",
-        help="Slides without µm per pixel too, and mark them.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def batch(
@@ -81,20 +73,29 @@ def batch(
     locations: Locations = None,
     settings: Settings = None,
     kind: KindOption = None,
-    allow_unknown_scale: UnknownScale = False,
+    allow_unknown_scale: AllowUnknownScale = False,
     device: Device = "auto",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify what is in folders; what was done before and is right is not done again.
+
+    Results are named as by the other verbs: of the file NAME, its ending and
+    the folders below the inputs included, NAME.csv and so on. Those of another
+    model or verb are not replaced without --overwrite.
 
     Give the same command again after it was stopped, or on another machine
     that sees the same folders. Exit status: 0 if all went well, 2 if files
     failed, which are then named, 1 if nothing could be done.
     """
-    from ..batch.plan import BatchOptions, plan_batch
+    from ..batch.plan import plan_batch
+    from ..process.options import ProcessOptions
 
-    options = BatchOptions(
-        formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+    names = tuple(part.strip() for part in formats.split(",") if part.strip())
+    if not names:
+        raise ValueError("--formats needs at least one format, e.g. csv")
+    options = ProcessOptions(
+        formats=names,
         task=cast("Task", task),
         method=cast("Method", method),
         pixel_size=pixel_size,
@@ -108,29 +109,9 @@ def batch(
 
         read = HologramSettings.from_json(settings)
         options = dataclasses.replace(options, settings=read)
-    _check(options)
-    plan = plan_batch(inputs, model, out, options, pattern=pattern)
+    plan = plan_batch(inputs, model, out, options, pattern=pattern, overwrite=overwrite)
     states = _run(plan, workers, scheduler, as_json)
     _report(plan, states, as_json)
-
-
-def _check(options: BatchOptions) -> None:
-    """Refuse what typer cannot know to be wrong."""
-    from typing import get_args
-
-    from ..batch.plan import Task
-    from ..images.fields.cells import Method
-    from ..images.holograms.recording import Kind
-
-    for name, value, known in (
-        ("task", options.task, Task),
-        ("method", options.method, Method),
-        ("kind", options.kind, Kind),
-    ):
-        if value is not None and value not in get_args(known):
-            raise ValueError(f"--{name} must be one of {', '.join(get_args(known))}, not '{value}'")
-    if not options.formats:
-        raise ValueError("--formats needs at least one format, e.g. csv")
 
 
 def _run(
@@ -142,7 +123,7 @@ def _run(
     with progress_bar("files", quiet=as_json) as progress:
         for update in run_batch(plan, workers=workers, scheduler=scheduler):
             states[update.index] = update.changed
-            progress(update.finished, update.total)
+            progress("files", update.finished, update.total)
     return states
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .progress import progress_bar
-from .rows import Row, free_stem, report_rows, rows_of
+from ..progress import Progress
+from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize
+from .output import Row, make_rows, progress_bar, report_rows
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -27,8 +28,8 @@ _CELLS = 50
 
 def evidence(
     images: Annotated[list[Path], typer.Argument(help="Images or slides, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    model: Annotated[str, typer.Option(help="Name of a model, or its file.")] = "blood-cells",
+    out: Out,
+    model: Model = "blood-cells",
     cells: Annotated[
         int, typer.Option(help="Cells measured per image, evenly chosen; 0 for all.", min=0)
     ] = _CELLS,
@@ -38,32 +39,35 @@ def evidence(
     whole: Annotated[
         bool, typer.Option("--whole", help="With a TNet: of images as a whole, not of cells.")
     ] = False,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3),
-    ] = None,
-    method: Annotated[str, typer.Option(help="How to find cells; auto fits the image.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    pixel_size: PixelSize = None,
+    method: MethodOption = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure whether what a model shows as evidence is what decides.
 
     Content is removed in the order of the evidence and of baselines, and the
-    whole model runs anew each time. Of each image a CSV, whose column "id" is
-    that of `classify`, and a JSON with curves and verdicts are written.
+    whole model runs anew each time. Of each image NAME are written:
+    NAME_evidence.csv, whose column "id" is that of `classify`, and
+    NAME_evidence.json with curves and verdicts.
     """
-    from ..batch.items import find_items
     from ..bundle import load_bundle
     from ..inference.faithful import CARD, THOROUGH
+    from ..process.inputs import find_inputs
+    from ..process.result import check_free, identity_of
 
     bundle = load_bundle(model)
-    items = find_items(images, out=out)
-    taken: set[str] = set()
+    items = find_inputs(images, out=out)
     settings = THOROUGH if thorough else CARD
 
     def work(index: int) -> Row:
         path = items[index].path
-        target = out / free_stem(path.stem, taken)
+        name = out / items[index].key
+        target = name.with_name(f"{name.name}_evidence")
+        task = "evidence of the whole" if bundle.card.takes_slides or whole else "evidence of cells"
+        mine = identity_of(task, bundle, path)
+        check_free(target, mine, overwrite=overwrite)
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
             if bundle.card.takes_slides or whole:
@@ -72,13 +76,10 @@ def evidence(
                 found = _of_cells(
                     path, bundle, settings, device, pixel_size, method, cells, progress
                 )
-        return _written(path, found, bundle, target)
+        return _write(path, found, mine, target)
 
-    rows = rows_of([item.key for item in items], work)
+    rows = make_rows([item.key for item in items], work)
     report_rows(rows, as_json, _about)
-
-
-Progress = Callable[[int, int], None]
 
 
 def _of_cells(
@@ -94,11 +95,11 @@ def _of_cells(
     import numpy as np
 
     from ..images.fields.cells import find_cells
-    from ..images.fields.field import open_image
+    from ..images.opening import open_field
     from ..inference.faithful import faithfulness_of_set
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    field = open_image(path, **metadata)
+    field = open_field(path, **metadata)
     cells = find_cells(field, method=cast("Method", method))
     if not len(cells):
         return None
@@ -134,23 +135,26 @@ def _of_whole(
             image.close()
 
 
-def _written(
-    path: Path, found: FaithfulnessOfSet | Faithfulness | None, bundle: Bundle, target: Path
+def _write(
+    path: Path,
+    found: FaithfulnessOfSet | Faithfulness | None,
+    identity: Mapping[str, str],
+    target: Path,
 ) -> Row:
     """Write the table and the report of one image; returns what to tell."""
     from ..evidence.faithfulness import FaithfulnessOfSet
     from ..files import replacing
 
-    name = f"{bundle.card.name}@{bundle.hash[:12]}"
+    name = identity["model"]
     if found is None:
         return {"image": str(path), "n": 0, "model": name, "verdicts": {}, "notes": ["no cells"]}
     together = (
         found if isinstance(found, FaithfulnessOfSet) else FaithfulnessOfSet((path.name,), (found,))
     )
-    table = target.with_name(f"{target.name}_evidence.csv")
-    report = target.with_name(f"{target.name}_evidence.json")
+    table = target.with_name(f"{target.name}.csv")
+    report = target.with_name(f"{target.name}.json")
     _write_rows([{**row, "model": name} for row in together.rows()], table)
-    content = {"image": str(path), "model": name, **together.to_dict(each=True)}
+    content = {"image": str(path), **identity, **together.to_dict(each=True)}
     with replacing(report) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
     of_one = {to: found.verdict(to) for to in found.baselines}

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
-from .progress import progress_bar
-from .rows import Row, free_stem, report_rows, rows_of
+from .options import AsJson, Device, MethodOption, Overwrite
+from .output import Row, describe_row, make_rows, progress_bar, report_rows, row_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..bundle import Bundle
     from ..images.fields.cells import Method
-    from ..images.holograms.holography import Device, HologramSettings
-    from ..images.holograms.recording import Kind, Recording
+    from ..images.holograms.recording import Kind
     from ..inference.prediction import Predictions
+    from ..process.options import ProcessOptions
+    from ..process.result import Result
+    from ..progress import Progress
 
 __all__ = ["hologram"]
 
@@ -57,27 +58,10 @@ Autofocus = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
 ]
-MethodOption = Annotated[str, typer.Option(help="How to find cells.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps, for the model.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")]
 Scores = Annotated[
     bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What is done with every file."""
-
-    settings: HologramSettings
-    open_as: dict[str, Any]
-    bundle: Bundle | None
-    method: Method
-    device: str
-    retrieval: Device
-    scores: bool
-    as_json: bool
 
 
 def hologram(
@@ -95,19 +79,23 @@ def hologram(
     autofocus: Autofocus = None,
     model: ModelOption = None,
     method: MethodOption = "auto",
-    device: DeviceOption = "auto",
+    device: Device = "auto",
     gpu: Gpu = False,
     scores: Scores = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct holograms into optical path difference; classify and weigh the cells.
 
-    Writes an OPD map (nm) of each file and, with --model, a CSV with class,
-    area, OPD and dry mass of each cell. A file that fails is named and does
-    not stop the others.
+    Of each recording NAME, its ending included, are written: NAME_opd.tif, a
+    map of optical path difference (nm), NAME.json with a summary and, with
+    --model, NAME.csv with class, area, OPD and dry mass of each cell. Results
+    of another recording or model are not replaced without --overwrite. A file
+    that fails is named and does not stop the others.
     """
     from ..bundle import load_bundle
     from ..images.holograms.settings import HologramSettings
+    from ..process.options import ProcessOptions
 
     base = HologramSettings() if settings is None else HologramSettings.from_json(settings)
     known = {"wavelength": wavelength, "pixel_size": pixel_size, "medium_index": medium_index}
@@ -115,129 +103,84 @@ def hologram(
     changes: dict[str, Any] = {k: v for k, v in (known | how).items() if v is not None}
     if scores and model is None:
         raise ValueError("--scores writes the classes of a model; give one, e.g. opd-simulated.")
-    job = _Job(
-        dataclasses.replace(base, **changes),
-        {"kind": cast("Kind | None", kind), "background": background},
-        None if model is None else load_bundle(model),
-        cast("Method", method),
-        device,
-        "gpu" if gpu else "cpu",
-        scores,
-        as_json,
+    options = ProcessOptions(
+        task="hologram",
+        method=cast("Method", method),
+        settings=dataclasses.replace(base, **changes),
+        kind=cast("Kind | None", kind),
+        background=background,
+        device=device,
+        retrieval="gpu" if gpu else "cpu",
     )
+    bundle = None if model is None else load_bundle(model)
     targets = _targets(inputs, out)
-    rows = rows_of([str(p) for p in inputs], lambda i: _process(inputs[i], targets[i], job))
-    report_rows(rows, as_json, _about)
+
+    def work(index: int) -> Row:
+        map_, name = targets[index]
+        with progress_bar(inputs[index].name, quiet=as_json) as progress:
+            return _process(
+                inputs[index],
+                bundle,
+                options,
+                map_,
+                name,
+                scores=scores,
+                overwrite=overwrite,
+                progress=progress,
+            )
+
+    report_rows(make_rows([str(path) for path in inputs], work), as_json, describe_row)
 
 
-def _targets(inputs: list[Path], out: Path) -> list[Path]:
+def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Return for each input the file of its map, and how the names of its results begin."""
     if out.suffix.lower() in _SUFFIXES:
         if len(inputs) > 1:
             raise ValueError(f"{len(inputs)} files cannot become one {out.name}; give a folder")
-        return [out]
+        return [(out, out.with_suffix(""))]
     if out.suffix and not out.is_dir():
         raise ValueError(f"--out must be a folder or end in {', '.join(_SUFFIXES)}, got {out.name}")
-    taken: set[str] = set()
-    return [out / f"{free_stem(path.stem, taken)}_opd.tif" for path in inputs]
+    from ..process.inputs import name_inputs
+
+    names = [out / item.key for item in name_inputs(inputs)]
+    return [(name.with_name(f"{name.name}_opd.tif"), name) for name in names]
 
 
-def _process(path: Path, target: Path, job: _Job) -> Row:
-    from ..export.opd import write_opd_frames
-    from ..export.tables import write_csv
-    from ..images.holograms.files import open_hologram
-    from ..images.holograms.holography import settle
+def _process(
+    path: Path,
+    bundle: Bundle | None,
+    options: ProcessOptions,
+    map_: Path,
+    name: Path,
+    *,
+    scores: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Row:
+    from ..files import replacing
+    from ..process.process import process_file
+    from ..process.result import check_free, identity_of
 
-    recording = open_hologram(path, **job.open_as)
-    settled = settle(recording, job.settings)
-    known = settled.wavelength is not None or recording.kind == "opd"
-    found: dict[int, Predictions] = {}
-    unit, shape = "nm" if known else "rad", (len(recording), *recording.shape)
-    highest: list[float] = []
-    frames = _frames(recording, settled, job, found, highest)
-    write_opd_frames(frames, shape, unit, settled.pixel_size, target)
-    row: Row = {
-        "image": str(path),
-        "kind": recording.kind,
-        "frames": len(recording),
-        "opd": str(target),
-        "unit": unit,
-        "peak": float(np.nanmax(highest)) if np.isfinite(highest).any() else None,
-        "scale_known": known and settled.pixel_size is not None,
-        "wavelength_nm": settled.wavelength,
-        "pixel_size_um": settled.pixel_size,
-        "sideband": settled.sideband,
-        "focus_um": settled.focus,
-        "notes": list(recording.notes),
-    }
-    if job.bundle is not None:
-        table = target.with_name(f"{target.stem}.csv")
-        write_csv(found, table)
-        row["csv"] = str(table)
-        row["cells"] = sum(map(len, found.values()))
-        row["counts"] = _counts(found)
-    if job.scores and job.bundle is not None:
-        row["scores"] = str(_write_scores(path, target, recording, found, job.bundle))
+    scored = name.with_name(f"{name.name}_scored.rtdc")
+    others = [map_, scored] if scores else [map_]
+    mine = identity_of("hologram", bundle, path)
+    check_free(name, mine, overwrite=overwrite, others=others)
+    # The map comes last to its place: who is killed before has nothing there that is not known.
+    with replacing(map_) as temporary:
+        result = process_file(path, bundle, options, opd=temporary, progress=progress)
+        written = result.write(name.parent, name.name, overwrite=overwrite)
+    row = row_of(str(path), result, written) | {"opd": str(map_)}
+    if scores and bundle is not None:
+        _write_scores(path, scored, result, mine["model"])
+        row["scores"] = str(scored)
     return row
 
 
-def _frames(
-    recording: Recording,
-    settled: HologramSettings,
-    job: _Job,
-    found: dict[int, Predictions],
-    highest: list[float],
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Give each frame to the writer, and keep what was found on the way."""
-    from ..inference.holograms import iter_recording
-
-    results = iter_recording(
-        recording,
-        settled,
-        job.bundle,
-        method=job.method,
-        device=job.device,
-        retrieval=job.retrieval,
-    )
-    with progress_bar(recording.name or "frames", quiet=job.as_json) as progress:
-        for result in results:
-            if result.predictions is not None:
-                found[result.index] = result.predictions
-            image = result.field.data
-            highest.append(float(np.nanmax(image)) if np.isfinite(image).any() else np.nan)
-            progress(result.index + 1, len(recording))
-            yield image
-
-
-def _counts(found: dict[int, Predictions]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for predictions in found.values():
-        for name, n in predictions.counts().items():
-            total[name] = total.get(name, 0) + n
-    return {name: n for name, n in total.items() if n}
-
-
-def _write_scores(
-    path: Path, target: Path, recording: Recording, found: dict[int, Predictions], bundle: Bundle
-) -> Path:
+def _write_scores(path: Path, scored: Path, result: Result, model: str) -> None:
     from ..export.rtdc import write_scores
     from ..inference.holograms import central_scores
 
-    out = target.with_name(f"{path.stem}_scored.rtdc")
-    scores = central_scores([found[i] for i in range(len(recording))], recording.shape)
-    # The name is ours, so what is there is of an earlier run.
-    write_scores(path, out, scores, model=f"{bundle.card.name}@{bundle.hash[:12]}", overwrite=True)
-    return out
-
-
-def _about(row: Row) -> Iterator[str]:
-    peak = "" if row["peak"] is None else f", peak {row['peak']:.4g} {row['unit']}"
-    yield f"{row['image']}: {row['frames']} frame(s) of {row['kind']}{peak}"
-    if row["unit"] == "rad":
-        yield "  wavelength unknown, so this is phase: give --wavelength for OPD in nm"
-    if row["pixel_size_um"] is None:
-        yield "  pixel size unknown: give --pixel-size for areas and dry mass"
-    yield from (f"  {note}" for note in row["notes"])
-    if "cells" in row:
-        counts = ", ".join(f"{n} {name}" for name, n in row["counts"].items()) or "none"
-        yield f"  {row['cells']} cells ({counts})"
-    yield from (f"  {row[key]}" for key in ("opd", "csv", "scores") if key in row)
+    found = cast("Mapping[int, Predictions]", result.prediction)
+    scores = central_scores([found[i] for i in sorted(found)], result.image.shape)
+    # Whose it is was asked before.
+    write_scores(path, scored, scores, model=model, overwrite=True)

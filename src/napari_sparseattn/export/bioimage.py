@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["export_bioimage"]
 
-#: Who wrote down each kind of network, with the paper's doi.
-_PAPERS = {
-    "sparse-attn-net": (
-        "Yoshai et al. 2025, the attention to few pixels that SparseAttnNet follows",
-        "10.48550/arXiv.2505.07661",
-    ),
-    "tnet": (
-        "Papadopoulos, Korus, Memon 2021, Hard-Attention for Scalable Image Classification",
-        "10.48550/arXiv.2102.10212",
-    ),
-}
 _DOI = re.compile(r"10\.\d{4,9}/[^\s,;]+")
 _DEVELOPERS = "napari-sparseattn developers"
 #: The axes of each output after the first, and whether its numbers are whole.
@@ -283,7 +272,7 @@ def _limits(card: Card) -> str:
 
 
 def _citations(card: Card) -> list[dict[str, str]]:
-    text, doi = _PAPERS[card.kind]
+    text, doi = card.model_kind.paper
     found = [{"text": text, "doi": doi}]
     named = _DOI.search(card.training.citation)
     if named:

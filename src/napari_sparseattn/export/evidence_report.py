@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import replacing
+from ..pages import render
 
 if TYPE_CHECKING:
     from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["EvidenceReport", "write_evidence_report"]
 
 _COLOURS = ("#0072b2", "#8c98a6", "#e69f00", "#cc79a7", "#009e73", "#56b4e9")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 340, 190, 38, 34
-_STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
-.verdict{font-size:1.1rem;padding:.6rem 1rem;border-left:5px solid #0072b2}
-table{border-collapse:collapse;margin:.5rem 0}
-td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #8c98a6}
-td:first-child,th:first-child{text-align:left}
-svg text{font:11px system-ui,sans-serif;fill:currentColor}
-"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,41 +103,34 @@ def write_evidence_report(report: EvidenceReport, path: Path) -> Path:
         if path.suffix.lower() == ".json":
             json.dump(report.to_dict(), file, indent=1, allow_nan=False)
         else:
-            file.writelines(_page(report))
+            file.write(_page(report))
     return path
 
 
-def _page(report: EvidenceReport) -> Iterator[str]:
-    title = f"Evidence: {escape(report.image)}"
-    yield "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-    yield f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
-    yield f"<p>Model {escape(report.model)}, {escape(report.model_hash[:12])}. Parts of the image "
-    yield "were replaced by plausible content, and the whole model ran anew each time.</p>"
+def _page(report: EvidenceReport) -> str:
+    values: dict[str, Any] = {}
     if report.answer is not None:
-        yield from _answer(report.answer)
+        values |= _describe_answer(report.answer)
     if report.cells is not None:
-        yield from _cells(report.cells)
-    if report.what_ifs:
-        yield from _what_ifs(report.what_ifs)
-    yield "</body></html>\n"
+        values |= _describe_cells(report.cells)
+    return render(
+        "evidence.html",
+        title=f"Faithfulness: {report.image}",
+        report=report,
+        what_ifs=[_what_if_row(each) for each in report.what_ifs],
+        **values,
+    )
 
 
-def _answer(found: Faithfulness) -> Iterator[str]:
-    yield f"<h2>{escape(found.label)}, {100 * found.probability:.1f} %</h2>"
-    yield f"<p class='verdict'>{escape(found.verdict())}</p>"
+def _describe_answer(found: Faithfulness) -> dict[str, Any]:
     names = [*found.own, *found.baselines]
+    colours = list(itertools.islice(itertools.cycle(_COLOURS), len(names)))
+    plots = []
     for kind, said in (("deletion", "removed first"), ("insertion", "shown first")):
-        lines = [getattr(found.orders[name].curves, kind).tolist() for name in names]
-        shares = found.orders[names[0]].curves.shares.tolist()
-        yield _plot(f"Probability, % of the content {said}", shares, lines)
-    rows = []
-    for name, colour in zip(names, _cycle(len(names)), strict=True):
-        score = found.orders[name]
-        head = f"<span style='color:{colour}'>■</span> {escape(name)}"
-        numbers = (score.gain, score.drop_without, score.drop_with_only)
-        rows.append([head, *(f"{value:+.3f}" for value in numbers)])
-    heads = ("removed first", "gain", "probability lost without", "lost with nothing else")
-    yield _table(heads, rows)
+        lines = [found.orders[name].curves for name in names]
+        points = [zip(x.shares.tolist(), getattr(x, kind).tolist(), strict=True) for x in lines]
+        curves = list(zip(colours, points, strict=True))
+        plots.append((f"Probability, % of the content {said}", curves))
     single = {
         "selected share": found.selected,
         "concentration (Gini)": found.sparseness,
@@ -157,72 +139,28 @@ def _answer(found: Faithfulness) -> Iterator[str]:
         "mask's share of the area": found.mask_share,
         "rank correlation with shuffled weights": found.control,
     }
-    yield _table(
-        ("measure", "value"),
-        [[name, f"{value:.3f}"] for name, value in single.items() if not math.isnan(value)],
+    return {
+        "plots": plots,
+        "orders": [(c, name, found.orders[name]) for c, name in zip(colours, names, strict=True)],
+        "measures": [(k, f"{v:.3f}") for k, v in single.items() if not math.isnan(v)],
+    }
+
+
+def _describe_cells(found: FaithfulnessOfSet) -> dict[str, Any]:
+    items = [(found.ids[i], found.items[i]) for i in found.ordered()]
+    return {
+        "n_cells": "1 cell" if len(found) == 1 else f"{len(found)} cells",
+        "classes": [(k, len(part), part.verdict()) for k, part in found.by_class().items()],
+        "cells": [(n, x.label, f"{x.orders[found.own[0]].gain:+.3f}") for n, x in items],
+    }
+
+
+def _what_if_row(asked: WhatIf) -> tuple[str, ...]:
+    same = asked.selection_overlap
+    return (
+        asked.question,
+        f"{100 * asked.share:.2g} %",
+        asked.fill or "–",
+        asked.summary(),
+        "–" if math.isnan(same) else f"{100 * same:.0f} %",
     )
-
-
-def _cells(found: FaithfulnessOfSet) -> Iterator[str]:
-    yield f"<h2>{len(found)} cells</h2><p class='verdict'>{escape(found.verdict())}</p>"
-    rows = []
-    for label, part in found.by_class().items():
-        rows.append([escape(label), str(len(part)), escape(part.verdict())])
-    yield _table(("class", "cells", "evidence"), rows)
-    own = found.own[0]
-    each = [
-        [str(found.ids[i]), escape(item.label), f"{item.orders[own].gain:+.3f}"]
-        for i, item in ((i, found.items[i]) for i in found.ordered())
-    ]
-    yield _table(("cell", "class", "gain"), each)
-
-
-def _what_ifs(asked: Sequence[WhatIf]) -> Iterator[str]:
-    yield "<h2>What if</h2>"
-    rows = []
-    for what_if in asked:
-        same = what_if.selection_overlap
-        rows.append(
-            [
-                escape(what_if.question),
-                f"{100 * what_if.share:.2g} %",
-                escape(what_if.fill or "–"),
-                escape(what_if.summary()),
-                "–" if math.isnan(same) else f"{100 * same:.0f} %",
-            ]
-        )
-    heads = ("question", "share", "replaced by", "answer", "selection that stayed")
-    yield _table(heads, rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the cells are HTML already."""
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cycle(n: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(n)]
-
-
-def _plot(title: str, shares: Sequence[float], lines: Sequence[Sequence[float]]) -> str:
-    """Return curves as SVG, 0 to 100 % along both axes."""
-    wide, high = _WIDTH - _LEFT - 8, _HEIGHT - _BOTTOM - 22
-    parts = [f"<text x='2' y='12'>{escape(title)}</text>"]
-    for value in (0, 50, 100):
-        x, y = _LEFT + wide * value / 100, 22 + high * (1 - value / 100)
-        parts.append(
-            f"<path d='M{_LEFT} {y:.1f}h{wide}' stroke='#8c98a6' stroke-opacity='.4'/>"
-            f"<text x='{_LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{value}</text>"
-            f"<text x='{x:.1f}' y='{22 + high + 14}' text-anchor='middle'>{value}</text>"
-        )
-    for line, colour in zip(lines, _cycle(len(lines)), strict=True):
-        points = " ".join(
-            f"{_LEFT + wide * x:.1f},{22 + high * (1 - min(max(y, 0.0), 1.0)):.1f}"
-            for x, y in zip(shares, line, strict=True)
-        )
-        parts.append(
-            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>"
-        )
-    return f"<svg width='{_WIDTH}' height='{_HEIGHT}' role='img'>{''.join(parts)}</svg>"

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..card import Card
 from ..images.fields.field import Field
@@ -91,6 +92,7 @@ def write_results(
     *,
     index: tuple[int, int] = (0, 0),
     progress: Callable[[str, int, int], None] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write a result in several formats.
 
@@ -113,6 +115,8 @@ def write_results(
     progress : callable, optional
         Called with the format's name, what is done, and how much there is; it
         may raise to stop, and the file at hand is then not written.
+    facts : mapping, optional
+        More to say of the result in JSON.
 
     Returns
     -------
@@ -134,7 +138,7 @@ def write_results(
     written: list[Path] = []
     for each in chosen:
         tell = None if progress is None else _named(progress, each.name)
-        export = Export(result, image, card, tell, index)
+        export = Export(result, image, card, tell, index, facts or {})
         written += each.write(export, each.path(Path(folder), stem))
     return written
 
@@ -211,6 +215,12 @@ def _csv(export: Export, path: Path) -> list[Path]:
     return write_table(export, path)
 
 
+def _json(export: Export, path: Path) -> list[Path]:
+    from .summary import write_json
+
+    return write_json(export, path)
+
+
 def _parquet(export: Export, path: Path) -> list[Path]:
     from .parquet import write_parquet
 
@@ -269,6 +279,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "One row per cell, crop or patch; for spreadsheets and R.",
                 _ALL,
                 _csv,
+            ),
+            Format(
+                "json",
+                ".json",
+                "JSON summary",
+                "What was found in a few numbers, where it came from, and what was looked at.",
+                _ALL,
+                _json,
             ),
             Format(
                 "parquet",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..bundle import Bundle
 from ..card import Card
+from ..pages import render
 from .model_examples import is_simulated
 from .onnx_model import ABOUT, about_input
 
@@ -32,33 +33,19 @@ def model_page(bundle: Bundle, outputs: Sequence[str] = (), normalise: bool = Tr
     normalise : bool
         Whether that graph normalises.
     """
-    card, training = bundle.card, bundle.card.training
-    lines = [f"# {card.name}", "", card.description or "A model of napari-sparseattn.", ""]
-    if training.simulated:
-        lines += ["**Trained on simulated images only.**", ""]
+    card, steps = bundle.card, ""
     if not card.takes_slides:
         steps = about_input(card, normalise)
         if outputs and not normalise:
             steps += " The pre-processing of this package does that."
-        lines += ["## Input", "", steps, ""]
-    if outputs:
-        if is_simulated(card):
-            lines += ["The picture on the cover, and the test input, are simulated.", ""]
-        lines += ["## Outputs", "", *(f"- `{name}`: {ABOUT[name]}" for name in outputs), ""]
-    lines += ["## Classes", "", ", ".join(card.class_names), "", "## Validation", ""]
-    lines += [*(f"- {line}" for line in card.summary().splitlines()[2:]), ""]
-    lines += ["## Limits", "", *_limits(card), "", "## Licence and checksum", ""]
-    lines += [f"Weights: {card.weights_licence}. sha256 of the tensors: `{bundle.hash}`.", ""]
-    return "\n".join(lines)
-
-
-def _limits(card: Card) -> list[str]:
-    return [
-        f"- It knows its {len(card.class_names)} classes and no others; any crop gets one of them.",
-        "- A crop at another µm per pixel, or off centre, gets a class as well, often a wrong one.",
-        "- What it looked at is what the class was computed from, and no proof that it is right.",
-        "- It is made for research. It is no medical device.",
-    ]
+    return render(
+        "model.md",
+        card=card,
+        steps=steps,
+        simulated=bool(outputs) and is_simulated(card),
+        outputs=[(name, ABOUT[name]) for name in outputs],
+        hash=bundle.hash,
+    )
 
 
 def cover_picture(

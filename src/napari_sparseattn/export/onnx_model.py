@@ -127,7 +127,7 @@ def export_onnx(
     """
     check_extra(_MODULES, "ONNX")
     card = bundle.card
-    if card.takes_slides:
+    if not card.model_kind.exporter:
         raise ModelExportError(
             f"'{card.name}' is a SPAN: it takes any number of patches at any places, which is no "
             "graph of fixed shape. Share it as the safetensors file it is."
@@ -176,27 +176,26 @@ def model_graph(
     """Return a model as the graph that is exported; parameters as of `export_onnx`."""
     from torch import nn
 
-    from ..models.tnet.network import TNet
-    from .onnx_graph import Normaliser, SparseGraph, TraversalGraph
+    from .onnx_graph import Normaliser
 
-    card = bundle.card
+    card, kind = bundle.card, bundle.card.model_kind
     # A model of its own: the bundle's may be at work in another thread.
     model = dataclasses.replace(bundle).cell_model()
     first = Normaliser(card.normalisation) if normalise else nn.Identity()
-    graph: SparseGraph | TraversalGraph
-    if isinstance(model, TNet):
-        taken = model.config.locations if locations is None else tuple(locations)
-        most = model.config.grid**2
+    parts: tuple[Any, ...] = (model, first, card.temperature)
+    if kind.setting == "locations":
+        config: Any = model.config
+        taken = tuple(config.locations if locations is None else locations)
+        most = config.grid**2
         if any(not 1 <= k <= most for k in taken):
             raise ModelExportError(f"Locations must lie between 1 and {most}, got {taken}.")
-        try:
-            graph = TraversalGraph(model, first, card.temperature, card.crop.size, taken)
-        except ValueError as error:
-            raise ModelExportError(str(error)) from error
+        parts += (card.crop.size, taken)
     elif locations is not None:
         raise ModelExportError(f"'{card.name}' is no TNet: it has no locations to choose.")
-    else:
-        graph = SparseGraph(model, first, card.temperature)
+    try:
+        graph: SparseGraph | TraversalGraph = kind.load("exporter")(*parts)
+    except ValueError as error:
+        raise ModelExportError(str(error)) from error
     return graph.eval()
 
 

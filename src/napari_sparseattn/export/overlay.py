@@ -23,11 +23,11 @@ from ..metrics import whole_percent
 if TYPE_CHECKING:
     from .request import Export
 
-__all__ = ["Overlay", "display_rgb", "selection_window", "write_overlay"]
+__all__ = ["MOST_CELLS", "Overlay", "display_rgb", "selection_window", "write_overlay"]
 
 _TINT = 0.6
 #: Larger images, and more cells, are drawn in small.
-_MOST_PIXELS, _MOST_CELLS = 2**24, 2000
+_MOST_PIXELS, MOST_CELLS = 2**24, 2000
 _SIDE = 2048
 
 
@@ -138,7 +138,7 @@ def write_overlay(export: Export, path: Path) -> list[Path]:
         isinstance(result, Predictions)
         and isinstance(image, Field)
         and image.shape[0] * image.shape[1] <= _MOST_PIXELS
-        and len(result) <= _MOST_CELLS
+        and len(result) <= MOST_CELLS
     ):
         overlay = Overlay(image, colours, *export.index)
         overlay.add(result)

@@ -54,6 +54,8 @@ class Export:
         Called with what is done and how much there is; it may raise to stop.
     index : (int, int)
         Frame and slice of `image` that `result` is of, where it is of one.
+    facts : mapping of str to object
+        More to say of the result in JSON, e.g. of a reconstruction.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class Export:
     card: Card
     progress: Callable[[int, int], None] | None = None
     index: tuple[int, int] = (0, 0)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if kind_of(self.result) is None:
@@ -115,6 +118,11 @@ class Export:
         return self.image.name or (self.image.path.name if self.image.path else "image")
 
     @property
+    def model(self) -> str:
+        """Name of the model, and which weights of that name."""
+        return f"{self.card.name}@{self.first.model_hash[:12]}"
+
+    @property
     def pixel_size(self) -> float | None:
         """µm per pixel; None where it is not known."""
         return self.image.pixel_size
@@ -156,18 +164,9 @@ class Export:
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """Give the rows frame by frame: of cells, of a field's crops, of a slide's patches."""
-        from .tables import crops_table, with_model
+        from .tables import iter_tables
 
-        result = self.result
-        if isinstance(result, Mapping):
-            for index, part in result.items():
-                table = with_model(part.to_frame(), part, self.card.name)
-                table.insert(0, "frame", index)
-                yield table
-        elif isinstance(result, FieldPrediction):
-            yield with_model(crops_table(result), result, self.card.name)
-        else:
-            yield with_model(result.to_frame(), result, self.card.name)
+        return iter_tables(self.result, self.card.name)
 
     def tell(self, done: int, total: int) -> None:
         """Report progress; raises if the work is to stop."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..images.fields.field import ImageError
+from ..images.errors import ImageError
 from ..images.holograms import _hdf5 as h5
 from ..images.holograms.rtdc import feature_lengths
 

@@ -1,4 +1,4 @@
-"""A slide with what a SPAN attended to, as one PNG and one table."""
+"""A slide with what a SPAN attended to, as one PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..images.slides.pyramid import Pyramid, read_window
 from ..inference.slides import SlidePrediction
 from .overlay import display_rgb
 
-__all__ = ["attention_picture", "describe_attention", "write_attention_png", "write_patches_csv"]
+__all__ = ["attention_picture", "describe_attention", "write_attention_png"]
 
 #: Perceptually even from dark blue by green to yellow; interpolated between.
 _RAMP = np.array(
@@ -76,14 +76,6 @@ def write_attention_png(
     """Write `attention_picture` as PNG, atomically."""
     with replacing(path) as temporary:
         attention_picture(pyramid, prediction).save(temporary, format="PNG")
-
-
-def write_patches_csv(prediction: SlidePrediction, path: str | os.PathLike[str]) -> None:
-    """Write one row per patch, atomically; columns as `SlidePrediction.to_frame`."""
-    frame = prediction.to_frame()
-    frame["scale_known"] = prediction.scale_known
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def _headline(prediction: SlidePrediction) -> str:

@@ -1,10 +1,10 @@
-"""Predictions as CSV and Parquet."""
+"""The rows of a result, and the one CSV they are written as."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,37 +12,61 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..inference.prediction import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..inference.fields import FieldPrediction
+    from ..inference.prediction import Predictions
     from ..inference.slides import SlidePrediction
-    from .request import Export
+    from .request import Export, Result
 
-__all__ = ["as_classes", "crops_table", "with_model", "write_csv", "write_table"]
+__all__ = ["as_classes", "crops_table", "iter_tables", "with_model", "write_csv", "write_table"]
 
 #: Of the W3C's "CSV on the Web", by the kinds of numpy's dtypes.
 _CSVW = {"i": "integer", "u": "integer", "f": "double", "b": "boolean"}
 
 
-def write_csv(
-    predictions: Predictions | Mapping[int, Predictions], path: str | os.PathLike[str]
-) -> None:
-    """Write one row per cell, atomically; columns as `Predictions.to_frame`.
+def iter_tables(result: Result, model_name: str = "") -> Iterator[pd.DataFrame]:
+    """Give the rows of a result, of a recording frame by frame.
 
-    Two more columns, ``model`` and ``scale_known``, say which weights gave the
-    row (name and first 12 digits of the sha256) and whether the scale of the
-    image was known.
+    One row per cell, per crop that a TNet looked at, or per patch of a slide;
+    see `Predictions.to_frame`, `crops_table` and `SlidePrediction.to_frame`.
+    Of frames, the first column is ``frame``. The last two, ``model`` and
+    ``scale_known``, say which weights gave the row (name and first 12 digits
+    of the sha256) and whether the scale of the image was known.
+
+    Raises
+    ------
+    ValueError
+        If there are no frames.
+    """
+    from ..inference.fields import FieldPrediction
+
+    if isinstance(result, Mapping):
+        if not result:
+            raise ValueError("there are no frames to write")
+        for index, part in result.items():
+            table = with_model(part.to_frame(), part, model_name)
+            table.insert(0, "frame", index)
+            yield table
+    elif isinstance(result, FieldPrediction):
+        yield with_model(crops_table(result), result, model_name)
+    else:
+        yield with_model(result.to_frame(), result, model_name)
+
+
+def write_csv(result: Result, path: str | os.PathLike[str], model_name: str = "") -> None:
+    """Write the rows of a result as CSV, atomically; columns as `iter_tables`.
 
     Parameters
     ----------
-    predictions : Predictions, or mapping of int to Predictions
-        Of one image, or of the frames of a stack by their index, which then
-        is the first column, ``frame``.
+    result : Predictions, FieldPrediction, SlidePrediction, or mapping of int to Predictions
+        Of one image, or of the frames of a stack by their index.
     path : path-like
         The file.
+    model_name : str
+        For the column ``model``; by default as the result says.
 
     Raises
     ------
@@ -51,10 +75,9 @@ def write_csv(
     ValueError
         If there are no frames.
     """
-    frames = predictions
-    table = _rows(frames) if isinstance(frames, Predictions) else _stacked(frames)
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        for _ in _write_rows(iter_tables(result, model_name), temporary):
+            pass
 
 
 def write_table(export: Export, path: Path) -> list[Path]:
@@ -77,9 +100,8 @@ def write_table(export: Export, path: Path) -> list[Path]:
     """
     columns: dict[str, str] = {}
     total = len(export.frames) if export.kind == "frames" else 1
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        for number, table in enumerate(export.tables()):
-            table.to_csv(file, index=False, header=number == 0, float_format="%.6g")
+    with replacing(path) as temporary:
+        for number, table in enumerate(_write_rows(export.tables(), temporary)):
             columns = columns or {
                 str(name): _CSVW.get(kind.kind, "string") for name, kind in table.dtypes.items()
             }
@@ -138,23 +160,14 @@ def with_model(
 ) -> pd.DataFrame:
     """Add the columns ``model`` and ``scale_known`` to a table, and return it."""
     name = model_name or getattr(found, "model_name", "")
-    table["model"] = f"{name}@{found.model_hash[:12]}"
+    table["model"] = "@".join(filter(None, (name, found.model_hash[:12])))
     table["scale_known"] = found.scale_known
     return table
 
 
-def _rows(predictions: Predictions) -> pd.DataFrame:
-    return with_model(predictions.to_frame(), predictions)
-
-
-def _stacked(frames: Mapping[int, Predictions]) -> pd.DataFrame:
-    import pandas as pd
-
-    if not frames:
-        raise ValueError("there are no frames to write")
-    tables = {index: _rows(found) for index, found in frames.items()}
-    for index, table in tables.items():
-        table.insert(0, "frame", index)
-    # Tables without rows would change the columns' types.
-    filled = [table for table in tables.values() if len(table)]
-    return pd.concat(filled or list(tables.values())[:1], ignore_index=True)
+def _write_rows(tables: Iterable[pd.DataFrame], path: Path) -> Iterator[pd.DataFrame]:
+    """Write tables one below the other, and give back each that is written."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for number, table in enumerate(tables):
+            table.to_csv(file, index=False, header=number == 0, float_format="%.6g")
+            yield table

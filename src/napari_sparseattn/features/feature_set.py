@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..images.fields.field import ImageError
+from ..images.errors import ImageError
 from ..images.holograms._hdf5 import images, reading
 
 __all__ = ["FeatureError", "FeatureRows", "FeatureSet", "H5Rows", "failed_notes"]

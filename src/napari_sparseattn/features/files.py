@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import replacing
-from ..images.fields.field import ImageError
+from ..images.errors import ImageError
 from ..images.holograms._hdf5 import contents, images, number, reading, text
 from ..images.slides.patches import PatchGrid
 from .feature_set import FeatureError, FeatureSet, H5Rows, failed_notes

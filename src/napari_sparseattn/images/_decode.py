@@ -6,12 +6,15 @@ import dataclasses
 import math
 import struct
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ._streams import check_streams
+from .errors import ImageError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -22,10 +25,8 @@ __all__ = [
     "TIFF_ERRORS",
     "TIFF_MAGIC",
     "Decoded",
-    "ImageError",
     "check_tiff",
     "decode",
-    "isotropic_size",
     "tiff_pixel_size",
 ]
 
@@ -72,10 +73,6 @@ _PLAUSIBLE_UM = (0.01, 20.0)
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
-class ImageError(ValueError):
-    """A file that cannot be read as an image, and what to do about it."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Decoded:
     """What a file holds: pixels, axis letters, µm per pixel, colour or not, unit.
@@ -89,25 +86,6 @@ class Decoded:
     pixel_size: tuple[float, float] | None = None
     colour: bool = False
     unit: str = ""
-
-
-def isotropic_size(size: float | Sequence[float]) -> float:
-    """Return µm per pixel, refusing values that differ between y and x.
-
-    Raises
-    ------
-    ValueError
-        If a value is not positive and finite, or y and x differ by over 1 %.
-    """
-    values = np.atleast_1d(np.asarray(size, dtype=np.float64))
-    if values.shape not in ((1,), (2,)) or not np.all(np.isfinite(values) & (values > 0)):
-        raise ValueError(f"the pixel size must be a positive number of µm per pixel, got {size!r}")
-    if values.max() > 1.01 * values.min():
-        raise ValueError(
-            f"pixels are {values[0]:g} µm high but {values[-1]:g} µm wide; resample the image to "
-            "square pixels, or give one pixel_size if the file is wrong"
-        )
-    return float(values[0]) if len(values) == 1 else float(values.mean())
 
 
 def decode(path: Path) -> Decoded:
@@ -246,8 +224,6 @@ def _check_size(path: Path, *lengths: int) -> None:
 
 def _read_tiff(path: Path, size: int) -> Decoded:
     import tifffile
-
-    from .slides._tiff_streams import check_streams
 
     try:
         with tifffile.TiffFile(path) as tif:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .fields import field
-from .fields.field import Field
+from ._decode import HDF5_MAGIC, decode
+from .errors import ImageError
+from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
 from .slides.pyramid import Pyramid
 
-__all__ = ["open_image"]
+__all__ = ["open_field", "open_image"]
 
 
 def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid:
@@ -23,7 +25,7 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
         An image, a recording of holography, or a whole-slide image.
     **metadata
         Of a field of view: pixel_size, modality, unit, axes, name; see
-        `images.field.open_image`. Of a slide: pixel_size, in µm at full
+        `open_field`. Of a slide: pixel_size, in µm at full
         resolution.
 
     Returns
@@ -41,8 +43,97 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
     """
     file = Path(path)
     if not is_slide(file):
-        return field.open_image(file, **metadata)
+        return open_field(file, **metadata)
     pixel_size = metadata.pop("pixel_size", None)
     if metadata:
         raise TypeError(f"{file.name} is a slide, which takes no {', '.join(sorted(metadata))}")
     return open_slide(file, pixel_size=pixel_size)
+
+
+def open_field(
+    path: str | os.PathLike[str],
+    *,
+    pixel_size: float | Sequence[float] | None = None,
+    modality: Modality | None = None,
+    unit: str | None = None,
+    axes: str | None = None,
+    name: str | None = None,
+) -> Field:
+    """Read an image file as a `Field`.
+
+    TIFF (also OME-TIFF and ImageJ), PNG, JPEG, BMP, NPY, and HDF5 of holography
+    (.rtdc, qpimage; see `open_hologram`); the kind is told from the content,
+    not from the name. NPY files are memory-mapped and never unpickled. Sizes a
+    file declares are checked before memory is taken.
+
+    The pixel size comes from OME or ImageJ metadata, or from TIFF resolution
+    tags in cm or inch when it lies between 0.01 and 20 µm per pixel; outside
+    of that the tags describe a screen or a printer.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    pixel_size, modality, unit, axes, name
+        Override what the file says; see `Field.from_array`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImageError
+        If it cannot be read as an image; the message says why and what to do.
+    """
+    file = Path(path)
+    if _is_hdf5(file):
+        return _from_hdf5(file, pixel_size, modality, unit, axes, name)
+    decoded = decode(file)
+    if axes is None:
+        axes = decoded.axes
+    if modality is None and decoded.colour:
+        modality = "brightfield"
+    try:
+        return Field.from_array(
+            decoded.data,
+            axes=axes,
+            pixel_size=decoded.pixel_size if pixel_size is None else pixel_size,
+            modality=modality,
+            unit=decoded.unit if unit is None else unit,
+            name=name or file.stem,
+            path=file,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{file.name}: {error}") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+    except OSError:
+        return False  # `decode` says why
+
+
+def _from_hdf5(
+    path: Path,
+    pixel_size: float | Sequence[float] | None,
+    modality: Modality | None,
+    unit: str | None,
+    axes: str | None,
+    name: str | None,
+) -> Field:
+    from .holograms.files import read_as_field
+
+    found = read_as_field(path)
+    try:
+        return Field.from_array(
+            found.data,
+            axes=axes or found.axes,
+            pixel_size=found.pixel_size if pixel_size is None else pixel_size,
+            modality=modality or found.modality,
+            unit=found.unit if unit is None else unit,
+            name=name or found.name,
+            path=path,
+        )
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{path.name}: {error}") from error

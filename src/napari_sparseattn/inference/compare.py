@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import Card
 from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.measures import overlap, spearman
 from ..images.fields.cells import Cells
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
 from ..metrics import wilson
+from ..progress import Progress
 from .cells import classify_cells
 from .fields import FieldPrediction, classify_field
 from .prediction import Prediction
@@ -34,7 +36,6 @@ __all__ = [
 
 Values = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]
-Told = Callable[[int, int], None]
 
 #: Cells per step, whose evidence is held at once.
 _STEP = 64
@@ -199,14 +200,14 @@ def with_setting(
     card = bundle.card
     changes: dict[str, Any] = {}
     if k is not None:
-        if card.kind != "sparse-attn-net":
+        if card.model_kind.setting != "k":
             raise ValueError(f"'{card.name}' keeps no pixels, so k cannot be set. Leave it out.")
         most = card.crop.size**2
         if not 1 <= k <= most:
             raise ValueError(f"k must lie between 1 and the crop's {most} pixels, got {k}.")
         changes["k"] = k
     if locations is not None:
-        if card.kind != "tnet":
+        if card.model_kind.setting != "locations":
             raise ValueError(f"'{card.name}' takes no crops, so K cannot be set. Leave it out.")
         changes["locations"] = tuple(locations)
     if not changes:
@@ -226,7 +227,7 @@ def compare_cells(
     k_a: int | None = None,
     k_b: int | None = None,
     device: str = "auto",
-    progress: Told | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Let two models classify the same cells.
 
@@ -245,7 +246,7 @@ def compare_cells(
     device : str
         See `choose_device`.
     progress : callable, optional
-        Called with the cells done and their number; it may raise to stop.
+        Called with "cells", those done and their number; it may raise to stop.
 
     Raises
     ------
@@ -264,7 +265,7 @@ def compare_cells(
         # Evidence is 25 KB per cell: kept only for as long as it is measured.
         parts.append((a.probabilities, b.probabilities, np.reshape(looks, (len(rows), 2))))
         if progress is not None and n:
-            progress(rows.stop, n)
+            progress("cells", rows.stop, n)
     first, second, looked = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Comparison(
         _names(*pair), (pair[0].card.class_names, pair[1].card.class_names), (first, second),
@@ -280,7 +281,7 @@ def compare_fields(
     locations_a: Sequence[int] | None = None,
     locations_b: Sequence[int] | None = None,
     device: str = "auto",
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Comparison, FieldPrediction, FieldPrediction]:
     """Let two TNets, or one with two settings, classify a whole field or slide.
 
@@ -397,13 +398,12 @@ def _names(first: Bundle, second: Bundle) -> tuple[str, str]:
     """Names that tell the two apart: with the setting, where it is the same model."""
     if first.card.name != second.card.name:
         return first.card.name, second.card.name
-    told = [
-        f"{one.card.name}, k = {one.card.architecture.get('k')}"
-        if one.card.kind == "sparse-attn-net"
-        else f"{one.card.name}, K = {one.card.architecture.get('locations')}"
-        for one in (first, second)
-    ]
-    return told[0], told[1]
+    return _name_with_setting(first.card), _name_with_setting(second.card)
+
+
+def _name_with_setting(card: Card) -> str:
+    kind = card.model_kind
+    return f"{card.name}, {kind.symbol} = {card.architecture.get(kind.setting)}"
 
 
 def _labels(probabilities: Probabilities, names: tuple[str, ...]) -> list[str]:

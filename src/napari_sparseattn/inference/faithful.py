@@ -22,8 +22,9 @@ from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
+from ..progress import Progress
 from .cells import checked_plane, crop_side
-from .measuring import CARD, THOROUGH, Progress, Settings, measure
+from .measuring import CARD, THOROUGH, Settings, measure
 from .reruns import CellRerun, Mask, Rerun
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def faithfulness_of_cell(
     settings : Settings
         How thoroughly; by default as fits a click.
     progress : callable, optional
-        Called with runs of the model done and their number; may raise to stop.
+        Called with "runs", those of the model done and their number; may raise to stop.
 
     Returns
     -------
@@ -188,7 +189,7 @@ def faithfulness_of_crops(
         mask = None if masks is None else masks[i]
         items.append(faithfulness_of_crop(crop, bundle, settings, device, mask=mask))
         if progress is not None:
-            progress(i + 1, len(crops))
+            progress("crops", i + 1, len(crops))
     names = tuple(range(len(crops)) if ids is None else ids)
     return FaithfulnessOfSet(names, tuple(items), settings.seed)
 
@@ -219,7 +220,7 @@ def faithfulness_of_set(
     for item in iter_faithfulness(field, cells, bundle, rows, settings, device, t=t, z=z):
         items.append(item)
         if progress is not None:
-            progress(len(items), len(rows))
+            progress("cells", len(items), len(rows))
     ids = tuple(int(cells.ids[i]) for i in rows)
     return FaithfulnessOfSet(ids, tuple(items), settings.seed)
 

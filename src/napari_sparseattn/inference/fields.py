@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from ..evidence import Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
+from ..progress import Progress
 from .prediction import Prediction, ReadingLedger
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class PyramidSource:
     normalisation : Normalisation
         Of kind ``"fixed"``: others need to see the whole image at once.
     progress : callable, optional
-        Called with the number of crops read so far; it may raise to stop.
+        Called with "crops", those read so far and 0; it may raise to stop.
 
     Raises
     ------
@@ -88,7 +89,7 @@ class PyramidSource:
         self,
         pyramids: Sequence[Pyramid],
         normalisation: Normalisation,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if len({(pyramid.shape, pyramid.channels) for pyramid in pyramids}) != 1:
             raise ValueError("images that are classified together must be of one size")
@@ -112,7 +113,7 @@ class PyramidSource:
             parts.append(self._crop(self.pyramids[image], top, left, side, seen, base))
             self.n_read += 1
             if self.progress is not None:
-                self.progress(self.n_read)
+                self.progress("crops", self.n_read, 0)
         return torch.stack(parts)
 
     def _crop(
@@ -155,7 +156,7 @@ def classify_field(
     *,
     t: int = 0,
     z: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FieldPrediction:
     """Classify an image by looking closely only where the model decides to.
 
@@ -173,7 +174,8 @@ def classify_field(
     t, z : int
         Frame and slice of a stack.
     progress : callable, optional
-        Called with the crops read so far; it may raise to stop.
+        Called with "crops", those read so far and 0, as their number is not
+        known before; it may raise to stop.
 
     Returns
     -------
@@ -233,15 +235,12 @@ def _ledger(
 
 def field_network(bundle: Bundle, device: str) -> TNet:
     """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
-    from ..models.tnet.network import TNet
-
-    model: object = bundle.model(device)
-    if not isinstance(model, TNet):
+    if "fields" not in bundle.card.model_kind.takes:
         raise ValueError(
             f"'{bundle.card.name}' classifies cells, not whole fields. Choose a TNet, or find "
             "cells and use classify_cells."
         )
-    return model
+    return cast("TNet", bundle.model(device))
 
 
 def traverse(
@@ -249,7 +248,7 @@ def traverse(
     model: TNet,
     normalisation: Normalisation,
     locations: Sequence[int] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TNetOutput:
     """Run a TNet on one slide, without gradients; the output is on the CPU."""
     import torch

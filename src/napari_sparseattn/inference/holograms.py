@@ -15,8 +15,8 @@ from ..images.holograms.holography import (
     Device,
     HologramSettings,
     Retrieved,
-    iter_retrieved,
-    settle,
+    estimate_settings,
+    iter_phase,
 )
 from .prediction import Predictions
 
@@ -86,15 +86,15 @@ def iter_recording(
     Raises
     ------
     HologramError
-        As in `settle`.
+        As in `estimate_settings`.
     ValueError
         If the model does not take such images, e.g. as the wavelength is
         unknown.
     """
     from .cells import classify_cells
 
-    settled = settle(recording, settings)
-    for index, done in enumerate(iter_retrieved(recording, settled, device=retrieval)):
+    settled = estimate_settings(recording, settings)
+    for index, done in enumerate(iter_phase(recording, settled, device=retrieval)):
         field = _field(done, recording, settled)
         predictions = None
         if bundle is not None:

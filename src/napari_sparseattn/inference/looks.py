@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..device import computing
 from ..evidence import CropFrame, PixelSelection, Traversal
+from ..kinds import kind_of_network
 from .fields import to_cpu, to_traversals
 
 if TYPE_CHECKING:
@@ -54,14 +55,23 @@ def look(
     """
     import torch
 
-    from ..models.tnet.network import TNet
-
     with torch.inference_mode(), computing(crops.device.type):
-        if not isinstance(model, TNet):
-            output = model(crops)
-            kept = to_selections(output, frames, model.receptive_field) if frames else ()
-            return Looked(output.logits.cpu(), kept, output.indices.numel())
-        visited = to_cpu(model(crops))
+        found: Looked = kind_of_network(model).load("classify_crops")(model, crops, frames)
+    return found
+
+
+def look_at_pixels(
+    model: SparseAttnNet, crops: Tensor, frames: Sequence[CropFrame] | None
+) -> Looked:
+    """`look`, of a SparseAttnNet."""
+    output = model(crops)
+    kept = to_selections(output, frames, model.receptive_field) if frames else ()
+    return Looked(output.logits.cpu(), kept, output.indices.numel())
+
+
+def look_at_crops(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> Looked:
+    """`look`, of a TNet."""
+    visited = to_cpu(model(crops))
     base, shape = model.config.base, (crops.shape[2], crops.shape[3])
     pixels = int(visited.counts.sum()) * base**2
     if not frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from ..evidence.baselines import random_regions, ranked
 from ..evidence.faithfulness import Curves, Faithfulness, OrderScore
 from ..evidence.measures import gini, spearman
+from ..progress import Progress
 from .reruns import Mask, Rerun, softmax
 
-__all__ = ["CARD", "THOROUGH", "Progress", "Settings", "measure"]
+__all__ = ["CARD", "THOROUGH", "Settings", "measure"]
 
 #: Called with runs (or cells) done and their number; may raise to stop.
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def measure(
     mask : numpy.ndarray, optional
         (n,) which units, or what share of each, show the object.
     progress : callable, optional
-        Called with runs done and their number; may raise to stop.
+        Called with "runs", those done and their number; may raise to stop.
 
     Returns
     -------
@@ -174,7 +174,7 @@ class _Work:
     def _tell(self, runs: int) -> None:
         self.done += runs
         if self.progress is not None:
-            self.progress(self.done, self.total)
+            self.progress("runs", self.done, self.total)
 
     def _probabilities(self, removed: Mask, fill: str) -> npt.NDArray[np.float64]:
         """Of the class, for masks (M, n); orders share masks, which run once."""

@@ -15,6 +15,7 @@ from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.baselines import centre_relevance, edge_relevance, tiled_mean
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
 from ..evidence.measures import overlap
+from ..kinds import kind_of_network
 from .looks import Looked, look
 
 if TYPE_CHECKING:
@@ -121,11 +122,9 @@ class CellRerun:
         temperature: float = 1.0,
         device: str = "cpu",
     ) -> None:
-        from ..models.sparse.network import SparseAttnNet
-
         self.ready, self.model, self.temperature, self.device = ready, model, temperature, device
         self.size = ready.shape[1]
-        self.side = 1 if isinstance(model, SparseAttnNet) else max(1, self.size // TILES)
+        self.side = 1 if kind_of_network(model).setting == "k" else max(1, self.size // TILES)
         across = -(-self.size // self.side)
         self.shape = (across, across)
         self.cells = np.arange(across * across)

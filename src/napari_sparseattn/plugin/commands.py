@@ -83,10 +83,10 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     holograms = Holograms.of(viewer)
     # napari may hand over a proxy, whose layers are proxies too.
     active = None if holograms.viewer is None else holograms.viewer.layers.selection.active
-    if active is not None and active is not holograms.layer:
-        holograms.say(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
+    if active is not None and active is not holograms.source.layer:
+        holograms.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
         return
-    holograms.reconstruct()
+    holograms.work.reconstruct()
 
 
 def open_slide_file(viewer: napari.viewer.Viewer) -> None:

@@ -49,9 +49,9 @@ def smear() -> list[LayerData]:
     """
     import numpy as np
 
-    from ..images.fields.field import open_image
+    from ..images.opening import open_field
 
-    fields = [np.asarray(open_image(_fetch(*item)).data) for item in _FIELDS.items()]
+    fields = [np.asarray(open_field(_fetch(*item)).data) for item in _FIELDS.items()]
     height, width, _ = fields[0].shape
     # A gap keeps cells of neighbouring fields from touching. It has the colour
     # of the glass: anything brighter would count as white in crops beside it.

@@ -10,7 +10,9 @@ import pytest
 import tifffile
 
 from bad_slides import large_codestream, large_jpeg
-from napari_sparseattn.images.fields.field import Field, ImageError, open_image
+from napari_sparseattn.images.errors import ImageError
+from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.opening import open_field
 
 RNG = np.random.default_rng(0)
 
@@ -125,7 +127,7 @@ def test_tiff_and_npy_keep_type_and_values(tmp_path: Path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", array)
     np.save(tmp_path / "a.npy", array)
     for name in ("a.tif", "a.npy"):
-        field = open_image(tmp_path / name)
+        field = open_field(tmp_path / name)
         assert field.data.dtype == dtype
         assert field.path == tmp_path / name
         np.testing.assert_array_equal(field.plane()[..., 0], array)
@@ -133,7 +135,7 @@ def test_tiff_and_npy_keep_type_and_values(tmp_path: Path, dtype):
 
 def test_npy_is_memory_mapped(tmp_path: Path):
     np.save(tmp_path / "a.npy", integers(8, 9))
-    assert isinstance(open_image(tmp_path / "a.npy").plane(), np.memmap)
+    assert isinstance(open_field(tmp_path / "a.npy").plane(), np.memmap)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
@@ -141,7 +143,7 @@ def test_colour_files(tmp_path: Path, suffix):
     array = integers(12, 14, 3)
     path = tmp_path / f"a.{suffix}"
     PIL.Image.fromarray(array).save(path)
-    field = open_image(path)
+    field = open_field(path)
     assert field.modality == "brightfield"
     assert field.name == "a"
     np.testing.assert_array_equal(field.plane(), array)
@@ -149,14 +151,14 @@ def test_colour_files(tmp_path: Path, suffix):
 
 def test_tiny_colour_image(tmp_path: Path):
     PIL.Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "a.png")
-    field = open_image(tmp_path / "a.png")
+    field = open_field(tmp_path / "a.png")
     assert field.plane().tolist() == [[[10, 20, 30]]]
 
 
 def test_sixteen_bit_png_keeps_its_bits(tmp_path: Path):
     array = integers(9, 7, dtype=np.uint16)
     PIL.Image.fromarray(array).save(tmp_path / "a.png")
-    field = open_image(tmp_path / "a.png")
+    field = open_field(tmp_path / "a.png")
     assert field.data.dtype == np.uint16
     np.testing.assert_array_equal(field.data, array)
 
@@ -167,7 +169,7 @@ def test_sixteen_bit_colour_png_keeps_its_bits(tmp_path: Path, channels):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     header = struct.pack(">IIBBBBB", 7, 9, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     _png(tmp_path / "a.png", (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    field = open_image(tmp_path / "a.png")
+    field = open_field(tmp_path / "a.png")
     assert field.n_channels == (1 if channels == 2 else 3)
     np.testing.assert_array_equal(field.plane(), array[..., : field.n_channels])
 
@@ -184,19 +186,19 @@ def test_palette_png_becomes_colour(tmp_path: Path):
     image = PIL.Image.new("P", (6, 5), 1)
     image.putpalette([0, 0, 0, 200, 100, 50])
     image.save(tmp_path / "a.png")
-    assert open_image(tmp_path / "a.png").plane()[2, 3].tolist() == [200, 100, 50]
+    assert open_field(tmp_path / "a.png").plane()[2, 3].tolist() == [200, 100, 50]
 
 
 def test_grey_with_alpha_has_one_channel(tmp_path: Path):
     PIL.Image.new("LA", (6, 5), (90, 128)).save(tmp_path / "a.png")
-    field = open_image(tmp_path / "a.png")
+    field = open_field(tmp_path / "a.png")
     assert field.n_channels == 1
     assert field.plane().max() == 90
 
 
 def test_cmyk_jpeg_becomes_rgb(tmp_path: Path):
     PIL.Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    red, green, blue = open_image(tmp_path / "a.jpg").plane()[8, 8].astype(int)
+    red, green, blue = open_field(tmp_path / "a.jpg").plane()[8, 8].astype(int)
     assert red > 200
     assert max(green, blue) < 60
 
@@ -207,7 +209,7 @@ def test_exif_orientation_is_applied(tmp_path: Path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     PIL.Image.fromarray(array).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    field = open_image(tmp_path / "a.jpg")
+    field = open_field(tmp_path / "a.jpg")
     assert field.shape == (32, 16)
     assert field.plane()[2].mean() > 240
     assert field.plane()[-2].mean() < 15
@@ -218,16 +220,16 @@ def test_palette_and_inverted_tiff(tmp_path: Path):
     colours = integers(3, 256, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "p.tif", index, photometric="palette", colormap=colours)
     np.testing.assert_array_equal(
-        open_image(tmp_path / "p.tif").plane(), np.moveaxis(colours[:, index], 0, -1)
+        open_field(tmp_path / "p.tif").plane(), np.moveaxis(colours[:, index], 0, -1)
     )
     tifffile.imwrite(tmp_path / "w.tif", index, photometric="miniswhite")
-    np.testing.assert_array_equal(open_image(tmp_path / "w.tif").plane()[..., 0], 255 - index)
+    np.testing.assert_array_equal(open_field(tmp_path / "w.tif").plane()[..., 0], 255 - index)
 
 
 def test_planar_colour_tiff(tmp_path: Path):
     array = integers(3, 12, 14)
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", planarconfig="separate")
-    field = open_image(tmp_path / "a.tif")
+    field = open_field(tmp_path / "a.tif")
     assert field.modality == "brightfield"
     np.testing.assert_array_equal(field.plane(), np.moveaxis(array, 0, -1))
 
@@ -242,7 +244,7 @@ def test_ome_tiff_axes_and_pixel_size_with_unit(tmp_path: Path):
         "PhysicalSizeYUnit": "nm",
     }
     tifffile.imwrite(tmp_path / "a.ome.tif", array, metadata=metadata)
-    field = open_image(tmp_path / "a.ome.tif")
+    field = open_field(tmp_path / "a.ome.tif")
     assert field.axes == "TZYXC"
     assert field.pixel_size == pytest.approx(0.15)
     np.testing.assert_array_equal(field.plane(3, 2)[..., 1], array[3, 1, 2])
@@ -257,7 +259,7 @@ def test_imagej_pixel_size(tmp_path: Path, unit, factor):
         resolution=(4.0, 4.0),
         metadata={"axes": "TYX", "unit": unit},
     )
-    field = open_image(tmp_path / "a.tif")
+    field = open_field(tmp_path / "a.tif")
     assert field.pixel_size == pytest.approx(0.25 * factor)
     assert field.axes == "TYX"
 
@@ -277,20 +279,20 @@ def test_resolution_tags_count_only_where_plausible(tmp_path: Path, resolution, 
     tifffile.imwrite(
         tmp_path / "a.tif", integers(12, 14), resolution=resolution, resolutionunit=unit
     )
-    assert open_image(tmp_path / "a.tif").pixel_size == expected
+    assert open_field(tmp_path / "a.tif").pixel_size == expected
 
 
 def test_unequal_pixel_sides_name_the_file_and_the_cure(tmp_path: Path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, integers(12, 14), resolution=(40000, 20000), resolutionunit="CENTIMETER")
     with pytest.raises(ImageError, match=r"a\.tif: pixels are 0\.5 µm high .* resample"):
-        open_image(path)
-    assert open_image(path, pixel_size=0.3).pixel_size == 0.3
+        open_field(path)
+    assert open_field(path, pixel_size=0.3).pixel_size == 0.3
 
 
 def test_keywords_override_the_file(tmp_path: Path):
     np.save(tmp_path / "a.npy", RNG.random((3, 12, 14)).astype(np.float32))
-    field = open_image(
+    field = open_field(
         tmp_path / "a.npy", axes="ZYX", modality="opd", unit="nm", pixel_size=0.2, name="mine"
     )
     assert (field.axes, field.modality, field.unit) == ("ZYX", "opd", "nm")
@@ -299,7 +301,7 @@ def test_keywords_override_the_file(tmp_path: Path):
 
 def test_missing_file(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="no file"):
-        open_image(tmp_path / "absent.tif")
+        open_field(tmp_path / "absent.tif")
 
 
 def _truncated_jpeg(path: Path) -> None:
@@ -376,7 +378,7 @@ def test_damaged_and_deceitful_files(tmp_path: Path, write, message):
     path = tmp_path / "image.tif"
     write(path)
     with pytest.raises(ImageError, match=message):
-        open_image(path)
+        open_field(path)
 
 
 def test_recordings_of_holography_open_as_fields(tmp_path: Path) -> None:
@@ -388,14 +390,14 @@ def test_recordings_of_holography_open_as_fields(tmp_path: Path) -> None:
         file.attrs["experiment:event count"] = 2
         file.attrs["imaging:pixel size"] = 0.2
         file["events/qpi_oah"] = frames
-    field = open_image(path)
+    field = open_field(path)
     assert (field.modality, field.axes, field.pixel_size) == ("hologram", "TYX", 0.2)
     assert np.array_equal(field.data, frames)
-    assert open_image(path, pixel_size=0.1).pixel_size == 0.1
+    assert open_field(path, pixel_size=0.1).pixel_size == 0.1
 
 
 def test_units_of_recorded_phase_are_kept(shared: Path) -> None:
-    field = open_image(shared / "data/phase/single_qpimage.h5")
+    field = open_field(shared / "data/phase/single_qpimage.h5")
     assert (field.modality, field.unit) == ("phase", "rad")
     with pytest.raises(ImageError, match="complex fields"):
-        open_image(shared / "data/phase/series_hdf5_meep.h5")
+        open_field(shared / "data/phase/series_hdf5_meep.h5")

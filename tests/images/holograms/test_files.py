@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.holograms.files import RawStack, open_hologram
 
 RNG = np.random.default_rng(0)

@@ -16,10 +16,10 @@ from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.holography import (
     HologramError,
     HologramSettings,
-    iter_retrieved,
+    estimate_settings,
+    iter_phase,
     reconstruct,
     retrieve,
-    settle,
 )
 from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.simulate import Optics, cell_opd, hologram, image_field, sphere_opd
@@ -72,7 +72,7 @@ def test_cells_of_known_opd_come_back(
 ) -> None:
     truth = SPHERE if name == "sphere" else cell_opd("red cell", SHAPE, 0.12, seed=1)
     recording = recorded(truth, background, carrier=carrier)
-    found = retrieve(recording, 0, settle(recording))
+    found = retrieve(recording, 0, estimate_settings(recording))
     # The sphere's edge is steeper than the aperture passes, and this frame is
     # small, so the edge weighs more than in the benchmark.
     assert rmse(found.opd, truth) < (6.5 if name == "sphere" else 4)
@@ -84,7 +84,7 @@ def test_cells_of_known_opd_come_back(
 
 def test_an_independent_method_agrees() -> None:
     recording = recorded()
-    found = retrieve(recording, 0, settle(recording)).opd
+    found = retrieve(recording, 0, estimate_settings(recording)).opd
     other = demodulated(recording, OPTICS.carrier)
     where = np.isfinite(other)
     assert rmse(found[where], other[where]) < 3
@@ -96,7 +96,7 @@ def test_the_real_hologram_agrees_with_and_without_its_background(shared: Path) 
     maps = []
     for background in (plain, None):
         recording = Recording(data, "hologram", background=background)
-        maps.append(retrieve(recording, 0, settle(recording)).phase)
+        maps.append(retrieve(recording, 0, estimate_settings(recording)).phase)
     assert maps[0].max() == pytest.approx(maps[1].max(), rel=0.03)
     assert rmse(maps[0], maps[1]) < 0.15
     cells = find_cells(Field(maps[0], "YX"))
@@ -110,7 +110,7 @@ def test_the_real_cell_peaks_where_its_authors_say(shared: Path, tmp_path: Path)
         tar.extract("series.h5", tmp_path, filter="data")
     recording = open_hologram(tmp_path / "series.h5")
     assert recording.wavelength == pytest.approx(647)
-    first = retrieve(recording, 0, settle(recording))
+    first = retrieve(recording, 0, estimate_settings(recording))
     assert first.opd is not None
     assert 290 < first.opd.max() < 340
 
@@ -121,7 +121,7 @@ def test_the_real_cell_peaks_where_its_authors_say(shared: Path, tmp_path: Path)
 @pytest.mark.parametrize("carrier", [(0.23, 0.2), (-0.23, 0.2), (0.23, -0.2), (-0.23, -0.2)])
 def test_cells_are_positive_whatever_the_fringes(carrier: tuple[float, float]) -> None:
     recording = recorded(carrier=carrier)
-    settings = settle(recording)
+    settings = estimate_settings(recording)
     found = retrieve(recording, 0, settings).opd
     assert found is not None
     assert found.max() > 600
@@ -135,7 +135,7 @@ def test_the_sideband_given_also_gives_the_sign() -> None:
     recording = recorded()
     row, column = OPTICS.carrier
     with_sign = [
-        retrieve(recording, 0, settle(recording, HologramSettings(sideband=side))).opd
+        retrieve(recording, 0, estimate_settings(recording, HologramSettings(sideband=side))).opd
         for side in ((row, column), (-row, -column))
     ]
     assert with_sign[0] is not None
@@ -144,10 +144,10 @@ def test_the_sideband_given_also_gives_the_sign() -> None:
 
 
 def test_settled_settings_stay() -> None:
-    settings = settle(recorded(), HologramSettings(flip=True))
+    settings = estimate_settings(recorded(), HologramSettings(flip=True))
     assert settings.sideband is not None
     assert settings.inverted is False
-    assert settle(recorded(), settings) == settings
+    assert estimate_settings(recorded(), settings) == settings
 
 
 @pytest.mark.parametrize("kind", ["phase", "opd", "field"])
@@ -190,7 +190,7 @@ def test_refocusing_undoes_defocus(defocus: float) -> None:
     # White cells: a sphere this steep has no smooth phase out of focus.
     truth = sphere_opd(SHAPE, 0.12, 9.0, 0.02)
     blurred = recorded(truth, background=True, defocus=defocus)
-    plain = settle(blurred)
+    plain = estimate_settings(blurred)
     before = rmse(retrieve(blurred, 0, plain).opd, truth)
     sharp = retrieve(blurred, 0, dataclasses.replace(plain, focus=-defocus))
     wrong = retrieve(blurred, 0, dataclasses.replace(plain, focus=defocus))
@@ -201,7 +201,7 @@ def test_refocusing_undoes_defocus(defocus: float) -> None:
 def test_autofocus_finds_the_distance() -> None:
     truth = sphere_opd(SHAPE, 0.12, 9.0, 0.02)
     blurred = recorded(truth, background=True, defocus=6.0)
-    settings = settle(blurred, HologramSettings(autofocus=15.0))
+    settings = estimate_settings(blurred, HologramSettings(autofocus=15.0))
     assert settings.focus == pytest.approx(-6.0, abs=1.0)
     assert settings.autofocus is None
 
@@ -214,9 +214,9 @@ def test_bad_pixels_neither_hang_nor_spread() -> None:
     frame = recording.frame(0).astype(np.float32)
     frame[5:9, 5:9] = np.nan
     frame[100, 220] = np.inf
-    clean = retrieve(recording, 0, settle(recording)).opd
+    clean = retrieve(recording, 0, estimate_settings(recording)).opd
     bad = dataclasses.replace(recording, frames=frame[None])
-    found = retrieve(bad, 0, settle(bad))
+    found = retrieve(bad, 0, estimate_settings(bad))
     assert found.n_bad == 17
     assert found.opd is not None
     assert np.isfinite(found.opd).all()
@@ -231,7 +231,7 @@ def test_saturation_is_counted() -> None:
     frame[:3, :4] = 255
     saturated = int(np.count_nonzero(frame == 255))
     bad = dataclasses.replace(recording, frames=frame[None])
-    assert retrieve(bad, 0, settle(bad)).n_bad == saturated >= 12
+    assert retrieve(bad, 0, estimate_settings(bad)).n_bad == saturated >= 12
 
 
 @pytest.mark.parametrize("kind", ["phase", "opd", "field"])
@@ -242,7 +242,7 @@ def test_what_was_not_measured_stays_so(kind: str) -> None:
     found = retrieve(
         recording := Recording(frames[None], kind, wavelength=OPTICS.wavelength),
         0,
-        settle(recording),
+        estimate_settings(recording),
     )
     assert found.opd is not None
     lost = np.isnan(found.opd)
@@ -255,7 +255,7 @@ def test_one_lost_frame_does_not_stop_a_stack() -> None:
     recording = recorded(background=True)
     good = recording.frame(0).astype(np.float32)
     stack = np.stack([good, np.full_like(good, np.nan), np.full_like(good, 7), good])
-    frames = list(iter_retrieved(dataclasses.replace(recording, frames=stack)))
+    frames = list(iter_phase(dataclasses.replace(recording, frames=stack)))
     assert np.isnan(frames[1].opd).all()
     assert np.isfinite(frames[2].phase).all()
     assert np.array_equal(frames[0].opd, frames[3].opd)
@@ -297,9 +297,9 @@ def test_stacks_are_read_as_they_are_used() -> None:
     one = recorded()
     frames = Counted(np.repeat(one.frame(0)[None], 3, axis=0))
     recording = dataclasses.replace(one, frames=frames)
-    settings = settle(recording)
+    settings = estimate_settings(recording)
     frames.asked.clear()
-    stream = iter_retrieved(recording, settings, [2, 0])
+    stream = iter_phase(recording, settings, [2, 0])
     assert frames.asked == []
     next(stream)
     assert frames.asked == [slice(2, 3)]
@@ -319,7 +319,7 @@ def test_frames_are_independent_of_their_neighbours() -> None:
     other = recorded(np.roll(SPHERE, 40, axis=1))
     stack = np.concatenate([recorded().frames[:1], other.frames[:1]])
     recording = dataclasses.replace(recorded(), frames=stack)
-    settings = settle(recording)
+    settings = estimate_settings(recording)
     both = reconstruct(recording, settings).data
     alone = reconstruct(dataclasses.replace(recording, frames=stack[1:]), settings).data
     assert np.array_equal(both[1], alone)
@@ -328,7 +328,7 @@ def test_frames_are_independent_of_their_neighbours() -> None:
 def test_progress_counts_frames() -> None:
     recording = dataclasses.replace(recorded(), frames=np.repeat(recorded().frames[:1], 3, 0))
     seen: list[tuple[int, int]] = []
-    reconstruct(recording, progress=lambda done, total: seen.append((done, total)))
+    reconstruct(recording, progress=lambda _, done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.holograms.rtdc import event_count, open_hdf5
 
 RNG = np.random.default_rng(0)

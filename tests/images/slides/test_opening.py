@@ -14,7 +14,7 @@ import tifffile
 
 import bad_slides
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_svs
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.opening import is_slide, open_slide
 
 REAL = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sparseattn.images._decode import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.patches import audit_grid, patch_grid, read_patch
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.images.tissue.mask import tissue_from_polygons

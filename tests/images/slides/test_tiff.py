@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from bad_slides import TILE, halves, scene, write_encoded, write_ome, write_svs
-from napari_sparseattn.images.fields.field import ImageError
-from napari_sparseattn.images.slides._checks import jpeg_fault
+from napari_sparseattn.images._streams import jpeg_fault
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.opening import open_slide
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bad_slides import halves, huge_tile, scene, write_svs, zeroed
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides._vendor import VendorPyramid, open_vendor
 from napari_sparseattn.images.slides.opening import open_slide
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from bad_slides import bad_zarr, halves, scene
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.opening import is_slide, open_slide
 
 zarr = pytest.importorskip("zarr")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from napari.components import ViewerModel
 from napari.layers import Image, Points, Shapes
 
@@ -447,11 +448,13 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
     annotating.targets.annotate_cell((30.0, 40.0), "a")
     elsewhere = Project(folder).book(ImageRecord("0" * 64, "elsewhere"))
     elsewhere.add("cell", "a", position=(1, 2))
-    annotating.rename_class("a", "z")
+    elsewhere.close()
+    # As another program would: the lock belongs to the open file, not to the process.
+    with FileLock(folder / "images" / f"{'0' * 64}.jsonl.lock"):
+        annotating.rename_class("a", "z")
     assert "elsewhere" in annotating.session.message.text
     assert [label for label, _ in placed(annotating)] == ["a"]
     assert "a" in annotating.classes.names
-    elsewhere.close()
 
 
 # -- keeping

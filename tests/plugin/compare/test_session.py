@@ -14,17 +14,13 @@ from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.compare import compare_cells, with_setting
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.plugin.cells.requests import Model
-from napari_sparseattn.plugin.compare.requests import (
-    CompareAnswer,
-    CompareRequest,
-    stream_comparison,
-)
 from napari_sparseattn.plugin.compare.session import Compare
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
+from ..held import Held
 
 
 @pytest.fixture
@@ -37,8 +33,8 @@ def other(model_file: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def compare(session: Session, viewer: ViewerModel, other: Path) -> Iterator[Compare]:
-    """The picture, and two models to choose from; nothing is answered by itself."""
+def compare(session: Session, viewer: ViewerModel, other: Path, at_once: None) -> Iterator[Compare]:
+    """The picture, and two models to choose from; work is done at once."""
     session.cards.update({"other": read_card(other), "small": session.model.bundle.card})
     compare = Compare.of(viewer)
     compare.attach()
@@ -47,17 +43,6 @@ def compare(session: Session, viewer: ViewerModel, other: Path) -> Iterator[Comp
     session.set_settings(session.image, modality="brightfield")
     yield compare
     compare.detach()
-
-
-def answer(compare: Compare, request: CompareRequest) -> None:
-    try:
-        for given in stream_comparison(request):
-            if isinstance(given, CompareAnswer):
-                compare.accept(request, given)
-            else:
-                compare.accept_progress(request, *given)
-    except ValueError as error:
-        compare.fail(request, error)
 
 
 def click(session: Session, cell: int) -> None:
@@ -82,8 +67,6 @@ def test_both_answers_are_those_of_each_model_alone(
     click(session, 2)
     compare.choose("other")
     request = compare.compare()
-    assert compare.working
-    answer(compare, request)
     assert not compare.working
     field = field_of(request.source.asked.plane, session.settings)
     cells = request.source.cells
@@ -112,7 +95,7 @@ def test_another_k_of_the_same_model(compare: Compare, session: Session) -> None
     click(session, 1)
     compare.set_number(19)
     assert compare.most == 256
-    answer(compare, compare.compare())
+    compare.compare()
     # The best 19 of its 38.
     assert compare.one.overlap[0] == pytest.approx(0.5)
     assert compare.title == "small, k = 19"
@@ -122,15 +105,14 @@ def test_another_k_of_the_same_model(compare: Compare, session: Session) -> None
     compare.set_number(76)
     assert compare.one is None
     assert compare.layers.layer(session.image, "compared selection") is None
-    answer(compare, compare.compare())
+    compare.compare()
     assert compare.one.overlap[0] == pytest.approx(0.5)
 
 
 def test_all_cells_and_where_they_differ(compare: Compare, session: Session) -> None:
     session.classify_all()
     compare.choose("other")
-    request = compare.compare_all()
-    answer(compare, request)
+    compare.compare_all()
     found, results = compare.every, session.results
     assert found.labels[0] == results.labels
     field = field_of(session.result_plane, session.settings)
@@ -147,22 +129,31 @@ def test_all_cells_and_where_they_differ(compare: Compare, session: Session) -> 
     assert compare.every is None
 
 
-def test_answers_to_what_is_no_longer_shown_are_dropped(compare: Compare, session: Session) -> None:
+def test_answers_to_what_is_no_longer_shown_are_dropped(
+    compare: Compare, session: Session, held: Held
+) -> None:
     click(session, 0)
     compare.choose("other")
     late = compare.compare()
+    held.work()
     click(session, 1)
     assert late.stop.is_set()
     assert not compare.working
-    answer(compare, late)
+    held.go()
     assert compare.one is None
     cancelled = compare.compare()
+    ((values, _),) = held.kept
     compare.cancel()
-    assert [x for x in stream_comparison(cancelled) if isinstance(x, CompareAnswer)] == []
+    assert cancelled.stop.is_set()
+    assert [given for given in values if not isinstance(given, tuple)] == []
     assert "Stopped" in compare.message
-    other = compare.compare()
+    compare.compare()
+    held.go()
+    assert compare.one is not None
+    compare.compare()
+    held.work()
     compare.choose("")
-    answer(compare, other)
+    held.go()
     assert compare.one is None
 
 
@@ -171,9 +162,9 @@ def test_a_model_that_is_gone_is_an_error_in_words(
 ) -> None:
     click(session, 0)
     compare.choose("other")
-    request = compare.compare()
-    compare.fail(request, ValueError("This file is damaged. Get it again."))
-    assert compare.message == "This file is damaged. Get it again."
+    other.write_bytes(b"damaged")
+    compare.compare()
+    assert "other" in compare.message
     assert not compare.working
 
 
@@ -184,7 +175,7 @@ def group_of(viewer: ViewerModel, name: str) -> tuple[int, int]:
 def test_side_by_side_and_back(compare: Compare, session: Session, viewer: ViewerModel) -> None:
     click(session, 2)
     compare.choose("other")
-    answer(compare, compare.compare())
+    compare.compare()
     image, names = session.image, [layer.name for layer in viewer.layers]
     grid = viewer.canvas.grid
     grid.stride, grid.shape = 3, (-1, 4)
@@ -218,13 +209,11 @@ def test_side_by_side_follows_clicks_and_ends_with_the_grid(
 ) -> None:
     click(session, 0)
     compare.choose("other")
-    answer(compare, compare.compare())
+    compare.compare()
     compare.set_side_by_side(True)
-    asked: list[CompareRequest] = []
-    compare.requested.connect(asked.append)
+    before = compare.one
     click(session, 1)
-    (request,) = asked
-    answer(compare, request)
+    assert compare.one is not before is not None
     assert group_of(viewer, "[smear] other") == (0, 1)
     viewer.canvas.grid.enabled = False
     assert not compare.side_by_side
@@ -244,7 +233,7 @@ def test_the_last_dock_puts_everything_back(
 ) -> None:
     click(session, 0)
     compare.choose("other")
-    answer(compare, compare.compare())
+    compare.compare()
     compare.set_side_by_side(True)
     compare.detach()
     assert not viewer.canvas.grid.enabled
@@ -252,8 +241,8 @@ def test_the_last_dock_puts_everything_back(
     compare.attach()
 
 
-def test_a_field_with_another_number_of_looks(
-    session: Session, viewer: ViewerModel, tnet_model: Model
+def test_a_field_with_another_number_of_crops(
+    session: Session, viewer: ViewerModel, tnet_model: Model, at_once: None
 ) -> None:
     compare = Compare.of(viewer)
     compare.attach()
@@ -264,7 +253,6 @@ def test_a_field_with_another_number_of_looks(
     assert compare.kind == "tnet"
     compare.set_number(1)
     request = compare.compare()
-    answer(compare, request)
     field = field_of(request.source.asked.plane, session.settings)
     usual = len(session.answer.evidence.level)
     taken = tnet_model.bundle.model().config.locations_for(180)
@@ -275,8 +263,8 @@ def test_a_field_with_another_number_of_looks(
     compare.detach()
 
 
-def test_cells_by_a_tnet_with_another_number_of_looks(
-    session: Session, viewer: ViewerModel, tnet_model: Model
+def test_cells_by_a_tnet_with_another_number_of_crops(
+    session: Session, viewer: ViewerModel, tnet_model: Model, at_once: None
 ) -> None:
     compare = Compare.of(viewer)
     compare.attach()
@@ -285,7 +273,7 @@ def test_cells_by_a_tnet_with_another_number_of_looks(
     add_labels(session, viewer)
     session.classify_all()
     compare.set_number(1)
-    answer(compare, compare.compare_all())
+    compare.compare_all()
     field = field_of(session.result_plane, session.settings)
     fewer = with_setting(tnet_model.bundle, locations=(1, 1))
     expected = classify_cells(field, session.results.cells, fewer, "cpu")

@@ -10,7 +10,7 @@ import pytest
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.compare.session import Compare
-from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
@@ -38,13 +38,13 @@ def two(
 def test_two_models_side_by_side(two: Window) -> None:
     viewer, session, box = two.viewer, two.session, two.dock.compare_box
     compare = Compare.of(viewer)
-    Evidence.of(viewer).set_automatic(False)
+    AnswerFaithfulness.of(viewer).set_automatic(False)
     two.dock.sections["Compare"].expand(animate=False)
     image = add_picture(viewer)
     session.set_settings(image, modality="brightfield")
     add_labels(session, viewer)
     assert not box.ask.isEnabled()
-    assert "Click a cell" in box.said.text()
+    assert "Click a cell" in box.message.text()
     two.click(image.data_to_world(CENTRES[3]))
     two.until(lambda: session.answer is not None)
 

@@ -19,7 +19,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_ome, write_svs
-from napari_sparseattn.images.fields.field import Field, ImageError
+from napari_sparseattn.images.errors import ImageError
+from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.plugin.core.opening import field_layer, read_file
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, pixel_size_of

@@ -1,8 +1,7 @@
-"""Evidence of what is shown: when it is measured, what is dropped, what is said."""
+"""Faithfulness of what is shown: when it is measured, what is dropped, what is said."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,46 +15,27 @@ from napari_sparseattn.inference.faithful import faithfulness_of_cell
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
-from napari_sparseattn.plugin.evidence.requests import EvidenceRequest, stream_evidence
-from napari_sparseattn.plugin.evidence.session import Evidence
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.evidence.words import (
-    about_better,
-    about_work,
+    about_method,
+    compare_to_baselines,
     order_rows,
     single_rows,
     versus_random,
 )
 
 from ..conftest import CENTRES, add_labels, add_picture
+from ..held import Held
 from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
 
 
-class MeasuresWhenTold:
-    """Keeps what is asked for; measures it in this thread when told to."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self.asked: list[EvidenceRequest] = []
-        evidence.requested.connect(self.asked.append)
-
-    def measure(self, request: EvidenceRequest) -> None:
-        try:
-            for given in stream_evidence(request):
-                if isinstance(given, tuple):
-                    self.evidence.accept_progress(request, *given)
-                else:
-                    self.evidence.accept(request, given)
-        except ValueError as error:
-            self.evidence.fail(request, error)
-
-
 @pytest.fixture
-def evidence(session: Session, viewer: ViewerModel) -> Iterator[Evidence]:
-    evidence = Evidence.of(viewer)
-    evidence.attach()
-    evidence.worker = MeasuresWhenTold(evidence)
-    yield evidence
-    evidence.detach()
+def faithfulness(session: Session, viewer: ViewerModel, held: Held) -> Iterator[AnswerFaithfulness]:
+    """What is asked for is measured when a test lets it go."""
+    faithfulness = AnswerFaithfulness.of(viewer)
+    faithfulness.attach()
+    yield faithfulness
+    faithfulness.detach()
 
 
 def click(session: Session, cell: int) -> None:
@@ -67,93 +47,95 @@ def without_time(found: Faithfulness) -> dict[str, Any]:
 
 
 def test_a_clicked_cell_is_measured_by_itself(
-    evidence: Evidence, session: Session, viewer: ViewerModel
+    faithfulness: AnswerFaithfulness, session: Session, viewer: ViewerModel, held: Held
 ) -> None:
     add_picture(viewer)
     add_labels(session, viewer)
-    assert evidence.subject is None
+    assert faithfulness.subject is None
     click(session, 2)
-    (request,) = evidence.worker.asked
-    assert request.by_itself
-    assert evidence.subject == "cell"
-    assert evidence.progress is not None
-    assert evidence.measured is None
-    evidence.worker.measure(request)
-    field = field_of(session.shown.plane, session.settings)
+    assert faithfulness.subject == "cell"
+    assert faithfulness.progress is not None
+    assert faithfulness.measured is None
+    held.go()
+    field, cells = field_of(session.shown.plane, session.settings), faithfulness.request().cells
     expected = faithfulness_of_cell(
-        field, request.cells, request.cells.nearest(CENTRES[2]), session.model.bundle, device="cpu"
+        field, cells, cells.nearest(CENTRES[2]), session.model.bundle, device="cpu"
     )
-    assert without_time(evidence.measured) == without_time(expected)
+    assert without_time(faithfulness.measured) == without_time(expected)
     # A disc of radius 9 px in a crop of 16 px covers all of its middle: the mask was found.
-    assert evidence.measured.mask_share > 0.5
-    assert evidence.progress is None
+    assert faithfulness.measured.mask_share > 0.5
+    assert faithfulness.progress is None
 
 
-def test_another_click_stops_what_is_measured_and_drops_it(
-    evidence: Evidence, session: Session, viewer: ViewerModel
+def test_another_click_drops_what_is_measured_too_late_to_be_stopped(
+    faithfulness: AnswerFaithfulness, session: Session, viewer: ViewerModel, held: Held
 ) -> None:
     add_picture(viewer)
     click(session, 0)
+    held.work()
     click(session, 1)
-    first, second = evidence.worker.asked
-    assert first.stop.is_set()
-    assert not second.stop.is_set()
-    # It was too late to stop it.
-    late = dataclasses.replace(first)
-    late.stop.clear()
-    evidence.worker.measure(late)
-    assert evidence.measured is None
-    evidence.worker.measure(second)
-    assert evidence.measured is not None
+    label, probability = session.answer.label, session.answer.confidence
+    held.give(1000)
+    assert faithfulness.measured is None
+    assert faithfulness.progress is not None
+    held.go()
+    assert faithfulness.measured.label == label
+    assert faithfulness.measured.probability == pytest.approx(probability, abs=1e-4)
 
 
-def test_a_stopped_measurement_gives_nothing(
-    evidence: Evidence, session: Session, viewer: ViewerModel
+def test_another_click_stops_what_is_measured(
+    faithfulness: AnswerFaithfulness, session: Session, viewer: ViewerModel, held: Held
 ) -> None:
     add_picture(viewer)
     click(session, 0)
-    (request,) = evidence.worker.asked
-    request.stop.set()
-    assert [given for given in stream_evidence(request) if isinstance(given, Faithfulness)] == []
+    ((values, _),) = held.kept
+    click(session, 1)
+    assert [given for given in values if isinstance(given, Faithfulness)] == []
 
 
 def test_measuring_by_itself_can_be_turned_off_and_on(
-    evidence: Evidence, session: Session, viewer: ViewerModel
+    faithfulness: AnswerFaithfulness, session: Session, viewer: ViewerModel, held: Held
 ) -> None:
     add_picture(viewer)
-    evidence.set_automatic(False)
+    faithfulness.set_automatic(False)
     click(session, 0)
-    assert evidence.worker.asked == []
-    assert evidence.can_measure
-    evidence.set_automatic(True)
-    assert len(evidence.worker.asked) == 1
+    assert held.kept == []
+    assert faithfulness.can_measure
+    faithfulness.set_automatic(True)
+    assert len(held.kept) == 1
 
 
 def test_a_field_is_measured_when_asked_for(
-    evidence: Evidence, session: Session, viewer: ViewerModel, tnet_model: Model
+    faithfulness: AnswerFaithfulness,
+    session: Session,
+    viewer: ViewerModel,
+    tnet_model: Model,
+    held: Held,
 ) -> None:
     add_picture(viewer)
     session.set_model(tnet_model)
     session.classify_field()
-    assert evidence.subject == "field"
-    assert evidence.worker.asked == []
-    request = evidence.measure()
+    assert faithfulness.subject == "field"
+    assert held.kept == []
+    request = faithfulness.measure()
     assert not request.by_itself
-    assert evidence.measure() is None
-    evidence.cancel()
+    assert faithfulness.measure() is None
+    faithfulness.cancel()
     assert request.stop.is_set()
-    assert evidence.can_measure
-    evidence.worker.measure(evidence.measure())
-    assert evidence.measured.label == session.answer.label
-    assert evidence.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
+    assert faithfulness.can_measure
+    faithfulness.measure()
+    held.go()
+    assert faithfulness.measured.label == session.answer.label
+    assert faithfulness.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
     session.set_model(tnet_model)
-    assert evidence.measured is None
+    assert faithfulness.measured is None
 
 
 def test_a_slide_is_measured_on_its_patches(
-    evidence: Evidence,
+    faithfulness: AnswerFaithfulness,
     session: Session,
     viewer: ViewerModel,
+    held: Held,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,17 +145,19 @@ def test_a_slide_is_measured_on_its_patches(
     session.set_model(span_model())
     session.classify_slide()
     assert len(worker.slides) == 1
-    assert evidence.subject == "slide"
-    evidence.worker.measure(evidence.measure())
-    assert evidence.measured.label == session.answer.label
-    assert evidence.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
-    assert evidence.measured.own[0] == "attention"
+    assert faithfulness.subject == "slide"
+    faithfulness.measure()
+    held.go()
+    assert faithfulness.measured.label == session.answer.label
+    assert faithfulness.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
+    assert faithfulness.measured.own[0] == "attention"
 
 
 def test_a_model_of_patches_says_why_it_is_not_measured(
-    evidence: Evidence,
+    faithfulness: AnswerFaithfulness,
     session: Session,
     viewer: ViewerModel,
+    held: Held,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -183,22 +167,24 @@ def test_a_model_of_patches_says_why_it_is_not_measured(
     session.set_model(span_model(segments=True))
     session.classify_slide()
     assert len(worker.slides) == 1
-    assert "each patch" in evidence.why_not
-    assert evidence.measure() is None
+    assert "each patch" in faithfulness.why_not
+    assert faithfulness.measure() is None
 
 
 def test_a_failure_is_said_only_of_what_is_shown(
-    evidence: Evidence, session: Session, viewer: ViewerModel
+    faithfulness: AnswerFaithfulness, session: Session, viewer: ViewerModel, held: Held
 ) -> None:
     add_picture(viewer)
     click(session, 0)
+    _, slots = held.kept[0]
     click(session, 1)
-    first, second = evidence.worker.asked
-    evidence.fail(first, ValueError("of old"))
-    assert evidence.why_not == ""
-    evidence.fail(second, ValueError("the image has gone"))
-    assert "the image has gone" in evidence.why_not
-    assert not evidence.can_measure
+    slots["failed"](ValueError("of old"))
+    assert faithfulness.why_not == ""
+    slots["finished"]()
+    _, slots = held.kept[-1]
+    slots["failed"](ValueError("the image has gone"))
+    assert "the image has gone" in faithfulness.why_not
+    assert not faithfulness.can_measure
 
 
 # -- words
@@ -227,15 +213,18 @@ def faithful(gains: dict[str, float], spread: float = 0.0) -> Faithfulness:
 
 def test_the_line_has_the_numbers_and_a_plain_verdict() -> None:
     found = faithful({"selection": 0.4, "random": 0.0, "edges": 0.1, "centre": 0.5}, spread=0.1)
-    assert versus_random(found) == "vs random: +0.40 [0.30, 0.50]"
-    assert about_better(found) == ("better than random and edges; not better than centre", True)
+    assert versus_random(found) == "Faithfulness vs. random: +0.40 [0.30, 0.50]"
+    assert compare_to_baselines(found) == (
+        "better than random and edges; not better than centre",
+        True,
+    )
     worse = faithful({"selection": 0.05, "random": 0.0, "edges": -0.1, "centre": 0.0}, spread=0.1)
-    assert about_better(worse) == ("not better than random", False)
-    assert versus_random(worse) == "vs random: +0.05 [−0.05, 0.15]"
+    assert compare_to_baselines(worse) == ("not better than random", False)
+    assert versus_random(worse) == "Faithfulness vs. random: +0.05 [−0.05, 0.15]"
 
 
 def test_the_tooltip_says_what_was_done() -> None:
-    said = about_work(faithful({"selection": 0.4, "random": 0.0}, spread=0.1), "cell")
+    said = about_method(faithful({"selection": 0.4, "random": 0.0}, spread=0.1), "cell")
     assert "12 times in 500 ms" in said
     assert "what surrounds it and a blur" in said
     assert "whole model ran anew" in said
@@ -245,8 +234,8 @@ def test_the_rows_are_of_the_orders_and_single_measures() -> None:
     found = faithful({"selection": 0.4, "random": 0.0, "edges": 0.1}, spread=0.1)
     rows = {name: values for name, _, values in order_rows(found)}
     assert rows["gain"] == ["+0.40", "+0.00", "+0.10"]
-    assert rows["needed"] == ["−62", "−62", "−62"]
-    assert rows["enough"] == ["−4", "−4", "−4"]
+    assert rows["necessary"] == ["−62", "−62", "−62"]
+    assert rows["sufficient"] == ["−4", "−4", "−4"]
     single = {name: value for name, value, _ in single_rows(found, "cell")}
     assert single["in the cell"] == "70 %, which covers 40 %"
     assert single["stable"] == "80 % (1 px aside), 90 % (a little noise)"

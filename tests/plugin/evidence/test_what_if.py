@@ -1,4 +1,4 @@
-"""What-ifs: regions that are drawn, questions, the list with undo and redo."""
+"""What-if questions: regions that are drawn, questions, the list with undo and redo."""
 
 from __future__ import annotations
 
@@ -14,41 +14,28 @@ from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.what_if_requests import (
     Region,
-    WhatIfRequest,
-    answer_what_if,
     crop_middles,
     patch_middles,
 )
-from napari_sparseattn.plugin.evidence.what_if_session import WhatIfs
+from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 
 from ..conftest import CENTRES, add_labels, add_picture
+from ..held import Held
 from ..made_attention import made_up_attention
 from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
 
 
 @pytest.fixture
-def what_ifs(session: Session, viewer: ViewerModel) -> Iterator[WhatIfs]:
-    """What-ifs that are answered at once."""
-    what_ifs = WhatIfs.of(viewer)
+def what_ifs(session: Session, viewer: ViewerModel, at_once: None) -> Iterator[WhatIfSession]:
+    """Questions are answered at once."""
+    what_ifs = WhatIfSession.of(viewer)
     what_ifs.attach()
-    asked: list[WhatIfRequest] = []
-
-    def answer(request: WhatIfRequest) -> None:
-        asked.append(request)
-        try:
-            what_ifs.accept(request, answer_what_if(request))
-        except ValueError as error:
-            what_ifs.fail(request, error)
-
-    what_ifs.requested.connect(answer)
-    what_ifs.worker = (answer, asked)
     yield what_ifs
-    what_ifs.requested.disconnect(answer)
     what_ifs.detach()
 
 
 @pytest.fixture
-def clicked(what_ifs: WhatIfs, session: Session, viewer: ViewerModel) -> WhatIfs:
+def clicked(what_ifs: WhatIfSession, session: Session, viewer: ViewerModel) -> WhatIfSession:
     """The third cell of the picture was clicked; its crop is 16 px of 0.5 µm."""
     image = add_picture(viewer)
     add_labels(session, viewer)
@@ -57,7 +44,7 @@ def clicked(what_ifs: WhatIfs, session: Session, viewer: ViewerModel) -> WhatIfs
     return what_ifs
 
 
-def draw_square(what_ifs: WhatIfs, middle: tuple[float, float], half: float) -> None:
+def draw_square(what_ifs: WhatIfSession, middle: tuple[float, float], half: float) -> None:
     assert what_ifs.draw("lasso")
     layer = what_ifs.layers.outlines(what_ifs.session.image, (), make=False)
     row, column = middle
@@ -106,13 +93,13 @@ def test_nothing_drawn_is_an_empty_region() -> None:
 # -- cells
 
 
-def test_without_a_region_it_says_what_to_do(clicked: WhatIfs) -> None:
+def test_without_a_region_it_says_what_to_do(clicked: WhatIfSession) -> None:
     assert clicked.ask("remove") is None
     assert "Lasso" in clicked.message
     assert clicked.entries == []
 
 
-def test_removing_the_cell_reruns_the_model_and_lists_it(clicked: WhatIfs) -> None:
+def test_removing_the_cell_reruns_the_model_and_lists_it(clicked: WhatIfSession) -> None:
     draw_square(clicked, (80, 60), 6)
     # The region is drawn by napari's own tool, on a layer of ours.
     layer = clicked.layers.outlines(clicked.session.image, (), make=False)
@@ -131,7 +118,7 @@ def test_removing_the_cell_reruns_the_model_and_lists_it(clicked: WhatIfs) -> No
     assert clicked.message == entry.found.summary()
 
 
-def test_what_is_selected_then_lies_on_the_crop(clicked: WhatIfs, session: Session) -> None:
+def test_what_is_selected_then_lies_on_the_crop(clicked: WhatIfSession, session: Session) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("look")
     (entry,) = clicked.entries
@@ -145,7 +132,7 @@ def test_what_is_selected_then_lies_on_the_crop(clicked: WhatIfs, session: Sessi
     np.testing.assert_allclose(layer.data_to_world((0, 0)), origin)
 
 
-def test_undo_and_redo_go_back_and_forth_with_the_region(clicked: WhatIfs) -> None:
+def test_undo_and_redo_go_back_and_forth_with_the_region(clicked: WhatIfSession) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
     draw_square(clicked, (85, 65), 2)
@@ -170,7 +157,7 @@ def test_undo_and_redo_go_back_and_forth_with_the_region(clicked: WhatIfs) -> No
     assert not clicked.redo()
 
 
-def test_a_new_question_forgets_what_was_undone(clicked: WhatIfs) -> None:
+def test_a_new_question_forgets_what_was_undone(clicked: WhatIfSession) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
     clicked.undo()
@@ -182,7 +169,9 @@ def test_a_new_question_forgets_what_was_undone(clicked: WhatIfs) -> None:
     assert clicked.entries[0].number == 2
 
 
-def test_painting_counts_too_and_can_be_cleared(clicked: WhatIfs, viewer: ViewerModel) -> None:
+def test_painting_counts_too_and_can_be_cleared(
+    clicked: WhatIfSession, viewer: ViewerModel
+) -> None:
     assert clicked.draw("paint")
     layer = clicked.layers.paint(clicked.session.image, (), make=False)
     assert layer.mode == "paint"
@@ -200,7 +189,7 @@ def test_painting_counts_too_and_can_be_cleared(clicked: WhatIfs, viewer: Viewer
     np.testing.assert_array_equal(clicked.region().painted, entry.request.region.painted)
 
 
-def test_a_region_beside_the_cell_is_refused_in_words(clicked: WhatIfs) -> None:
+def test_a_region_beside_the_cell_is_refused_in_words(clicked: WhatIfSession) -> None:
     draw_square(clicked, (20, 150), 4)
     clicked.ask("remove")
     assert clicked.entries == []
@@ -208,7 +197,9 @@ def test_a_region_beside_the_cell_is_refused_in_words(clicked: WhatIfs) -> None:
     assert clicked.can_ask
 
 
-def test_the_list_stays_when_another_cell_is_clicked(clicked: WhatIfs, session: Session) -> None:
+def test_the_list_stays_when_another_cell_is_clicked(
+    clicked: WhatIfSession, session: Session
+) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
     session.click(session.image.data_to_world(CENTRES[0]))
@@ -218,14 +209,13 @@ def test_the_list_stays_when_another_cell_is_clicked(clicked: WhatIfs, session: 
 
 
 def test_an_answer_to_what_is_no_longer_shown_is_dropped(
-    clicked: WhatIfs, session: Session
+    clicked: WhatIfSession, session: Session, held: Held
 ) -> None:
-    clicked.requested.disconnect(clicked.worker[0])
     draw_square(clicked, (80, 60), 3)
-    request = clicked.ask("remove")
+    clicked.ask("remove")
     assert not clicked.can_ask
     session.click(session.image.data_to_world(CENTRES[0]))
-    clicked.accept(request, answer_what_if(request))
+    held.go()
     assert clicked.entries == []
 
 
@@ -233,7 +223,7 @@ def test_an_answer_to_what_is_no_longer_shown_is_dropped(
 
 
 def test_a_dragged_crop_is_read_where_its_point_is(
-    what_ifs: WhatIfs, session: Session, viewer: ViewerModel, tnet_model: Model
+    what_ifs: WhatIfSession, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     image = add_picture(viewer)
     session.set_model(tnet_model)
@@ -257,7 +247,7 @@ def test_a_dragged_crop_is_read_where_its_point_is(
 
 
 def test_a_field_can_be_asked_without_a_region_of_it(
-    what_ifs: WhatIfs, session: Session, viewer: ViewerModel, tnet_model: Model
+    what_ifs: WhatIfSession, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     add_picture(viewer)
     session.set_model(tnet_model)
@@ -276,12 +266,12 @@ def test_a_field_can_be_asked_without_a_region_of_it(
 
 @pytest.fixture
 def slide(
-    what_ifs: WhatIfs,
+    what_ifs: WhatIfSession,
     session: Session,
     viewer: ViewerModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> WhatIfs:
+) -> WhatIfSession:
     keep_features_in(monkeypatch, tmp_path)
     worker = SlidesAtOnce(session)
     add_slide(viewer)
@@ -291,7 +281,7 @@ def slide(
     return what_ifs
 
 
-def test_patches_and_levels_of_a_slide_are_dropped(slide: WhatIfs, session: Session) -> None:
+def test_patches_and_levels_of_a_slide_are_dropped(slide: WhatIfSession, session: Session) -> None:
     assert "drop" in slide.fills
     attention = session.attention
     session.select_patch(3)

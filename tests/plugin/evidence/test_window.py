@@ -10,11 +10,13 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_sparseattn.plugin.evidence.agreement_session import Agreement
-from napari_sparseattn.plugin.evidence.session import Evidence
-from napari_sparseattn.plugin.evidence.what_if_session import WhatIfs
+from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.evidence.cells_session import CellFaithfulness
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
+from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 
 from ..conftest import CENTRES, add_picture
+from ..held import Held
 from ..widgets.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
@@ -28,12 +30,12 @@ def clicked(window: Window) -> Window:
     return window
 
 
-def evidence_of(window: Window) -> Evidence:
-    return Evidence.of(window.viewer)
+def evidence_of(window: Window) -> AnswerFaithfulness:
+    return AnswerFaithfulness.of(window.viewer)
 
 
 def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
-    box, evidence = clicked.dock.result_box.evidence, evidence_of(clicked)
+    box, evidence = clicked.dock.result_box.faithfulness, evidence_of(clicked)
     assert "measuring" in box.verdict.text()
     clicked.until(lambda: evidence.measured is not None)
     found = evidence.measured
@@ -54,7 +56,7 @@ def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
 
 
 def test_the_curves_stay_unfolded_for_the_next_cell(clicked: Window) -> None:
-    box, evidence = clicked.dock.result_box.evidence, evidence_of(clicked)
+    box, evidence = clicked.dock.result_box.faithfulness, evidence_of(clicked)
     clicked.until(lambda: evidence.measured is not None)
     box.curves.click()
     before, answer = evidence.measured, clicked.session.answer
@@ -70,21 +72,20 @@ def test_the_curves_stay_unfolded_for_the_next_cell(clicked: Window) -> None:
 
 def test_a_closed_dock_measures_no_more(clicked: Window) -> None:
     evidence = evidence_of(clicked)
-    asked: list[object] = []
-    evidence.requested.connect(asked.append)
     clicked.close_dock()
+    runner = Lanes.of(clicked.viewer).runner = Held()
     # Another viewer's window, or a script, may go on with the same session.
     clicked.session.answer_changed.emit(clicked.session.answer)
-    assert asked == []
+    assert runner.kept == []
     assert evidence.progress is None
 
 
 def test_a_lasso_a_question_and_back_again(clicked: Window) -> None:
-    dock, what_ifs = clicked.dock, WhatIfs.of(clicked.viewer)
+    dock, what_ifs = clicked.dock, WhatIfSession.of(clicked.viewer)
     dock.sections["What if"].expand(animate=False)
     box = dock.what_if_box
     box.remove.click()
-    assert "Lasso" in box.said.text()
+    assert "Lasso" in box.message.text()
     box.lasso.click()
     layer = clicked.viewer.layers.selection.active
     assert layer.name == "smear · what if"
@@ -111,22 +112,22 @@ def test_a_lasso_a_question_and_back_again(clicked: Window) -> None:
 
 def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     add_picture(window.viewer)
-    dock, agreement = window.dock, Agreement.of(window.viewer)
-    dock.sections["Evidence of cells"].expand(animate=False)
-    box = dock.agreement_box
+    dock, measured = window.dock, CellFaithfulness.of(window.viewer)
+    dock.sections["Faithfulness per cell"].expand(animate=False)
+    box = dock.faithfulness_box
     assert box.empty.isVisible()
     dock.actions_box.all.click()
     window.until(lambda: window.session.results is not None)
     box.measure.click()
-    window.until(lambda: agreement.progress is None and len(agreement.cells()) == len(CENTRES))
-    shown = [*box.most.patches(), *box.least.patches()]
+    window.until(lambda: measured.progress is None and len(measured.cells()) == len(CENTRES))
+    shown = [*box.highest.patches(), *box.lowest.patches()]
     assert sorted(shown) == list(range(len(CENTRES)))
     assert "evid." in [
         dock.table_box.model.headerData(i, Qt.Orientation.Horizontal)
         for i in range(dock.table_box.model.columnCount())
     ]
-    first = box.most.patches()[0]
-    box.most.itemClicked.emit(box.most.item(0))
+    first = box.highest.patches()[0]
+    box.highest.itemClicked.emit(box.highest.item(0))
     window.until(lambda: window.session.answer is not None)
     frame = window.session.answer.evidence.frame
     centre = window.session.results.cells.centres[first]
@@ -141,8 +142,8 @@ def test_a_report_is_saved(
     monkeypatch.setattr(
         QFileDialog, "getSaveFileName", lambda *_: (str(path), "JSON for programs (*.json)")
     )
-    clicked.dock.result_box.evidence.curves.click()
-    clicked.dock.result_box.evidence.details.save.click()
+    clicked.dock.result_box.faithfulness.curves.click()
+    clicked.dock.result_box.faithfulness.details.save.click()
     clicked.until(lambda: "report.json" in clicked.session.message.text)
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert found["answer"]["class"] == clicked.session.answer.label

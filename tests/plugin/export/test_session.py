@@ -1,4 +1,4 @@
-"""Exporting what is shown: which results, formats, files; without a window and in one."""
+"""ExportSession what is shown: which results, formats, files; without a window and in one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from superqt import QCollapsible
 
 from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.export.box import ExportBox
-from napari_sparseattn.plugin.export.session import Exporting, ExportRequest, stream_export
+from napari_sparseattn.plugin.export.box import ExportBox, ExportButton
+from napari_sparseattn.plugin.export.session import ExportSession, ModelExport
 
 from ..conftest import CENTRES, add_labels, add_picture
+from ..held import Held
 from ..made_slides import SlidesAtOnce, add_slide, keep_features_in
 from ..widgets.test_window import Window, make_window, window
 
@@ -31,48 +33,35 @@ __all__ = ["make_window", "window"]  # fixtures
 
 
 @pytest.fixture
-def exporting(session: Session, viewer: ViewerModel) -> Iterator[Exporting]:
+def exporting(session: Session, viewer: ViewerModel, at_once: None) -> Iterator[ExportSession]:
     """An export whose work is done at once."""
-    made = Exporting.of(viewer)
+    made = ExportSession.of(viewer)
     made.attach()
-
-    def work(request: ExportRequest) -> None:
-        try:
-            for given in stream_export(request):
-                if isinstance(given, list):
-                    made.accept(request, given)
-                else:
-                    made.accept_progress(request, given)
-        except (ValueError, OSError) as error:
-            made.fail(request, error)
-
-    made.worker = work  # kept alive: psygnal holds it weakly
-    made.requested.connect(work)
     yield made
     made.detach()
 
 
-def choose(exporting: Exporting, *formats: str) -> None:
+def choose(exporting: ExportSession, *formats: str) -> None:
     for name in FORMATS:
         exporting.choose(name, name in formats)
 
 
-def test_there_is_nothing_to_export_at_first(exporting: Exporting, session: Session) -> None:
-    assert exporting.things() == []
+def test_there_is_nothing_to_export_at_first(exporting: ExportSession, session: Session) -> None:
+    assert exporting.exportables() == []
     assert exporting.export() is None
     add_picture(session.viewer)
-    assert exporting.things() == []
+    assert exporting.exportables() == []
 
 
 def test_cells_are_written_as_they_are_shown(
-    exporting: Exporting, session: Session, viewer: ViewerModel, tmp_path: Path
+    exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
     add_labels(session, viewer)
     session.classify_all()
-    (thing,) = exporting.things()
-    assert thing.title == "4 cells of smear"
-    assert {each.name for each in exporting.formats(thing)} == set(FORMATS)
+    (result,) = exporting.exportables()
+    assert result.title == "4 cells of smear"
+    assert {each.name for each in exporting.formats(result)} == set(FORMATS)
     exporting.set_folder(tmp_path)
     choose(exporting, "csv", "geojson", "ome-zarr")
     exporting.export()
@@ -99,7 +88,7 @@ def test_cells_are_written_as_they_are_shown(
 
 
 def test_nothing_in_the_folder_is_replaced(
-    exporting: Exporting, session: Session, viewer: ViewerModel, tmp_path: Path
+    exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
     session.classify_all()
@@ -114,17 +103,21 @@ def test_nothing_in_the_folder_is_replaced(
 
 
 def test_results_of_another_model_keep_their_card(
-    exporting: Exporting, session: Session, viewer: ViewerModel, tnet_model: Model, tmp_path: Path
+    exporting: ExportSession,
+    session: Session,
+    viewer: ViewerModel,
+    tnet_model: Model,
+    tmp_path: Path,
 ) -> None:
     add_picture(viewer)
     session.classify_all()
     first = session.model
     assert first is not None
     session.set_model(tnet_model)
-    assert exporting.things() == []  # nothing is known of the model that gave them
+    assert exporting.exportables() == []  # nothing is known of the model that gave them
     session.cards = {first.bundle.card.name: first.bundle.card}
-    (thing,) = exporting.things()
-    assert thing.card is first.bundle.card
+    (result,) = exporting.exportables()
+    assert result.card is first.bundle.card
     exporting.set_folder(tmp_path)
     choose(exporting, "html")
     exporting.export()
@@ -132,16 +125,20 @@ def test_results_of_another_model_keep_their_card(
 
 
 def test_a_field_comes_before_its_cells(
-    exporting: Exporting, session: Session, viewer: ViewerModel, tnet_model: Model, tmp_path: Path
+    exporting: ExportSession,
+    session: Session,
+    viewer: ViewerModel,
+    tnet_model: Model,
+    tmp_path: Path,
 ) -> None:
     add_picture(viewer)
     session.set_model(tnet_model)
     session.classify_all()
     session.classify_field()
-    assert [thing.title for thing in exporting.things()] == ["Field smear", "4 cells of smear"]
+    assert [each.title for each in exporting.exportables()] == ["Field smear", "4 cells of smear"]
     exporting.set_folder(tmp_path)
     choose(exporting, "csv", "coco", "overlay")
-    assert exporting.ticked(exporting.things()[0]) == ("csv", "overlay")
+    assert exporting.ticked(exporting.exportables()[0]) == ("csv", "overlay")
     exporting.export(0)
     crops = pd.read_csv(tmp_path / "smear.csv")
     assert session.traversal is not None
@@ -149,7 +146,7 @@ def test_a_field_comes_before_its_cells(
 
 
 def test_a_slide_with_its_features(
-    exporting: Exporting, session: Session, viewer: ViewerModel, span: Model, kept: Path,
+    exporting: ExportSession, session: Session, viewer: ViewerModel, span: Model, kept: Path,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     keep_features_in(monkeypatch, kept)
@@ -157,8 +154,8 @@ def test_a_slide_with_its_features(
     session.set_model(span)
     session.slides_worker = SlidesAtOnce(session)
     session.classify_slide()
-    (thing,) = exporting.things()
-    assert thing.title == "Slide s"
+    (result,) = exporting.exportables()
+    assert result.title == "Slide s"
     exporting.set_folder(tmp_path)
     choose(exporting, "anndata", "geojson", "html")
     exporting.export()
@@ -170,7 +167,7 @@ def test_a_slide_with_its_features(
 
 
 def test_failures_and_stops_are_said_and_leave_no_half(
-    exporting: Exporting, session: Session, viewer: ViewerModel, tmp_path: Path
+    exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
     session.classify_all()
@@ -186,14 +183,16 @@ def test_failures_and_stops_are_said_and_leave_no_half(
     assert session.message.text.startswith("Not everything was written: ")
     assert not exporting.running
     exporting.set_folder(tmp_path / "new")
-    exporting.requested.disconnect(exporting.worker)
-    request = exporting.export()
-    assert request is not None
+    held = Lanes.of(viewer).runner = Held()
+    exporting.export()
     assert exporting.running
     exporting.cancel()
-    assert not any(isinstance(given, list) for given in stream_export(request))
+    held.go()
     assert not list((tmp_path / "new").iterdir())
-    exporting.accept(request, [Path("late")])  # a stale answer
+    exporting.export()
+    held.work()
+    exporting.cancel()  # too late: it is written
+    held.go()
     assert exporting.written == ()
 
 
@@ -208,7 +207,7 @@ def test_missing_packages_are_named(
     )
     add_picture(viewer)
     session.classify_all()
-    box = ExportBox(Exporting.of(viewer))
+    box = ExportBox(ExportSession.of(viewer))
     qtbot.addWidget(box)
     assert not box.boxes["anndata"].isEnabled()
     assert box.boxes["csv"].isEnabled()
@@ -251,8 +250,8 @@ def test_closing_the_dock_stops_the_work(
 ) -> None:
     add_picture(window.viewer)
     window.dock.actions_box.all.click()
-    exporting: Exporting = window.dock.export_box.exporting
-    window.until(lambda: bool(exporting.things()))
+    exporting: ExportSession = window.dock.export_box.exporting
+    window.until(lambda: bool(exporting.exportables()))
     exporting.set_folder(tmp_path)
     request = exporting.export()
     assert request is not None
@@ -261,3 +260,24 @@ def test_closing_the_dock_stops_the_work(
     assert not exporting.running
     window.open_dock()
     assert window.dock.export_box.body.isVisibleTo(window.dock.export_box)
+
+
+def test_a_model_is_exported_one_at_a_time(
+    session: Session, viewer: ViewerModel, held: Held, qtbot: Any, tmp_path: Path
+) -> None:
+    button, export = ExportButton(session), ModelExport.of(viewer)
+    qtbot.addWidget(button)
+    bundle = session.model.bundle
+    export.export(bundle, tmp_path / "first.safetensors", "safetensors")
+    assert not button.button.isEnabled()
+    export.export(bundle, tmp_path / "second.safetensors", "safetensors")
+    assert session.message.text == "A model is being exported; wait until it is written."
+    held.go()
+    assert button.button.isEnabled()
+    assert [path.name for path in tmp_path.iterdir()] == ["first.safetensors"]
+    # The reason is the true one.
+    export.export(bundle, tmp_path / "third.zip", "safetensors")
+    held.go()
+    assert session.message.text.startswith("third.zip was not written: Files of safetensors copy")
+    assert not export.running
+    button.release()

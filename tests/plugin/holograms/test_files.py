@@ -11,13 +11,11 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 
-from napari_sparseattn.images.fields.field import open_image
+from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.requests import (
-    FolderRequest,
     PreviewAnswer,
     files_to_reconstruct,
-    open_recording,
 )
 from napari_sparseattn.plugin.holograms.session import Holograms
 
@@ -39,8 +37,8 @@ def test_settings_are_kept_and_used_again(
     add_hologram(other, wavelength=None, medium_index=None)
     second.load_settings(path)
     assert second.settings == panel.settings
-    assert second.facts.wavelength == OPTICS.wavelength
-    assert second.facts.medium_index == OPTICS.medium_index
+    assert second.source.facts.wavelength == OPTICS.wavelength
+    assert second.source.facts.medium_index == OPTICS.medium_index
     second.detach()
 
 
@@ -63,18 +61,17 @@ def test_a_folder_is_reconstructed_and_failures_do_not_stop_it(
     tifffile.imwrite(folder / "c.tif", np.stack([recording.frame(0)] * 2))
     (folder / "b.tif").write_bytes(b"not an image")
     (folder / "notes.txt").write_text("left alone", encoding="utf-8")
-    request = panel.apply_to_folder(folder, out)
-    assert isinstance(request, FolderRequest)
-    assert [path.name for path in request.files] == ["a.tif", "b.tif", "c.tif"]
-    assert [failure.name for failure in panel.failures] == ["b.tif"]
+    assert [path.name for path in files_to_reconstruct(folder)] == ["a.tif", "b.tif", "c.tif"]
+    panel.work.apply_to_folder(folder, out)
+    assert [failure.name for failure in panel.work.failures] == ["b.tif"]
     assert "2 of 3 files written" in panel.message.text
-    field = open_image(out / "a_opd.ome.tif")
+    field = open_field(out / "a_opd.ome.tif")
     assert field.pixel_size == pytest.approx(OPTICS.pixel_size)
     assert rmse_of(np.asarray(field.data)) < 10
-    assert open_image(out / "c_opd.ome.tif").data.shape == (2, 120, 140)
+    assert open_field(out / "c_opd.ome.tif").data.shape == (2, 120, 140)
     before = (out / "a_opd.ome.tif").read_bytes()
-    panel.apply_to_folder(folder, out)
-    assert "there already" in panel.failures[0].reason
+    panel.work.apply_to_folder(folder, out)
+    assert "there already" in panel.work.failures[0].reason
     assert (out / "a_opd.ome.tif").read_bytes() == before
 
 
@@ -91,24 +88,22 @@ def test_in_a_folder_what_a_file_says_counts_unless_the_user_says_otherwise(
         file["phase/raw"] = phase
         file["amplitude/raw"] = np.ones_like(phase)
     add_hologram(viewer)
-    assert panel.facts.wavelength == 633
-    panel.apply_to_folder(folder, tmp_path / "one")
-    field = open_image(tmp_path / "one" / "a_opd.ome.tif")
+    assert panel.source.facts.wavelength == 633
+    panel.work.apply_to_folder(folder, tmp_path / "one")
+    field = open_field(tmp_path / "one" / "a_opd.ome.tif")
     assert np.ptp(field.data) == pytest.approx(250, rel=1e-3)
     assert field.pixel_size == pytest.approx(0.1)
-    panel.set_facts(wavelength=600.0)
-    panel.apply_to_folder(folder, tmp_path / "two")
-    assert np.ptp(open_image(tmp_path / "two" / "a_opd.ome.tif").data) == pytest.approx(300, 1e-3)
+    panel.source.set_facts(wavelength=600.0)
+    panel.work.apply_to_folder(folder, tmp_path / "two")
+    assert np.ptp(open_field(tmp_path / "two" / "a_opd.ome.tif").data) == pytest.approx(300, 1e-3)
 
 
 def test_new_pixels_are_settled_anew(panel: Holograms, viewer: ViewerModel) -> None:
     layer = add_hologram(viewer)
-    panel.worker.preview()
-    assert panel.preview_request().settled is not None
+    assert panel.previews.request().settled is not None
     layer.data = np.ascontiguousarray(layer.data.T)
-    assert panel.preview_request().settled is None
-    panel.worker.preview()
-    assert panel.preview.problem == ""
+    assert panel.previews.shown.request.settled is None
+    assert panel.previews.shown.problem == ""
 
 
 def test_results_are_not_taken_for_input(tmp_path: Path) -> None:
@@ -124,15 +119,15 @@ def test_files_that_differ_in_their_suffix_only_do_not_meet(
     add_hologram(viewer)
     tifffile.imwrite(tmp_path / "a.tif", recording.frame(0))
     np.save(tmp_path / "a.npy", recording.frame(0))
-    panel.apply_to_folder(tmp_path, tmp_path / "out")
+    panel.work.apply_to_folder(tmp_path, tmp_path / "out")
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["a.npy_opd.ome.tif", "a.tif_opd.ome.tif"]
 
 
 def test_an_empty_folder_is_a_message(panel: Holograms, tmp_path: Path) -> None:
-    assert panel.apply_to_folder(tmp_path, tmp_path / "out") is None
+    panel.work.apply_to_folder(tmp_path, tmp_path / "out")
     assert "no images or HDF5" in panel.message.text
-    assert panel.apply_to_folder(tmp_path / "absent", tmp_path) is None
+    panel.work.apply_to_folder(tmp_path / "absent", tmp_path)
     assert panel.message.level == "error"
 
 
@@ -145,14 +140,11 @@ def test_decimal_numbers_are_asked_about(
     _, truth, _ = simulated()
     path = tmp_path / "map.tif"
     tifffile.imwrite(path, truth.astype(np.float32))
-    opened = open_recording(path)
-    assert not opened.kind_known
-    panel.add_recording(opened)
+    panel.open_file(path)
     assert "choose hologram, phase or OPD" in panel.message.text
-    assert Session.of(viewer).settings_of(panel.layer).modality == "unknown"
-    panel.set_kind("opd")
-    panel.worker.preview()
-    assert rmse_of(panel.preview.retrieved.opd) < 10
+    assert Session.of(viewer).settings_of(panel.source.layer).modality == "unknown"
+    panel.source.set_kind("opd")
+    assert rmse_of(panel.previews.shown.retrieved.opd) < 10
 
 
 def test_a_background_of_another_size_is_refused_with_both_sizes(
@@ -161,17 +153,16 @@ def test_a_background_of_another_size_is_refused_with_both_sizes(
     add_hologram(viewer)
     path = tmp_path / "empty.tif"
     tifffile.imwrite(path, np.zeros((10, 12), np.uint8))
-    panel.take_background(open_recording(path))
+    panel.open_file(path, background=True)
     assert "1 × 10 × 12" in panel.message.text
-    assert panel.facts.background is None
+    assert panel.source.facts.background is None
     tifffile.imwrite(path, np.zeros((120, 140), np.uint8))
-    panel.take_background(open_recording(path))
-    assert panel.facts.background_name == "empty"
+    panel.open_file(path, background=True)
+    assert panel.source.facts.background_name == "empty"
 
 
 def test_a_preview_answer_is_frozen(panel: Holograms, viewer: ViewerModel) -> None:
     add_hologram(viewer)
-    panel.worker.preview()
-    assert isinstance(panel.preview, PreviewAnswer)
+    assert isinstance(panel.previews.shown, PreviewAnswer)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        panel.preview.problem = "x"
+        panel.previews.shown.problem = "x"

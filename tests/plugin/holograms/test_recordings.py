@@ -17,7 +17,7 @@ from napari_sparseattn.plugin.holograms.recordings import (
     ShownFrames,
     facts_of,
     kind_of,
-    recorded,
+    recording_in,
     recording_layer,
     recording_of,
 )
@@ -118,9 +118,9 @@ def test_what_is_not_known_is_not_claimed() -> None:
 def test_new_pixels_of_another_size_are_not_the_files() -> None:
     data, attributes, _ = recording_layer(Recording(STACK, "hologram", wavelength=647.0))
     layer = Image(data, **attributes)
-    assert recorded(layer) is not None
+    assert recording_in(layer) is not None
     layer.data = np.zeros((4, 3, 3))
-    assert recorded(layer) is None
+    assert recording_in(layer) is None
     assert recording_of(layer, "hologram", Facts(), None).shape == (3, 3)
 
 

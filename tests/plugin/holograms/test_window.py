@@ -53,8 +53,11 @@ class Panel:
 
     def until_previewed(self) -> None:
         def current() -> bool:
-            answer = self.holograms.preview
-            return answer is not None and answer.request.generation == self.holograms.generation
+            answer = self.holograms.previews.shown
+            return (
+                answer is not None
+                and answer.request.generation == self.holograms.previews.generation
+            )
 
         self.until(current)
 
@@ -98,7 +101,7 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     main.image_box.reconstruct.click()
     panel.until_previewed()
     panel.dock.actions_box.reconstruct.click()
-    panel.until(lambda: panel.holograms.result is not None and not panel.holograms.working)
+    panel.until(lambda: panel.holograms.result is not None and not panel.holograms.work.running)
     layer = panel.holograms.result
     assert session.image is layer
     assert session.settings.modality == "opd"
@@ -156,19 +159,19 @@ def test_many_changes_make_few_previews(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
     shown: list[object] = []
-    panel.holograms.preview_changed.connect(shown.append)
+    panel.holograms.previews.changed.connect(shown.append)
     for radius in np.linspace(0.2, 0.4, 40):
         panel.dock.preview_box.radius.setValue(radius)
     panel.until_previewed()
     assert len(shown) == 1
     assert shown[0].settled.filter_radius == pytest.approx(0.4)
-    panel.holograms.preview_changed.disconnect(shown.append)
+    panel.holograms.previews.changed.disconnect(shown.append)
 
 
 def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
-    found = panel.holograms.preview.settled.sideband
+    found = panel.holograms.previews.shown.settled.sideband
     box = panel.dock.preview_box
     box.tabs["spectrum"].click()
     assert box.disk.isVisible()
@@ -181,11 +184,11 @@ def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> N
     np.testing.assert_allclose(given, [-part for part in found], atol=2 / side)
     assert box.state.text() == "set by hand"
     panel.until_previewed()
-    assert np.median(panel.holograms.preview.retrieved.opd) == pytest.approx(0, abs=20)
-    assert panel.holograms.preview.retrieved.opd.min() < -100
+    assert np.median(panel.holograms.previews.shown.retrieved.opd) == pytest.approx(0, abs=20)
+    assert panel.holograms.previews.shown.retrieved.opd.min() < -100
     box.find.click()
     panel.until_previewed()
-    assert panel.holograms.preview.retrieved.opd.max() > 100
+    assert panel.holograms.previews.shown.retrieved.opd.max() > 100
     assert box.state.text() == "found"
 
 
@@ -210,11 +213,11 @@ def test_a_file_opens_lazily_and_a_broken_one_is_a_message(panel: Panel, tmp_pat
     stack, broken = tmp_path / "stack.tif", tmp_path / "broken.h5"
     tifffile.imwrite(stack, np.stack([recording.frame(0)] * 5), photometric="minisblack")
     broken.write_bytes(b"\x89HDF\r\n\x1a\n broken")
-    panel.dock.jobs.open_file(str(stack))
+    panel.holograms.open_file(stack)
     panel.until(lambda: len(panel.viewer.layers) == 1)
     assert not isinstance(panel.viewer.layers[0].data, np.ndarray)
-    assert panel.dock.source_box.source.currentText() == "stack"
-    panel.dock.jobs.open_file(str(broken))
+    assert panel.dock.source_box.layers.currentText() == "stack"
+    panel.holograms.open_file(broken)
     panel.until(lambda: panel.holograms.message.level == "error")
     assert "broken.h5" in panel.dock.message_line.label.text()
 
@@ -227,10 +230,10 @@ def test_behind_another_dock_no_previews_are_made(panel: Panel) -> None:
     panel.until(lambda: Session.of(panel.viewer).model is not None)
     panel.holograms.change_settings(flip=True)
     panel.qtbot.wait(400)
-    assert not panel.holograms.preview.request.settings.flip
+    assert not panel.holograms.previews.shown.request.settings.flip
     open_holograms(panel.viewer)
     panel.until_previewed()
-    assert panel.holograms.preview.request.settings.flip
+    assert panel.holograms.previews.shown.request.settings.flip
 
 
 def test_the_menu_command_reconstructs_the_active_layer(panel: Panel) -> None:
@@ -247,8 +250,8 @@ def test_our_own_opd_file_is_opd_again(panel: Panel, tmp_path: Path) -> None:
     path = tmp_path / "cells_opd.ome.tif"
     write_opd(Field(np.asarray(truth, np.float32), "YX", 0.2, "opd", "nm"), path)
     panel.viewer.open(str(path), plugin="napari")
-    panel.until(lambda: panel.holograms.kind == "opd")
-    assert panel.holograms.scale.pixel_size == pytest.approx(0.2)
+    panel.until(lambda: panel.holograms.source.kind == "opd")
+    assert panel.holograms.source.scale.pixel_size == pytest.approx(0.2)
     panel.until_previewed()
     assert panel.dock.preview_box.shown == "opd"
 
@@ -258,16 +261,16 @@ def start_long_work(panel: Panel) -> None:
     frames = np.broadcast_to(recording.frame(0), (3000, 120, 140))
     panel.viewer.add_image(frames, name="long", contrast_limits=(0, 255))
     told: list[Any] = []
-    panel.holograms.progress_changed.connect(told.append)
+    panel.holograms.work.progress_changed.connect(told.append)
     panel.dock.actions_box.reconstruct.click()
     panel.until(lambda: any(one is not None and one.done for one in told))
-    panel.holograms.progress_changed.disconnect(told.append)
+    panel.holograms.work.progress_changed.disconnect(told.append)
 
 
 def test_cancel_stops_the_work(panel: Panel) -> None:
     start_long_work(panel)
     panel.dock.actions_box.cancel.click()
-    assert not panel.holograms.working
+    assert not panel.holograms.work.running
     assert panel.holograms.result is None
     assert panel.dock.message_line.label.text() == "Cancelled."
     assert panel.dock.actions_box.folder.isVisible()
@@ -277,22 +280,22 @@ def test_closing_the_dock_stops_the_work_and_reopening_doubles_nothing(panel: Pa
     start_long_work(panel)
     panel.close_dock()
     panel.qtbot.wait(50)
-    assert not panel.holograms.working
+    assert not panel.holograms.work.running
     panel.open_dock()
     shown: list[object] = []
-    panel.holograms.preview_changed.connect(shown.append)
+    panel.holograms.previews.changed.connect(shown.append)
     panel.holograms.change_settings(flip=True)
     panel.until_previewed()
     panel.qtbot.wait(100)
     assert len(shown) == 1
-    panel.holograms.preview_changed.disconnect(shown.append)
+    panel.holograms.previews.changed.disconnect(shown.append)
 
 
 def test_closing_the_window_during_work_is_harmless(panel: Panel) -> None:
     start_long_work(panel)
     panel.viewer.close()
     panel.qtbot.wait(200)
-    assert not panel.holograms.working
+    assert not panel.holograms.work.running
 
 
 def test_both_docks_share_one_place(panel: Panel) -> None:

@@ -17,8 +17,8 @@ from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
-from napari_sparseattn.training.data.annotated import held_out
 from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.runs.reports import read_report, report_from_dict
 from napari_sparseattn.training.runs.requests import (
     Epoch,
@@ -148,13 +148,12 @@ def test_too_little_is_said_before_training(tuning: FineTuning, viewer: ViewerMo
 
 
 def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: ViewerModel) -> None:
-    from napari_sparseattn.training.data.annotated import annotated_cells
-    from napari_sparseattn.training.runs.data import planned_crops
+    from napari_sparseattn.training.data.annotated import annotated_cells, plan_cells
 
     layer = add_field(viewer)
     annotate(tuning, layer)
     project, card = tuning.annotating.classes.project, tuning.session.model.bundle.card
-    planned = planned_crops(list(project.annotations()), card, "cell")
+    planned = plan_cells(list(project.annotations()), card)
     cut = annotated_cells(project, tuning.annotating.files.opener(), card).data
     assert (
         dict(zip(cut.names, held_out(cut), strict=True)).items()

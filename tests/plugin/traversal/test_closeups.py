@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from bad_slides import halves, scene, write_svs, zeroed
-from napari_sparseattn.images.fields.field import ImageError
+from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session

@@ -15,11 +15,13 @@ from napari_sparseattn.inference.cells import crop_side
 from napari_sparseattn.training.data.annotated import (
     annotated_cells,
     annotated_fields,
-    held_out,
+    plan_cells,
+    too_few,
     unannotated_cells,
 )
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
 from napari_sparseattn.training.data.project import Project
+from napari_sparseattn.training.data.split import held_out
 from small_model import small_bundle
 
 CARD: Card = small_bundle().card  # 16 px, 8 µm
@@ -111,6 +113,52 @@ def test_what_is_held_out_stays_so_when_more_is_annotated(tmp_path: Path) -> Non
     after = {n for n, o in zip(second.names, held_out(second), strict=True) if o}
     assert before
     assert before <= after
+
+
+def field_of_47(project: Project, side: float) -> Field:
+    """47 cells of three classes in one field of 640 x 480 pixels, of crops so wide."""
+    field = dataclasses.replace(ramp(480, 640), pixel_size=CARD.crop.field_of_view_um / side)
+    rng = np.random.default_rng(7)
+    rows, columns = np.meshgrid(np.arange(30, 460, 70), np.arange(30, 620, 85), indexing="ij")
+    places = np.stack([rows.ravel(), columns.ravel()], 1)[:47] + rng.uniform(-20, 20, (47, 2))
+    labels = ["common"] * 30 + ["rare"] * 10 + ["new"] * 7
+    rng.shuffle(labels)
+    annotate(project, field, [(n, y, x) for n, (y, x) in zip(labels, places, strict=True)])
+    return field
+
+
+@pytest.mark.parametrize("side", [60.0, 110.0, 160.0])
+def test_one_field_of_47_cells_gives_some_of_each_class_to_both_parts(
+    tmp_path: Path, side: float
+) -> None:
+    project = Project(tmp_path)
+    field = field_of_47(project, side)
+    found = annotated_cells(project, lambda record: field, CARD).data
+    out = held_out(found)
+    train, test = (np.bincount(found.labels[rows], minlength=3) for rows in (~out, out))
+    assert (test >= 1).all()
+    assert (train >= np.array([15, 5, 4])).all()
+    assert len(set(np.array(found.groups)[out])) >= 2
+    ((_, items),) = project.annotations()
+    place = {item.id: item.position for item in items}
+    at = np.array([place[i] for i in found.names])
+    assert np.abs(at[~out][:, None] - at[out][None]).max(2).min() >= side / 2
+
+
+@pytest.mark.parametrize("side", [16.0, 110.0, 600.0])
+def test_what_is_said_before_training_is_what_training_does(tmp_path: Path, side: float) -> None:
+    project = Project(tmp_path)
+    field = field_of_47(project, side)
+    found = annotated_cells(project, lambda record: field, CARD).data
+    planned = plan_cells(list(project.annotations()), CARD)
+    assert planned.names == found.names
+    assert planned.groups == found.groups
+    np.testing.assert_array_equal(held_out(planned), held_out(found))
+    said, done = too_few(planned), too_few(found)
+    assert sorted(said) == sorted(done)
+    # Crops as wide as the field all show each other: nothing can be held out, which is said.
+    assert any("held out to test on" in hint for hint in said) == (side == 600)
+    assert held_out(found).any() == (side != 600)
 
 
 def test_an_image_that_is_gone_is_told_and_the_others_serve(tmp_path: Path) -> None:

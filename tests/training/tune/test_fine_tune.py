@@ -18,8 +18,9 @@ import torch
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.inference.cells import classify_crops
-from napari_sparseattn.training.data.annotated import held_out, too_few
+from napari_sparseattn.training.data.annotated import too_few
 from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.loop.augment import Augmentation
 from napari_sparseattn.training.tune.checkpoint import read_progress, write_progress
 from napari_sparseattn.training.tune.fine_tune import (

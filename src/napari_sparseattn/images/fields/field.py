@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,9 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import HDF5_MAGIC, ImageError, decode, isotropic_size
+from ..errors import isotropic_size
 
-__all__ = ["Field", "ImageError", "Modality", "open_image"]
+__all__ = ["Field", "Modality"]
 
 Modality = Literal["brightfield", "phase", "opd", "fluorescence", "hologram", "unknown"]
 
@@ -184,95 +183,6 @@ class Field:
 
     def _length(self, letter: str) -> int:
         return self.data.shape[self.axes.index(letter)] if letter in self.axes else 1
-
-
-def open_image(
-    path: str | os.PathLike[str],
-    *,
-    pixel_size: float | Sequence[float] | None = None,
-    modality: Modality | None = None,
-    unit: str | None = None,
-    axes: str | None = None,
-    name: str | None = None,
-) -> Field:
-    """Read an image file as a `Field`.
-
-    TIFF (also OME-TIFF and ImageJ), PNG, JPEG, BMP, NPY, and HDF5 of holography
-    (.rtdc, qpimage; see `open_hologram`); the kind is told from the content,
-    not from the name. NPY files are memory-mapped and never unpickled. Sizes a
-    file declares are checked before memory is taken.
-
-    The pixel size comes from OME or ImageJ metadata, or from TIFF resolution
-    tags in cm or inch when it lies between 0.01 and 20 µm per pixel; outside
-    of that the tags describe a screen or a printer.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    pixel_size, modality, unit, axes, name
-        Override what the file says; see `Field.from_array`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ImageError
-        If it cannot be read as an image; the message says why and what to do.
-    """
-    file = Path(path)
-    if _is_hdf5(file):
-        return _from_hdf5(file, pixel_size, modality, unit, axes, name)
-    decoded = decode(file)
-    if axes is None:
-        axes = decoded.axes
-    if modality is None and decoded.colour:
-        modality = "brightfield"
-    try:
-        return Field.from_array(
-            decoded.data,
-            axes=axes,
-            pixel_size=decoded.pixel_size if pixel_size is None else pixel_size,
-            modality=modality,
-            unit=decoded.unit if unit is None else unit,
-            name=name or file.stem,
-            path=file,
-        )
-    except (TypeError, ValueError) as error:
-        raise ImageError(f"{file.name}: {error}") from error
-
-
-def _is_hdf5(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
-    except OSError:
-        return False  # `decode` says why
-
-
-def _from_hdf5(
-    path: Path,
-    pixel_size: float | Sequence[float] | None,
-    modality: Modality | None,
-    unit: str | None,
-    axes: str | None,
-    name: str | None,
-) -> Field:
-    from ..holograms.files import open_field
-
-    found = open_field(path)
-    try:
-        return Field.from_array(
-            found.data,
-            axes=axes or found.axes,
-            pixel_size=found.pixel_size if pixel_size is None else pixel_size,
-            modality=modality or found.modality,
-            unit=found.unit if unit is None else unit,
-            name=name or found.name,
-            path=path,
-        )
-    except (TypeError, ValueError) as error:
-        raise ImageError(f"{path.name}: {error}") from error
 
 
 def _check_pixels(data: npt.NDArray[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import ImageError
+from ..errors import ImageError
 
 if TYPE_CHECKING:
     import h5py

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import ImageError
+from ..errors import ImageError
 from .recording import Recording
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ def field_of(
     if kind == "field":
         return np.where(np.isfinite(frame), frame, 1).astype(np.complex64)
     if settings.sideband is None:
-        raise HologramError("the sideband is not known; `settle` finds it")
+        raise HologramError("the sideband is not known; `estimate_settings` finds it")
     values, _ = fill_bad(frame)
     height, width = values.shape
     # qpretrieve pads to a power of two, or cannot do frames that are not square.

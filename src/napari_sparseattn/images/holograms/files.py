@@ -17,19 +17,18 @@ from .._decode import (
     TIFF_ERRORS,
     TIFF_MAGIC,
     Decoded,
-    ImageError,
     check_tiff,
     decode,
-    isotropic_size,
     tiff_pixel_size,
 )
+from ..errors import ImageError, isotropic_size
 from ..fields.field import Field
 from .recording import Frames, Kind, Recording
 
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["RawStack", "open_field", "open_hologram"]
+__all__ = ["RawStack", "open_hologram", "read_as_field"]
 
 _KINDS_BY_UNIT: dict[str, Kind] = {"nm": "opd", "rad": "phase"}
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -101,7 +100,7 @@ def open_hologram(
         raise ImageError(f"{file.name}: {error}") from error
 
 
-def open_field(path: Path) -> Field:
+def read_as_field(path: Path) -> Field:
     """Open an HDF5 recording as a field of view, all frames in memory.
 
     Holograms have modality ``"hologram"``; phase and OPD their unit, and are
@@ -123,7 +122,7 @@ def open_field(path: Path) -> Field:
     if n * height * width * recording.frames.dtype.itemsize > _MOST_BYTES:
         raise ImageError(
             f"{path.name} holds {n} frames of {height} x {width} pixels, too many to open at once; "
-            "go through them with open_hologram and iter_retrieved"
+            "go through them with open_hologram and iter_phase"
         )
     frames = np.asarray(recording.frames[0:n])
     unit = {"phase": "rad", "opd": "nm"}.get(recording.kind, "")

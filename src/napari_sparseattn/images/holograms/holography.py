@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...progress import Progress
 from ..fields.field import Field, Modality
 from .demodulate import Complex, Device, field_of, import_quietly, inverse
 from .flatten import contrast, flatten, level_field
@@ -33,11 +34,11 @@ __all__ = [
     "HologramError",
     "HologramSettings",
     "Retrieved",
+    "estimate_settings",
     "find_sideband",
-    "iter_retrieved",
+    "iter_phase",
     "reconstruct",
     "retrieve",
-    "settle",
     "spectrum",
 ]
 
@@ -76,7 +77,9 @@ class Retrieved:
     n_bad: int
 
 
-def settle(recording: Recording, settings: HologramSettings | None = None) -> HologramSettings:
+def estimate_settings(
+    recording: Recording, settings: HologramSettings | None = None
+) -> HologramSettings:
     """Answer what the settings leave open, from the first frames.
 
     Wavelength, pixel size and medium index are taken from the recording, the
@@ -135,7 +138,7 @@ def retrieve(
     index : int
         Which frame.
     settings : HologramSettings
-        From `settle`, so that all frames are treated alike.
+        From `estimate_settings`, so that all frames are treated alike.
     device : {"cpu", "gpu"}
         ``"gpu"`` retrieves the field with CuPy; the rest is done on the CPU.
 
@@ -146,10 +149,10 @@ def retrieve(
     IndexError
         If there is no such frame.
     """
-    return next(iter_retrieved(recording, settings, [index], device))
+    return next(iter_phase(recording, settings, [index], device))
 
 
-def iter_retrieved(
+def iter_phase(
     recording: Recording,
     settings: HologramSettings | None = None,
     frames: Iterable[int] | None = None,
@@ -165,7 +168,7 @@ def iter_retrieved(
     Retrieved
         In the order of `frames`.
     """
-    settled = settle(recording, settings)
+    settled = estimate_settings(recording, settings)
     plain: Complex | None = None
     for index, frame in _read(recording, frames):
         if _has_fields(recording) and (plain is None or _changes(recording)):
@@ -191,7 +194,7 @@ def _read(
 def reconstruct(
     recording: Recording,
     settings: HologramSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     device: Device = "cpu",
 ) -> Field:
     """Reconstruct all frames into one field of view.
@@ -201,9 +204,9 @@ def reconstruct(
     recording : Recording
         From `open_hologram`.
     settings : HologramSettings, optional
-        By default everything is found; see `settle`.
+        By default everything is found; see `estimate_settings`.
     progress : callable, optional
-        Called with (frames done, frames in all).
+        Called with "phase", the frames done and their number.
     device : {"cpu", "gpu"}
         See `retrieve`.
 
@@ -216,21 +219,21 @@ def reconstruct(
     Raises
     ------
     HologramError
-        As in `settle`; also if the result would not fit in 8 GiB, for which
-        `iter_retrieved` goes frame by frame.
+        As in `estimate_settings`; also if the result would not fit in 8 GiB, for which
+        `iter_phase` goes frame by frame.
     """
-    settled = settle(recording, settings)
+    settled = estimate_settings(recording, settings)
     n, (height, width) = len(recording), recording.shape
     if 4 * n * height * width > _MOST_BYTES:
         raise HologramError(
             f"{n} frames of {height} x {width} pixels do not fit in memory at once; write them to "
-            "a file with `napari-sparseattn hologram`, or go through them with iter_retrieved"
+            "a file with `napari-sparseattn hologram`, or go through them with iter_phase"
         )
     stack = np.empty((n, height, width), np.float32)
-    for i, done in enumerate(iter_retrieved(recording, settled, None, device)):
+    for i, done in enumerate(iter_phase(recording, settled, None, device)):
         stack[i] = done.phase if done.opd is None else done.opd
         if progress is not None:
-            progress(i + 1, n)
+            progress("phase", i + 1, n)
     known = settled.wavelength is not None or recording.kind == "opd"
     modality: Modality = "opd" if known else "phase"
     data, axes = (stack, "TYX") if n > 1 else (stack[0], "YX")

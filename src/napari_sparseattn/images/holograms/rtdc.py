@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._decode import ImageError
+from ..errors import ImageError
 from . import _hdf5 as h5
 from .recording import Frames, Kind, Recording
 

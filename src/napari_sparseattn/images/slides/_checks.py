@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._decode import ImageError, isotropic_size
+from ..errors import ImageError, isotropic_size
 from ._tiles import MOST_TILE_BYTES
 
 __all__ = [
     "check_level",
     "check_unchanged",
-    "codestream_fault",
     "file_state",
-    "jpeg_fault",
     "known_pixel_size",
 ]
 
@@ -23,8 +20,6 @@ __all__ = [
 _MOST_SIDE = 2**23
 _MOST_TILES = 2**25
 _PLAUSIBLE_MPP = (0.01, 100.0)
-_END = b"\xff\xd9"
-_SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -129,59 +124,3 @@ def known_pixel_size(
         note = f"{name} states {pixel_size:g} µm per pixel ({source}), which no slide has"
         return None, (f"{note}; give the true one",)
     return pixel_size, ()
-
-
-def jpeg_fault(data: bytes, height: int, width: int, channels: int) -> str | None:
-    """Return what is wrong with a JPEG stream that a decoder would paint over, or None.
-
-    libjpeg warns and goes on: a stream cut short ends in grey, one with
-    zeroed bytes in noise, and the size in it is allocated whatever the tile's.
-
-    Parameters
-    ----------
-    data : bytes
-        The stream of one tile.
-    height, width, channels : int
-        The tile's declared size.
-    """
-    if data[:2] != b"\xff\xd8":
-        return "it does not begin as a JPEG" if any(data[:64]) else "its bytes are zero"
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in _SOF:
-            size = struct.unpack(">HH", data[at + 5 : at + 9])
-            if size[0] > height or size[1] > width:
-                return f"it holds {size[0]} x {size[1]} pixels, the tile {height} x {width}"
-            break
-        at += 1 if marker == 0xFF else 2 + length
-    return _stream_fault(data, height, width, channels)
-
-
-def codestream_fault(data: bytes, height: int, width: int, channels: int) -> str | None:
-    """Return what is wrong with a JPEG 2000 stream that a decoder would paint over, or None.
-
-    Parameters
-    ----------
-    data, height, width, channels
-        As for `jpeg_fault`.
-    """
-    start = data.find(b"\xff\x4f\xff\x51", 0, 512)
-    if start < 0 or len(data) < start + 24:
-        return "it does not begin as a JPEG 2000" if any(data[:64]) else "its bytes are zero"
-    x1, y1, x0, y0 = struct.unpack(">IIII", data[start + 8 : start + 24])
-    if y1 - y0 > height or x1 - x0 > width:
-        return f"it holds {y1 - y0} x {x1 - x0} pixels, the tile {height} x {width}"
-    return _stream_fault(data, height, width, channels)
-
-
-def _stream_fault(data: bytes, height: int, width: int, channels: int) -> str | None:
-    held = data.rstrip(b"\0")
-    if held[-2:] != _END:
-        return "it ends too early"
-    # An even tile may be coded as 2 bits of zero per block of 64 values: as
-    # many zero bytes are sound, more come from a gap in the file.
-    most = 512 + height * width * channels // 256
-    if b"\0" * most in held:
-        return "a part of its bytes is zero"
-    return None

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from .._decode import ImageError
+from ..errors import ImageError
 
 __all__ = ["MissingLibraryError", "ProcessDied", "SlideProcess"]
 

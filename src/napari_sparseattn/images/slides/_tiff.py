@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import TIFF_ERRORS, ImageError, check_tiff, tiff_pixel_size
-from ..fields._lazy_images import LazyImages
+from .._decode import TIFF_ERRORS, check_tiff, tiff_pixel_size
+from .._streams import codestream_fault, jpeg_fault
+from ..errors import ImageError
 from ._checks import (
     check_level,
     check_unchanged,
-    codestream_fault,
     file_state,
-    jpeg_fault,
     known_pixel_size,
 )
 from ._ledger import TileKey
-from ._tiles import Tile
+from ._tiles import LazyImages, Tile
 from .pyramid import Pyramid, levels_of
 
 if TYPE_CHECKING:

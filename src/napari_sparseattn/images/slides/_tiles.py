@@ -1,15 +1,17 @@
-"""Decoded tiles: what reading one gives, and the few kept in memory."""
+"""Pixels that are decoded when they are taken: tiles, the few kept in memory, other images."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_TILE_BYTES", "Tile", "TileCache"]
+__all__ = ["MOST_TILE_BYTES", "LazyImages", "Region", "Tile", "TileCache"]
 
 #: No tile larger than this is decoded; scanners write 0.2 to 3 MB.
 MOST_TILE_BYTES = 64 * 2**20
@@ -93,3 +95,48 @@ class TileCache:
     def n_bytes(self) -> int:
         """Bytes held now."""
         return self._held
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Region:
+    """Pixels read from a slide.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray, shape (h, w, C)
+        Of the slide's dtype; 0 where not valid.
+    valid : numpy.ndarray, shape (h, w), bool
+        False outside of the image, where the file holds no pixels, and where
+        a tile could not be decoded.
+    """
+
+    pixels: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+
+
+class LazyImages(Mapping[str, npt.NDArray[Any]]):
+    """Images by name; each is read when it is first taken, and then kept.
+
+    Parameters
+    ----------
+    readers : mapping
+        From a name to a callable that reads the image.
+    """
+
+    def __init__(self, readers: Mapping[str, Callable[[], npt.NDArray[Any]]]) -> None:
+        self._readers = dict(readers)
+        self._images: dict[str, npt.NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._images:
+            self._images[name] = self._readers[name]()
+        return self._images[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def __repr__(self) -> str:
+        return f"LazyImages({', '.join(self)})"

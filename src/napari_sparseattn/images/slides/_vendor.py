@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import ImageError
-from ..fields._lazy_images import LazyImages
+from ..errors import ImageError
 from ._checks import (
     check_level,
     check_unchanged,
@@ -25,7 +24,7 @@ from ._process import (
     ProcessDied,
     SlideProcess,
 )
-from ._tiles import Tile
+from ._tiles import LazyImages, Tile
 from .pyramid import Pyramid
 
 __all__ = ["VendorPyramid", "open_vendor"]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..normalise import to_float
-
-if TYPE_CHECKING:
-    from .pyramid import Pyramid
+from ._ledger import Level
+from ._tiles import Region
 
 __all__ = ["level_for", "read_window"]
 
@@ -21,7 +21,20 @@ _WINDOW_PIXELS = 2**22
 _DOWNSAMPLE_TOLERANCE = 1e-3
 
 
-def level_for(pyramid: Pyramid, downsample: float) -> int:
+class Levelled(Protocol):
+    """An image at several resolutions of which rectangles can be read, such as a `Pyramid`."""
+
+    channels: int
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """Levels, finest first."""
+
+    def read_region(self, y: int, x: int, level: int, height: int, width: int) -> Region:
+        """Read a rectangle of one level."""
+
+
+def level_for(pyramid: Levelled, downsample: float) -> int:
     """Return the level with the largest downsample that is at most `downsample`, or 0."""
     fits = [
         n
@@ -32,7 +45,7 @@ def level_for(pyramid: Pyramid, downsample: float) -> int:
 
 
 def read_window(
-    pyramid: Pyramid,
+    pyramid: Levelled,
     top: float,
     left: float,
     side_h: float,
@@ -143,7 +156,7 @@ class _Axis:
 
 
 def _resample(
-    pyramid: Pyramid, level: int, y: _Axis, x: _Axis, fill: float
+    pyramid: Levelled, level: int, y: _Axis, x: _Axis, fill: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     region = pyramid.read_region(y.first, x.first, level, y.length, x.length)
     pixels = _averaged(y, x, to_float(region.pixels))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import TIFF_ERRORS, ImageError
+from .._decode import TIFF_ERRORS
+from ..errors import ImageError
 from ._checks import check_level, known_pixel_size
 from ._ledger import TileKey
 from ._tiles import Tile

@@ -6,7 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from .._decode import TIFF_ERRORS, TIFF_MAGIC, ImageError, isotropic_size
+from .._decode import TIFF_ERRORS, TIFF_MAGIC
+from ..errors import ImageError, isotropic_size
 from .pyramid import Pyramid
 
 __all__ = ["SLIDE_SUFFIXES", "is_slide", "open_slide"]

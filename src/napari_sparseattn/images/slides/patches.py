@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import ImageError
+from ..errors import ImageError
 from .grid_audit import AuditedGrid, GridError, audit_grid, infer_step
-
-if TYPE_CHECKING:
-    from ..tissue.mask import Tissue
-    from .pyramid import Pyramid
+from .pyramid import Pyramid, read_window
 
 __all__ = [
     "AuditedGrid",
@@ -31,6 +28,18 @@ Floats = npt.NDArray[np.float64]
 #: Columns of patches that are read together, from top to bottom.
 _BAND = 8
 _MOST_PATCHES = 5_000_000
+
+
+class TissueMask(Protocol):
+    """What a grid needs to know of a slide's tissue; see `images.tissue.mask.Tissue`."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Tissue, (h, w)."""
+
+    @property
+    def downsample(self) -> float:
+        """Level-0 pixels along a pixel of the mask."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +89,7 @@ class PatchGrid:
 
 def patch_grid(
     pyramid: Pyramid,
-    tissue: Tissue,
+    tissue: TissueMask,
     *,
     pixel_size: float | None = 0.5,
     size: int = 224,
@@ -168,8 +177,6 @@ def read_patch(
     ImageError
         As `read_window`.
     """
-    from .pyramid import read_window
-
     x, y = grid.cells[index]
     top, left = y * grid.step + grid.origin[0], x * grid.step + grid.origin[1]
     pixels, valid = read_window(
@@ -204,7 +211,7 @@ def _reduction(pyramid: Pyramid, pixel_size: float) -> float:
 
 
 def _tissue_shares(
-    tissue: Tissue, step: float, side: float, rows: int, columns: int
+    tissue: TissueMask, step: float, side: float, rows: int, columns: int
 ) -> npt.NDArray[np.float32]:
     """Return (rows, columns) the share of tissue in each patch, exactly by areas."""
     height, width = tissue.mask.shape

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import isotropic_size
+from ..errors import isotropic_size
 from ._ledger import Level, Reading, TileKey, TileLedger
-from ._tiles import Tile, TileCache
+from ._tiles import Region, Tile, TileCache
 from ._window import level_for, read_window
 
 __all__ = [
@@ -43,23 +42,6 @@ _CACHE_BYTES = 64 * 2**20
 # the memory of a large one.
 _BATCH = 64
 _BATCH_BYTES = 2**26
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Region:
-    """Pixels read from a slide.
-
-    Parameters
-    ----------
-    pixels : numpy.ndarray, shape (h, w, C)
-        Of the slide's dtype; 0 where not valid.
-    valid : numpy.ndarray, shape (h, w), bool
-        False outside of the image, where the file holds no pixels, and where
-        a tile could not be decoded.
-    """
-
-    pixels: npt.NDArray[Any]
-    valid: npt.NDArray[np.bool_]
 
 
 class Pyramid(abc.ABC):

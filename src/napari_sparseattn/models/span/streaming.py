@@ -10,11 +10,10 @@ numbers per patch: its cell and the attention it got.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from ...progress import Progress
 from .lattice import Lattice
 from .mil import SpanMil, check_patches
 from .output import SpanOutput
@@ -36,7 +35,7 @@ def run_span(
     cells: Tensor,
     *,
     streamed: bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SpanOutput:
     """Run a network on one slide, without gradients.
 
@@ -88,7 +87,7 @@ def stream(
     cells: Tensor,
     *,
     band: int = BAND_PATCHES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SpanOutput:
     """Classify a slide whose features need not fit in memory.
 
@@ -136,7 +135,7 @@ def stream(
             part.start,
         )
         if progress is not None:
-            progress(min(part.stop, len(cells)), len(cells))
+            progress("attention", min(part.stop, len(cells)), len(cells))
     tokens, attention = walk.finish()
     return model.upper_levels(coarse, tokens, attention, lattice)
 

@@ -11,7 +11,8 @@ and the training rules are this project's; see the docstrings.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ __all__ = [
     "SparseAttnOutput",
     "distillation_loss",
     "select_pixels",
+    "sparse_from_config",
 ]
 
 
@@ -336,3 +338,14 @@ class SparseAttnNet(nn.Module):
             )
         tokens: Tensor = self.embed(torch.cat(parts, dim=-1))
         return tokens
+
+
+def sparse_from_config(config: Mapping[str, Any]) -> SparseAttnNet:
+    """Build a `SparseAttnNet` from what a card holds, with random weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the configuration has unknown or impossible entries.
+    """
+    return SparseAttnNet(SparseAttnNetConfig(**config))

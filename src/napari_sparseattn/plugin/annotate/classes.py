@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from ...training.data.annotations import AnnotationBook
-from ...training.data.project import Project, ProjectError, class_colours, default_project_folder
+from ...training.data.annotations import AnnotationBook, class_colours
+from ...training.data.project import Project, ProjectError, default_project_folder
 from .context import Context
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Classes:
             self._current = new
 
         def rename() -> None:
-            self.project.rename_class(old, new, opened)
+            self.project.rename_class(old, new)
             if not joined:
                 # In the images that changed first, it had been given another.
                 self.project.set_classes({**self.project.classes(), new: colour})

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...images.fields.field import Field, open_image
+from ...images.fields.field import Field
+from ...images.opening import open_field
 from ...images.slides.opening import is_slide, open_slide
 from ...images.slides.pyramid import Pyramid
 from ...training.data.annotations import AnnotationBook, ImageRecord, image_hash
@@ -183,7 +184,7 @@ class Opener:
         height, width = record.shape
         if path.is_dir() or is_slide(path) or height * width > _MOST_FIELD_PIXELS:
             return open_slide(path)
-        field = open_image(path, pixel_size=record.pixel_size)
+        field = open_field(path, pixel_size=record.pixel_size)
         if field.shape != record.shape:
             raise ValueError(f"{path.name} is {field.shape} pixels now, it was {record.shape}")
         return field

@@ -1,4 +1,4 @@
-"""What the batch dock asks of workers, and how it is answered: frozen, no Qt."""
+"""Work of the batch dock: frozen requests, and how they are answered."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...batch.items import BatchItem, find_items
 from ...batch.plan import BatchPlan
 from ...batch.records import Records
 from ...batch.run import BatchUpdate, run_batch
 from ...batch.work import SHOWN
+from ...process.inputs import InputFile, find_inputs
 
 if TYPE_CHECKING:
     from ...export.request import Result
@@ -51,10 +51,10 @@ class SearchRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchAnswer:
-    """What was found."""
+    """The files that were found."""
 
     request: SearchRequest
-    items: tuple[BatchItem, ...]
+    items: tuple[InputFile, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class OpenRequest:
     """Open an image of the queue, with its results."""
 
     row: int
-    item: BatchItem
+    item: InputFile
     out: Path
     #: Of the classes.
     colours: tuple[str, ...]
@@ -92,7 +92,7 @@ class OpenRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenAnswer:
-    """An image as layers, and what was found in it."""
+    """An image as layers, and its results."""
 
     request: OpenRequest
     opened: Opened
@@ -107,7 +107,7 @@ def answer_search(request: SearchRequest) -> SearchAnswer:
     OSError, ValueError
         If there are none; the message says what was looked for.
     """
-    found = find_items(request.inputs, pattern=request.pattern or None, out=request.out)
+    found = find_inputs(request.inputs, pattern=request.pattern or None, out=request.out)
     return SearchAnswer(request, found)
 
 
@@ -123,14 +123,14 @@ def stream_batch(request: RunRequest) -> Iterator[BatchUpdate]:
 
 
 def answer_open(request: OpenRequest) -> OpenAnswer:
-    """Open the image, and read what was found in it.
+    """Open the image, and read its results.
 
     Raises
     ------
     ValueError, OSError
         If image or results are gone or damaged.
     """
-    from ...batch.kept import kept_result
+    from ...batch.result_files import read_result
     from ..core.opening import read_file
 
     records = Records(request.out)
@@ -141,5 +141,5 @@ def answer_open(request: OpenRequest) -> OpenAnswer:
         )
     (kept,) = record.outputs[SHOWN]
     return OpenAnswer(
-        request, read_file(str(request.item.path)), kept_result(request.out / kept.path)
+        request, read_file(str(request.item.path)), read_result(request.out / kept.path)
     )

@@ -14,8 +14,8 @@ from ...inference.prediction import Prediction
 from ...inference.slides import SlidePrediction
 from ..core.messages import seconds_text
 from ..core.session import Session
-from ..evidence.box import EvidenceBox
-from ..evidence.session import Evidence
+from ..evidence.box import FaithfulnessBox
+from ..evidence.session import AnswerFaithfulness
 from ..widgets.base import SessionWidget
 from .layers import OverlayChoice
 from .wrong_row import WrongRow
@@ -135,7 +135,7 @@ class ResultBox(SessionWidget):
         self.title = QLabel(self)
         self.title.setWordWrap(True)
         assert session.viewer is not None
-        self.evidence = EvidenceBox(Evidence.of(session.viewer), self)
+        self.faithfulness = FaithfulnessBox(AnswerFaithfulness.of(session.viewer), self)
         self.wrong = WrongRow(session, self)
         self.boxes: dict[str, QCheckBox] = {}
         column = QVBoxLayout(self)
@@ -144,7 +144,7 @@ class ResultBox(SessionWidget):
         column.addWidget(self.title)
         column.addWidget(self.bars)
         column.addWidget(self.facts)
-        column.addWidget(self.evidence)
+        column.addWidget(self.faithfulness)
         column.addWidget(self.wrong)
         column.addLayout(self._overlay_boxes())
         self.follow(session.answer_changed, self.show_answer)
@@ -157,7 +157,7 @@ class ResultBox(SessionWidget):
     def release(self) -> None:
         """Disconnect, with the rows for evidence and corrections."""
         super().release()
-        self.evidence.release()
+        self.faithfulness.release()
         self.wrong.release()
 
     def _overlay_boxes(self) -> QGridLayout:

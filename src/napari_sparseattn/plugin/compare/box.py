@@ -26,16 +26,17 @@ from ...metrics import whole_percent
 from ..core.messages import time_left
 from ..evidence.words import signed
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
+from ..widgets.rich import WrappedLabel, rich
 from .layers import COLOUR
 from .session import Compare
 
-__all__ = ["CompareBox", "both_answers"]
+__all__ = ["CompareBox", "compare_answers"]
 
 _SAME = "the same model"
 _ROW, _MOST_ROWS, _LONGEST = 22, 7, 16
 _TIPS = {
-    "sparse-attn-net": ("k", "Pixels that the second keeps of each crop."),
-    "tnet": ("K", "Places inside the whole that the second looks at closer."),
+    "sparse-attn-net": ("k", "Pixels that the second model keeps of each crop."),
+    "tnet": ("K", "Crops on the first level of the second model."),
 }
 
 
@@ -92,23 +93,20 @@ class CompareBox(Follower):
         self.beside.clicked.connect(self.compare.set_side_by_side)
 
     def _make_answers(self) -> None:
-        self.said = QLabel(self)
-        self.said.setWordWrap(True)
+        self.message = WrappedLabel(parent=self)
         self.answers = QLabel(self)
         self.answers.setTextFormat(Qt.TextFormat.RichText)
         # A table does not wrap: it must not make the dock wider than it is.
         self.answers.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.answers.setToolTip(
-            "Selected by both: intersection over union of what the two selected. Maps alike: rank "
-            "correlation of where they look, 1 alike, 0 unrelated."
+            "IoU: intersection over union of the pixels that the two models select. Spearman "
+            "correlation: of their attention maps; 1 is the same order, 0 unrelated."
         )
-        self.summary = QLabel(self)
-        self.summary.setWordWrap(True)
+        self.summary = WrappedLabel(parent=self)
         self.summary.setToolTip("Share of the cells with its 95 % Wilson interval.")
         self.differing = QListWidget(self)
         self.differing.setToolTip(
-            "Cells that got different classes, those first of which both are surest. "
-            "Click to go there."
+            "Cells that got different classes, most confident first. Click to go there."
         )
         self.differing.setAccessibleName("Cells on which the two models differ")
         self.differing.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -133,7 +131,7 @@ class CompareBox(Follower):
         column.setSpacing(4)
         for row in (grid, buttons, working):
             column.addLayout(row)
-        for widget in (self.said, self.answers, self.summary, self.differing):
+        for widget in (self.message, self.answers, self.summary, self.differing):
             column.addWidget(widget)
 
     # -- showing
@@ -160,11 +158,11 @@ class CompareBox(Follower):
         self.number.blockSignals(True)
         self.number.setRange(0, compare.most)
         self.number.setSingleStep(1 if tnet else max(1, compare.most // 64))
-        self.number.setValue(compare.second.looks if tnet else compare.second.k)
+        self.number.setValue(compare.second.crops if tnet else compare.second.k)
         self.number.blockSignals(False)
 
     def show_all(self) -> None:
-        """Show what can be asked, and what was answered."""
+        """Show the choices, and the answers."""
         compare = self.compare
         self._show_chosen()
         why_not = compare.why_not()
@@ -183,14 +181,14 @@ class CompareBox(Follower):
             self.bar.setFormat(f"%v of %m{left}")
         nothing = compare.one is None and compare.every is None and not compare.working
         text = compare.message or (why_not if nothing else "")
-        self.said.setText(text)
-        self.said.setVisible(bool(text))
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
         self.answers.setVisible(compare.one is not None)
         if compare.one is not None:
-            self.answers.setText(both_answers(compare.one))
-        self._show_every(compare.every)
+            self.answers.setText(compare_answers(compare.one))
+        self._show_all_cells(compare.every)
 
-    def _show_every(self, found: Comparison | None) -> None:
+    def _show_all_cells(self, found: Comparison | None) -> None:
         self.summary.setVisible(found is not None)
         rows = [] if found is None else found.differing
         self.differing.setVisible(bool(rows))
@@ -198,7 +196,7 @@ class CompareBox(Follower):
             return
         text = f"All cells: {found.summary()[0].lower()}{found.summary()[1:]}"
         if not math.isnan(found.mean_overlap):
-            text += f". Selected by both: {_percent(found.mean_overlap)} on average"
+            text += f". Mean IoU of selected pixels: {_percent(found.mean_overlap)}"
         self.summary.setText(f"{text}.")
         self.differing.clear()
         for row in rows:
@@ -220,7 +218,7 @@ class CompareBox(Follower):
         self.compare.session.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
-def both_answers(found: Comparison) -> str:
+def compare_answers(found: Comparison) -> str:
     """Return two answers side by side as an HTML table."""
     grey = "style='color:#8c98a6'"
     heads = ("in use", f"<span style='color:{COLOUR}'>second</span>")
@@ -231,18 +229,18 @@ def both_answers(found: Comparison) -> str:
     rows = [
         f"<td></td>{''.join(f'<td {grey}>{head}&nbsp;&nbsp;</td>' for head in heads)}",
         f"<td {grey}>class&nbsp;&nbsp;</td>"
-        + "".join(f"<td {bold}>{_short(name)}&nbsp;&nbsp;</td>" for name in (first, second)),
+        + "".join(f"<td {bold}>{rich(_short(name))}&nbsp;&nbsp;</td>" for name in (first, second)),
         f"<td {grey}>prob.&nbsp;&nbsp;</td>" + "".join(f"<td>{text}</td>" for text in chances),
     ]
-    told = ["The same class." if same else "Different classes."]
+    lines = ["The same class." if same else "Different classes."]
     if not found.shared_classes:
-        told = ["The two know no class of the same name."]
+        lines = ["The models share no class names."]
     if not math.isnan(found.overlap[0]):
-        told.append(f"Selected by both: {_percent(found.overlap[0])}.")
+        lines.append(f"IoU of selected pixels: {_percent(found.overlap[0])}.")
     if not math.isnan(found.correlation[0]):
-        told.append(f"Maps alike: {signed(float(found.correlation[0]))}.")
+        lines.append(f"Spearman correlation of maps: {signed(float(found.correlation[0]))}.")
     table = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table>{table}</table>{'<br>'.join(told)}"
+    return f"<table>{table}</table>{'<br>'.join(lines)}"
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A second model's selection as a layer of its own, and the image twice, side by side."""
+"""Layers of comparisons: a second model's selection, and the image twice, side by side."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class CompareLayers(LayerShelf[CompareRole]):
 
         # The same data, not a copy of it.
         data, state, kind = source.as_layer_data_tuple()
-        told = {"name": f"{source.name} · second model", "metadata": marked("compared image")}
-        twin = Layer.create(data, {**state, **told, "visible": True}, kind)
+        named = {"name": f"{source.name} · second model", "metadata": marked("compared image")}
+        twin = Layer.create(data, {**state, **named, "visible": True}, kind)
         grid = viewer.canvas.grid
         self._before = {name: getattr(grid, name) for name in ("enabled", "stride", "shape")}
         self._beside = weakref.ref(source)

@@ -1,16 +1,16 @@
-"""Two models compared: what a worker is asked, and how it is answered."""
+"""Comparison of two models: what a worker is asked, and how it is answered."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...evidence import Traversal
 from ..cells.requests import ClickRequest, Model, prepare_model
 from ..core.sources import ImageSettings, PlaneRef, cells_of, field_of
-from ..evidence.requests import EvidenceRequest, image_of, ticking
+from ..evidence.requests import EvidenceRequest, Report, image_of, stream_progress
 from ..traversal.requests import FieldRequest
 
 if TYPE_CHECKING:
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CompareAnswer",
     "CompareRequest",
-    "Second",
-    "dialled_locations",
+    "SecondModel",
+    "locations_with",
     "stream_comparison",
 ]
 
-Told = Callable[[int, int], None]
-
 
 @dataclasses.dataclass(frozen=True)
-class Second:
+class SecondModel:
     """The model that is compared with the one in use.
 
     Parameters
@@ -43,14 +41,14 @@ class Second:
         Where it is loaded already.
     k : int
         Pixels that a SparseAttnNet keeps; 0 as trained.
-    looks : int
-        Crops that a TNet looks at inside the whole; 0 as trained.
+    crops : int
+        Crops of a TNet's first level; 0 as trained.
     """
 
     name: str
     model: Model | None = None
     k: int = 0
-    looks: int = 0
+    crops: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +61,7 @@ class CompareRequest:
         The one in use.
     locations : tuple of int or None
         Of a TNet in use.
-    second : Second
+    second : SecondModel
         The other one.
     source : EvidenceRequest or None
         The answer that is shown; None to compare all classified cells.
@@ -75,7 +73,7 @@ class CompareRequest:
 
     model: Model
     locations: tuple[int, ...] | None
-    second: Second
+    second: SecondModel
     layer: Image
     source: EvidenceRequest | None = None
     plane: PlaneRef | None = None
@@ -86,36 +84,36 @@ class CompareRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompareAnswer:
-    """What both say; the second's own answer is None where all cells were compared."""
+    """A comparison; the second model's own answer is None where all cells were compared."""
 
     model: Model
     found: Comparison
     prediction: Prediction | None = None
 
 
-def dialled_locations(bundle: Bundle, looks: int, side: int = 0) -> tuple[int, ...] | None:
-    """Return a TNet's locations per level with another number of the first; None as trained.
+def locations_with(bundle: Bundle, crops: int, side: int = 0) -> tuple[int, ...] | None:
+    """Return a TNet's crops per level with another number on the first; None as trained.
 
     Parameters
     ----------
     bundle : Bundle
-        Of a TNet, or of another kind, which has no locations.
-    looks : int
-        Crops looked at inside the whole; 0 as trained.
+        Of a TNet, or of another kind, which has no crops.
+    crops : int
+        On the first level; 0 as trained.
     side : int
         The image's longer side in pixels; 0 for the trained size.
     """
-    if bundle.card.kind != "tnet" or not looks:
+    if bundle.card.kind != "tnet" or not crops:
         return None
     from ..traversal.requests import levels_below
 
     architecture = bundle.card.architecture
     usual = levels_below(architecture, side) if side else tuple(architecture["locations"])
-    return (looks, *usual[1:])
+    return (crops, *usual[1:])
 
 
 def stream_comparison(request: CompareRequest) -> Iterator[tuple[int, int] | CompareAnswer]:
-    """Compare in another thread, and tell how far it is.
+    """Compare in another thread, and report how far it is.
 
     Yields
     ------
@@ -128,22 +126,24 @@ def stream_comparison(request: CompareRequest) -> Iterator[tuple[int, int] | Com
     ValueError, ImageError, OSError, MemoryError
         If a model cannot be loaded, or does not fit the image.
     """
-    yield from ticking(lambda told: _compared(request, told), request.stop)
+    yield from stream_progress(lambda report: _compare(request, report), request.stop)
 
 
-def _compared(request: CompareRequest, told: Told) -> CompareAnswer:
+def _compare(request: CompareRequest, report: Report) -> CompareAnswer:
     from ...inference.compare import with_setting
 
     wanted, mine = request.second, request.model
     model = wanted.model or prepare_model(wanted.name, mine.device)
-    told(0, 0)
+    report("cells", 0, 0)
     second = with_setting(model.bundle, k=wanted.k or None)
     if request.source is None:
-        return _all(request, model, second, told)
-    return _one(request, request.source, model, second, told)
+        return _compare_all(request, model, second, report)
+    return _compare_one(request, request.source, model, second, report)
 
 
-def _all(request: CompareRequest, model: Model, second: Bundle, told: Told) -> CompareAnswer:
+def _compare_all(
+    request: CompareRequest, model: Model, second: Bundle, report: Report
+) -> CompareAnswer:
     from ...device import computing
     from ...inference.compare import compare_cells
 
@@ -157,30 +157,30 @@ def _all(request: CompareRequest, model: Model, second: Bundle, told: Told) -> C
             request.results.cells,
             request.model.with_locations(request.locations),
             second,
-            locations_b=dialled_locations(second, request.second.looks),
+            locations_b=locations_with(second, request.second.crops),
             device=model.device,
-            progress=told,
+            progress=report,
         )
     return CompareAnswer(model, found)
 
 
-def _one(
-    request: CompareRequest, source: EvidenceRequest, model: Model, second: Bundle, told: Told
+def _compare_one(
+    request: CompareRequest, source: EvidenceRequest, model: Model, second: Bundle, report: Report
 ) -> CompareAnswer:
     from ...device import computing
     from ...inference.cells import classify_cells
     from ...inference.compare import compare_answers, with_setting
     from ...inference.fields import classify_field
 
-    asked, looks, answer = source.asked, request.second.looks, source.answer
+    asked, crops, answer = source.asked, request.second.crops, source.answer
     with computing(model.device, model.precision):
         if isinstance(asked, FieldRequest):
             image = image_of(asked)
             assert isinstance(answer.evidence, Traversal)
             side = max(answer.evidence.shape)
             prediction: Any = classify_field(
-                image, second, dialled_locations(second, looks, side), model.device,
-                progress=lambda done: told(done, 0),
+                image, second, locations_with(second, crops, side), model.device,
+                progress=report,
             )  # fmt: skip
         else:
             assert isinstance(asked, ClickRequest)
@@ -189,6 +189,6 @@ def _one(
             index = cells.nearest(asked.position)
             if index is None:
                 raise ValueError("The cell is no longer there. Click it again.")
-            dialled = with_setting(second, locations=dialled_locations(second, looks))
-            prediction = classify_cells(field, cells, dialled, model.device, only=[index])[0]
+            set_up = with_setting(second, locations=locations_with(second, crops))
+            prediction = classify_cells(field, cells, set_up, model.device, only=[index])[0]
     return CompareAnswer(model, compare_answers(answer, prediction), prediction)

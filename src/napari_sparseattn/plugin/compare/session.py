@@ -1,7 +1,4 @@
-"""Two models, or two settings of one, on what is shown in one viewer.
-
-No Qt here: work is started by `compare_jobs`, shown by `widgets.compare_box`.
-"""
+"""Two models, or two settings of one, compared on what is shown in one viewer."""
 
 from __future__ import annotations
 
@@ -14,13 +11,14 @@ from psygnal import Signal
 
 from ..cells.requests import Model
 from ..core.errors import explain
+from ..core.lanes import Lanes
 from ..core.messages import Progress
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from ..evidence.session import Evidence
+from ..evidence.session import AnswerFaithfulness
 from ..slides.requests import SlideAnswer
 from .layers import CompareLayers
-from .requests import CompareAnswer, CompareRequest, Second
+from .requests import CompareAnswer, CompareRequest, SecondModel, stream_comparison
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,7 +42,7 @@ class Compare(Attached):
 
     Attributes
     ----------
-    second : Second
+    second : SecondModel
         The model to compare with; one of no name is the one in use.
     one : Comparison or None
         Of the answer that is shown.
@@ -55,35 +53,38 @@ class Compare(Attached):
     """
 
     changed = Signal()
-    requested = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
-        self.layers = CompareLayers(viewer, self._ended)
-        self.second = Second("")
+        self.layers = CompareLayers(viewer, self._show_once)
+        self.second = SecondModel("")
         self.one: Comparison | None = None
         self.every: Comparison | None = None
         self.progress: Progress | None = None
         self.message = ""
-        self._evidence = Evidence.of(viewer)
+        self._faithfulness = AnswerFaithfulness.of(viewer)
         self._asked: CompareRequest | None = None
         self._began = 0.0
         self._image: weakref.ref[Image] | None = None
+        self._lane = Lanes.of(viewer).add(
+            stream_comparison, given=self._take, failed=self._fail, busy="also"
+        )
 
     # -- opening and closing
 
     def _last_closed(self) -> None:
         # The image is shown once again.
         self._forget()
+        self._lane.close()
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
-            (session.answer_changed, self._answered),
+            (session.answer_changed, self._follow_answer),
             (session.image_changed, self._forget),
-            (session.model_changed, self._model_changed),
-            (session.results_changed, self._results_changed),
+            (session.model_changed, self._follow_model),
+            (session.results_changed, self._follow_results),
         ]
 
     # -- what there is
@@ -116,7 +117,7 @@ class Compare(Attached):
 
     @property
     def most(self) -> int:
-        """The most pixels or looks that the second model takes."""
+        """The most pixels or crops that the second model takes."""
         card = self.card
         if card is not None and card.kind == "tnet":
             return int(card.architecture.get("grid", 3)) ** 2
@@ -124,15 +125,15 @@ class Compare(Attached):
 
     @property
     def title(self) -> str:
-        """What the second is called, with what is set."""
+        """The second model's name, with its setting."""
         name = self.second.name or ("" if self.card is None else self.card.name)
         if self.second.k and self.kind == "sparse-attn-net":
             return f"{name}, k = {self.second.k}"
-        return f"{name}, K = {self.second.looks}" if self.second.looks else name
+        return f"{name}, K = {self.second.crops}" if self.second.crops else name
 
     def why_not(self) -> str:
         """Return why the answer that is shown cannot be compared, or nothing."""
-        source = self._evidence.request()
+        source = self._faithfulness.request()
         if source is None:
             return _NO_ANSWER
         return _SLIDES if isinstance(source.asked, SlideAnswer) else ""
@@ -149,29 +150,29 @@ class Compare(Attached):
     def choose(self, name: str) -> None:
         """Choose the model to compare with; an empty name is the one in use."""
         if name != self.second.name:
-            self._set(Second(name))
+            self._set(SecondModel(name))
 
     def set_number(self, number: int) -> None:
-        """Choose how many pixels, or looks, the second takes; 0 as trained."""
+        """Choose how many pixels, or crops, the second takes; 0 as trained."""
         if self.kind == "tnet":
-            second = dataclasses.replace(self.second, looks=number)
+            second = dataclasses.replace(self.second, crops=number)
         else:
             second = dataclasses.replace(self.second, k=number)
         if second != self.second:
             self._set(second)
 
-    def _set(self, second: Second) -> None:
+    def _set(self, second: SecondModel) -> None:
         self.second = second
         self._clear()
-        self._say("")
+        self._notify("")
 
     # -- asking and answering
 
     def compare(self) -> CompareRequest | None:
         """Let the second model answer about what is shown."""
-        source = self._evidence.request()
+        source = self._faithfulness.request()
         if (reason := self.why_not()) or source is None:
-            self._say(reason)
+            self._notify(reason)
             return None
         return self._ask(source=source)
 
@@ -179,7 +180,7 @@ class Compare(Attached):
         """Let both models classify all cells in the table."""
         session = self.session
         if reason := self.why_not_all():
-            self._say(reason)
+            self._notify(reason)
             return None
         return self._ask(
             plane=session.result_plane, settings=session.settings, results=session.results
@@ -190,31 +191,32 @@ class Compare(Attached):
         if self.working or session.image is None or session.model is None:
             return None
         if not second.name:
-            if not second.k and not second.looks:
-                self._say(_THE_SAME)
+            if not second.k and not second.crops:
+                self._notify(_THE_SAME)
                 return None
             second = dataclasses.replace(second, model=session.model)
         request = CompareRequest(session.model, session.locations, second, session.image, **what)
         self._asked, self._began = request, time.monotonic()
         self.progress = Progress()
-        self._say("")
-        self.requested.emit(request)
+        self._notify("")
+        self._lane.ask(request)
         return request
 
-    def accept_progress(self, request: CompareRequest, done: int, total: int) -> None:
-        """Take how far it is."""
+    def _take(self, request: CompareRequest, part: tuple[int, int] | CompareAnswer) -> None:
+        # Something else may be shown by now.
         if request is not self._asked:
             return
+        if isinstance(part, CompareAnswer):
+            self._accept(request, part)
+            return
+        done, total = part
         spent = time.monotonic() - self._began
         left = spent * (total - done) / done if done and total else None
         what = "cells" if request.source is None else "crops"
         self.progress = Progress(done, total, left, what)
         self.changed.emit()
 
-    def accept(self, request: CompareRequest, answer: CompareAnswer) -> None:
-        """Take a comparison, unless something else is shown by now."""
-        if request is not self._asked:
-            return
+    def _accept(self, request: CompareRequest, answer: CompareAnswer) -> None:
         self._asked = self.progress = None
         if self.second.name:
             # Loaded once, for the next cell.
@@ -225,19 +227,18 @@ class Compare(Attached):
             self.one = answer.found
             if answer.prediction is not None:
                 self._show(request, answer.prediction.evidence)
-        self._say("")
+        self._notify("")
 
-    def fail(self, request: CompareRequest, error: BaseException) -> None:
-        """Say why it could not be compared."""
+    def _fail(self, request: CompareRequest, error: BaseException) -> None:
         if request is self._asked:
             self._asked = self.progress = None
-            self._say(explain(error))
+            self._notify(explain(error))
 
     def cancel(self) -> None:
         """Stop comparing; what is shown stays."""
         if self.working:
             self._stop()
-            self._say("Stopped.")
+            self._notify("Stopped.")
 
     def _stop(self) -> None:
         asked, self._asked, self.progress = self._asked, None, None
@@ -269,29 +270,29 @@ class Compare(Attached):
             self.layers.put_side_by_side(self.session.image)
         self.changed.emit()
 
-    def _ended(self) -> None:
+    def _show_once(self) -> None:
         self.set_side_by_side(False)
 
     # -- what the session tells
 
-    def _answered(self, answer: object) -> None:
+    def _follow_answer(self, answer: object) -> None:
         if self._asked is not None and self._asked.source is not None:
             self._stop()
         self.one = None
         self._hide()
-        self._say("")
+        self._notify("")
         # Two pictures of which one has no overlay would be of no use.
         if answer is not None and self.side_by_side and not self.working and not self.why_not():
             self.compare()
 
-    def _model_changed(self, model: Model | None) -> None:
+    def _follow_model(self, model: Model | None) -> None:
         self._clear()
         # A setting of the last model says nothing about this one.
         if model is not None and self.second.name not in self.names:
-            self.second = Second("")
-        self._say("")
+            self.second = SecondModel("")
+        self._notify("")
 
-    def _results_changed(self, results: Predictions | None) -> None:
+    def _follow_results(self, results: Predictions | None) -> None:
         asked = self._asked
         if asked is not None and asked.results is not None:
             # More columns of the same cells change nothing.
@@ -320,6 +321,6 @@ class Compare(Attached):
         if image is not None:
             self.layers.hide(image)
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self.message = text
         self.changed.emit()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .lanes import Lanes
 from .sources import ImageSettings, settings_in_file
-from .workers import Workers
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -24,17 +23,17 @@ class FileFacts:
     Parameters
     ----------
     session : Session
-        Is told what is found.
-    workers : Workers
-        Read the files.
-    told : callable, optional
-        Called after the session has been told.
+        Takes what is found.
+    notify : callable, optional
+        Called after the session has taken something.
     """
 
-    def __init__(
-        self, session: Session, workers: Workers, told: Callable[[], None] | None = None
-    ) -> None:
-        self._session, self._workers, self._told = session, workers, told
+    def __init__(self, session: Session, notify: Callable[[], None] | None = None) -> None:
+        assert session.viewer is not None
+        self._session, self._notify = session, notify
+        self._lane = Lanes.of(session.viewer).add(
+            _read, given=self._take, failed=lambda _, error: session.fail(None, error), busy="also"
+        )
         self._asked: weakref.WeakSet[Image] = weakref.WeakSet()
 
     def ask(self, layer: Image | None) -> None:
@@ -45,12 +44,14 @@ class FileFacts:
         if known.origin != "unknown" and known.modality != "unknown":
             return
         self._asked.add(layer)
-        self._workers.start(
-            partial(settings_in_file, layer), returned=partial(self._found, weakref.ref(layer))
-        )
+        self._lane.ask(weakref.ref(layer))
 
-    def _found(self, ref: weakref.ref[Image], said: ImageSettings | None) -> None:
-        layer = ref()
+    def close(self) -> None:
+        """Take no more of what was asked for."""
+        self._lane.close()
+
+    def _take(self, asked: weakref.ref[Image], said: ImageSettings | None) -> None:
+        layer = asked()
         if said is None or layer is None:
             return
         known, changes = self._session.settings_of(layer), dict[str, Any]()
@@ -61,5 +62,10 @@ class FileFacts:
             changes |= {"modality": said.modality, "unit": said.unit}
         if changes:
             self._session.set_settings(layer, **changes)
-            if self._told is not None:
-                self._told()
+            if self._notify is not None:
+                self._notify()
+
+
+def _read(asked: weakref.ref[Image]) -> ImageSettings | None:
+    layer = asked()
+    return None if layer is None else settings_in_file(layer)

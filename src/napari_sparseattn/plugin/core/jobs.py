@@ -47,7 +47,7 @@ class Jobs:
         self._next_field: FieldRequest | None = None
         self._loading: object = None
         self._workers = Workers(partial(session.fail, None))
-        self._files = FileFacts(session, self._workers)
+        self._files = FileFacts(session)
         self._close_ups = CloseUps(session, self._workers)
         session.click_requested.connect(self.click)
         session.run_requested.connect(self.run)
@@ -68,6 +68,7 @@ class Jobs:
         session.field_requested.disconnect(self.field)
         session.field_cancelled.disconnect(self.cancel_field)
         session.image_changed.disconnect(self._files.ask)
+        self._files.close()
         self._close_ups.close()
         self.cancel_run()
         self.cancel_field()

@@ -32,6 +32,7 @@ __all__ = [
     "about_stage",
     "about_tissue",
     "about_traversal",
+    "counted",
     "no_cells",
     "seconds_text",
     "share_text",
@@ -88,6 +89,11 @@ class Progress:
     total: int = 0
     seconds_left: float | None = None
     what: str = "cells"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, such as "1 cell" and "4 cells"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def no_cells(name: str) -> str:

@@ -58,7 +58,7 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
     ImageError
         If it cannot be read; the message says why and what to do.
     """
-    from ...images.fields.field import open_image
+    from ...images.opening import open_field
     from ...images.slides.opening import is_slide, open_slide
 
     file = Path(path)
@@ -72,7 +72,7 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
         from ..holograms.recordings import recording_layer
 
         return Opened(path, [recording_layer(open_hologram(file))])
-    return Opened(path, [field_layer(open_image(file))])
+    return Opened(path, [field_layer(open_field(file))])
 
 
 def field_layer(field: Field) -> LayerData:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...images.errors import ImageError
 from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
-from ...images.fields.field import Field, ImageError, Modality, open_image
+from ...images.fields.field import Field, Modality
+from ...images.opening import open_field
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -225,7 +227,7 @@ def settings_in_file(layer: Image) -> ImageSettings | None:
     if path is None or not str(path).lower().endswith(_TIFF):
         return None
     try:
-        field = open_image(path)
+        field = open_field(path)
     except (ImageError, OSError):
         return None
     origin: Literal["file", "unknown"] = "unknown" if field.pixel_size is None else "file"

@@ -1,4 +1,4 @@
-"""Below an answer: how far its evidence can be believed, with curves on request."""
+"""Below an answer: the faithfulness of its evidence, with curves on request."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from qtpy.QtWidgets import (
 
 from ...evidence.faithfulness import Faithfulness
 from ..widgets.base import Follower
+from ..widgets.rich import rich
 from .plots import CurveLegend, ShareCurves
-from .report_button import ReportButton
+from .report_box import ReportButton
 from .requests import Subject
-from .session import Evidence
+from .session import AnswerFaithfulness
 from .words import (
     ORDER_NAMES,
-    about_better,
-    about_not_faithful,
-    about_work,
+    about_method,
+    about_unfaithful,
+    compare_to_baselines,
     order_rows,
     shown_orders,
     single_rows,
     versus_random,
 )
 
-__all__ = ["EvidenceBox", "EvidenceDetails"]
+__all__ = ["FaithfulnessBox", "FaithfulnessDetails"]
 
 _GOOD, _BAD = "#3fb68b", "#e5b567"
 _MEASURE_TIPS: dict[Subject, str] = {
@@ -45,22 +46,22 @@ _CONTENT: dict[Subject, str] = {"cell": "% of the crop", "field": "% of the fiel
                                 "slide": "% of the patches"}  # fmt: skip
 
 
-class EvidenceBox(Follower):
+class FaithfulnessBox(Follower):
     """One line with the verdict; the details unfold below it."""
 
-    def __init__(self, evidence: Evidence, parent: QWidget | None = None) -> None:
+    def __init__(self, faithfulness: AnswerFaithfulness, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.evidence = evidence
+        self.faithfulness = faithfulness
         self.verdict = QLabel(self)
         self.verdict.setTextFormat(Qt.TextFormat.RichText)
         self.verdict.setWordWrap(True)
-        self.measure = QPushButton("Measure evidence", self)
+        self.measure = QPushButton("Measure faithfulness", self)
         self.cancel = QPushButton("Cancel", self)
         self.cancel.setToolTip("Stops measuring; the answer stays.")
         self.curves = QPushButton("Curves…", self)
         self.curves.setCheckable(True)
         self.curves.setToolTip("Unfolds what was measured: curves, and the table of measures.")
-        self.details = EvidenceDetails(evidence, self)
+        self.details = FaithfulnessDetails(faithfulness, self)
         row = QHBoxLayout()
         row.addWidget(self.verdict, 1)
         top = Qt.AlignmentFlag.AlignTop
@@ -71,65 +72,64 @@ class EvidenceBox(Follower):
         column.addLayout(row)
         column.addWidget(self.details)
         self.measure.clicked.connect(self._measure)
-        self.cancel.clicked.connect(evidence.cancel)
+        self.cancel.clicked.connect(faithfulness.cancel)
         self.curves.toggled.connect(self._show_details)
-        self.follow(evidence.changed, self.show_evidence)
-        self.show_evidence()
+        self.follow(faithfulness.changed, self.show_faithfulness)
+        self.show_faithfulness()
 
-    def show_evidence(self) -> None:
+    def show_faithfulness(self) -> None:
         """Show what is measured, how far it is, or how to have it measured."""
-        evidence = self.evidence
-        subject, found = evidence.subject, evidence.measured
+        faithfulness = self.faithfulness
+        subject, found = faithfulness.subject, faithfulness.measured
         self.setVisible(subject is not None)
         if subject is None:
             return
-        working = evidence.progress is not None
-        by_button = evidence.can_measure and found is None
+        working = faithfulness.progress is not None
+        by_button = faithfulness.can_measure and found is None
         self.measure.setVisible(by_button)
         self.measure.setToolTip(_MEASURE_TIPS[subject])
         # A cell takes a second: a button that comes and goes would only flicker.
         self.cancel.setVisible(working and subject != "cell")
         self.curves.setVisible(found is not None)
-        text, tip = self._said(subject, found)
+        text, tip = self._describe(subject, found)
         self.verdict.setText(text)
-        self.verdict.setToolTip(tip)
+        self.verdict.setToolTip(rich(tip) if tip else "")
         self._show_details()
 
-    def _said(self, subject: Subject, found: Faithfulness | None) -> tuple[str, str]:
-        evidence = self.evidence
+    def _describe(self, subject: Subject, found: Faithfulness | None) -> tuple[str, str]:
         if found is not None:
-            better, good = about_better(found)
-            colour, tip = _GOOD if good else _BAD, about_work(found, subject)
+            better, good = compare_to_baselines(found)
+            colour, tip = _GOOD if good else _BAD, about_method(found, subject)
             dot = f"<span style='color:{colour}'>●</span>"
             text = f"<b>{versus_random(found)}</b><br>{dot} {better}"
-            return text, tip if good else f"{about_not_faithful(subject)} {tip}"
-        if (progress := evidence.progress) is not None:
+            return text, tip if good else f"{about_unfaithful(subject)} {tip}"
+        if (progress := self.faithfulness.progress) is not None:
             share = f" {100 * progress.done // progress.total} %" if progress.total else ""
-            return f"vs random: measuring…{share}", _MEASURE_TIPS[subject]
-        if evidence.why_not:
-            return f"Evidence not measured: {evidence.why_not}", ""
-        return "How far can this be believed?", _MEASURE_TIPS[subject]
+            return f"Faithfulness: measuring…{share}", _MEASURE_TIPS[subject]
+        if reason := self.faithfulness.why_not:
+            return f"Faithfulness not measured: {rich(reason)}", ""
+        return "Faithfulness", _MEASURE_TIPS[subject]
 
     def _measure(self) -> None:
-        self.evidence.measure()
+        self.faithfulness.measure()
 
     def _show_details(self, _: object = None) -> None:
-        found, subject = self.evidence.measured, self.evidence.subject
+        found, subject = self.faithfulness.measured, self.faithfulness.subject
         shown = self.curves.isChecked() and found is not None and subject is not None
         # What was unfolded stays in place while the next cell is measured.
-        waiting = self.curves.isChecked() and self.evidence.progress is not None
+        waiting = self.curves.isChecked() and self.faithfulness.progress is not None
         self.details.setVisible(shown or (waiting and self.details.filled))
         self.details.setEnabled(shown)
         if shown and found is not None and subject is not None:
             self.details.show_measured(found, subject)
 
 
-class EvidenceDetails(QWidget):
+class FaithfulnessDetails(QWidget):
     """Curves of deletion and insertion, and the table of measures."""
 
-    def __init__(self, evidence: Evidence, parent: QWidget | None = None) -> None:
+    def __init__(self, faithfulness: AnswerFaithfulness, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.evidence = evidence
+        self.faithfulness = faithfulness
         self.filled = False
         self.deletion = ShareCurves("p, removed first", "", self)
         self.deletion.setToolTip(
@@ -147,7 +147,7 @@ class EvidenceDetails(QWidget):
         self.others, self._other_grid = self._empty_table()
         self.automatic = QCheckBox("Measure each clicked cell", self)
         self.automatic.setToolTip("About a second of one processor core after each click.")
-        self.save = ReportButton(evidence.session, self)
+        self.save = ReportButton(faithfulness.session, self)
         plots = QHBoxLayout()
         plots.setSpacing(2)
         plots.addWidget(self.deletion)
@@ -162,7 +162,7 @@ class EvidenceDetails(QWidget):
         last.addWidget(self.automatic, 1)
         last.addWidget(self.save)
         column.addLayout(last)
-        self.automatic.toggled.connect(evidence.set_automatic)
+        self.automatic.toggled.connect(faithfulness.set_automatic)
 
     def show_measured(self, found: Faithfulness, subject: Subject) -> None:
         """Show other measurements."""
@@ -179,7 +179,7 @@ class EvidenceDetails(QWidget):
         self._fill_tables(found, subject)
         self.automatic.setVisible(subject == "cell")
         self.automatic.blockSignals(True)
-        self.automatic.setChecked(self.evidence.automatic)
+        self.automatic.setChecked(self.faithfulness.automatic)
         self.automatic.blockSignals(False)
 
     def rows(self) -> list[list[str]]:

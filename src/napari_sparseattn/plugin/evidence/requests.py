@@ -1,4 +1,4 @@
-"""Evidence to be measured: what a worker is asked, and how it is answered."""
+"""Faithfulness of an answer: what a worker is asked, and how it is answered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...progress import Progress
 from ..cells.requests import ClickRequest, Model
 from ..core.sources import cells_of, field_of
 from ..slides.requests import SlideAnswer
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from ...images.slides.pyramid import Pyramid
     from ...inference.prediction import Prediction
 
-__all__ = ["EvidenceRequest", "Subject", "image_of", "stream_evidence", "ticking"]
+__all__ = ["EvidenceRequest", "Subject", "image_of", "stream_faithfulness", "stream_progress"]
 
 _TICK_SECONDS = 0.1
 
 Subject = Literal["cell", "field", "slide"]
-Told = Callable[[int, int], None]
+Report = Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvidenceRequest:
-    """Measure how far the evidence of the answer that is shown can be believed.
+    """Measure how faithful the evidence of the answer that is shown is.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ class EvidenceRequest:
         return "field" if isinstance(self.asked, FieldRequest) else "slide"
 
 
-def stream_evidence(request: EvidenceRequest) -> Iterator[tuple[int, int] | Faithfulness]:
-    """Measure in another thread, and tell how far it is.
+def stream_faithfulness(request: EvidenceRequest) -> Iterator[tuple[int, int] | Faithfulness]:
+    """Measure in another thread, and report how far it is.
 
     Yields
     ------
@@ -77,18 +78,18 @@ def stream_evidence(request: EvidenceRequest) -> Iterator[tuple[int, int] | Fait
     ValueError, ImageError, OSError, MemoryError
         As the functions of `inference.faithful`.
     """
-    yield from ticking(lambda told: _measured(request, told), request.stop)
+    yield from stream_progress(lambda progress: _measure(request, progress), request.stop)
 
 
-def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]:
-    """Do work in another thread, and tell some times a second how far it is.
+def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Iterator[Any]:
+    """Do work in another thread, and report some times a second how far it is.
 
     Parameters
     ----------
     work : callable
-        Given a function to call with what is done and the total.
+        Given a function to call with the stage, what is done and the total.
     stop : threading.Event
-        Set to end the work when it next tells how far it is.
+        Set to end the work when it next reports how far it is.
 
     Yields
     ------
@@ -97,14 +98,14 @@ def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]
     """
     so_far = (0, 0)
 
-    def told(done: int, total: int) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
         nonlocal so_far
         so_far = (done, total)
         if stop.is_set():
             raise StoppedError
 
     with ThreadPoolExecutor(1) as pool:
-        doing = pool.submit(work, told)
+        doing = pool.submit(work, progress)
         try:
             while not wait([doing], _TICK_SECONDS).done:
                 yield so_far
@@ -116,7 +117,7 @@ def ticking(work: Callable[[Told], Any], stop: threading.Event) -> Iterator[Any]
             stop.set()
 
 
-def _measured(request: EvidenceRequest, told: Told) -> Faithfulness:
+def _measure(request: EvidenceRequest, progress: Report) -> Faithfulness:
     from ...inference.faithful import (
         faithfulness_of_cell,
         faithfulness_of_field,
@@ -127,11 +128,11 @@ def _measured(request: EvidenceRequest, told: Told) -> Faithfulness:
     if isinstance(asked, SlideAnswer):
         assert asked.prediction is not None
         return faithfulness_of_slide(
-            asked.prediction, model.bundle, device=model.device, progress=told
+            asked.prediction, model.bundle, device=model.device, progress=progress
         )
     if isinstance(asked, FieldRequest):
         return faithfulness_of_field(
-            image_of(asked), model.bundle, asked.locations, device=model.device, progress=told
+            image_of(asked), model.bundle, asked.locations, device=model.device, progress=progress
         )
     field = field_of(asked.plane, asked.settings)
     cells = cells_of(field, asked.source) if request.cells is None else request.cells
@@ -139,7 +140,7 @@ def _measured(request: EvidenceRequest, told: Told) -> Faithfulness:
     if index is None:
         raise ValueError("The cell is no longer there. Click it again.")
     bundle = model.with_locations(asked.locations)
-    return faithfulness_of_cell(field, cells, index, bundle, device=model.device, progress=told)
+    return faithfulness_of_cell(field, cells, index, bundle, device=model.device, progress=progress)
 
 
 def image_of(asked: FieldRequest) -> Field | Pyramid:

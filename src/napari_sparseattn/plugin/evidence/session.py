@@ -1,7 +1,4 @@
-"""How far the answer that is shown can be believed, in one viewer: measured, and evented.
-
-No Qt here: work is started by `evidence_jobs`, shown by `widgets.evidence_box`.
-"""
+"""The faithfulness of the answer that is shown in one viewer: asked for, measured, kept."""
 
 from __future__ import annotations
 
@@ -13,10 +10,11 @@ from psygnal import Signal
 from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
 from ..core.errors import explain
+from ..core.lanes import Lanes
 from ..core.messages import Progress
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from .requests import EvidenceRequest, Subject
+from .requests import EvidenceRequest, Subject, stream_faithfulness
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,16 +22,18 @@ if TYPE_CHECKING:
     from ...evidence.faithfulness import Faithfulness
     from ...inference.prediction import Prediction
 
-__all__ = ["Evidence"]
+__all__ = ["AnswerFaithfulness"]
 
 _SEGMENTS = (
-    "This model gives each patch a class of its own; evidence is measured for models that "
+    "This model gives each patch a class of its own; faithfulness is measured for models that "
     "classify the whole."
 )
+#: Milliseconds that a click's own overlay gets to be drawn before its answer is measured.
+_PATIENCE = 40
 
 
-class Evidence(Attached):
-    """The evidence of the answer that is shown; get it with `Evidence.of`.
+class AnswerFaithfulness(Attached):
+    """How faithful the evidence of the answer that is shown is; get it with `of`.
 
     Cells are measured by themselves after each click, fields and slides when
     asked for. What is measured of an answer that is no longer shown is dropped.
@@ -45,11 +45,10 @@ class Evidence(Attached):
     progress : Progress or None
         How far the measurement is, while there is one.
     why_not : str
-        Why the evidence of what is shown cannot be measured, or nothing.
+        Why the answer that is shown cannot be measured, or nothing.
     """
 
     changed = Signal()
-    requested = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
@@ -59,18 +58,23 @@ class Evidence(Attached):
         self.why_not = ""
         self._automatic = True
         self._asked: EvidenceRequest | None = None
+        self._lane = Lanes.of(viewer).add(stream_faithfulness, given=self._take, failed=self._fail)
 
     # -- opening and closing
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        return [(session.answer_changed, self._answered), (session.click_requested, self._clicked)]
+        return [
+            (session.answer_changed, self._follow_answer),
+            (session.click_requested, self._give_way),
+        ]
 
     def _first_opened(self) -> None:
-        self._answered(self.session.answer)
+        self._follow_answer(self.session.answer)
 
     def _last_closed(self) -> None:
         self._stop()
+        self._lane.close()
 
     # -- asking
 
@@ -82,7 +86,7 @@ class Evidence(Attached):
 
     @property
     def can_measure(self) -> bool:
-        """Whether there is an answer whose evidence can be measured now."""
+        """Whether there is an answer that can be measured now."""
         return self._asked is None and not self.why_not and self.request() is not None
 
     @property
@@ -110,7 +114,7 @@ class Evidence(Attached):
         return EvidenceRequest(answer, asked, model, cells, by_itself)
 
     def measure(self, *, by_itself: bool = False) -> EvidenceRequest | None:
-        """Ask for the evidence of the answer that is shown to be measured."""
+        """Ask for the answer that is shown to be measured."""
         if not self.can_measure:
             return None
         request = self.request(by_itself=by_itself)
@@ -118,7 +122,7 @@ class Evidence(Attached):
             self._asked = request
             self.progress = Progress(what="runs of the model")
             self.changed.emit()
-            self.requested.emit(request)
+            self._lane.ask(request, _PATIENCE if by_itself else 0)
         return request
 
     def cancel(self) -> None:
@@ -129,21 +133,16 @@ class Evidence(Attached):
 
     # -- answering
 
-    def accept_progress(self, request: EvidenceRequest, done: int, total: int) -> None:
-        """Take how many runs of the model are done."""
-        if request is self._asked:
-            self.progress = Progress(done, total, what="runs of the model")
-            self.changed.emit()
-
-    def accept(self, request: EvidenceRequest, found: Faithfulness) -> None:
-        """Take what was measured, unless another answer is shown by now."""
+    def _take(self, request: EvidenceRequest, part: tuple[int, int] | Faithfulness) -> None:
         if request is not self._asked or request.answer is not self.session.answer:
             return
-        self._asked, self.progress, self.measured = None, None, found
+        if isinstance(part, tuple):
+            self.progress = Progress(*part, what="runs of the model")
+        else:
+            self._asked, self.progress, self.measured = None, None, part
         self.changed.emit()
 
-    def fail(self, request: EvidenceRequest, error: BaseException) -> None:
-        """Say why it could not be measured, unless another answer is shown by now."""
+    def _fail(self, request: EvidenceRequest, error: BaseException) -> None:
         if request is not self._asked:
             return
         self._asked, self.progress = None, None
@@ -152,7 +151,7 @@ class Evidence(Attached):
 
     # -- what the session tells
 
-    def _answered(self, answer: Prediction | None) -> None:
+    def _follow_answer(self, answer: Prediction | None) -> None:
         self._stop()
         self.measured = None
         segments = isinstance(answer, SlidePrediction) and answer.segments
@@ -161,7 +160,7 @@ class Evidence(Attached):
         if self._automatic and self.subject == "cell":
             self.measure(by_itself=True)
 
-    def _clicked(self, request: ClickRequest) -> None:
+    def _give_way(self, request: ClickRequest) -> None:
         # The click has the processor to itself; its answer is measured anew.
         if self._asked is not None and self._asked.asked is not request:
             self._stop()

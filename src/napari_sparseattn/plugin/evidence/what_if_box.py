@@ -1,4 +1,4 @@
-"""What if a part were not there: draw it, ask, and compare before with after."""
+"""What-if questions: draw a region, ask, and compare before with after."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from ...evidence import PyramidAttention, Traversal
 from ...inference.what_if import WhatIf
 from ...metrics import whole_percent
 from ..widgets.base import Follower, shrinkable
-from .report_button import ReportButton
-from .what_if_session import Entry, WhatIfs
+from ..widgets.rich import WrappedLabel, rich
+from .report_box import ReportButton
+from .what_if_session import AnsweredWhatIf, WhatIfSession
 from .words import signed
 
 __all__ = ["WhatIfBox", "before_and_after"]
@@ -36,18 +37,18 @@ _EMPTY = (
     "Click a cell, or classify a field or slide. Then draw around a part of it and see what the "
     "model says without it."
 )
-_HEADS = ("", "what if", "class", "probability", "same")
+_HEADS = ("", "change", "class", "probability", "IoU")
 _TIPS = (
-    "Number of the what-if.",
-    "What was asked, and of how much. Click a row to see its selection again.",
+    "Number of the question.",
+    "The change, and of what share of the content. Click a row to see its selection again.",
     "The class afterwards.",
     "Probability of the class that the model gave first, before and after.",
-    "How much of the selection stayed: intersection over union, before and after.",
+    "Intersection over union of the selection before and after.",
 )
 _WORDS = {
     "remove": "removed",
     "keep": "kept only",
-    "look": "look here",
+    "look": "looked here",
     "move": "moved",
 }
 _ROW, _MOST_ROWS, _CLASSES = 22, 6, 4
@@ -59,11 +60,10 @@ _LONGEST = 14
 class WhatIfBox(Follower):
     """Tools to draw with, questions, and the list of answers."""
 
-    def __init__(self, what_ifs: WhatIfs, parent: QWidget | None = None) -> None:
+    def __init__(self, what_ifs: WhatIfSession, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.what_ifs = what_ifs
-        self.empty = QLabel(_EMPTY, self)
-        self.empty.setWordWrap(True)
+        self.empty = WrappedLabel(_EMPTY, self)
         self.body = QWidget(self)
         self._make_tools()
         self._make_questions()
@@ -80,8 +80,8 @@ class WhatIfBox(Follower):
         self.clear = self._button("Clear", "Forget what is drawn, and classify by clicks again.")
         self.fill = shrinkable(QComboBox(self.body))
         self.fill.setToolTip(
-            "What takes the place of what is removed. An effect that holds with several is one "
-            "of what was removed, not of what took its place."
+            "Replacement for what is removed. An effect that holds with several replacements comes "
+            "from what was removed."
         )
         self.lasso.clicked.connect(lambda: self.what_ifs.draw("lasso"))
         self.paint.clicked.connect(lambda: self.what_ifs.draw("paint"))
@@ -89,12 +89,12 @@ class WhatIfBox(Follower):
         self.fill.activated.connect(self._fill_chosen)
 
     def _make_questions(self) -> None:
-        self.remove = self._button("Remove", "What if the region were not there?")
-        self.keep = self._button("Keep only", "What if nothing but the region were there?")
+        self.remove = self._button("Remove", "Replaces the region.")
+        self.keep = self._button("Keep only", "Replaces everything but the region.")
         self.look = self._button(
             "Look here",
-            "What if the model had to look at the region? It keeps the pixels there first, or "
-            "moves its nearest crop there. The image stays as it is.",
+            "Makes the model look at the region: it keeps the pixels there first, or moves its "
+            "nearest crop there. The image stays unchanged.",
         )
         self.move = self._button(
             "Move crops by hand",
@@ -104,9 +104,7 @@ class WhatIfBox(Follower):
         self._levels_grid = QGridLayout(self.levels)
         self._levels_grid.setContentsMargins(0, 0, 0, 0)
         self.level_boxes: list[QCheckBox] = []
-        self.without = self._button(
-            "Leave out levels", "What if the model did not hear of the levels that are ticked?"
-        )
+        self.without = self._button("Leave out levels", "Leaves out the levels that are ticked.")
         self.remove.clicked.connect(lambda: self.what_ifs.ask("remove"))
         self.keep.clicked.connect(lambda: self.what_ifs.ask("keep"))
         self.look.clicked.connect(lambda: self.what_ifs.ask("look"))
@@ -114,8 +112,7 @@ class WhatIfBox(Follower):
         self.without.clicked.connect(self._ask_without)
 
     def _make_answers(self) -> None:
-        self.said = QLabel(self.body)
-        self.said.setWordWrap(True)
+        self.message = WrappedLabel(parent=self.body)
         self.table = QTableWidget(0, len(_HEADS), self.body)
         self.table.setHorizontalHeaderLabels(list(_HEADS))
         for column, tip in enumerate(_TIPS):
@@ -126,7 +123,7 @@ class WhatIfBox(Follower):
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(_ROW)
         self.table.setShowGrid(False)
-        self.table.setAccessibleName("What-ifs")
+        self.table.setAccessibleName("What-if questions")
         header = self.table.horizontalHeader()
         header.setMinimumSectionSize(18)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -140,9 +137,9 @@ class WhatIfBox(Follower):
             "Before and after: probability, and how the logit moved relative to the mean of all "
             "classes."
         )
-        self.before = self._button("As it was", "Shows the answer as it was, without a what-if.")
-        self.undo = self._button("Undo", "Takes the last what-if off the list.")
-        self.redo = self._button("Redo", "Puts the what-if that was undone last back.")
+        self.before = self._button("As it was", "Shows the model's own answer again.")
+        self.undo = self._button("Undo", "Takes the last answer off the list.")
+        self.redo = self._button("Redo", "Puts the answer that was undone last back.")
         self.save = ReportButton(self.what_ifs.session, self.body)
         self.table.cellClicked.connect(self._row_clicked)
         self.before.clicked.connect(lambda: self.what_ifs.show(None))
@@ -163,7 +160,7 @@ class WhatIfBox(Follower):
         filling.addWidget(self.fill, 1)
         for row in (
             (self.lasso, self.paint, self.clear), filling, (self.remove, self.keep, self.look),
-            (self.move,), (self.levels,), (self.without,), (self.said,), (self.compared,),
+            (self.move,), (self.levels,), (self.without,), (self.message,), (self.compared,),
             (self.table,), (self.before, self.undo, self.redo, self.save),
         ):  # fmt: skip
             if isinstance(row, QHBoxLayout):
@@ -182,9 +179,9 @@ class WhatIfBox(Follower):
     # -- showing
 
     def show_what_ifs(self) -> None:
-        """Show what can be asked, and what was answered."""
+        """Show the questions that can be asked, and the answers."""
         what_ifs = self.what_ifs
-        there, entries = what_ifs.bench() is not None, what_ifs.entries
+        there, entries = what_ifs.rerunner() is not None, what_ifs.entries
         self.empty.setVisible(not there)
         self.body.setVisible(there or bool(entries) or what_ifs.can_redo)
         evidence = what_ifs.evidence
@@ -196,11 +193,11 @@ class WhatIfBox(Follower):
         self.move.setVisible(isinstance(evidence, Traversal) and len(evidence) > 1)
         self._show_levels(what_ifs.level_names)
         self._show_fills()
-        self.said.setText(what_ifs.message)
+        self.message.setText(what_ifs.message)
         shown = what_ifs.shown
         # What the comparison says need not be said twice.
         repeated = shown is not None and what_ifs.message == shown.found.summary()
-        self.said.setVisible(bool(what_ifs.message) and not repeated)
+        self.message.setVisible(bool(what_ifs.message) and not repeated)
         self._show_entries(entries)
 
     def _show_levels(self, names: list[str]) -> None:
@@ -226,13 +223,13 @@ class WhatIfBox(Follower):
                 self.fill.addItem(text, name)
         self.fill.setCurrentIndex(max(0, self.fill.findData(self.what_ifs.fill)))
 
-    def _show_entries(self, entries: list[Entry]) -> None:
+    def _show_entries(self, entries: list[AnsweredWhatIf]) -> None:
         shown = self.what_ifs.shown
         self.table.setRowCount(len(entries))
         for row, entry in enumerate(entries):
-            for column, text in enumerate(_texts(entry)):
+            for column, text in enumerate(_cells_of(entry)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(entry.found.summary())
+                item.setToolTip(rich(entry.found.summary()))
                 if column > 2:
                     item.setTextAlignment(
                         Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -272,7 +269,7 @@ class WhatIfBox(Follower):
             self.what_ifs.show(entries[row])
 
 
-def _texts(entry: Entry) -> tuple[str, ...]:
+def _cells_of(entry: AnsweredWhatIf) -> tuple[str, ...]:
     found, index = entry.found, entry.found.before.index
     what = _WORDS.get(found.question, found.question)
     if found.question == "levels":
@@ -312,7 +309,7 @@ def before_and_after(found: WhatIf) -> str:
     for i in np.argsort(-most, kind="stable")[:_CLASSES]:
         name = found.before.class_names[i].replace("_", " ")
         name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        name = name.replace(" ", "&nbsp;")
+        name = rich(name).replace(" ", "&nbsp;")
         bold = "font-weight:bold" if i in (found.before.index, found.after.index) else ""
         numbers = (
             f"{100 * found.before.probabilities[i]:.1f}&nbsp;%",
@@ -322,5 +319,5 @@ def before_and_after(found: WhatIf) -> str:
         cells = "".join(f"<td align='right'>{text}&nbsp;&nbsp;</td>" for text in numbers)
         rows.append(f"<td style='{bold}'>{name}&nbsp;&nbsp;</td>{cells}")
     same = found.selection_overlap
-    stayed = "" if math.isnan(same) else f"<br>{100 * same:.0f} % of the selection stayed."
+    stayed = "" if math.isnan(same) else f"<br>IoU of the selection: {100 * same:.0f} %."
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{stayed}"

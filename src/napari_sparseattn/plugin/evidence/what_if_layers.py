@@ -1,4 +1,4 @@
-"""Layers of what-ifs: the region that is drawn, the crops that are moved, what is selected now."""
+"""Layers of what-if questions: the drawn region, the crops to move, the selection afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_CORNERS = 400
 
 
 class WhatIfLayers(LayerShelf[WhatIfRole]):
-    """The layers of what-ifs in one viewer, by image.
+    """The layers of what-if questions in one viewer, by image.
 
     Parameters
     ----------
@@ -39,10 +39,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__(viewer, self._shown_or_hidden)
-
-    def _shown_or_hidden(self, role: WhatIfRole, shown: bool) -> None:
-        """Nothing follows from it."""
+        super().__init__(viewer, lambda _role, _shown: None)
 
     # -- drawing
 
@@ -145,10 +142,10 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
         made: Points = self._add(source, "what-if crops", layer)
         return made
 
-    # -- what is selected now
+    # -- the selection afterwards
 
     def show_selection(self, source: Image, index: Sequence[int], evidence: Any) -> None:
-        """Show what a model selected after a what-if; nothing of a slide's patches."""
+        """Show the model's selection after a change; nothing of a slide's patches."""
         if isinstance(evidence, PixelSelection):
             frame = evidence.frame
             place = copied_transform(source, frame.origin, frame.scale, index)
@@ -174,7 +171,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
         made = Image(
             values,
             name=f"[{source.name}] selected, what if",
-            colormap=_colours(),
+            colormap=_make_colormap(),
             contrast_limits=(0.0, _MOST_ATTENTION),
             opacity=0.6,
             metadata=marked("what-if selection"),
@@ -207,11 +204,11 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
         self._add(source, "what-if selection", made)
 
     def hide_selection(self, source: Image) -> None:
-        """Take away what a what-if selected."""
+        """Take the selection after a change away."""
         self.remove(source, _SELECTION)
 
 
-def _colours() -> Colormap:
+def _make_colormap() -> Colormap:
     from napari.utils.colormaps import Colormap
 
     return Colormap([(0.6, 0.0, 0.45), (1.0, 0.0, 0.78), (1.0, 0.8, 0.95)], name="what if")

@@ -1,4 +1,4 @@
-"""What-ifs: the region that is drawn, what a worker is asked, and how it is answered."""
+"""What-if questions: the region that is drawn, the request, and how it is answered."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ...inference.what_if import WhatIf
 
 __all__ = [
-    "Asked",
-    "Bench",
+    "Question",
     "Region",
+    "Rerunner",
     "WhatIfRequest",
     "answer_what_if",
     "crop_middles",
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 Mask = npt.NDArray[np.bool_]
-Asked = Literal["remove", "keep", "look", "move", "levels"]
+Question = Literal["remove", "keep", "look", "move", "levels"]
 #: A region on a field is taken at so many places along its longer side.
 _PLACES = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Region:
-    """What was drawn on an image, frozen for a worker.
+    """A region that was drawn on an image, frozen for a worker.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def crop_middles(way: Traversal) -> npt.NDArray[np.float64]:
     return middles
 
 
-class Bench:
-    """One answer's image and model, prepared for being asked again and again.
+class Rerunner:
+    """Runs the model again on the image of one answer; prepared once.
 
     Parameters
     ----------
@@ -126,10 +126,10 @@ class Bench:
         self._rerun: CellRerun | FieldRerun | SlideRerun | None = None
 
     def rerun(self) -> CellRerun | FieldRerun | SlideRerun:
-        """Return what runs the model anew; made at the first call, in a worker."""
+        """Return the prepared image and model; made at the first call, in a worker."""
         with self._lock:
             if self._rerun is None:
-                self._rerun = self._made()
+                self._rerun = self._prepare()
             return self._rerun
 
     def release(self) -> None:
@@ -137,7 +137,7 @@ class Bench:
         with self._lock:
             self._rerun = None
 
-    def _made(self) -> CellRerun | FieldRerun | SlideRerun:
+    def _prepare(self) -> CellRerun | FieldRerun | SlideRerun:
         asked, model = self.source.asked, self.source.model
         if isinstance(asked, SlideAnswer):
             from ...inference.slide_reruns import slide_rerun
@@ -148,9 +148,9 @@ class Bench:
             from ...inference.field_reruns import FieldRerun
 
             return FieldRerun(image_of(asked), model.bundle, asked.locations, model.device)
-        return self._cell(asked)
+        return self._prepare_cell(asked)
 
-    def _cell(self, asked: ClickRequest) -> CellRerun:
+    def _prepare_cell(self, asked: ClickRequest) -> CellRerun:
         from ...images.fields.crops import cut_crops
         from ...inference.cells import checked_plane
         from ...inference.faithful import cell_rerun
@@ -167,14 +167,14 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WhatIfRequest:
-    """Ask the model what if.
+    """Ask the model about the same image, changed.
 
     Parameters
     ----------
-    bench : Bench
-        The answer that is questioned.
+    rerunner : Rerunner
+        Of the answer that is asked about.
     question : {"remove", "keep", "look", "move", "levels"}
-        What is asked.
+        The change.
     region : Region
         What was drawn.
     fill : str
@@ -183,11 +183,11 @@ class WhatIfRequest:
         Crops of the traversal and where their middles shall be: row and
         column in the image, pixel centres at whole numbers.
     levels : tuple of int
-        Levels of a slide that the model does not hear of.
+        Levels of a slide that are left out.
     """
 
-    bench: Bench
-    question: Asked
+    rerunner: Rerunner
+    question: Question
     region: Region = Region()
     fill: str = "mean"
     moves: Mapping[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -203,28 +203,30 @@ def answer_what_if(request: WhatIfRequest) -> WhatIf:
         If the region misses what the model sees, or the question does not fit
         the model; the message says which.
     """
+    from ...inference import what_if
     from ...inference.field_reruns import FieldRerun
     from ...inference.slide_reruns import SlideRerun
-    from ...inference.what_if import Question, what_if_crop, what_if_field, what_if_slide
 
-    bench, region = request.bench, request.region
-    rerun, asked, model = bench.rerun(), bench.source.asked, bench.source.model
-    question = cast("Question", request.question)
+    region, source = request.region, request.rerunner.source
+    rerun, asked, model = request.rerunner.rerun(), source.asked, source.model
+    question = cast("what_if.Question", request.question)
     if isinstance(rerun, SlideRerun):
         mask = None if request.question == "levels" else region.on_patches(rerun.seen)
         slide = cast("Literal['remove', 'keep']", request.question)
-        return what_if_slide(rerun, model.bundle, mask, slide, request.fill, levels=request.levels)
+        return what_if.what_if_slide(
+            rerun, model.bundle, mask, slide, request.fill, levels=request.levels
+        )
     if isinstance(rerun, FieldRerun):
         if request.question == "move":
             moves = {i: (y + 0.5, x + 0.5) for i, (y, x) in request.moves.items()}
-            return what_if_field(rerun, model.bundle, moves=moves)
+            return what_if.what_if_field(rerun, model.bundle, moves=moves)
         field = region.on_field(rerun.pyramid.shape)
-        return what_if_field(rerun, model.bundle, field, question, request.fill)
+        return what_if.what_if_field(rerun, model.bundle, field, question, request.fill)
     assert isinstance(asked, ClickRequest)
     bundle, frame = model.with_locations(asked.locations), rerun.frame
     if request.question == "move":
         corner = np.array([frame.row, frame.column]) - frame.side / 2
         inside = {i: (np.array(at) - corner) / frame.scale for i, at in request.moves.items()}
         moves = {i: (float(y), float(x)) for i, (y, x) in inside.items()}
-        return what_if_crop(rerun, bundle, None, moves=moves)
-    return what_if_crop(rerun, bundle, region.on_crop(frame), question, request.fill)
+        return what_if.what_if_crop(rerun, bundle, None, moves=moves)
+    return what_if.what_if_crop(rerun, bundle, region.on_crop(frame), question, request.fill)

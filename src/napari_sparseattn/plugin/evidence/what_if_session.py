@@ -1,7 +1,4 @@
-"""What-ifs in one viewer: regions that are drawn, questions, their list with undo and redo.
-
-No Qt here: work is started by `what_if_jobs`, shown by `widgets.what_if_box`.
-"""
+"""What-if questions in one viewer: regions that are drawn, answers, their list with undo."""
 
 from __future__ import annotations
 
@@ -14,11 +11,19 @@ from psygnal import Signal
 
 from ...evidence import PyramidAttention, Traversal
 from ..core.errors import explain
+from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
 from ..core.session import Session
-from .session import Evidence
+from .session import AnswerFaithfulness
 from .what_if_layers import WhatIfLayers
-from .what_if_requests import Asked, Bench, Region, WhatIfRequest, crop_middles
+from .what_if_requests import (
+    Question,
+    Region,
+    Rerunner,
+    WhatIfRequest,
+    answer_what_if,
+    crop_middles,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -26,9 +31,9 @@ if TYPE_CHECKING:
 
     from ...inference.what_if import WhatIf
 
-__all__ = ["CELL_FILLS", "SLIDE_FILLS", "Entry", "WhatIfs"]
+__all__ = ["CELL_FILLS", "SLIDE_FILLS", "AnsweredWhatIf", "WhatIfSession"]
 
-#: What may take the place of what is removed, in words.
+#: Replacements for what is removed, in words.
 CELL_FILLS = {
     "mean": "what surrounds it",
     "blur": "a blur of the image",
@@ -41,18 +46,18 @@ SLIDE_FILLS = {
     "mean": "the mean patch",
 }
 _TOOLS = {
-    "lasso": "Draw around a part of the image with the mouse held down; then choose what if.",
-    "paint": "Paint over a part of the image; then choose what if.",
+    "lasso": "Draw around a part of the image with the mouse held down; then choose a question.",
+    "paint": "Paint over a part of the image; then choose a question.",
 }
 _NO_REGION = "Draw a region first: press Lasso or Paint, and draw in the image."
-_NO_ANSWER = "Click a cell, or classify the field or slide, then ask what if."
+_NO_ANSWER = "Click a cell, or classify the field or slide, then ask."
 #: A crop that was moved by less, in pixels, has not been moved.
 _STILL = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Entry:
-    """One what-if that was answered.
+class AnsweredWhatIf:
+    """A question and its answer.
 
     Parameters
     ----------
@@ -71,19 +76,18 @@ class Entry:
 
 @dataclasses.dataclass(eq=False)
 class _History:
-    """The what-ifs of one image: those done, those undone, the one that is shown."""
+    """Answers about one image: those listed, those undone, the one that is shown."""
 
-    done: list[Entry] = dataclasses.field(default_factory=list)
-    undone: list[Entry] = dataclasses.field(default_factory=list)
-    shown: Entry | None = None
+    done: list[AnsweredWhatIf] = dataclasses.field(default_factory=list)
+    undone: list[AnsweredWhatIf] = dataclasses.field(default_factory=list)
+    shown: AnsweredWhatIf | None = None
     count: int = 0
 
 
-class WhatIfs(Attached):
-    """Questions to the model about the answer that is shown; get it with `WhatIfs.of`."""
+class WhatIfSession(Attached):
+    """What-if questions about the answer that is shown; get it with `of`."""
 
     changed = Signal()
-    requested = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
@@ -91,20 +95,23 @@ class WhatIfs(Attached):
         self.layers = WhatIfLayers(viewer)
         self.fill = ""
         self.message = ""
-        self._evidence = Evidence.of(viewer)
-        self._bench: Bench | None = None
+        self._faithfulness = AnswerFaithfulness.of(viewer)
+        self._rerunner: Rerunner | None = None
         self._asked: WhatIfRequest | None = None
         self._histories: weakref.WeakKeyDictionary[Image, _History] = weakref.WeakKeyDictionary()
+        self._lane = Lanes.of(viewer).add(
+            answer_what_if, given=self._take, failed=self._fail, busy="also"
+        )
 
     # -- opening and closing
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        return [(session.answer_changed, self._answered), (session.image_changed, self._answered)]
+        return [(session.answer_changed, self._forget), (session.image_changed, self._forget)]
 
     def _last_closed(self) -> None:
-        # Answers that are on their way are dropped.
         self._asked = None
+        self._lane.close()
 
     # -- what there is
 
@@ -120,27 +127,27 @@ class WhatIfs(Attached):
 
     @property
     def can_ask(self) -> bool:
-        """Whether there is an answer to question, and none is being questioned."""
-        return not self.working and self.bench() is not None
+        """Whether there is an answer to question, and none is being asked about."""
+        return not self.working and self.rerunner() is not None
 
     @property
     def fills(self) -> dict[str, str]:
-        """What may take the place of what is removed, in words."""
+        """Replacements for what is removed, in words."""
         return SLIDE_FILLS if isinstance(self.evidence, PyramidAttention) else CELL_FILLS
 
     @property
-    def entries(self) -> list[Entry]:
-        """The what-ifs of the chosen image, the oldest first."""
+    def entries(self) -> list[AnsweredWhatIf]:
+        """The answers about the chosen image, the oldest first."""
         return list(self._history.done)
 
     @property
-    def shown(self) -> Entry | None:
-        """The one whose selection is shown."""
+    def shown(self) -> AnsweredWhatIf | None:
+        """The answer whose selection is shown."""
         return self._history.shown
 
     @property
     def can_redo(self) -> bool:
-        """Whether a what-if was undone."""
+        """Whether an answer was taken off the list."""
         return bool(self._history.undone)
 
     @property
@@ -151,16 +158,16 @@ class WhatIfs(Attached):
             return []
         return [self.session.side_of(i) for i in range(len(attention.levels))]
 
-    def bench(self) -> Bench | None:
-        """Return what runs the model anew for the answer that is shown."""
-        source = self._evidence.request()
+    def rerunner(self) -> Rerunner | None:
+        """Return what reruns the model for the answer that is shown."""
+        source = self._faithfulness.request()
         if source is None or (self.session.attention is not None and not self.level_names):
             return None
-        if self._bench is None or self._bench.source.answer is not source.answer:
-            if self._bench is not None:
-                self._bench.release()
-            self._bench = Bench(source)
-        return self._bench
+        if self._rerunner is None or self._rerunner.source.answer is not source.answer:
+            if self._rerunner is not None:
+                self._rerunner.release()
+            self._rerunner = Rerunner(source)
+        return self._rerunner
 
     @property
     def _history(self) -> _History:
@@ -171,7 +178,7 @@ class WhatIfs(Attached):
 
     @property
     def _index(self) -> tuple[int, ...]:
-        source = self._evidence.request()
+        source = self._faithfulness.request()
         if source is None:
             return ()
         asked = source.asked
@@ -184,15 +191,15 @@ class WhatIfs(Attached):
     def draw(self, tool: Literal["lasso", "paint"]) -> bool:
         """Make the layer of the region the active one, with napari's tool."""
         image, viewer = self.session.image, self._viewer()
-        if image is None or viewer is None or self.bench() is None:
-            self._say(_NO_ANSWER)
+        if image is None or viewer is None or self.rerunner() is None:
+            self._notify(_NO_ANSWER)
             return False
         if tool == "lasso":
             layer: Any = self.layers.outlines(image, self._index, make=True)
         else:
             layer = self.layers.paint(image, self._index, make=True)
             if layer is None:
-                self._say("This image is too large to paint on. Use the lasso.")
+                self._notify("This image is too large to paint on. Use the lasso.")
                 return False
         layer.visible = True
         viewer.layers.selection = {layer}
@@ -200,7 +207,7 @@ class WhatIfs(Attached):
         layer.mode = "add_polygon_lasso" if tool == "lasso" else "paint"
         if tool == "paint":
             layer.selected_label = 1
-        self._say(_TOOLS[tool])
+        self._notify(_TOOLS[tool])
         return True
 
     def clear(self) -> None:
@@ -209,7 +216,7 @@ class WhatIfs(Attached):
         if image is not None:
             self.layers.set_region(image, self._index, Region())
         self.stop_drawing()
-        self._say("")
+        self._notify("")
 
     def stop_drawing(self) -> None:
         """Let clicks classify again: the image becomes the active layer."""
@@ -230,14 +237,14 @@ class WhatIfs(Attached):
         """Show a point per crop; one that is dragged is asked about when it is let go."""
         image, viewer, way = self.session.image, self._viewer(), self.evidence
         if image is None or viewer is None or not isinstance(way, Traversal):
-            self._say(_NO_ANSWER)
+            self._notify(_NO_ANSWER)
             return False
         layer = self.layers.show_crops(image, self._index, way)
         viewer.layers.selection = {layer}
         viewer.layers.selection.active = layer
         layer.mode = "select"
         layer.events.data.connect(self._crops_dragged)
-        self._say("Drag a point: its crop is looked at there instead.")
+        self._notify("Drag a point: its crop is looked at there instead.")
         return True
 
     def _crops_dragged(self, event: Any) -> None:
@@ -245,11 +252,11 @@ class WhatIfs(Attached):
             self.ask_moved()
 
     def ask_moved(self) -> WhatIfRequest | None:
-        """Ask what if the crops were where their points are."""
+        """Ask what the model says with its crops where their points are."""
         image, way = self.session.image, self.evidence
         points: Any = None if image is None else self.layers.layer(image, "what-if crops")
         if points is None or not isinstance(way, Traversal) or len(points.data) != len(way) - 1:
-            self._say("Press Move crops, and drag a point.")
+            self._notify("Press Move crops, and drag a point.")
             return None
         before = crop_middles(way)[1:]
         after = np.asarray(points.data)[:, -2:]
@@ -265,60 +272,59 @@ class WhatIfs(Attached):
         self.fill = fill
 
     def ask(self, question: Literal["remove", "keep", "look"]) -> WhatIfRequest | None:
-        """Ask what if the region that is drawn were removed, alone, or looked at."""
+        """Ask what the model says if the drawn region is removed, alone, or looked at."""
         region = self.region()
-        if self.bench() is None or region.empty:
-            self._say(_NO_ANSWER if self.bench() is None else _NO_REGION)
+        if self.rerunner() is None or region.empty:
+            self._notify(_NO_ANSWER if self.rerunner() is None else _NO_REGION)
             return None
         return self._ask(question, region=region)
 
     def ask_without_levels(self, levels: tuple[int, ...]) -> WhatIfRequest | None:
-        """Ask what if the model did not hear of some levels of a slide."""
+        """Ask what the model says without some levels of a slide."""
         if not levels:
-            self._say("Choose the levels to leave out.")
+            self._notify("Choose the levels to leave out.")
             return None
         return self._ask("levels", levels=levels)
 
-    def _ask(self, question: Asked, **more: Any) -> WhatIfRequest | None:
-        bench = self.bench()
-        if bench is None or self.working:
+    def _ask(self, question: Question, **more: Any) -> WhatIfRequest | None:
+        rerunner = self.rerunner()
+        if rerunner is None or self.working:
             return None
         fill = self.fill if self.fill in self.fills else next(iter(self.fills))
-        self._asked = request = WhatIfRequest(bench, question, fill=fill, **more)
-        self._say("Asking the model…")
-        self.requested.emit(request)
+        self._asked = request = WhatIfRequest(rerunner, question, fill=fill, **more)
+        self._notify("Asking the model…")
+        self._lane.ask(request)
         return request
 
-    def accept(self, request: WhatIfRequest, found: WhatIf) -> None:
-        """List an answer, unless another cell or image is shown by now."""
+    def _take(self, request: WhatIfRequest, found: WhatIf) -> None:
+        # Another cell or image may be shown by now.
         if request is not self._asked:
             return
         self._asked = None
         history = self._history
         history.count += 1
-        entry = Entry(history.count, request, found)
+        entry = AnsweredWhatIf(history.count, request, found)
         history.done.append(entry)
         history.undone.clear()
         self._show(entry)
-        self._say(found.summary())
+        self._notify(found.summary())
 
-    def fail(self, request: WhatIfRequest, error: BaseException) -> None:
-        """Say why it could not be answered."""
+    def _fail(self, request: WhatIfRequest, error: BaseException) -> None:
         if request is self._asked:
             self._asked = None
-            self._say(explain(error))
+            self._notify(explain(error))
 
     # -- the list
 
-    def show(self, entry: Entry | None) -> None:
-        """Show a what-if again, with its region; None shows the answer as it was."""
+    def show(self, entry: AnsweredWhatIf | None) -> None:
+        """Show an answer again, with its region; None shows the model's own answer."""
         self._show(entry)
         if entry is not None:
             self._draw_region(entry)
-        self._say("" if entry is None else entry.found.summary())
+        self._notify("" if entry is None else entry.found.summary())
 
     def undo(self) -> bool:
-        """Take the last what-if off the list, and show the one before, with its region."""
+        """Take the last answer off the list, and show the one before, with its region."""
         history = self._history
         if not history.done:
             return False
@@ -327,7 +333,7 @@ class WhatIfs(Attached):
         return True
 
     def redo(self) -> bool:
-        """Put the what-if that was undone last back on the list."""
+        """Put the answer that was undone last back on the list."""
         history = self._history
         if not history.undone:
             return False
@@ -335,7 +341,7 @@ class WhatIfs(Attached):
         self.show(history.done[-1])
         return True
 
-    def _show(self, entry: Entry | None) -> None:
+    def _show(self, entry: AnsweredWhatIf | None) -> None:
         image = self.session.image
         self._history.shown = entry
         if image is None:
@@ -345,14 +351,14 @@ class WhatIfs(Attached):
         else:
             self.layers.show_selection(image, self._index, entry.found.after.evidence)
 
-    def _draw_region(self, entry: Entry) -> None:
+    def _draw_region(self, entry: AnsweredWhatIf) -> None:
         image = self.session.image
         if image is not None and not entry.request.region.patches:
             self.layers.set_region(image, self._index, entry.request.region)
 
     # -- what the session tells
 
-    def _answered(self, _: object = None) -> None:
+    def _forget(self, _: object = None) -> None:
         self._asked = None
         image = self.session.image
         history = self._history
@@ -361,8 +367,8 @@ class WhatIfs(Attached):
             self.layers.hide_selection(image)
         if image is not None:
             self.layers.remove(image, ("what-if crops",))
-        self._say("")
+        self._notify("")
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self.message = text
         self.changed.emit()

@@ -1,4 +1,4 @@
-"""What is said of measured evidence, in words and rows of a table; no Qt here."""
+"""Measured faithfulness in words and rows of a table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ORDER_NAMES",
-    "about_better",
-    "about_not_faithful",
-    "about_work",
+    "about_method",
+    "about_unfaithful",
+    "compare_to_baselines",
     "order_rows",
     "signed",
     "single_rows",
@@ -47,31 +47,31 @@ _UNITS: dict[Subject, str] = {"cell": "crop", "field": "field", "slide": "patche
 
 
 def versus_random(found: Faithfulness) -> str:
-    """Say how much better than random orders, in numbers."""
-    return f"vs random: {found.difference()}".replace("-", "\u2212")
+    """Return the faithfulness compared with random orders, in numbers."""
+    return f"Faithfulness vs. random: {found.difference()}".replace("-", "\u2212")
 
 
-def about_better(found: Faithfulness) -> tuple[str, bool]:
-    """Say what the model's evidence is better than, and whether random is among that."""
+def compare_to_baselines(found: Faithfulness) -> tuple[str, bool]:
+    """Return the baselines that the evidence is better than; whether random is among them."""
     better = [name for name in found.baselines if found.difference(name).low > 0]
     worse = [name for name in found.baselines if name not in better]
     if "random" not in better:
         return "not better than random", False
-    said = f"better than {_listed(better)}"
-    return (f"{said}; not better than {_listed(worse)}" if worse else said), True
+    said = f"better than {_join(better)}"
+    return (f"{said}; not better than {_join(worse)}" if worse else said), True
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     shown = [ORDER_NAMES.get(name, name) for name in names]
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def about_work(found: Faithfulness, subject: Subject) -> str:
-    """Say what was done to measure it, and what the number means."""
-    fills = _listed([_FILLS.get(name, name) for name in found.fills])
+def about_method(found: Faithfulness, subject: Subject) -> str:
+    """Return how it was measured, and the meaning of the number."""
+    fills = _join([_FILLS.get(name, name) for name in found.fills])
     own = ORDER_NAMES.get(found.own[0], found.own[0])
     return (
-        f"Measured, not believed. Parts of the {_UNITS[subject]} were replaced by {fills}: first "
+        f"Parts of the {_UNITS[subject]} were replaced by {fills}: first "
         f"what the model's {own} holds for most important, and first what it holds for least. The "
         f"whole model ran anew each time, {found.runs} times in {seconds_text(found.seconds)}, "
         f"and was free to look elsewhere. The number is how much sooner the probability of "
@@ -81,14 +81,14 @@ def about_work(found: Faithfulness, subject: Subject) -> str:
     )
 
 
-def about_not_faithful(subject: Subject) -> str:
-    """Say what it means for the user that evidence is not better than random."""
+def about_unfaithful(subject: Subject) -> str:
+    """Return the consequence of evidence that is not better than random."""
     what = {"cell": "pixels", "field": "crops", "slide": "patches"}[subject]
     return f"Do not read the overlay as the reason: other {what} would have done as well."
 
 
 def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
-    """Rows (name, tip, one value per order) for the model's own orders and the baselines."""
+    """Return rows (name, tip, one value per order) for the model's own orders and the baselines."""
     scores = [found.orders[name] for name in shown_orders(found)]
     return [
         (
@@ -100,7 +100,7 @@ def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
             [signed(score.gain) for score in scores],
         ),
         (
-            "needed",
+            "necessary",
             (
                 "How far the probability falls without as much as the model selected, in "
                 "percentage points. Large is good."
@@ -108,7 +108,7 @@ def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
             [_points(score.drop_without) for score in scores],
         ),
         (
-            "enough",
+            "sufficient",
             (
                 "How far the probability falls where nothing else is left, in percentage points. "
                 "Near 0 is good."
@@ -119,12 +119,12 @@ def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
 
 
 def shown_orders(found: Faithfulness) -> list[str]:
-    """The orders that have a column: the overlay's, then the baselines."""
+    """Return the orders that have a column: the overlay's, then the baselines."""
     return [found.own[0], *found.baselines]
 
 
 def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, str]]:
-    """Rows (name, value, tip) of the measures that are one number each."""
+    """Return rows (name, value, tip) of the measures that are one number each."""
     rows = [
         (
             "selected",

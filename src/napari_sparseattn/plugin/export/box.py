@@ -1,11 +1,14 @@
-"""Export: which formats, where to, and what was written."""
+"""Export of results: formats, folder, files; and of the model in use."""
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -14,22 +17,28 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QMenu,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
+from ...export.model_formats import MODEL_FORMATS
 from ..core.messages import Progress
+from ..core.session import Session
 from ..widgets.base import Follower, shrinkable
-from .jobs import ExportJobs
-from .session import Exporting, Thing
+from ..widgets.rich import WrappedLabel, rich
+from .session import Exportable, ExportSession, ModelExport
 
-__all__ = ["ExportBox"]
+if TYPE_CHECKING:
+    from ..cells.requests import Model
+
+__all__ = ["ExportBox", "ExportButton"]
 
 _EMPTY = (
-    "Classify all cells, a field or a slide: what was found can then be written for QuPath, "
-    "Python and people."
+    "Classify all cells, a field or a slide; then export the result for QuPath, Python, or as a "
+    "report."
 )
 _MOST_NAMES = 3
 #: Legible on napari's dark theme and on its light one.
@@ -41,23 +50,22 @@ class ExportBox(Follower):
 
     Parameters
     ----------
-    exporting : Exporting
+    exporting : ExportSession
         Outlives the widget.
     parent : QWidget, optional
         The dock.
     """
 
-    def __init__(self, exporting: Exporting, parent: QWidget | None = None) -> None:
+    def __init__(self, exporting: ExportSession, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.exporting = exporting
-        self.jobs = ExportJobs(exporting)
-        self.empty = _wrapped(_EMPTY, self)
-        self.things = shrinkable(QComboBox(self))
-        self.things.setToolTip("Which result to write.")
+        self.empty = WrappedLabel(_EMPTY, self)
+        self.results = shrinkable(QComboBox(self))
+        self.results.setToolTip("Which result to write.")
         self.body = QWidget(self)
         self.boxes: dict[str, QCheckBox] = {}
         self._grid = QGridLayout()
-        self.missing = _wrapped("", self)
+        self.missing = WrappedLabel(parent=self)
         self.missing.setObjectName("hint")
         self.missing.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.folder = QLineEdit(self)
@@ -70,27 +78,21 @@ class ExportBox(Follower):
         self.cancel = QPushButton("Cancel", self)
         self.cancel.setToolTip("Stop writing; files that are finished stay.")
         self.bar = QProgressBar(self)
-        self.written = _wrapped("", self)
+        self.written = QLabel(self)
+        self.written.setWordWrap(True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
         self.written.setOpenExternalLinks(True)
         self._lay_out()
-        self.things.currentIndexChanged.connect(self._show_formats)
+        self.results.currentIndexChanged.connect(self._show_formats)
         self.choose.clicked.connect(self._choose_folder)
         self.export.clicked.connect(self._export)
         self.cancel.clicked.connect(exporting.cancel)
-        self.follow(exporting.changed, self.show_things)
+        self.follow(exporting.changed, self.show_results)
         self.follow(exporting.progress_changed, self.show_progress)
         self.follow(exporting.written_changed, self.show_written)
-        exporting.attach()
-        self.show_things()
+        self.show_results()
         self.show_progress(Progress(0, 0) if exporting.running else None)
         self.show_written()
-
-    def release(self) -> None:
-        """Stop the work, and disconnect."""
-        super().release()
-        self.jobs.close()
-        self.exporting.detach()
 
     def _lay_out(self) -> None:
         where = QHBoxLayout()
@@ -102,7 +104,7 @@ class ExportBox(Follower):
         act.addWidget(self.cancel)
         inner = QVBoxLayout(self.body)
         inner.setContentsMargins(0, 0, 0, 0)
-        inner.addWidget(self.things)
+        inner.addWidget(self.results)
         inner.addLayout(self._grid)
         inner.addWidget(self.missing)
         inner.addLayout(where)
@@ -114,33 +116,33 @@ class ExportBox(Follower):
 
     # -- what there is
 
-    def show_things(self) -> None:
+    def show_results(self) -> None:
         """Show the results that can be written."""
-        things = self.exporting.things()
-        self.empty.setVisible(not things)
-        self.body.setVisible(bool(things))
-        titles = [thing.title for thing in things]
-        if titles != [self.things.itemText(i) for i in range(self.things.count())]:
-            self.things.blockSignals(True)
-            self.things.clear()
-            self.things.addItems(titles)
-            self.things.blockSignals(False)
+        results = self.exporting.exportables()
+        self.empty.setVisible(not results)
+        self.body.setVisible(bool(results))
+        titles = [each.title for each in results]
+        if titles != [self.results.itemText(i) for i in range(self.results.count())]:
+            self.results.blockSignals(True)
+            self.results.clear()
+            self.results.addItems(titles)
+            self.results.blockSignals(False)
         self._show_formats()
 
-    def _thing(self) -> Thing | None:
-        things, number = self.exporting.things(), self.things.currentIndex()
-        return things[number] if 0 <= number < len(things) else None
+    def _chosen(self) -> Exportable | None:
+        results, number = self.exporting.exportables(), self.results.currentIndex()
+        return results[number] if 0 <= number < len(results) else None
 
     def _show_formats(self, _: int = 0) -> None:
-        thing = self._thing()
-        if thing is None:
+        chosen = self._chosen()
+        if chosen is None:
             return
-        fitting = self.exporting.formats(thing)
+        fitting = self.exporting.formats(chosen)
         for box in self.boxes.values():
             self._grid.removeWidget(box)
             box.hide()
         for place, each in enumerate(fitting):
-            box = self.boxes.get(each.name) or self._made(each.name, each.title)
+            box = self.boxes.get(each.name) or self._make_box(each.name, each.title)
             box.setEnabled(not each.missing)
             box.setToolTip(each.missing or each.tip)
             box.blockSignals(True)
@@ -154,12 +156,12 @@ class ExportBox(Follower):
             names = ", ".join(each.title for each in lacking)
             command = lacking[0].missing.partition(": ")[2]
             self.missing.setText(f"For {names}, type in a terminal: {command}")
-        folder = self.exporting.default_folder(thing)
+        folder = self.exporting.default_folder(chosen)
         self.folder.setText(str(folder))
         self.folder.setCursorPosition(len(str(folder)))
-        self.export.setEnabled(bool(self.exporting.ticked(thing)))
+        self.export.setEnabled(bool(self.exporting.ticked(chosen)))
 
-    def _made(self, name: str, title: str) -> QCheckBox:
+    def _make_box(self, name: str, title: str) -> QCheckBox:
         box = self.boxes[name] = QCheckBox(title, self)
         box.toggled.connect(lambda on: self.exporting.choose(name, on))
         return box
@@ -172,7 +174,7 @@ class ExportBox(Follower):
             self.exporting.set_folder(Path(chosen))
 
     def _export(self) -> None:
-        self.exporting.export(self.things.currentIndex())
+        self.exporting.export(self.results.currentIndex())
 
     def show_progress(self, progress: Progress | None) -> None:
         """Show how far the work is; None when there is none."""
@@ -187,7 +189,7 @@ class ExportBox(Follower):
             self.bar.setFormat(f"{progress.what} %p%" if progress.total else progress.what)
 
     def show_written(self) -> None:
-        """Say what was written, with a link to its folder."""
+        """Name the files that were written, with a link to their folder."""
         files = self.exporting.written
         self.written.setVisible(bool(files))
         if not files:
@@ -199,10 +201,62 @@ class ExportBox(Follower):
             f"Written: {names}{more}. <a style='color:{_LINK}' "
             f"href='{escape(address, quote=True)}'>Open the folder</a>"
         )
-        self.written.setToolTip("\n".join(map(str, files)))
+        self.written.setToolTip(rich("\n".join(map(str, files))))
 
 
-def _wrapped(text: str, parent: QWidget) -> QLabel:
-    label = QLabel(text, parent)
-    label.setWordWrap(True)
-    return label
+class ExportButton(Follower):
+    """Exports the model in use: lists the formats; the work goes on in the background.
+
+    Parameters
+    ----------
+    session : Session
+        Its model is exported.
+    parent : QWidget, optional
+        The dock.
+    """
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        assert session.viewer is not None
+        self.session, self._export = session, ModelExport.of(session.viewer)
+        self.button = QPushButton("Export…", self)
+        self.button.setToolTip("Write the model in use for other programs, or as a copy.")
+        self.actions_by_format: dict[str, QAction] = {}
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        for name, form in MODEL_FORMATS.items():
+            action = menu.addAction(f"{form.title} (*{form.suffix})…")
+            action.setToolTip(form.tip)
+            action.triggered.connect(partial(self._choose_file, name))
+            self.actions_by_format[name] = action
+        self.button.setMenu(menu)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.button)
+        self.follow(session.model_changed, self.show_model)
+        self.follow(self._export.changed, self._enable)
+        self.show_model(session.model)
+
+    def show_model(self, model: Model | None) -> None:
+        """Offer what the model can be written as."""
+        self._enable()
+        on_slides = model is not None and model.bundle.card.takes_slides
+        for name, action in self.actions_by_format.items():
+            action.setEnabled(MODEL_FORMATS[name].slides or not on_slides)
+
+    def _enable(self) -> None:
+        running = self._export.running
+        self.button.setEnabled(self.session.model is not None and not running)
+        self.button.setText("Exporting…" if running else "Export…")
+
+    def _choose_file(self, to: str) -> None:
+        model, form = self.session.model, MODEL_FORMATS[to]
+        if model is None:
+            return
+        name = f"{model.bundle.card.name}{form.suffix}"
+        path, _ = QFileDialog.getSaveFileName(
+            self, f"Export as {form.title}", name, f"{form.title} (*{form.suffix})"
+        )
+        if path:
+            whole = path if path.endswith(form.suffix) else f"{path}{form.suffix}"
+            self._export.export(model.bundle, Path(whole), to)

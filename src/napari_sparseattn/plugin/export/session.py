@@ -1,10 +1,10 @@
-"""What can be written of the results in one viewer, and writing it in another thread; no Qt."""
+"""Export from one viewer: which results, as which formats; and of the model in use."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from ...inference.fields import FieldPrediction
 from ...inference.prediction import Predictions
 from ...inference.slides import SlidePrediction
 from ..core.errors import explain
-from ..core.messages import Progress
-from ..core.per_viewer import PerViewer
+from ..core.lanes import Lanes
+from ..core.messages import Progress, counted
+from ..core.per_viewer import Attached, PerViewer
 from ..core.session import Session
 from ..core.sources import ImageSettings, PlaneRef, field_of
 from ..slides.requests import SlideAnswer
@@ -26,22 +27,24 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
+    from ...bundle import Bundle
     from ...card import Card
     from ...export.formats import Format
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
     from ..cells.requests import Model
 
-__all__ = ["ExportRequest", "Exporting", "Thing", "stream_export"]
+__all__ = ["ExportRequest", "ExportSession", "Exportable", "ModelExport", "stream_export"]
 
 _TICK_SECONDS = 0.1
-#: What was looked at takes about 25 KB per cell.
+#: Evidence takes about 25 KB per cell.
 _MOST_EVIDENCE = 10_000
-_LOOKING = "looking again"
+_ONE_MODEL = threading.Lock()
+_READING = "reading evidence"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Thing:
+class Exportable:
     """One result that can be written.
 
     Parameters
@@ -80,7 +83,7 @@ class ExportRequest:
 
     Parameters
     ----------
-    thing : Thing
+    exportable : Exportable
         The result.
     folder : pathlib.Path
         Where to.
@@ -90,18 +93,17 @@ class ExportRequest:
         Set to end the work; the file at hand is then not written.
     """
 
-    thing: Thing
+    exportable: Exportable
     folder: Path
     formats: tuple[str, ...]
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
-class Exporting(PerViewer):
-    """What can be written in one viewer, what is being written, and what was."""
+class ExportSession(Attached):
+    """The results of one viewer that can be written, the export under way, and the last files."""
 
     changed = Signal()
     progress_changed = Signal(object)
-    requested = Signal(object)
     written_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -112,28 +114,20 @@ class Exporting(PerViewer):
         #: What was written last, and where.
         self.written: tuple[Path, ...] = ()
         self._request: ExportRequest | None = None
-        self._users = 0
+        self._lane = Lanes.of(viewer).add(
+            stream_export, given=self._take, failed=self._fail, busy="also"
+        )
 
-    def attach(self) -> None:
-        """Follow the session; call once per open dock."""
-        self._users += 1
-        if self._users == 1:
-            for signal in self._followed():
-                signal.connect(self._tell)
-
-    def detach(self) -> None:
-        """Stop following when the last dock closes, and stop the work."""
-        self._users -= 1
-        if self._users == 0:
-            for signal in self._followed():
-                signal.disconnect(self._tell)
-            self.cancel()
-
-    def _followed(self) -> tuple[Any, ...]:
+    def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        return session.results_changed, session.answer_changed, session.model_changed
+        changing = session.results_changed, session.answer_changed, session.model_changed
+        return [(signal, self._notify_change) for signal in changing]
 
-    def _tell(self, _: object = None) -> None:
+    def _last_closed(self) -> None:
+        self.cancel()
+        self._lane.close()
+
+    def _notify_change(self, _: object = None) -> None:
         self.changed.emit()
 
     # -- what there is
@@ -143,13 +137,13 @@ class Exporting(PerViewer):
         """Whether something is being written."""
         return self._request is not None
 
-    def things(self) -> list[Thing]:
+    def exportables(self) -> list[Exportable]:
         """Return the results of the chosen image that can be written, the one shown first."""
         session, image = self.session, self.session.image
         if image is None:
             return []
         found = [self._whole(image), self._cells(image)]
-        shown = [thing for thing in found if thing is not None]
+        shown = [each for each in found if each is not None]
         # Whoever has just classified all cells wants those.
         return (
             shown
@@ -157,13 +151,13 @@ class Exporting(PerViewer):
             else shown[::-1]
         )
 
-    def formats(self, thing: Thing) -> list[Format]:
+    def formats(self, exportable: Exportable) -> list[Format]:
         """Return the formats that can hold a result, installed or not."""
         from ...export.formats import formats_for
 
-        return formats_for(thing.result)
+        return formats_for(exportable.result)
 
-    def _cells(self, image: Image) -> Thing | None:
+    def _cells(self, image: Image) -> Exportable | None:
         session = self.session
         results, plane = session.results, session.result_plane
         if results is None or plane is None:
@@ -171,11 +165,11 @@ class Exporting(PerViewer):
         card, model = self._card(results)
         if card is None:
             return None
-        title = f"{len(results)} cells of {image.name}"
+        title = f"{counted(len(results), 'cell')} of {image.name}"
         settings = session.settings_of(image)
-        return Thing(title, results, plane, settings, None, card, model, _path(image))
+        return Exportable(title, results, plane, settings, None, card, model, _path(image))
 
-    def _whole(self, image: Image) -> Thing | None:
+    def _whole(self, image: Image) -> Exportable | None:
         session = self.session
         answer, slide, shown = session.answer, session.slide, session.shown
         if isinstance(answer, SlidePrediction) and isinstance(slide, SlideAnswer):
@@ -184,12 +178,12 @@ class Exporting(PerViewer):
             card = model.bundle.card
             title, path = f"Slide {image.name}", _path(image)
             place = (request.plane, request.settings)
-            return Thing(title, answer, *place, slide.pyramid, card, model, path)
+            return Exportable(title, answer, *place, slide.pyramid, card, model, path)
         if isinstance(answer, FieldPrediction) and isinstance(shown, FieldRequest):
             card = shown.model.bundle.card
             title = f"{'Field' if shown.pyramid is None else 'Slide'} {image.name}"
             place = (shown.plane, shown.settings)
-            return Thing(title, answer, *place, shown.pyramid, card, shown.model, _path(image))
+            return Exportable(title, answer, *place, shown.pyramid, card, shown.model, _path(image))
         return None
 
     def _card(self, results: Predictions) -> tuple[Card | None, Model | None]:
@@ -213,49 +207,47 @@ class Exporting(PerViewer):
         self.folder = folder
         self.changed.emit()
 
-    def default_folder(self, thing: Thing) -> Path:
+    def default_folder(self, exportable: Exportable) -> Path:
         """Return where to write: what was chosen, beside the image, or the user's folder."""
         if self.folder is not None:
             return self.folder
-        return Path.home() if thing.path is None else thing.path.parent
+        path = exportable.path
+        return Path.home() if path is None else path.parent
 
-    def ticked(self, thing: Thing) -> tuple[str, ...]:
+    def ticked(self, exportable: Exportable) -> tuple[str, ...]:
         """Return the formats that are ticked, can hold the result, and are installed."""
-        fitting = self.formats(thing)
+        fitting = self.formats(exportable)
         return tuple(x.name for x in fitting if x.name in self.chosen and not x.missing)
 
     def export(self, number: int = 0) -> ExportRequest | None:
-        """Ask for one of `things` to be written."""
-        things = self.things()
-        if self.running or not things:
+        """Ask for one of `exportables` to be written."""
+        exportables = self.exportables()
+        if self.running or not exportables:
             return None
-        thing = things[min(max(number, 0), len(things) - 1)]
-        formats = self.ticked(thing)
+        chosen = exportables[min(max(number, 0), len(exportables) - 1)]
+        formats = self.ticked(chosen)
         if not formats:
             self.session.say("Tick at least one format to export.", "warning")
             return None
-        self._request = ExportRequest(thing, self.default_folder(thing), formats)
-        self.session.say(f"Writing {thing.title[0].lower()}{thing.title[1:]}…")
+        self._request = request = ExportRequest(chosen, self.default_folder(chosen), formats)
+        self.session.say(f"Writing {chosen.title[0].lower()}{chosen.title[1:]}…")
         self.progress_changed.emit(Progress(0, 0, what="files"))
-        self.requested.emit(self._request)
-        return self._request
+        self._lane.ask(request)
+        return request
 
-    def accept_progress(self, request: ExportRequest, progress: Progress) -> None:
-        """Take how far the work is."""
-        if request is self._request:
-            self.progress_changed.emit(progress)
-
-    def accept(self, request: ExportRequest, files: Sequence[Path]) -> None:
-        """Take what was written."""
-        if not self._ended(request):
+    def _take(self, request: ExportRequest, part: Progress | list[Path]) -> None:
+        if request is not self._request:
             return
-        self.written = tuple(files)
+        if isinstance(part, Progress):
+            self.progress_changed.emit(part)
+            return
+        self._end(request)
+        self.written = tuple(part)
         self.written_changed.emit()
-        self.session.say(f"{len(files)} files written to {request.folder}.")
+        self.session.say(f"{counted(len(part), 'file')} written to {request.folder}.")
 
-    def fail(self, request: ExportRequest, error: BaseException) -> None:
-        """Say why nothing more was written."""
-        if self._ended(request):
+    def _fail(self, request: ExportRequest, error: BaseException) -> None:
+        if self._end(request):
             self.session.say(f"Not everything was written: {explain(error)}", "error")
 
     def cancel(self) -> None:
@@ -263,10 +255,10 @@ class Exporting(PerViewer):
         request = self._request
         if request is not None:
             request.stop.set()
-            self._ended(request)
+            self._end(request)
             self.session.say("Export cancelled. Files that were finished stay.", "warning")
 
-    def _ended(self, request: ExportRequest) -> bool:
+    def _end(self, request: ExportRequest) -> bool:
         if request is not self._request:
             return False
         self._request = None
@@ -274,14 +266,56 @@ class Exporting(PerViewer):
         return True
 
 
+class ModelExport(PerViewer):
+    """Export of the model in use for other programs, one at a time; get it with `of`."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.session = Session.of(viewer)
+        self.running = False
+        self._lane = Lanes.of(viewer).add(
+            _write_model, given=self._take, failed=self._fail, busy="queue"
+        )
+
+    def export(self, bundle: Bundle, path: Path, to: str) -> None:
+        """Ask for a model to be written in one of `export.model_formats.MODEL_FORMATS`."""
+        if self.running:
+            self.session.say("A model is being exported; wait until it is written.", "warning")
+            return
+        self.session.say(f"Exporting '{bundle.card.name}'; it is tried before it is kept…")
+        self._set_running(True)
+        self._lane.ask((bundle, path, to))
+
+    def _take(self, _: object, path: Path) -> None:
+        self._set_running(False)
+        self.session.say(f"Exported {path.name}.")
+
+    def _fail(self, request: tuple[Bundle, Path, str], error: BaseException) -> None:
+        self._set_running(False)
+        self.session.say(f"{request[1].name} was not written: {explain(error)}", "error")
+
+    def _set_running(self, on: bool) -> None:
+        self.running = on
+        self.changed.emit()
+
+
+def _write_model(request: tuple[Bundle, Path, str]) -> Path:
+    from ...export.model_formats import export_model
+
+    # torch traces one model at a time; another window may be at it.
+    with _ONE_MODEL:
+        return export_model(*request)
+
+
 class _Work:
-    """What one export does in its thread."""
+    """The work of one export in its thread."""
 
     def __init__(self, request: ExportRequest) -> None:
         self.request = request
         self.progress = Progress(0, 0, what="files")
 
-    def told(self, name: str, done: int, total: int) -> None:
+    def report(self, name: str, done: int, total: int) -> None:
         """Take how far a format is; raises when the work is to stop."""
         self.progress = Progress(done, total, what=name)
         if self.request.stop.is_set():
@@ -291,23 +325,23 @@ class _Work:
         """Write the files."""
         from ...export.formats import write_results
 
-        thing, request = self.request.thing, self.request
+        chosen, request = self.request.exportable, self.request
         image: Field | Pyramid
-        if thing.pyramid is not None:
-            image, result = thing.pyramid, thing.result
+        if chosen.pyramid is not None:
+            image, result = chosen.pyramid, chosen.result
         else:
-            image = dataclasses.replace(field_of(thing.plane, thing.settings), path=thing.path)
+            image = dataclasses.replace(field_of(chosen.plane, chosen.settings), path=chosen.path)
             result = self._with_evidence(image)
-        place = "".join(f"-{i}" for i in thing.plane.index)
-        stem = _free_stem(request.folder, f"{thing.plane.name}{place}")
+        place = "".join(f"-{i}" for i in chosen.plane.index)
+        stem = _free_stem(request.folder, f"{chosen.plane.name}{place}")
         return write_results(
             result,
             image,
             request.folder,
             stem,
             request.formats,
-            thing.card,
-            progress=self.told,
+            chosen.card,
+            progress=self.report,
         )
 
     def _with_evidence(self, field: Field) -> Predictions | FieldPrediction | SlidePrediction:
@@ -315,25 +349,26 @@ class _Work:
         from ...export.formats import FORMATS
         from ...inference.cells import iter_cells, join
 
-        thing, result = self.request.thing, self.request.thing.result
+        chosen = self.request.exportable
+        result, model = chosen.result, chosen.model
         if (
             not isinstance(result, Predictions)
             or result.evidence
-            or thing.model is None
+            or model is None
             or not 0 < len(result) <= _MOST_EVIDENCE
             or not any(FORMATS[name].evidence for name in self.request.formats)
         ):
             return result
-        model, parts, done = thing.model, [], 0
+        parts, done = [], 0
         for part in iter_cells(field, result.cells, model.bundle, model.device, evidence=True):
             parts.append(part)
             done += len(part)
-            self.told(_LOOKING, done, len(result))
+            self.report(_READING, done, len(result))
         return dataclasses.replace(result, evidence=join(parts).evidence)
 
 
 def stream_export(request: ExportRequest) -> Iterator[Progress | list[Path]]:
-    """Write one result in another thread, and tell how far it is.
+    """Write one result in another thread, and report how far it is.
 
     Yields
     ------

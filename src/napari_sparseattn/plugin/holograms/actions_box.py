@@ -1,4 +1,4 @@
-"""Reconstruct the layer or a folder, and how far that is."""
+"""Buttons that reconstruct the layer or a folder, their progress and failures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QProgressBar, QPush
 from ..commands import open_main
 from ..core.messages import Progress, time_left
 from ..widgets.base import Follower
+from ..widgets.rich import WrappedLabel, rich
 from .requests import Failure
 from .session import Holograms
 
@@ -18,7 +19,7 @@ _SHOWN_FAILURES = 8
 
 
 class HologramActionsBox(Follower):
-    """The two things to do, and what failed."""
+    """Starts the work, and lists the files that failed."""
 
     def __init__(self, holograms: Holograms, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -34,9 +35,8 @@ class HologramActionsBox(Follower):
         self.cancel = QPushButton("Cancel", self)
         self.bar = QProgressBar(self)
         self.left = QLabel(self)
-        self.failed = QLabel(self)
+        self.failed = WrappedLabel(parent=self)
         self.failed.setObjectName("hint")
-        self.failed.setWordWrap(True)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 4, 0, 4)
         grid.addWidget(self.reconstruct, 0, 0)
@@ -52,23 +52,23 @@ class HologramActionsBox(Follower):
         self.folder.clicked.connect(self._choose_folders)
         self.cancel.clicked.connect(self._cancel)
         self.classify.clicked.connect(self._open_main)
-        self.follow(holograms.progress_changed, self._show_progress)
-        self.follow(holograms.failures_changed, self._show_failures)
-        self.follow(holograms.facts_changed, self._enable)
-        self.follow(holograms.sources_changed, self._enable)
-        self._show_progress(Progress() if holograms.working else None)
-        self._show_failures(holograms.failures)
+        self.follow(holograms.work.progress_changed, self._show_progress)
+        self.follow(holograms.work.failures_changed, self._show_failures)
+        self.follow(holograms.source.changed, self._enable)
+        self.follow(holograms.source.layers_changed, self._enable)
+        self._show_progress(Progress() if holograms.work.running else None)
+        self._show_failures(holograms.work.failures)
 
     def _enable(self) -> None:
-        there = self.holograms.layer is not None
-        self.reconstruct.setEnabled(there and not self.holograms.working)
+        there = self.holograms.source.layer is not None
+        self.reconstruct.setEnabled(there and not self.holograms.work.running)
         self.classify.setVisible(self.holograms.result is not None)
 
     def _reconstruct(self) -> None:
-        self.holograms.reconstruct()
+        self.holograms.work.reconstruct()
 
     def _cancel(self) -> None:
-        self.holograms.cancel()
+        self.holograms.work.cancel()
 
     def _open_main(self) -> None:
         open_main(self.holograms.viewer)
@@ -79,7 +79,7 @@ class HologramActionsBox(Follower):
             return
         out = QFileDialog.getExistingDirectory(self, "Folder for the results", folder)
         if out:
-            self.holograms.apply_to_folder(Path(folder), Path(out))
+            self.holograms.work.apply_to_folder(Path(folder), Path(out))
 
     def _show_progress(self, progress: Progress | None) -> None:
         busy = progress is not None
@@ -101,5 +101,5 @@ class HologramActionsBox(Follower):
         if len(failures) > _SHOWN_FAILURES:
             lines.append(f"… and {len(failures) - _SHOWN_FAILURES} more")
         self.failed.setText("\n".join(["Not reconstructed:", *lines]) if lines else "")
-        self.failed.setToolTip("\n".join(str(one) for one in failures))
+        self.failed.setToolTip(rich("\n".join(map(str, failures))) if failures else "")
         self.failed.setVisible(bool(lines))

@@ -8,9 +8,8 @@ from qtpy.QtWidgets import QDockWidget, QWidget
 
 from ..widgets.frame import DockFrame, section
 from .actions_box import HologramActionsBox
-from .jobs import HologramJobs
 from .options_box import HologramOptionsBox
-from .preview import PreviewBox
+from .preview_box import PreviewBox
 from .session import Holograms
 from .source_box import HologramSourceBox
 
@@ -32,9 +31,8 @@ class HologramDock(DockFrame):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.holograms = Holograms.of(napari_viewer)
         super().__init__(self.holograms)
-        self.jobs = HologramJobs(self.holograms)
         inner = QWidget(self)
-        self.source_box = HologramSourceBox(self.holograms, self.jobs, inner)
+        self.source_box = HologramSourceBox(self.holograms, inner)
         self.preview_box = PreviewBox(self.holograms, inner)
         self.options_box = HologramOptionsBox(self.holograms, inner)
         self.actions_box = HologramActionsBox(self.holograms, inner)
@@ -50,10 +48,9 @@ class HologramDock(DockFrame):
         self.holograms.attach()
         self.end_with(
             [self.source_box, self.preview_box, self.options_box, self.actions_box],
-            self.jobs.close,
             self.holograms.detach,
         )
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Make no previews while the dock is behind another one."""
-        dock.visibilityChanged.connect(self.jobs.set_awake)
+        dock.visibilityChanged.connect(self.holograms.previews.set_awake)

@@ -1,4 +1,4 @@
-"""How a hologram is reconstructed: sign, background fit, filter, focus."""
+"""Settings of the reconstruction: sign, background fit, filter, focus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROFILES = {
     "tilt": "offset and tilt",
     "curved": "offset, tilt and curvature",
 }
-_GROUNDS = {"auto": "background, found", "border": "border of the image"}
+_GROUNDS = {"auto": "detected background", "border": "border of the image"}
 _FILTERS = {"disk": "disk", "smooth disk": "smooth disk"}
 _SETTINGS = "Hologram settings (*.json)"
 
@@ -40,8 +40,8 @@ class HologramOptionsBox(Follower):
         self.holograms = holograms
         self.flip = QCheckBox("Flip the sign", self)
         self.flip.setToolTip("Cells delay light and are positive; tick this if they are not.")
-        self.profile = self._combo(_PROFILES, "What is fitted on the background and removed.")
-        self.ground = self._combo(_GROUNDS, "Which pixels are fitted: those without cells.")
+        self.profile = self._combo(_PROFILES, "Fitted on the background and removed.")
+        self.ground = self._combo(_GROUNDS, "The pixels that are fitted: those without cells.")
         self.filter = self._combo(
             _FILTERS, "Edge of the circle in the spectrum; smooth rings less around cells."
         )
@@ -93,16 +93,16 @@ class HologramOptionsBox(Follower):
         grid.addWidget(self.load, 6, 2)
 
     def _connect(self) -> None:
-        self.flip.toggled.connect(self._flipped)
-        self.profile.activated.connect(self._profile_chosen)
-        self.ground.activated.connect(self._ground_chosen)
-        self.filter.activated.connect(self._filter_chosen)
-        self.focus.valueChanged.connect(self._focus_given)
+        self.flip.toggled.connect(self._set_flip)
+        self.profile.activated.connect(self._set_profile)
+        self.ground.activated.connect(self._set_ground)
+        self.filter.activated.connect(self._set_filter)
+        self.focus.valueChanged.connect(self._set_focus)
         self.autofocus.clicked.connect(self._find_focus)
         self.save.clicked.connect(self._save)
         self.load.clicked.connect(self._load)
         self.follow(self.holograms.settings_changed, self._show_settings)
-        self.follow(self.holograms.progress_changed, self._enable)
+        self.follow(self.holograms.work.progress_changed, self._enable)
 
     def _show_settings(self, settings: HologramSettings) -> None:
         self.flip.blockSignals(True)
@@ -114,25 +114,25 @@ class HologramOptionsBox(Follower):
         set_quietly(self.focus, settings.focus)
 
     def _enable(self, _: object = None) -> None:
-        self.autofocus.setEnabled(not self.holograms.working)
+        self.autofocus.setEnabled(not self.holograms.work.running)
 
-    def _flipped(self, on: bool) -> None:
+    def _set_flip(self, on: bool) -> None:
         self.holograms.change_settings(flip=on)
 
-    def _profile_chosen(self, index: int) -> None:
+    def _set_profile(self, index: int) -> None:
         self.holograms.change_settings(profile=self.profile.itemData(index))
 
-    def _ground_chosen(self, index: int) -> None:
+    def _set_ground(self, index: int) -> None:
         self.holograms.change_settings(background=self.ground.itemData(index))
 
-    def _filter_chosen(self, index: int) -> None:
+    def _set_filter(self, index: int) -> None:
         self.holograms.change_settings(filter_shape=self.filter.itemData(index))
 
-    def _focus_given(self, value: float) -> None:
+    def _set_focus(self, value: float) -> None:
         self.holograms.change_settings(focus=value)
 
     def _find_focus(self) -> None:
-        self.holograms.find_focus(self.reach.value())
+        self.holograms.work.find_focus(self.reach.value())
 
     def _save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save settings", "hologram.json", _SETTINGS)

@@ -24,7 +24,7 @@ __all__ = [
     "is_result",
     "kind_of",
     "leading_shape",
-    "recorded",
+    "recording_in",
     "recording_layer",
     "recording_of",
     "takes_holograms",
@@ -39,7 +39,7 @@ _UNITS: dict[Kind, str] = {"hologram": "", "field": "", "phase": "rad", "opd": "
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of how a layer was recorded, beside its pixel size.
+    """How a layer was recorded, beside its pixel size.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Facts:
     background : Frames, Image or None
         The same without cells, as an array or a layer.
     background_name : str
-        What to call it.
+        Its name.
     """
 
     wavelength: float | None = None
@@ -155,7 +155,7 @@ def takes_holograms(layer: object, modality: str) -> bool:
     )
 
 
-def recorded(layer: Image) -> Recording | None:
+def recording_in(layer: Image) -> Recording | None:
     """Return the recording that a layer shows, if its pixels still are those."""
     recording = layer.metadata.get(METADATA_KEY, {}).get("recording")
     if not isinstance(recording, Recording):
@@ -165,8 +165,8 @@ def recorded(layer: Image) -> Recording | None:
 
 
 def facts_of(layer: Image) -> Facts:
-    """Return what the file of a layer says of how it was recorded."""
-    recording = recorded(layer)
+    """Return how a layer was recorded, as its file says."""
+    recording = recording_in(layer)
     if recording is None:
         return Facts()
     return Facts(
@@ -178,8 +178,8 @@ def facts_of(layer: Image) -> Facts:
 
 
 def kind_of(layer: Image, modality: str) -> Kind:
-    """Return what a layer's frames are taken for; holograms, unless it says otherwise."""
-    recording = recorded(layer)
+    """Return the kind of a layer's frames; holograms, unless it says otherwise."""
+    recording = recording_in(layer)
     if recording is not None and recording.kind == "field":
         return "field"
     return _KINDS.get(modality, "hologram")
@@ -195,7 +195,7 @@ def recording_of(layer: Image, kind: Kind, facts: Facts, pixel_size: float | Non
     """
     from napari.layers import Image
 
-    known = recorded(layer)
+    known = recording_in(layer)
     frames: Frames = known.frames if known and kind == "field" else LayerFrames(layer)
     background = facts.background
     if isinstance(background, Image):

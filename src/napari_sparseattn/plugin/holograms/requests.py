@@ -1,4 +1,4 @@
-"""What the hologram panel asks of workers, and how it is answered: frozen, no Qt."""
+"""Work of the hologram panel: frozen requests, and how they are answered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.field import ImageError
+from ...images.errors import ImageError
 from ...images.holograms.recording import Frames, Kind, Recording
 from ...images.holograms.settings import HologramSettings
 from ..core.messages import Progress
@@ -28,17 +28,19 @@ __all__ = [
     "FocusRequest",
     "FolderAnswer",
     "FolderRequest",
+    "OpenRequest",
     "Opened",
     "PreviewAnswer",
     "PreviewRequest",
     "ReconstructAnswer",
     "ReconstructRequest",
+    "WorkRequest",
+    "answer_open",
     "answer_preview",
     "files_to_reconstruct",
-    "find_focus",
     "open_recording",
-    "stream_folder",
     "stream_reconstruction",
+    "stream_work",
 ]
 
 #: Larger frames are previewed by their centre.
@@ -46,9 +48,9 @@ LIVE_SIDE = 512
 
 _SUFFIXES = (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg", ".bmp", ".h5", ".hdf5", ".rtdc")
 _KNOWN = ("wavelength", "pixel_size", "medium_index")
-#: What is written from a file, by its unit.
+#: Endings of written files, by their unit.
 _ENDINGS = {"nm": "_opd.ome.tif", "rad": "_phase.ome.tif"}
-#: A window is told of progress this often, in seconds.
+#: Seconds between reports of progress.
 _OFTEN = 0.05
 _LIMIT_FRAMES = 16
 _MOST_BYTES = 4 * 2**30
@@ -198,6 +200,29 @@ class FolderRequest:
     background: Frames | None = None
 
 
+#: Longer work than a preview.
+WorkRequest = ReconstructRequest | FolderRequest | FocusRequest
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenRequest:
+    """Open a file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    kind : {"hologram", "field", "phase", "opd"} or None
+        Of files that do not say it.
+    background : bool
+        Whether it is to be the background of the source.
+    """
+
+    path: Path
+    kind: Kind | None = None
+    background: bool = False
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opened:
     """A file that was opened.
@@ -205,7 +230,7 @@ class Opened:
     Parameters
     ----------
     recording : Recording
-        What is in it.
+        Its contents.
     layer : tuple
         The layer that shows it, as napari's readers return layers.
     kind_known : bool
@@ -231,10 +256,10 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class FolderAnswer:
-    """What became of a folder."""
+    """The files written from a folder, and how many of them are phase in rad."""
 
     written: tuple[Path, ...]
-    uncalibrated: int = 0
+    in_rad: int = 0
 
 
 def answer_preview(request: PreviewRequest) -> PreviewAnswer:
@@ -243,11 +268,11 @@ def answer_preview(request: PreviewRequest) -> PreviewAnswer:
     Problems of the recording are part of the answer: its spectrum helps to
     see them.
     """
-    from ...images.holograms.holography import HologramError, retrieve, settle, spectrum
+    from ...images.holograms.holography import HologramError, estimate_settings, retrieve, spectrum
 
     recording, settings = request.recording, request.settings
     window = _centre(recording.shape)
-    frame = _windowed(recording, request.index, window)
+    frame = _cut_window(recording, request.index, window)
     seen = None
     if recording.kind == "hologram":
         seen = spectrum(frame.frame(0))
@@ -255,8 +280,8 @@ def answer_preview(request: PreviewRequest) -> PreviewAnswer:
     try:
         if request.settled is None:
             # On the first frame, as the reconstruction of all frames does.
-            first = frame if request.index == 0 else _windowed(recording, 0, window)
-            settled = settle(first, dataclasses.replace(settings, autofocus=None))
+            first = frame if request.index == 0 else _cut_window(recording, 0, window)
+            settled = estimate_settings(first, dataclasses.replace(settings, autofocus=None))
         retrieved = retrieve(frame, 0, settled)
     except HologramError as error:
         problem = str(error)
@@ -290,17 +315,39 @@ def open_recording(path: Path, kind: Kind | None = None) -> Opened:
     return Opened(recording, recording_layer(recording, kind_known=known), known)
 
 
-def find_focus(request: FocusRequest) -> float:
-    """Return the distance in µm at which the first frame is sharp.
+def answer_open(request: OpenRequest) -> Opened:
+    """Open a file, see `open_recording`."""
+    return open_recording(request.path, request.kind)
+
+
+def stream_work(
+    request: WorkRequest,
+) -> Iterator[Progress | Failure | FolderAnswer | ReconstructAnswer | float]:
+    """Do longer work step by step.
+
+    Yields
+    ------
+    Progress and Failure, finally the answer
+        Of the focus its distance in µm. Closing the iterator stops the work.
 
     Raises
     ------
     ValueError
-        If a quantity is missing; the message says which.
+        If it cannot be done; the message says why.
     """
-    from ...images.holograms.holography import settle
+    if isinstance(request, FocusRequest):
+        yield _find_focus(request)
+    elif isinstance(request, ReconstructRequest):
+        yield from stream_reconstruction(request)
+    else:
+        yield from _stream_folder(request)
 
-    return settle(request.recording, request.settings).focus
+
+def _find_focus(request: FocusRequest) -> float:
+    """Return the distance in µm at which the first frame is sharp."""
+    from ...images.holograms.holography import estimate_settings
+
+    return estimate_settings(request.recording, request.settings).focus
 
 
 def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | ReconstructAnswer]:
@@ -316,7 +363,7 @@ def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | Re
     ValueError
         If the recording cannot be reconstructed, or the result is too large.
     """
-    from ...images.holograms.holography import iter_retrieved, settle
+    from ...images.holograms.holography import estimate_settings, iter_phase
 
     recording = request.recording
     n, shape = len(recording), recording.shape
@@ -325,10 +372,10 @@ def stream_reconstruction(request: ReconstructRequest) -> Iterator[Progress | Re
             f"{n} frames of {shape[0]} × {shape[1]} pixels would not fit in memory. Put the file "
             "in a folder of its own and use Apply to folder…, or the command line."
         )
-    settled = settle(recording, request.settings)
+    settled = estimate_settings(recording, request.settings)
     values = np.empty((n, *shape), np.float32)
     pace, n_bad = _Pace(n), 0
-    for i, done in enumerate(iter_retrieved(recording, settled)):
+    for i, done in enumerate(iter_phase(recording, settled)):
         values[i] = _values(done)
         n_bad += done.n_bad
         if (progress := pace.at(i + 1)) is not None:
@@ -354,15 +401,9 @@ def files_to_reconstruct(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def stream_folder(request: FolderRequest) -> Iterator[Progress | Failure | FolderAnswer]:
-    """Reconstruct file after file; one that fails does not stop the others.
-
-    Yields
-    ------
-    Progress and Failure, finally FolderAnswer
-        Closing the iterator stops the work between files.
-    """
-    pace, written, uncalibrated = _Pace(len(request.files)), [], 0
+def _stream_folder(request: FolderRequest) -> Iterator[Progress | Failure | FolderAnswer]:
+    """Reconstruct file after file; one that fails does not stop the others."""
+    pace, written, in_rad = _Pace(len(request.files)), [], 0
     names = _names(request.files)
     for i, (path, name) in enumerate(zip(request.files, names, strict=True)):
         try:
@@ -371,15 +412,15 @@ def stream_folder(request: FolderRequest) -> Iterator[Progress | Failure | Folde
             yield Failure(path.name, str(error) or type(error).__name__)
         else:
             written.append(out)
-            uncalibrated += unit == "rad"
+            in_rad += unit == "rad"
         yield pace.progress(i + 1)
-    yield FolderAnswer(tuple(written), uncalibrated)
+    yield FolderAnswer(tuple(written), in_rad)
 
 
 def _reconstruct_file(path: Path, name: str, request: FolderRequest) -> tuple[Path, str]:
-    """Reconstruct a file frame by frame; return what was written, and its unit."""
+    """Reconstruct a file frame by frame; return the written file, and its unit."""
     from ...export.opd import write_opd_frames
-    from ...images.holograms.holography import iter_retrieved, settle
+    from ...images.holograms.holography import estimate_settings, iter_phase
 
     opened = open_recording(path, request.kind)
     recording = opened.recording
@@ -388,12 +429,12 @@ def _reconstruct_file(path: Path, name: str, request: FolderRequest) -> tuple[Pa
     if recording.background is None and request.background is not None:
         recording = dataclasses.replace(recording, background=request.background)
     lacking = {k: getattr(request.known, k) for k in _KNOWN if getattr(recording, k) is None}
-    settled = settle(recording.with_known(**lacking), request.settings)
+    settled = estimate_settings(recording.with_known(**lacking), request.settings)
     unit = _unit(recording, settled)
     out = request.out / f"{name}{_ENDINGS[unit]}"
     if out.exists():
         raise ValueError(f"{out.name} is there already. Remove it, or choose another folder.")
-    frames = (_values(done) for done in iter_retrieved(recording, settled))
+    frames = (_values(done) for done in iter_phase(recording, settled))
     shape = (len(recording), *recording.shape)
     write_opd_frames(frames, shape, unit, settled.pixel_size, out)
     return out, unit
@@ -424,7 +465,7 @@ def _centre(shape: tuple[int, int]) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _windowed(recording: Recording, index: int, window: tuple[slice, slice]) -> Recording:
+def _cut_window(recording: Recording, index: int, window: tuple[slice, slice]) -> Recording:
     """Return one frame's window, in memory, as a recording of its own."""
 
     def cut(frame: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
@@ -450,18 +491,18 @@ def _limits(values: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 class _Pace:
-    """Tells of progress, not more often than a window can show it."""
+    """Makes reports of progress, not more often than a window can show them."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._began = time.monotonic()
-        self._told = self._began
+        self._last = self._began
 
     def at(self, done: int) -> Progress | None:
         now = time.monotonic()
-        if now - self._told < _OFTEN and done < self._total:
+        if now - self._last < _OFTEN and done < self._total:
             return None
-        self._told = now
+        self._last = now
         return self.progress(done)
 
     def progress(self, done: int) -> Progress:

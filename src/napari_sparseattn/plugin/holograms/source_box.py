@@ -1,6 +1,8 @@
-"""Which hologram, what is known of how it was recorded, and its background."""
+"""The hologram to reconstruct, how it was recorded, and its background."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from qtpy.QtWidgets import (
     QComboBox,
@@ -13,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import LABEL_WIDTH, Follower, set_quietly, shrinkable
-from .jobs import HologramJobs
+from ..widgets.rich import WrappedLabel
 from .session import Holograms
 
 __all__ = ["HologramSourceBox"]
@@ -34,18 +36,16 @@ _NONE, _OWN, _FILE = "none", "in the file", "file"
 class HologramSourceBox(Follower):
     """Follows the active layer; asks for what neither layer nor file says."""
 
-    def __init__(
-        self, holograms: Holograms, jobs: HologramJobs, parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, holograms: Holograms, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.holograms, self._jobs = holograms, jobs
-        self.source = shrinkable(QComboBox(self))
-        self.source.setPlaceholderText("none open")
-        self.source.setToolTip("The layer to reconstruct; follows the one selected in the list.")
+        self.holograms, self.source = holograms, holograms.source
+        self.layers = shrinkable(QComboBox(self))
+        self.layers.setPlaceholderText("none open")
+        self.layers.setToolTip("The layer to reconstruct; follows the one selected in the list.")
         self.open = QPushButton("Open file…", self)
         self.open.setToolTip("TIFF, .rtdc, qpimage and raw HDF5, NPY, PNG, JPEG, BMP.")
         self.kind = shrinkable(QComboBox(self))
-        self.kind.setToolTip("What the values of this layer are.")
+        self.kind.setToolTip("Meaning of the values of this layer.")
         for kind, text in _KINDS.items():
             self.kind.addItem(text, kind)
         self.wavelength = _number(self, " nm", 1, 100_000.0, "Wavelength in vacuum.")
@@ -55,12 +55,11 @@ class HologramSourceBox(Follower):
         self.medium_index = _number(
             self, "", 4, 5.0, "Refractive index of the medium around the cells; needed to refocus."
         )
-        self.hint = QLabel(self)
+        self.hint = WrappedLabel(parent=self)
         self.hint.setObjectName("hint")
-        self.hint.setWordWrap(True)
         self.background = shrinkable(QComboBox(self))
         self.background.setToolTip(
-            "The same without cells. It takes away what the microscope itself adds."
+            "The same without cells. It removes the phase that the microscope itself adds."
         )
         self.open_background = QPushButton("Open…", self)
         self._lay_out()
@@ -73,7 +72,7 @@ class HologramSourceBox(Follower):
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(1, 1)
         grid.addWidget(QLabel("Image", self), 0, 0)
-        grid.addWidget(self.source, 0, 1, 1, 2)
+        grid.addWidget(self.layers, 0, 1, 1, 2)
         grid.addWidget(self.open, 0, 3)
         grid.addWidget(QLabel("shows", self), 1, 0)
         grid.addWidget(self.kind, 1, 1, 1, 3)
@@ -91,50 +90,49 @@ class HologramSourceBox(Follower):
         grid.addWidget(self.open_background, 6, 3)
 
     def _connect(self) -> None:
-        holograms = self.holograms
-        self.source.activated.connect(self._source_chosen)
+        self.layers.activated.connect(self._set_layer)
         self.open.clicked.connect(self._choose_file)
-        self.kind.activated.connect(self._kind_chosen)
-        self.wavelength.valueChanged.connect(self._wavelength_given)
-        self.pixel_size.valueChanged.connect(self._pixel_size_given)
-        self.medium_index.valueChanged.connect(self._index_given)
-        self.background.activated.connect(self._background_chosen)
+        self.kind.activated.connect(self._set_kind)
+        self.wavelength.valueChanged.connect(self._set_wavelength)
+        self.pixel_size.valueChanged.connect(self._set_pixel_size)
+        self.medium_index.valueChanged.connect(self._set_index)
+        self.background.activated.connect(self._set_background)
         self.open_background.clicked.connect(self._choose_background)
-        self.follow(holograms.sources_changed, self._fill)
-        self.follow(holograms.facts_changed, self._fill)
-        self.follow(holograms.settings_changed, self._show_hint)
+        self.follow(self.source.layers_changed, self._fill)
+        self.follow(self.source.changed, self._fill)
+        self.follow(self.holograms.settings_changed, self._show_hint)
 
     # -- what the panel tells
 
     def _fill(self, _: object = None) -> None:
-        holograms = self.holograms
-        self.source.clear()
-        for layer in holograms.sources():
-            self.source.addItem(layer.name, layer)
-        self.source.setCurrentIndex(self.source.findData(holograms.layer))
-        self.kind.setCurrentIndex(self.kind.findData(holograms.kind))
+        source = self.source
+        self.layers.clear()
+        for layer in source.layers():
+            self.layers.addItem(layer.name, layer)
+        self.layers.setCurrentIndex(self.layers.findData(source.layer))
+        self.kind.setCurrentIndex(self.kind.findData(source.kind))
         # Nothing becomes a complex field by being called one.
-        self.kind.view().setRowHidden(self.kind.findData("field"), holograms.kind != "field")
-        facts = holograms.facts
+        self.kind.view().setRowHidden(self.kind.findData("field"), source.kind != "field")
+        facts = source.facts
         set_quietly(self.wavelength, facts.wavelength or 0.0)
-        set_quietly(self.pixel_size, holograms.scale.pixel_size or 0.0)
+        set_quietly(self.pixel_size, source.scale.pixel_size or 0.0)
         set_quietly(self.medium_index, facts.medium_index or 0.0)
-        there = holograms.layer is not None
+        there = source.layer is not None
         for box in (self.wavelength, self.pixel_size, self.medium_index, self.background):
             box.setEnabled(there)
         self.open_background.setEnabled(there)
-        self.kind.setEnabled(there and holograms.kind != "field")
+        self.kind.setEnabled(there and source.kind != "field")
         self._fill_backgrounds()
         self._show_hint()
 
     def _fill_backgrounds(self) -> None:
-        holograms, facts = self.holograms, self.holograms.facts
+        source, facts = self.source, self.source.facts
         self.background.clear()
         self.background.addItem("none", (_NONE, None))
-        own = holograms.own_background()
+        own = source.own_background()
         if own is not None:
             self.background.addItem("in the file", (_OWN, own))
-        for layer in holograms.backgrounds():
+        for layer in source.backgrounds():
             self.background.addItem(layer.name, ("layer", layer))
         known = [self.background.itemData(i)[1] for i in range(self.background.count())]
         at = next((i for i, given in enumerate(known) if given is facts.background), -1)
@@ -144,50 +142,50 @@ class HologramSourceBox(Follower):
         self.background.setCurrentIndex(at)
 
     def _show_hint(self, _: object = None) -> None:
-        holograms, facts = self.holograms, self.holograms.facts
+        source, facts = self.source, self.source.facts
         missing = []
-        if holograms.wavelength_unknown:
-            unit = "rad" if holograms.kind == "phase" else "nm"
+        if source.wavelength_unknown:
+            unit = "rad" if source.kind == "phase" else "nm"
             missing.append(f"Whole numbers: these may be grey levels instead of {unit}.")
-        if holograms.kind != "opd" and facts.wavelength is None:
+        if source.kind != "opd" and facts.wavelength is None:
             missing.append("Give the wavelength to get OPD in nm, else it stays phase in rad.")
-        if holograms.scale.pixel_size is None:
+        if source.scale.pixel_size is None:
             missing.append("Give the pixel size to get cell sizes in µm.")
-        if holograms.settings.focus and facts.medium_index is None:
+        if self.holograms.settings.focus and facts.medium_index is None:
             missing.append("Refocusing needs the medium index.")
         self.hint.setText(" ".join(missing))
-        self.hint.setVisible(holograms.layer is not None and bool(missing))
+        self.hint.setVisible(source.layer is not None and bool(missing))
 
     # -- what the user does
 
-    def _source_chosen(self, index: int) -> None:
-        self.holograms.set_layer(self.source.itemData(index))
+    def _set_layer(self, index: int) -> None:
+        self.source.set_layer(self.layers.itemData(index))
 
-    def _kind_chosen(self, index: int) -> None:
-        self.holograms.set_kind(self.kind.itemData(index))
+    def _set_kind(self, index: int) -> None:
+        self.source.set_kind(self.kind.itemData(index))
 
-    def _wavelength_given(self, value: float) -> None:
-        self.holograms.set_facts(wavelength=value or None)
+    def _set_wavelength(self, value: float) -> None:
+        self.source.set_facts(wavelength=value or None)
 
-    def _pixel_size_given(self, value: float) -> None:
-        self.holograms.set_pixel_size(value or None)
+    def _set_pixel_size(self, value: float) -> None:
+        self.source.set_pixel_size(value or None)
 
-    def _index_given(self, value: float) -> None:
-        self.holograms.set_facts(medium_index=value or None)
+    def _set_index(self, value: float) -> None:
+        self.source.set_facts(medium_index=value or None)
 
-    def _background_chosen(self, index: int) -> None:
+    def _set_background(self, index: int) -> None:
         _, given = self.background.itemData(index)
-        self.holograms.set_background(given, self.background.itemText(index))
+        self.source.set_background(given, self.background.itemText(index))
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open hologram or phase", "", _FILES)
         if path:
-            self._jobs.open_file(path)
+            self.holograms.open_file(Path(path))
 
     def _choose_background(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open background", "", _FILES)
         if path:
-            self._jobs.open_file(path, background=True)
+            self.holograms.open_file(Path(path), background=True)
 
 
 def _number(parent: QWidget, unit: str, decimals: int, most: float, tip: str) -> QDoubleSpinBox:

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...export.slide_map import write_patches_csv
+from ...export.tables import write_csv
 from ..core.session import Session
 from ..core.workers import Workers
 from ..traversal.close_up import pixmap
@@ -251,7 +251,7 @@ class GalleryBox(SessionWidget):
             return
         said = f"{len(answer.prediction.attention)} patches written to {path}."
         self._workers.start(
-            functools.partial(write_patches_csv, answer.prediction, path),
+            functools.partial(write_csv, answer.prediction, path),
             returned=lambda _: self.session.say(said),
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QTimer
 
-from ...images.fields.field import ImageError
+from ...images.errors import ImageError
 from ...images.slides.opening import open_slide
 from ...images.slides.pyramid import Level, Pyramid, Reading, read_window
 from ..core.sources import METADATA_KEY

@@ -11,20 +11,16 @@ from ..cells.result_box import ResultBox
 from ..cells.table_box import TableBox
 from ..commands import open_training
 from ..compare.box import CompareBox
-from ..compare.jobs import CompareJobs
 from ..compare.session import Compare
 from ..core.jobs import Jobs
 from ..core.session import Session
-from ..evidence.agreement_box import AgreementBox
-from ..evidence.agreement_jobs import AgreementJobs
-from ..evidence.agreement_session import Agreement
-from ..evidence.jobs import EvidenceJobs
-from ..evidence.session import Evidence
+from ..evidence.cells_box import CellFaithfulnessBox
+from ..evidence.cells_session import CellFaithfulness
+from ..evidence.session import AnswerFaithfulness
 from ..evidence.what_if_box import WhatIfBox
-from ..evidence.what_if_jobs import WhatIfJobs
-from ..evidence.what_if_session import WhatIfs
+from ..evidence.what_if_session import WhatIfSession
 from ..export.box import ExportBox
-from ..export.session import Exporting
+from ..export.session import ExportSession
 from ..slides.box import SlideBox
 from ..slides.gallery_box import GalleryBox
 from ..slides.jobs import SlideJobs
@@ -43,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SparseAttentionDock"]
 
 #: Sections that are opened by whoever wants them.
-_FOLDED = ("What if", "Compare", "Evidence of cells", "Export")
+_FOLDED = ("What if", "Compare", "Faithfulness per cell", "Export")
 
 
 class SparseAttentionDock(DockFrame):
@@ -60,10 +56,8 @@ class SparseAttentionDock(DockFrame):
         super().__init__(self.session)
         self.jobs = Jobs(self.session)
         self.slide_jobs = SlideJobs(self.session)
-        self.evidence_jobs = EvidenceJobs(Evidence.of(napari_viewer))
-        self.what_if_jobs = WhatIfJobs(WhatIfs.of(napari_viewer))
-        self.agreement_jobs = AgreementJobs(Agreement.of(napari_viewer))
-        self.compare_jobs = CompareJobs(Compare.of(napari_viewer))
+        kinds = (AnswerFaithfulness, WhatIfSession, CellFaithfulness, Compare, ExportSession)
+        shared = [kind.of(napari_viewer) for kind in kinds]
         inner = QWidget(self)
         boxes = self._make_boxes(inner)
         folding = self._make_sections(napari_viewer, inner)
@@ -75,11 +69,11 @@ class SparseAttentionDock(DockFrame):
         self.train.clicked.connect(self._open_training)
         self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
         self.drops = FileDrops(self, self.image_box.open_files)
+        for part in shared:
+            part.attach()
         self.session.attach()
-        closing = (self.jobs, self.slide_jobs, self.evidence_jobs, self.what_if_jobs,
-                   self.agreement_jobs, self.compare_jobs)  # fmt: skip
-        stops = (*(jobs.close for jobs in closing), self.session.detach)
-        self.end_with([*boxes, *folding], *stops)
+        closing = (self.jobs.close, self.slide_jobs.close, *(part.detach for part in shared))
+        self.end_with([*boxes, *folding], *closing, self.session.detach)
         self.model_box.start()
 
     def _make_boxes(self, inner: QWidget) -> list[Follower]:
@@ -96,14 +90,14 @@ class SparseAttentionDock(DockFrame):
     def _make_sections(self, viewer: ViewerModel, inner: QWidget) -> list[Follower]:
         """Make what folds, each shown where the model has something for it."""
         self.result_box = ResultBox(self.session, inner)
-        self.what_if_box = WhatIfBox(WhatIfs.of(viewer), inner)
+        self.what_if_box = WhatIfBox(WhatIfSession.of(viewer), inner)
         self.compare_box = CompareBox(Compare.of(viewer), inner)
         self.pyramid_box = PyramidBox(self.session, inner)
         self.gallery_box = GalleryBox(self.session, inner)
         self.traversal_box = TraversalBox(self.session, inner)
         self.table_box = TableBox(self.session, inner)
-        self.agreement_box = AgreementBox(Agreement.of(viewer), inner)
-        self.export_box = ExportBox(Exporting.of(viewer), inner)
+        self.faithfulness_box = CellFaithfulnessBox(CellFaithfulness.of(viewer), inner)
+        self.export_box = ExportBox(ExportSession.of(viewer), inner)
         folding: dict[str, Follower] = {
             "Result": self.result_box,
             "What if": self.what_if_box,
@@ -112,7 +106,7 @@ class SparseAttentionDock(DockFrame):
             "Patches": self.gallery_box,
             "Crops": self.traversal_box,
             "Cells": self.table_box,
-            "Evidence of cells": self.agreement_box,
+            "Faithfulness per cell": self.faithfulness_box,
             "Export": self.export_box,
         }
         self.sections = {
@@ -124,11 +118,11 @@ class SparseAttentionDock(DockFrame):
         self.gallery_box.wanted.connect(sections["Patches"].setVisible)
         self.traversal_box.wanted.connect(sections["Crops"].setVisible)
         self.table_box.wanted.connect(sections["Cells"].setVisible)
-        self.agreement_box.wanted.connect(sections["Evidence of cells"].setVisible)
+        self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.spanning)
         sections["Crops"].setVisible(self.session.traversing)
-        for title in ("Cells", "Evidence of cells"):
+        for title in ("Cells", "Faithfulness per cell"):
             sections[title].setVisible(not self.session.spanning)
         return list(folding.values())
 

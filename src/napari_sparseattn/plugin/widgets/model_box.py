@@ -24,7 +24,7 @@ from ..cells.requests import Model
 from ..core.jobs import Jobs
 from ..core.preferences import preferences
 from ..core.session import Session
-from ..export.button import ExportButton
+from ..export.box import ExportButton
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
 
 __all__ = ["ModelBox"]
@@ -51,7 +51,7 @@ class ModelBox(SessionWidget):
             "A model in a Hugging Face repository, by its whole commit of 40 digits."
         )
         self.address.hide()
-        self.export_button = ExportButton(session, jobs, self)
+        self.export_button = ExportButton(session, self)
         self.devices = shrinkable(QComboBox(self))
         self.devices.setToolTip("Where the model computes; auto takes a GPU if there is one.")
         self.devices.addItem("auto", "auto")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.class_folders import list_class_folders, read_crop
-from ...images.fields.field import open_image
+from ...images.class_folders import list_class_folders, read_crop
+from ...images.opening import open_field
+from ...progress import Progress
 
 __all__ = ["CropSet", "hash_folds", "read_class_folders"]
 
@@ -39,6 +40,9 @@ class CropSet:
     groups : tuple of str
         The field, slide or patient of each crop, from which the split is then
         made; empty where none are known.
+    held_out : numpy.ndarray, optional
+        (N,) bool: which crops to test a fine-tuned model on, where that is
+        decided already; see `split.held_out`.
     """
 
     crops: npt.NDArray[Any]
@@ -46,6 +50,7 @@ class CropSet:
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    held_out: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +66,8 @@ class CropSet:
             tuple(name for name, take in zip(every, rows, strict=True) if take) if every else ()
             for every in (self.names, self.groups)
         )
-        return CropSet(self.crops[rows], self.labels[rows], self.class_names, names, groups)
+        out = None if self.held_out is None else self.held_out[rows]
+        return CropSet(self.crops[rows], self.labels[rows], self.class_names, names, groups, out)
 
 
 def hash_folds(names: Sequence[str], folds: int = 10) -> npt.NDArray[np.int64]:
@@ -78,7 +84,7 @@ def read_class_folders(
     folder: str | os.PathLike[str],
     side: int,
     channels: int = 3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     least_classes: int = 2,
 ) -> CropSet:
@@ -92,7 +98,7 @@ def read_class_folders(
         Crops are resampled to `side` x `side` pixels.
     channels : {1, 3}
     progress : callable, optional
-        Called with (images read, images in all).
+        Called with "images", those read and their number.
     least_classes : int
         Fewer are refused.
 
@@ -127,7 +133,7 @@ def read_class_folders(
             )
         crops[i] = crop if channels == 1 else _to_bytes(crop)
         if progress is not None:
-            progress(i + 1, len(files))
+            progress("images", i + 1, len(files))
     if within.all():
         crops = _to_bytes(crops)
     else:
@@ -146,7 +152,7 @@ def _to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _check_floats(paths: Sequence[Path], within: npt.NDArray[np.bool_]) -> None:
     """Integers become 0 to 1, so only images within that can be of integers."""
     for path, inside in zip(paths, within, strict=True):
-        if inside and open_image(path).data.dtype.kind != "f":
+        if inside and open_field(path).data.dtype.kind != "f":
             other = paths[int(np.argmin(within))]
             raise ValueError(
                 f"{path} has integer values, but {other} has floats in a unit of their own: save "

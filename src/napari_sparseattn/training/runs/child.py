@@ -28,6 +28,7 @@ from .runs import (
     held,
     other_crops,
     read_arrays,
+    read_crops,
     read_images,
     read_run,
     report_path,
@@ -96,16 +97,14 @@ def _work(run: Run, tell: Tell) -> None:
 def _train_cells(
     run: Run, bundle: Bundle, control: TrainingControl, on_epoch: OnEpoch, tell: Tell
 ) -> tuple[Bundle, FineTuneReport]:
-    from ..data.datasets import CropSet
     from ..tune.fine_tune import fine_tune
 
-    arrays = read_arrays(run.folder)
     tell("stage", text="Looking for cells that nobody annotated…")
     others = _others(run, bundle.card)
     tell("stage", text="Fitting the last layer…")
     return fine_tune(
         bundle,
-        CropSet(arrays["crops"], arrays["labels"], run.class_names, run.names, run.groups),
+        read_crops(run),
         on_epoch=on_epoch,
         control=control,
         unlabelled=others,

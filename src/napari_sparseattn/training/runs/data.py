@@ -29,7 +29,6 @@ __all__ = [
     "Gathered",
     "gathered_cells",
     "gathered_slides",
-    "planned_crops",
     "slide_examples",
     "surveyed",
 ]
@@ -82,15 +81,23 @@ def surveyed(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool]:
     images = list(Project(folder).annotations())
     if card.takes_slides:
         return _slides_surveyed(images, card)
-    kind = _kind(images, card)
-    data = planned_crops(images, card, kind)
-    if not len(data.labels):
-        return _NOTHING_CELLS, (), False
-    from ..data.annotated import too_few
+    from ..data.annotated import plan_cells, plan_fields, too_few
+    from ..data.split import held_out
 
-    what = "cells" if kind == "cell" else "regions and images"
-    hints = tuple(too_few(data, card.class_names))
-    return _counted(len(data.labels), what, len(data.class_names), images), hints, True
+    cells = _kind(images, card) == "cell"
+    data = (plan_cells if cells else plan_fields)(images, card)
+    if not len(data):
+        return _NOTHING_CELLS, (), False
+    annotated = sum((item.kind == "cell") == cells for _, items in images for item in items)
+    checked = int(held_out(data).sum())
+    text = _counted(
+        annotated, "cells" if cells else "regions and images", len(data.class_names), images
+    )
+    return (
+        f"{text} {len(data) - checked} to learn from, {checked} held out to test on.",
+        tuple(too_few(data, card.class_names)),
+        True,
+    )
 
 
 def gathered_cells(
@@ -109,6 +116,7 @@ def gathered_cells(
     """
     from ..data.annotated import annotated_cells, annotated_fields, too_few
     from ..data.project import Project
+    from ..data.split import held_out
 
     assert request.model is not None
     card, project = request.model.bundle.card, Project(request.project)
@@ -126,7 +134,7 @@ def gathered_cells(
         found = annotated_fields(project, opened, card)
     data = found.data
     notes = (*found.notes, *notes, *too_few(data, card.class_names))
-    arrays = {"crops": data.crops, "labels": data.labels}
+    arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
     return Gathered(arrays, data.class_names, data.names, data.groups, notes)
 
 
@@ -204,43 +212,6 @@ def _kind(images: Images, card: Card) -> str:
     """Return whether cells are learned, or regions and whole images."""
     kinds = {item.kind for _, items in images for item in items}
     return "cell" if card.kind == "sparse-attn-net" or "cell" in kinds else "region"
-
-
-def planned_crops(images: Images, card: Card, kind: str) -> CropSet:
-    """What would be cut out, without its pixels."""
-    from ..data.datasets import CropSet
-
-    names: list[str] = []
-    groups: list[str] = []
-    labels: list[str] = []
-    for image, items in images:
-        own = [item for item in items if (item.kind == "cell") == (kind == "cell")]
-        names += [item.id for item in own]
-        labels += [item.label for item in own]
-        groups += _groups(image, own, card) if kind == "cell" else [image.hash] * len(own)
-    classes = tuple(dict.fromkeys(labels))
-    numbers = np.array([classes.index(label) for label in labels], dtype=np.int64)
-    empty = np.empty((len(labels), 0, 0, len(card.channels)), np.uint8)
-    return CropSet(empty, numbers, classes, tuple(names), tuple(groups))
-
-
-def _groups(image: ImageRecord, items: Sequence[Annotation], card: Card) -> list[str]:
-    from ..data.annotated import cell_groups
-
-    groups = []
-    diameters = [item.diameter_px for item in items if item.diameter_px is not None]
-    if image.pixel_size is not None:
-        side = card.crop.field_of_view_um / image.pixel_size
-    elif diameters:
-        side = max(card.crop.cell_diameters * float(np.median(diameters)), 1.0)
-    else:
-        # Only the pixels tell how large cells are: each for itself until they are looked at.
-        return [item.id for item in items]
-    for item in items:
-        assert item.position is not None
-        centre = np.array([item.position], dtype=np.float64)
-        groups += cell_groups(image.hash, (item.t, item.z), centre, side)
-    return groups
 
 
 def _counted(n: int, what: str, classes: int, images: Images) -> str:

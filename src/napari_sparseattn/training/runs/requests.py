@@ -17,7 +17,7 @@ from .runs import (
     discard,
     held,
     new_run_folder,
-    read_arrays,
+    read_crops,
     read_epochs,
     read_run,
     write_run,
@@ -240,11 +240,9 @@ def _prepared(run: Run) -> Prepared:
     size = read_card(run.model).crop.size
     if run.kind == "slides":
         return Prepared(run, {}, size, tuple(read_epochs(run.folder)))
-    from ..data.annotated import held_out
-    from ..data.datasets import CropSet
+    from ..data.split import held_out
 
-    arrays = read_arrays(run.folder)
-    data = CropSet(arrays["crops"], arrays["labels"], run.class_names, run.names, run.groups)
+    data = read_crops(run)
     rows = np.flatnonzero(held_out(data))[:_MOST_PICTURES]
     pictures = {run.names[row]: picture_of(data.crops[row]) for row in rows}
     return Prepared(run, pictures, size, tuple(read_epochs(run.folder)))

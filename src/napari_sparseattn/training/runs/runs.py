@@ -25,6 +25,7 @@ from ...files import replacing
 
 if TYPE_CHECKING:
     from ...images.fields.field import Field
+    from ..data.datasets import CropSet
 
 __all__ = [
     "CHECKPOINT",
@@ -42,6 +43,7 @@ __all__ = [
     "new_run_folder",
     "other_crops",
     "read_arrays",
+    "read_crops",
     "read_epochs",
     "read_images",
     "read_run",
@@ -264,6 +266,22 @@ def read_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"The training data in {folder} cannot be read ({error}).") from error
     return found
+
+
+def read_crops(run: Run) -> CropSet:
+    """Read the annotated crops of a run that learns from cells.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged.
+    """
+    from ..data.datasets import CropSet
+
+    arrays = read_arrays(run.folder)
+    # Runs of an earlier version do not say what is held out.
+    return CropSet(arrays["crops"], arrays["labels"], run.class_names, run.names, run.groups,
+                   arrays.get("held_out"))  # fmt: skip
 
 
 def write_images(folder: Path, fields: Mapping[str, Field]) -> list[str]:

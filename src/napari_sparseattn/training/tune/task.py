@@ -15,8 +15,8 @@ from ...bundle import Bundle
 from ...card import Card
 from ...device import choose_device
 from ...images.normalise import to_float
-from ..data.annotated import held_out
 from ..data.datasets import CropSet
+from ..data.split import held_out
 from ..loop.augment import Augmentation
 from .checkpoint import fingerprint
 from .grown_head import CellNet, class_weights, fit_head, grow, head_features, united_classes

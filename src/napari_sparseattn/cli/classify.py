@@ -1,0 +1,199 @@
+"""The verbs that classify files: ``classify``, ``slide`` and, on labelled images, ``evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from .options import (
+    AllowUnknownScale,
+    AsJson,
+    Device,
+    Formats,
+    Locations,
+    MethodOption,
+    Model,
+    Out,
+    Overwrite,
+    PixelSize,
+)
+from .output import Row, describe_row, make_rows, parse_locations, progress_bar, report_rows, row_of
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..images.fields.cells import Method
+    from ..process.options import ProcessOptions
+
+__all__ = ["classify", "evaluate", "process_files", "slide"]
+
+#: What every verb writes of an image; --formats adds to it.
+FORMATS = ("json", "csv", "overlay")
+
+_FEATURES = typer.Option(help="HDF5 of features made before: ours, CLAM, TRIDENT or STAMP.")
+_SNAP = typer.Option(
+    "--snap", help="Move those features' coordinates onto a grid, and say by how much."
+)
+
+
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Fields of view: TIFF, PNG, JPEG, NPY.")],
+    out: Out,
+    model: Model = "blood-cells",
+    device: Device = "auto",
+    pixel_size: PixelSize = None,
+    method: MethodOption = "auto",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
+    ] = False,
+    locations: Locations = None,
+    formats: Formats = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find and classify the cells of fields; with --whole, images and slides as a whole.
+
+    Of each image NAME, its ending included, are written: NAME.json with a
+    summary, NAME.csv with a row per cell or crop, and NAME_overlay.png.
+    Results of another image, model or verb are not replaced without
+    --overwrite. An image that fails is named and does not stop the others.
+    """
+    from ..bundle import load_bundle
+    from ..export.formats import parse_formats
+    from ..process.options import ProcessOptions
+
+    more = parse_formats(formats, "field" if whole else "cells")
+    options = ProcessOptions(
+        formats=(*FORMATS, *more),
+        task="whole" if whole else "cells",
+        method=cast("Method", method),
+        pixel_size=pixel_size,
+        locations=parse_locations(locations),
+        device=device,
+    )
+    process_files(images, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
+
+
+def slide(
+    slides: Annotated[list[Path], typer.Argument(help="SVS, NDPI, OME-TIFF, OME-Zarr, DICOM, …")],
+    model: Annotated[str, typer.Option(help="Name of a SPAN, or its file.")],
+    out: Out,
+    pixel_size: PixelSize = None,
+    allow_unknown_scale: AllowUnknownScale = False,
+    features: Annotated[Path | None, _FEATURES] = None,
+    snap: Annotated[bool, _SNAP] = False,
+    formats: Formats = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Classify or segment slides with a SPAN.
+
+    Of each slide NAME, its ending included, are written: NAME.json with a
+    summary, NAME.csv with a row per patch, and NAME_overlay.png. Features are
+    kept in OUT/features: a run that was stopped goes on where it was. Results
+    of another slide, model or verb are not replaced without --overwrite. A
+    slide that fails is named and does not stop the others.
+    """
+    from ..bundle import load_bundle
+    from ..export.formats import parse_formats
+    from ..process.options import ProcessOptions
+
+    more = parse_formats(formats, "slide")
+    if features is not None and len(slides) > 1:
+        raise ValueError("--features are those of one slide; give one slide with them.")
+    bundle = load_bundle(model)
+    if not bundle.card.takes_slides:
+        raise ValueError(
+            f"'{bundle.card.name}' is no SPAN. For a TNet use `napari-sparseattn classify --whole`."
+        )
+    options = ProcessOptions(
+        formats=(*FORMATS, *more),
+        task="slide",
+        pixel_size=pixel_size,
+        allow_unknown_scale=allow_unknown_scale,
+        features=features,
+        snap=snap,
+        device=device,
+    )
+    process_files(slides, bundle, out, options, overwrite=overwrite, as_json=as_json)
+
+
+def process_files(
+    paths: Sequence[Path],
+    bundle: Bundle,
+    out: Path,
+    options: ProcessOptions,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Classify and report each file; exit with status 1 if any failed."""
+    from ..process.inputs import name_inputs
+    from ..process.process import process_file
+    from ..process.result import check_free, identity_of
+
+    items = name_inputs(paths)
+
+    def work(index: int) -> Row:
+        path, key = paths[index], items[index].key
+        # Before the work, not after it.
+        check_free(out / key, identity_of(options.task, bundle, path), overwrite=overwrite)
+        with (
+            progress_bar(path.name, quiet=as_json) as progress,
+            process_file(
+                path, bundle, options, store=out / "features", progress=progress
+            ) as result,
+        ):
+            return row_of(str(path), result, result.write(out, key, overwrite=overwrite))
+
+    report_rows(make_rows([str(path) for path in paths], work), as_json, describe_row)
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image")],
+    model: Model = "blood-cells",
+    device: Device = "auto",
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="µm per pixel: cut the model's field of view around each image's centre. "
+            "Without it the whole image is the crop.",
+            min=1e-4,
+            max=1e3,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled images in class folders."""
+    from ..bundle import load_bundle
+    from ..inference.evaluate import evaluate_folder
+
+    bundle = load_bundle(model)
+    with progress_bar("images", quiet=as_json) as progress:
+        result = evaluate_folder(folder, bundle, device, pixel_size=pixel_size, progress=progress)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+        return
+    report = result.report
+    low, high = report.accuracy_interval
+    print(f"{report.n} images, model {bundle.card.name}")
+    interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    print(f"accuracy          {100 * report.accuracy:5.1f} %  {interval}")
+    print(f"balanced accuracy {100 * report.balanced_accuracy:5.1f} %")
+    print(f"macro F1          {100 * report.macro_f1:5.1f} %")
+    print(f"calibration error {100 * report.ece:5.1f} %")
+    print(f"speed             {result.cells_per_second:5.0f} cells/s")
+    width = max(map(len, bundle.card.class_names))
+    print(f"\n{'class':{width}}  precision  recall     F1  images")
+    for name, row in report.per_class.items():
+        print(
+            f"{name:{width}}  {100 * row.precision:7.1f} %{100 * row.recall:6.1f} %"
+            f"{100 * row.f1:5.1f} %{row.support:8d}"
+        )
+    for path, reason in result.unreadable.items():
+        print(f"not read: {path}: {reason}", file=sys.stderr)

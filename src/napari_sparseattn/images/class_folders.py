@@ -1,0 +1,83 @@
+"""Labelled images in folders named after their class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ImageError
+from .fields.crops import cut_crops, fit_crop
+from .opening import open_field
+
+__all__ = ["IMAGE_SUFFIXES", "list_class_folders", "read_crop"]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"})
+
+
+def list_class_folders(folder: str | os.PathLike[str]) -> list[tuple[str, Path]]:
+    """List ``FOLDER/class/.../image`` as (class name, file), sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing or holds no class folder with images.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder '{folder}'.")
+    found = [
+        (entry.name, path)
+        for entry in sorted(root.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+        for path in sorted(entry.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"'{folder}' holds no images in class folders. Expected FOLDER/class/image with "
+            f"endings {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return found
+
+
+def read_crop(
+    path: Path, size: int, channels: int, side: float | None = None
+) -> npt.NDArray[np.float32]:
+    """Read a file that shows one cell as a crop.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The image.
+    size : int
+        Side of the crop in pixels.
+    channels : int
+        1 or 3; a grey image is repeated for 3, which a colour model can
+        at least be tried on.
+    side : float, optional
+        Source pixels to cut around the centre; by default the whole centre
+        square.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size, size, channels) float32.
+
+    Raises
+    ------
+    ImageError
+        If the file is no image, or has another number of channels.
+    """
+    plane = open_field(path).plane()
+    if plane.shape[-1] == 1 and channels == 3:
+        plane = np.repeat(plane, 3, axis=-1)
+    if plane.shape[-1] != channels:
+        raise ImageError(f"{path.name} has {plane.shape[-1]} channels, {channels} are needed.")
+    if side is None:
+        return fit_crop(plane, size)
+    middle = (np.asarray(plane.shape[:2], dtype=np.float64) - 1) / 2
+    crops: npt.NDArray[np.float32] = cut_crops(plane, middle[None], side, size)
+    return crops.reshape(crops.shape[1:])

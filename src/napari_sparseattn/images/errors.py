@@ -1,0 +1,32 @@
+"""What is wrong with an image: the error, and the check of a pixel size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["ImageError", "isotropic_size"]
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image, and what to do about it."""
+
+
+def isotropic_size(size: float | Sequence[float]) -> float:
+    """Return µm per pixel, refusing values that differ between y and x.
+
+    Raises
+    ------
+    ValueError
+        If a value is not positive and finite, or y and x differ by over 1 %.
+    """
+    values = np.atleast_1d(np.asarray(size, dtype=np.float64))
+    if values.shape not in ((1,), (2,)) or not np.all(np.isfinite(values) & (values > 0)):
+        raise ValueError(f"the pixel size must be a positive number of µm per pixel, got {size!r}")
+    if values.max() > 1.01 * values.min():
+        raise ValueError(
+            f"pixels are {values[0]:g} µm high but {values[-1]:g} µm wide; resample the image to "
+            "square pixels, or give one pixel_size if the file is wrong"
+        )
+    return float(values[0]) if len(values) == 1 else float(values.mean())

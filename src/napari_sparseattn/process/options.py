@@ -1,0 +1,98 @@
+"""How a file is worked on, whoever asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..images.fields.cells import Method
+from ..images.holograms.recording import Kind
+from ..images.holograms.settings import HologramSettings
+
+__all__ = ["ProcessOptions", "Task"]
+
+Task = Literal["auto", "cells", "hologram", "whole", "slide"]
+#: Came later; left out of the hash where nobody asked for them, so that older batches go on.
+_LATER = ("background", "features", "snap")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessOptions:
+    """How each file is worked on.
+
+    Parameters
+    ----------
+    formats : tuple of str
+        Names from `export.formats.FORMATS`.
+    task : {"auto", "cells", "hologram", "whole", "slide"}
+        Cells of fields; cells of holograms, which are reconstructed first;
+        fields or slides as a whole, with a TNet; slides with a SPAN. Found
+        from model and file where it is ``"auto"``: TIFF, PNG and NPY are taken
+        for holograms only where `settings` are given.
+    method : str
+        How to find cells; see `find_cells`.
+    pixel_size : float, optional
+        µm per pixel, in place of what the files say.
+    locations : tuple of int, optional
+        Of a TNet: crops looked at inside each crop, per level.
+    allow_unknown_scale : bool
+        Classify slides of unknown µm per pixel too, and mark the result.
+    features : pathlib.Path, optional
+        Of one slide: HDF5 of features made before, here or by CLAM, TRIDENT
+        or STAMP.
+    snap : bool
+        Move the coordinates of `features` onto a grid.
+    settings : HologramSettings, optional
+        How holograms are reconstructed.
+    kind : {"hologram", "field", "phase", "opd"}, optional
+        What recordings hold that do not say it.
+    background : pathlib.Path, optional
+        The recording of a hologram without cells.
+    device : str
+        Where the model computes; see `choose_device`.
+    retrieval : {"cpu", "gpu"}
+        Where holograms become fields; see `retrieve`.
+
+    Raises
+    ------
+    ValueError
+        If task, method or kind are none of these.
+    """
+
+    formats: tuple[str, ...] = ("csv",)
+    task: Task = "auto"
+    method: Method = "auto"
+    pixel_size: float | None = None
+    locations: tuple[int, ...] | None = None
+    allow_unknown_scale: bool = False
+    features: Path | None = None
+    snap: bool = False
+    settings: HologramSettings | None = None
+    kind: Kind | None = None
+    background: Path | None = None
+    device: str = "auto"
+    retrieval: Literal["cpu", "gpu"] = "cpu"
+
+    def __post_init__(self) -> None:
+        known = {"task": Task, "method": Method, "kind": Kind}
+        for name, values in known.items():
+            value = getattr(self, name)
+            if value is not None and value not in get_args(values):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(values))}, not '{value}'"
+                )
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """sha256 of what decides about results; not of formats and device."""
+        chosen = dataclasses.asdict(self)
+        del chosen["formats"], chosen["device"], chosen["retrieval"]
+        for name in _LATER:
+            if not chosen[name]:
+                del chosen[name]
+        text = json.dumps(chosen, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
