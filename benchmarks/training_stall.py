@@ -159,14 +159,14 @@ class Bench:
                 beat.mark("report")
 
         self.tuning.state_changed.connect(told)
-        self.tuning.report_changed.connect(reported)
+        self.tuning.outcome.changed.connect(reported)
         self.tuning.start()
         self.wait(lambda: not self.tuning.working)
         QTest.qWait(1000)
         self.tuning.state_changed.disconnect(told)
-        self.tuning.report_changed.disconnect(reported)
-        assert self.tuning.report is not None, self.tuning.session.message.text
-        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.report.sentence}")
+        self.tuning.outcome.changed.disconnect(reported)
+        assert self.tuning.outcome.report is not None, self.tuning.session.message.text
+        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.outcome.report.sentence}")
 
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch

@@ -211,7 +211,7 @@ def training(out: Path) -> None:
     settle()
     viewer.fit_to_view()
     dock.train_box.start.click()
-    wait(lambda: tuning.report is not None, seconds=900)
+    wait(lambda: tuning.outcome.report is not None, seconds=900)
     print(session.message)
     settle()
     viewer.screenshot(out / "training.png", canvas_only=False, flash=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from napari.components import ViewerModel
 from napari.layers import Image, Points, Shapes
 
@@ -111,6 +111,11 @@ def placed(annotating: Annotating) -> list[tuple[str, tuple[float, float] | None
 def on_disk(folder: Path) -> list[Annotation]:
     files = sorted((folder / "images").glob("*.jsonl"))
     return [item for file in files for item in read_annotations(file)]
+
+
+def lock_of(folder: Path, hash_: str) -> FileLock:
+    """Return the lock of an image's file, as another program would hold it."""
+    return FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0)
 
 
 def agree(annotating: Annotating) -> None:
@@ -450,7 +455,7 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
     elsewhere.add("cell", "a", position=(1, 2))
     elsewhere.close()
     # As another program would: the lock belongs to the open file, not to the process.
-    with FileLock(folder / "images" / f"{'0' * 64}.jsonl.lock"):
+    with lock_of(folder, "0" * 64):
         annotating.rename_class("a", "z")
     assert "elsewhere" in annotating.session.message.text
     assert [label for label, _ in placed(annotating)] == ["a"]
@@ -521,20 +526,38 @@ def test_what_is_done_while_no_dock_is_open_is_kept(annotating: Annotating, fold
     agree(annotating)
 
 
-def test_a_second_window_may_only_look(annotating: Annotating) -> None:
+def test_two_windows_share_the_annotations_of_an_image(annotating: Annotating) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "b")
     window = ViewerModel()
     second = begin(window)
     add_picture(window)
-    assert "Another window" in second.files.message
-    layer = cell_layer(second)
-    assert not layer.editable
-    layer.add([[1, 2]])
+    assert second.files.message == ""
+    cell_layer(second).add([[1, 2]])
+    assert len(kept(annotating)) == 2
+    agree(annotating)
     agree(second)
-    assert len(kept(second)) == 1
-    assert "another window" in second.session.message.text
     window.layers.clear()
     second.detach()
+    annotating.files.undo()
+    agree(annotating)
+
+
+def test_what_another_program_has_open_can_only_be_looked_at(
+    annotating: Annotating, viewer: ViewerModel, folder: Path
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    hash_ = kept(annotating).image.hash
+    viewer.layers.clear()
+    with lock_of(folder, hash_):
+        add_picture(viewer)
+        assert "Another program has the annotations of smear open" in annotating.files.message
+        layer = cell_layer(annotating)
+        assert not layer.editable
+        layer.add([[1, 2]])
+        agree(annotating)
+        assert len(kept(annotating)) == 1
+        assert "smear are open in another program" in annotating.session.message.text
+        viewer.layers.clear()
 
 
 def test_another_project(annotating: Annotating, viewer: ViewerModel, tmp_path: Path) -> None:
@@ -750,8 +773,11 @@ def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
     Lanes.of(viewer).runner = runner
     image: Image = add_picture(viewer)
     answer = runner.work()
-    assert not Project(folder).book(record).writable
+    lock = lock_of(folder, record.hash)
+    with pytest.raises(Timeout):
+        lock.acquire()
     viewer.layers.remove(image)
     answer()
     assert annotating.files.opened() == {}
-    assert Project(folder).book(record).writable
+    lock.acquire()
+    lock.release()

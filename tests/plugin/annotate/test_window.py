@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -241,16 +242,33 @@ def test_another_project_is_chosen_and_the_first_one_again(
     assert "1 in 1 image" in annotated.box.where.text()
 
 
-def test_a_second_window_may_look(annotated: Annotated, make_window: Callable[[], Window]) -> None:
+def test_a_second_window_shows_the_same(
+    annotated: Annotated, make_window: Callable[[], Window]
+) -> None:
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     other = make_window()
     other.open_dock()
     second = Annotated(other)
-    assert second.box.hint.isVisible()
-    assert "Another window" in second.box.hint.text()
+    assert not second.box.hint.isVisible()
     assert second.labels == ["round"]
-    second.box.mark.click()
-    assert second.annotating.files.chosen.cells.layer.mode == "pan_zoom"
+    second.annotating.targets.annotate_cell((80.0, 60.0), "small")
+    assert annotated.labels == ["round", "small"]
+    assert len(annotated.annotating.files.chosen.cells.layer.data) == 2
+
+
+def test_what_another_program_has_open_may_be_looked_at(annotated: Annotated, folder: Path) -> None:
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    hash_ = annotated.book.image.hash
+    annotated.window.viewer.layers.clear()
+    with FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0):
+        annotated.image = add_picture(annotated.window.viewer)
+        annotated.window.until(lambda: annotated.annotating.files.chosen is not None)
+        assert annotated.box.hint.isVisible()
+        assert "Another program" in annotated.box.hint.text()
+        assert annotated.labels == ["round"]
+        annotated.box.mark.click()
+        assert annotated.annotating.files.chosen.cells.layer.mode == "pan_zoom"
+        annotated.window.viewer.layers.clear()
 
 
 def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Path) -> None:

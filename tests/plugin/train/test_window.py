@@ -68,7 +68,7 @@ class Window:
 
     def until_trained(self) -> None:
         self.until(lambda: not self.tuning.working)
-        assert self.tuning.report is not None, self.session.message.text
+        assert self.tuning.outcome.report is not None, self.session.message.text
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def window(
 
 
 @pytest.mark.timeout(900)
-def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> None:
+def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> None:
     tuning, session = window.tuning, window.session
     box = window.dock.train_box
     assert not box.start.isEnabled()
@@ -107,9 +107,9 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     box.pause.click()
     box.cancel.click()
     window.until_trained()
-    assert any("Cancelled" in note for note in tuning.report.notes)
+    assert any("Cancelled" in note for note in tuning.outcome.report.notes)
     assert len(tuning.epochs) < tuning.epochs_total
-    first = tuning.trained.path.stem
+    first = tuning.outcome.trained.path.stem
     assert window.dock.report_box.use.isVisible()
     window.dock.report_box.keep.click()
     assert session.model.bundle.card.name == "small"
@@ -123,9 +123,9 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     assert not tuning.working
     window.open_dock()
     box = window.dock.train_box
-    window.until(box.go_on.isVisible)
+    window.until(box.resume_run.isVisible)
     tuning.set_choices(seconds=0.1)
-    box.go_on.click()
+    box.resume_run.click()
     window.until(lambda: len(tuning.epochs) >= 2)
     assert tuning.epochs[0].epoch == 1
     box.cancel.click()
@@ -140,9 +140,9 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     box.start.click()
     window.until_trained()
     report = window.dock.report_box
-    assert report.matrix.counts.sum() == tuning.report.all_cells.n
+    assert report.matrix.counts.sum() == tuning.outcome.report.all_cells.n
     report.use.click()
-    name = tuning.trained.path.stem
+    name = tuning.outcome.trained.path.stem
     window.until(lambda: session.model is not None and session.model.bundle.card.name == name)
     assert window.main.model_box.models.currentText() == name
     assert {first, name} <= set(find_bundles())

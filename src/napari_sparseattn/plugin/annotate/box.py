@@ -17,7 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
+from ..widgets.rich import WrappedLabel, rich
 from .class_box import ClassBox, swatch
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class AnnotateBox(Follower):
         self.annotating = annotating
         annotating.attach()
         self.empty = _text(self, _EMPTY)
-        self.hint = _text(self, "", "hint")
+        self.hint = WrappedLabel("", self)
+        self.hint.setObjectName("hint")
         self.target = _text(self, "", "card")
         self.where = _text(self, "")
         self.classes = ClassBox(annotating, self)
@@ -146,12 +149,12 @@ class AnnotateBox(Follower):
         self._show_whole()
         files = annotating.files
         total, images = sum(files.counts.values()), files.n_images
-        self.where.setText(
-            f"{total} in {images} image{'' if images == 1 else 's'}" if total else "Saved as you go"
-        )
+        self.where.setText(f"{total} in {counted(images, 'image')}" if total else "Saved as you go")
         self.where.setToolTip(
-            f"Annotations of this project. Each is saved at once, in "
-            f"{annotating.classes.project.folder}."
+            rich(
+                "Annotations of this project. Each is saved at once, in "
+                f"{annotating.classes.project.folder}."
+            )
         )
 
     def _show_target(self) -> None:
@@ -166,7 +169,7 @@ class AnnotateBox(Follower):
         what += f": predicted {said}." if said else "."
         how = "Press the key of its class, or click that above"
         passing = "; N skips it" if row is not None else ""
-        self.target.setText(f"<b>{what}</b> {how}{passing}.")
+        self.target.setText(f"<b>{rich(what)}</b> {how}{passing}.")
         self.target.show()
 
     def _show_whole(self) -> None:

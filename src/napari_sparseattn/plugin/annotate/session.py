@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..core.messages import counted
 from ..core.per_viewer import PerViewer
 from .classes import N_KEYS, Classes
 from .context import Context
@@ -264,7 +265,5 @@ class Annotating(PerViewer):
 
         if self._context.save(save):
             self.files.layers_changed.emit()
-            n = len(found)
-            self._context.notify(
-                f"{n} annotation{'s' * (n != 1)} imported from '{layer.name}', which stays."
-            )
+            n = counted(len(found), "annotation")
+            self._context.notify(f"{n} imported from '{layer.name}', which stays as it is.")
