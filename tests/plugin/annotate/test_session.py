@@ -20,6 +20,7 @@ from napari.layers import Image, Points, Shapes
 
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
+from napari_sparseattn.plugin.annotate.classes import key_of
 from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes, Runner
@@ -294,32 +295,55 @@ def test_slides_are_annotated_in_pixels_of_the_full_resolution(viewer: ViewerMod
 # -- keys
 
 
-def test_keys_are_bound_to_image_and_annotations_until_the_dock_closes(
+def test_a_key_is_ours_but_where_the_user_draws_or_has_bound_it(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
+    mine = viewer.add_points([(1.0, 1.0)], name="mine")
+    viewer.layers.selection.active = mine
+    mine.mode = "pan_zoom"
+    assert annotating.press_key("2")
+    assert annotating.classes.current == "b"
+    mine.mode = "select"
+    assert not annotating.press_key("1")
+    assert annotating.press_key("1", on_layers=False)
+    assert annotating.classes.current == "a"
+    mine.mode = "pan_zoom"
+    mine.bind_key("2", lambda layer: None)
+    assert not annotating.press_key("2")
     annotating.mark_cells()
-    layers = [annotating.session.image, cell_layer(annotating)]
-    for layer in layers:
-        assert {"1", "9", "N", "Ctrl+Z"} <= {str(key) for key in layer.keymap}
-    viewer.add_image(np.zeros((5, 5)), name="other")
-    assert not any(layer.keymap for layer in layers)
-    annotating.session.set_image(layers[0])
-    assert all(layer.keymap for layer in layers)
+    assert viewer.layers.selection.active is cell_layer(annotating)
+    assert annotating.press_key("2")
+    assert annotating.classes.current == "b"
     annotating.detach()
-    assert not any(layer.keymap for layer in viewer.layers)
+    assert not annotating.press_key("1")
     annotating.attach()
 
 
-def test_keys_of_the_user_are_left_alone(annotating: Annotating, viewer: ViewerModel) -> None:
-    pressed: list[str] = []
-    image = annotating.session.image
-    viewer.add_image(np.zeros((9, 9)), name="other")
-    image.bind_key("1", lambda layer: pressed.append("mine"))
-    annotating.session.set_image(image)
-    next(act for key, act in image.keymap.items() if str(key) == "1")(image)
-    assert pressed == ["mine"]
-    annotating.session.set_image(viewer.layers["other"])
-    assert [str(key) for key in image.keymap] == ["1"]
+def test_the_tenth_class_has_the_key_0(annotating: Annotating) -> None:
+    for name in "cdefghijk":
+        annotating.classes.add(name)
+    assert annotating.press_key("0")
+    assert annotating.classes.current == "j"
+    assert [key_of(row) for row in (0, 8, 9, 10)] == ["1", "9", "0", ""]
+
+
+def test_the_image_whose_annotations_are_selected_is_the_chosen_one(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    first, layer = annotating.session.image, cell_layer(annotating)
+    second = viewer.add_image(np.eye(60), name="second")
+    assert annotating.session.image is second
+    annotating.targets.annotate_cell((3.0, 4.0), "b")
+    # Annotating, which adds a layer, has not changed what is chosen.
+    assert annotating.session.image is second
+    viewer.layers.selection.active = layer
+    assert annotating.session.image is first
+    annotating.files.undo()
+    assert len(annotating.files.annotations(first)) == 0
+    assert len(annotating.files.annotations(second)) == 1
+    viewer.layers.selection.active = second
+    assert annotating.session.image is second
 
 
 def test_a_key_relabels_what_is_selected(annotating: Annotating) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -19,6 +20,8 @@ from qtpy.QtWidgets import (
 
 from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
+from ..widgets.frame import DockFrame
+from ..widgets.keys import KeyFilter
 from ..widgets.rich import WrappedLabel, rich
 from .class_box import ClassBox, swatch
 
@@ -80,6 +83,7 @@ class AnnotateBox(Follower):
         self.layers_menu = QMenu(self.layers)
         self.layers.setMenu(self.layers_menu)
         self.project = _button(self, "Project…", "project")
+        self._keys = KeyFilter(annotating.keys, self._press_key, self)
         self._lay_out()
         self._connect()
         self.refresh()
@@ -129,8 +133,19 @@ class AnnotateBox(Follower):
     def release(self) -> None:
         """Disconnect, and let go of the viewer."""
         super().release()
+        self._keys.stop()
         self.classes.release()
         self.annotating.detach()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Watch the keys of the window, once this is in one."""
+        super().showEvent(event)
+        self._keys.watch_window(self.window())
+        for dock in self.window().findChildren(DockFrame):
+            self._keys.watch_dock(dock)
+
+    def _press_key(self, key: str, on_layers: bool) -> bool:
+        return self.annotating.press_key(key, on_layers=on_layers)
 
     def refresh(self, _: object = None) -> None:
         """Show how things are."""

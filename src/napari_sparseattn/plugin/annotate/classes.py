@@ -16,11 +16,16 @@ from .context import Context
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["N_KEYS", "Classes"]
+__all__ = ["N_KEYS", "Classes", "key_of"]
 
-#: Classes that have a key, 1 to 9.
-N_KEYS = 9
+#: Classes that have a key: 1 to 9, then 0.
+N_KEYS = 10
 _FIRST_CLASS = "class 1"
+
+
+def key_of(row: int) -> str:
+    """Return the key of a class by its place in the list; empty where it has none."""
+    return str((row + 1) % N_KEYS) if row < N_KEYS else ""
 
 
 class Classes:

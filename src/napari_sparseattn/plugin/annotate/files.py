@@ -43,6 +43,7 @@ class AnnotationLayers(LayerShelf[str]):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer, lambda role, shown: None)
+        self.adding = False
 
     def point_at(self, source: Image, place: npt.NDArray[np.float64], size: float) -> None:
         """Mark one place of an image; the layer may be removed at any time."""
@@ -71,7 +72,11 @@ class AnnotationLayers(LayerShelf[str]):
         """Put a layer on top of an image's others."""
         layer.metadata = marked(f"annotated {kind}")
         layer.name = f"{source.name} · {_NAMES[kind]}"
-        return self._add(source, kind, layer)
+        self.adding = True
+        try:
+            return self._add(source, kind, layer)
+        finally:
+            self.adding = False
 
 
 class AnnotatedImage:
@@ -269,6 +274,13 @@ class AnnotationFiles:
         """Return what an image layer shows and its annotations."""
         found = None if layer is None else self._hashes.get(layer)
         return None if found is None else self._images.get(found)
+
+    def image_of(self, layer: Layer) -> Image | None:
+        """Return the image whose annotations a layer shows, or None."""
+        for each in self._images.values():
+            if layer in each.layers():
+                return each.image
+        return None
 
     def annotations(self, layer: Layer | None) -> AnnotationBook | None:
         """Return the annotations of an image layer; None where nothing is annotated yet."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
-from .classes import N_KEYS, Classes
+from ..core.sources import is_own, is_picture
+from .classes import N_KEYS, Classes, key_of
 from .context import Context
 from .files import AnnotationFiles
 from .importing import importable, read_layer
-from .keys import LayerKeys
 from .suggestions import Suggestions
 from .targets import Targets
 
@@ -63,18 +65,17 @@ class Annotating(PerViewer):
         self.files = AnnotationFiles(viewer, self._context, self.classes)
         self.targets = Targets(self._context, self.classes, self.files)
         self.suggestions = Suggestions(self._context, self.classes, self.files, self.targets)
-        self._users = 0
-        actions: dict[str, Any] = {
-            str(number): partial(self.give_key, number) for number in range(1, N_KEYS + 1)
-        }
-        actions |= {
+        #: By key, as Qt writes it.
+        self.keys: dict[str, Callable[[], object]] = {
+            **{key_of(row): partial(self.give_key, row + 1) for row in range(N_KEYS)},
             "N": self.suggestions.next,
-            "Control-Z": self.files.undo,
-            "Control-Shift-Z": self.files.redo,
-            "Control-Y": self.files.redo,
+            "Ctrl+Z": self.files.undo,
+            "Ctrl+Shift+Z": self.files.redo,
+            "Ctrl+Y": self.files.redo,
         }
-        self._keys = LayerKeys(actions)
-        self.files.layers_changed.connect(self._bind_keys)
+        #: The picture, or layer of annotations, that was last selected.
+        self._active: Callable[[], Layer | None] = lambda: None
+        self._users = 0
 
     @property
     def changed(self) -> SignalInstance:
@@ -97,6 +98,7 @@ class Annotating(PerViewer):
         session, self._context.in_use = self.session, True
         session.attach()
         viewer.layers.events.removed.connect(self.files.forget)
+        viewer.layers.selection.events.active.connect(self._follow_active)
         viewer.dims.events.current_step.connect(self.targets.follow_plane)
         for signal, slot in self._followed():
             signal.connect(slot)
@@ -114,7 +116,6 @@ class Annotating(PerViewer):
         if self._users:
             return
         self.suggestions.stop()
-        self._keys.release_all()
         viewer = self.viewer
         for signal, slot in self._followed():
             signal.disconnect(slot)
@@ -123,6 +124,7 @@ class Annotating(PerViewer):
         self._context.save(self.files.flush)
         if viewer is not None:
             viewer.dims.events.current_step.disconnect(self.targets.follow_plane)
+            viewer.layers.selection.events.active.disconnect(self._follow_active)
         if viewer is not None and not self.files.any_open:
             viewer.layers.events.removed.disconnect(self.files.forget)
         self.session.detach()
@@ -150,22 +152,57 @@ class Annotating(PerViewer):
 
     def _follow_image(self, image: Image | None) -> None:
         self.suggestions.stop()
-        self._keys.release_all()
-        if image is not None:
-            self._keys.bind(image)
         self.files.open_image(image)
-        self._bind_keys()
         self.changed.emit()
 
     def _follow_answer(self, answer: Prediction | None) -> None:
         self.targets.follow_answer(answer)
         self.suggestions.follow_answer(answer)
 
-    def _bind_keys(self) -> None:
-        """Give the layers of the chosen image's annotations their keys."""
-        image = self.files.chosen
-        for layer in () if image is None or not self._users else image.layers():
-            self._keys.bind(layer)
+    def _follow_active(self, event: object = None) -> None:
+        """Choose the image whose annotations the user has selected, or that itself."""
+        viewer, session = self.viewer, self.session
+        active = None if viewer is None else viewer.layers.selection.active
+        # Adding a layer makes it active for a moment: what was, still is.
+        if active is None or self.files.layers.adding or active is self._active():
+            return
+        image = self.files.image_of(active)
+        if image is None and is_picture(active):
+            image = active
+        if image is not None:
+            self._active = weakref.ref(active)
+            session.set_image(image)
+
+    # -- keys
+
+    def press_key(self, key: str, *, on_layers: bool = True) -> bool:
+        """Do what a key does.
+
+        Parameters
+        ----------
+        key : str
+            One of `keys`.
+        on_layers : bool
+            Whether it was pressed in the canvas or the layer list: while the
+            user works with a layer of their own, or where they gave the key
+            another meaning, it is not ours.
+
+        Returns
+        -------
+        bool
+            Whether it was ours.
+        """
+        viewer = self.viewer
+        if viewer is None or not self._users:
+            return False
+        active = viewer.layers.selection.active
+        if on_layers and active is not None:
+            bound = {str(each) for each in (*active.keymap, *viewer.keymap)}
+            drawing = not (is_own(active) or is_picture(active)) and active.mode != "pan_zoom"
+            if key in bound or drawing:
+                return False
+        self.keys[key]()
+        return True
 
     # -- giving a class
 
@@ -175,12 +212,14 @@ class Annotating(PerViewer):
             self.targets.give(label)
 
     def give_key(self, number: int) -> None:
-        """Give the class with a number, 1 to 9, as it is listed."""
+        """Give the class with a number, 1 to 10, as it is listed."""
         names = self.classes.names
         if number <= len(names):
             self.give(names[number - 1])
         else:
-            self._context.notify(f"There is no class {number}. Add one under Classes.", "warning")
+            self._context.notify(
+                f"There is no class {number}. Add one to the list of classes.", "warning"
+            )
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class in all images; a name in use joins the two."""
