@@ -132,7 +132,9 @@ def run(annotations: int) -> None:
     bench.measure("redo that", lambda i: annotating.files.redo())
     bench.measure("remove one", remove)
     layer.mode = "pan_zoom"
-    bench.measure("change the image", lambda i: annotating.session.set_image(bench.images[i % 2]))
+    bench.measure(
+        "change the image", lambda i: annotating.session.selection.set_image(bench.images[i % 2])
+    )
     bench.measure(
         "change the class", lambda i: annotating.classes.choose(CLASSES[i % len(CLASSES)])
     )

@@ -38,7 +38,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
-from napari_sparseattn.training.runs.requests import Stage
 
 WAYS = ("nothing", "thread", "process")
 TICK_MS, PAN_MS = 5, 33
@@ -109,9 +108,9 @@ class Bench:
         _, self.main = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Sparse attention"
         )
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         self.main.model_box.load_file(self._path("blood-cells"))
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         _, self.dock = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Annotate and train"
         )
@@ -165,15 +164,15 @@ class Bench:
         QTest.qWait(1000)
         self.tuning.state_changed.disconnect(told)
         self.tuning.outcome.changed.disconnect(reported)
-        assert self.tuning.outcome.report is not None, self.tuning.session.message.text
+        assert self.tuning.outcome.report is not None, self.tuning.session.status.message.text
         print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.outcome.report.sentence}")
 
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
 
-        from napari_sparseattn.training.data.annotated import unannotated_cells
+        from napari_sparseattn.training.data.annotated import cut_unannotated_cells
         from napari_sparseattn.training.data.datasets import CropSet
-        from napari_sparseattn.training.runs.data import gathered_cells
+        from napari_sparseattn.training.runs.data import gather_cells
         from napari_sparseattn.training.runs.runs import read_images
         from napari_sparseattn.training.tune.fine_tune import fine_tune
 
@@ -181,7 +180,7 @@ class Bench:
         told: list[str] = []
 
         def work() -> None:
-            gathering = gathered_cells(request, Stage, Path(self.folder))
+            gathering = gather_cells(request, Path(self.folder))
             while True:
                 try:
                     next(gathering)
@@ -189,7 +188,7 @@ class Bench:
                     found = end.value
                     break
             fields = read_images(Path(self.folder))
-            others = unannotated_cells(
+            others = cut_unannotated_cells(
                 self.tuning.annotating.classes.project,
                 lambda image: fields.get(image.hash),
                 request.model.bundle.card,

@@ -13,11 +13,12 @@ from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
 from .evidence import evidence
+from .fine_tune import fine_tune
 from .hologram import hologram
 from .models import cache, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
-from .train import fine_tune, train
+from .train import train
 
 __all__ = ["app", "main"]
 

@@ -16,17 +16,15 @@ from .output import progress_bar
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..card import Card, CropSpec
+    from ..card import CropSpec
     from ..features.encoders import Encoder
-    from ..images.fields.field import Field, Modality
-    from ..training.data.annotations import ImageRecord
+    from ..images.fields.field import Modality
     from ..training.data.datasets import CropSet
     from ..training.data.span_data import Part, SlideExample
     from ..training.loop.classifier import TrainingReport, TrainingSettings
     from ..training.loop.slides import SlideReport, SlideTraining
-    from ..training.tune.fine_tune import FineTuneReport
 
-__all__ = ["fine_tune", "train"]
+__all__ = ["train"]
 
 _OUTLINES = (".geojson", ".json")
 #: What can be trained, by the name it has here.
@@ -117,7 +115,7 @@ def _train_on_cells(
         raise ValueError("channels must be 1 or 3.")
     shown = _modality(modality, channels)
     side = size or _TRAINED[kind].crop_side or 64
-    if kind == "tnet":
+    if "fields" in _TRAINED[kind].takes:
         from ..training.loop.tnet_cells import cell_architecture
 
         cell_architecture(side)  # before the images are read, which takes a while
@@ -125,7 +123,7 @@ def _train_on_cells(
     from ..bundle import save_bundle
     from ..card import CropSpec
     from ..training.data.datasets import read_class_folders
-    from ..training.loop.classifier import TrainingSettings, suited
+    from ..training.loop.classifier import TrainingSettings, suit_settings
 
     with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * side, channels, progress)
@@ -138,7 +136,7 @@ def _train_on_cells(
         recipe=f"napari-sparseattn train --kind {kind}",
     )
     common = {"epochs": epochs, "seed": seed, "device": device}
-    bundle, report = _train(kind, data, suited(settings, data), common, as_json)
+    bundle, report = _train(kind, data, suit_settings(settings, data), common, as_json)
     saved = save_bundle(bundle, out)
     _report_cells(saved, report, out, as_json)
 
@@ -165,7 +163,7 @@ def _train(
 
     common = {**common, "device": choose_device(common["device"])}
     show = None if as_json else _print_epoch
-    if kind == "tnet":
+    if "fields" in _TRAINED[kind].takes:
         return train_tnet(data, settings, TNetOptions(**common), show)
     settings = dataclasses.replace(settings, options=FitOptions(**common))
     return train_classifier(data, settings, show)
@@ -249,7 +247,7 @@ def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
     model_kind: Literal["span-mil", "span-unet"] = "span-mil"
     options = SpanOptions(**changes)
     classes: tuple[str, ...] = ()
-    if order.kind == "span-regions":
+    if _TRAINED[order.kind].segments:
         if not wanted:
             raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
         model_kind, classes = "span-unet", (f"not {wanted}", wanted)
@@ -388,132 +386,6 @@ def _report_slides(
     )
     if report.dice is not None:
         print(f"Dice of {settings.class_names[1]} {report.dice:.3f}")
-
-
-def fine_tune(
-    model: Annotated[str, typer.Argument(help="Name of a model, or its file.")],
-    source: Annotated[
-        Path,
-        typer.Argument(help="A project of annotations, or a folder of FOLDER/class/image."),
-    ],
-    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(help="Of a project: folders to look for images in that have moved."),
-    ] = None,
-    rehearsal: Annotated[
-        Path | None,
-        typer.Option(help="FOLDER/class/image of what the model was trained on, if at hand."),
-    ] = None,
-    freeze: Annotated[str, typer.Option(help="auto, none or backbone.")] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="By default decided.", min=1)] = None,
-    seconds: Annotated[float | None, _SECONDS] = None,
-    seed: int = 0,
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Go on training a model on annotated cells; new classes are added to those it knows.
-
-    Beside the model an HTML report says what was gained, on held-out cells. A
-    run that was killed goes on where it was when the same is asked again.
-    """
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    if freeze not in ("auto", "none", "backbone"):
-        raise ValueError(f"--freeze must be auto, none or backbone, got '{freeze}'.")
-
-    from ..bundle import load_bundle, save_bundle
-    from ..training.data.annotated import too_few
-    from ..training.tune.fine_tune import fine_tune as run
-
-    bundle = load_bundle(model)
-    data, unlabelled, notes = _read_source(source, images or [], bundle.card, as_json)
-    if not as_json:
-        for note in (*notes, *too_few(data, bundle.card.class_names)):
-            print(note)
-    checkpoint = out.with_name(f"{out.stem}.checkpoint")
-    new, report = run(
-        bundle,
-        data,
-        on_epoch=None if as_json else _print_epoch,
-        unlabelled=unlabelled,
-        rehearsal=_read_folder(rehearsal, bundle.card, as_json) if rehearsal else None,
-        freeze=freeze,
-        epochs=epochs,
-        seconds=seconds,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        name=out.stem,
-    )
-    saved = save_bundle(new, out)
-    checkpoint.unlink(missing_ok=True)
-    _report_tuning(saved, report, out, [*notes, *too_few(data, bundle.card.class_names)], as_json)
-
-
-def _read_source(
-    source: Path, folders: list[Path], card: Card, quiet: bool
-) -> tuple[CropSet, Any, tuple[str, ...]]:
-    """Return annotated crops, unannotated ones or None, and what was left out."""
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder '{source}'.")
-    if not (source / "project.json").is_file():
-        return _read_folder(source, card, quiet), None, ()
-    from ..training.data.annotated import annotated_cells, annotated_fields, unannotated_cells
-    from ..training.data.project import Project
-
-    project = Project(source)
-
-    def opened(image: ImageRecord) -> Field | None:
-        return _open(image, folders)
-
-    kinds = {item.kind for _, items in project.annotations() for item in items}
-    if "fields" in card.model_kind.takes and "cell" not in kinds:
-        found = annotated_fields(project, opened, card)
-        return found.data, None, found.notes
-    found = annotated_cells(project, opened, card)
-    return found.data, unannotated_cells(project, opened, card), found.notes
-
-
-def _read_folder(folder: Path, card: Card, quiet: bool) -> CropSet:
-    from ..training.data.datasets import read_class_folders
-
-    with progress_bar("images", quiet=quiet) as progress:
-        return read_class_folders(
-            folder, 2 * card.crop.size, len(card.channels), progress, least_classes=1
-        )
-
-
-def _open(image: ImageRecord, folders: list[Path]) -> Field | None:
-    """Open the image where it was, or in one of the folders; only if its pixels are the same."""
-    from ..images.fields.field import Field
-    from ..images.opening import open_image
-    from ..training.data.annotations import image_hash
-
-    name = Path(image.path).name or image.name
-    for path in (Path(image.path), *(folder / name for folder in folders)):
-        if not path.is_file():
-            continue
-        field = open_image(path, pixel_size=image.pixel_size)
-        if isinstance(field, Field) and image_hash(field) == image.hash:
-            return field
-    return None
-
-
-def _report_tuning(
-    bundle: Bundle, report: FineTuneReport, out: Path, notes: list[str], as_json: bool
-) -> None:
-    from ..files import replacing
-
-    page = out.with_suffix(".html")
-    with replacing(page) as temporary:
-        temporary.write_text(report.to_html(), encoding="utf-8")
-    if as_json:
-        said = {"model": str(out), "hash": bundle.hash, "report": str(page), "warnings": notes}
-        print(json.dumps({**said, **report.to_dict()}, allow_nan=False))
-        return
-    print(report.sentence)
-    print(f"written to {out}, report {page}")
 
 
 def _print_epoch(epoch: object) -> None:

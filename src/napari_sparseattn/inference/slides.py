@@ -196,10 +196,10 @@ def classify_slide(
     bundle.slide_model(chosen)  # refused before any work, if it is none
     work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
     if features is not None:
-        found = work.given(features)
+        found = work.use_features(features)
     else:
-        found = work.extracted(encoder, tissue, store, allow_unknown_scale)
-    return work.attended(found)
+        found = work.make_features(encoder, tissue, store, allow_unknown_scale)
+    return work.attend(found)
 
 
 class _Work:
@@ -212,7 +212,7 @@ class _Work:
         self.tissue: Tissue | None = None
         self.scale_known = True
 
-    def given(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
+    def use_features(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
         """Check features that were made before."""
         found = features if isinstance(features, FeatureSet) else read_features(Path(features))
         found = found.placed(self.pyramid.pixel_size)
@@ -245,7 +245,7 @@ class _Work:
             )
         return found
 
-    def extracted(
+    def make_features(
         self,
         encoder: Encoder | str | None,
         tissue: Tissue | None,
@@ -280,7 +280,7 @@ class _Work:
         self.notes += found.notes
         return found
 
-    def attended(self, found: FeatureSet) -> SlidePrediction:
+    def attend(self, found: FeatureSet) -> SlidePrediction:
         """Run the model on features."""
         began = time.perf_counter()
         with self._stage("attention", len(found)):
@@ -391,11 +391,11 @@ class _Work:
 
     @contextlib.contextmanager
     def _stage(self, name: str, count: int = 0) -> Iterator[list[int]]:
-        """Time a stage; its count may be told later."""
-        told = [count] if count else []
+        """Time a stage; its count may be given later."""
+        counts = [count] if count else []
         began = time.perf_counter()
-        yield told
-        self.stages.append(Stage(name, time.perf_counter() - began, told[-1] if told else 0))
+        yield counts
+        self.stages.append(Stage(name, time.perf_counter() - began, counts[-1] if counts else 0))
 
 
 def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:

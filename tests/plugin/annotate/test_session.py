@@ -22,9 +22,9 @@ from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
 from napari_sparseattn.plugin.annotate.classes import key_of
 from napari_sparseattn.plugin.annotate.session import Annotating
-from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes, Runner
-from napari_sparseattn.training.data.annotations import Annotation, AnnotationBook, ImageRecord
+from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.training.data.annotations import Annotation, ImageAnnotations, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
 from ..conftest import CENTRES, add_labels, add_picture, label_image, picture
@@ -99,8 +99,8 @@ def region_layer(annotating: Annotating) -> Shapes:
     return annotating.files.chosen.regions.layer
 
 
-def kept(annotating: Annotating) -> AnnotationBook:
-    found = annotating.files.annotations(annotating.session.image)
+def kept(annotating: Annotating) -> ImageAnnotations:
+    found = annotating.files.annotations(annotating.session.selection.image)
     assert found is not None
     return found
 
@@ -144,7 +144,7 @@ def test_looking_at_an_image_writes_nothing(annotating: Annotating, folder: Path
 
 def test_an_annotated_cell_is_a_ring_on_the_image(annotating: Annotating) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "b", diameter=18.0)
-    layer, image = cell_layer(annotating), annotating.session.image
+    layer, image = cell_layer(annotating), annotating.session.selection.image
     assert layer.name == "smear · annotations"
     np.testing.assert_allclose(layer.data_to_world((30, 40)), image.data_to_world((30, 40)))
     assert layer.units == image.units
@@ -331,19 +331,19 @@ def test_the_image_whose_annotations_are_selected_is_the_chosen_one(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "a")
-    first, layer = annotating.session.image, cell_layer(annotating)
+    first, layer = annotating.session.selection.image, cell_layer(annotating)
     second = viewer.add_image(np.eye(60), name="second")
-    assert annotating.session.image is second
+    assert annotating.session.selection.image is second
     annotating.targets.annotate_cell((3.0, 4.0), "b")
     # Annotating, which adds a layer, has not changed what is chosen.
-    assert annotating.session.image is second
+    assert annotating.session.selection.image is second
     viewer.layers.selection.active = layer
-    assert annotating.session.image is first
+    assert annotating.session.selection.image is first
     annotating.files.undo()
     assert len(annotating.files.annotations(first)) == 0
     assert len(annotating.files.annotations(second)) == 1
     viewer.layers.selection.active = second
-    assert annotating.session.image is second
+    assert annotating.session.selection.image is second
 
 
 def test_a_key_relabels_what_is_selected(annotating: Annotating) -> None:
@@ -371,7 +371,7 @@ def test_a_key_while_points_are_added_changes_none_of_them(annotating: Annotatin
 
 def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
     annotating.give_key(7)
-    assert "no class 7" in annotating.session.message.text
+    assert "no class 7" in annotating.session.status.message.text
 
 
 # -- corrections
@@ -380,13 +380,13 @@ def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
 @pytest.fixture
 def classified(annotating: Annotating, viewer: ViewerModel, model: Model) -> Annotating:
     """All four cells of the picture classified by the small model."""
-    from ..conftest import AtOnce as SessionAtOnce
+    from ..conftest import Worker as SessionAtOnce
 
     session = annotating.session
-    session.set_model(model)
+    session.selection.set_model(model)
     session.worker = SessionAtOnce(session)
     add_labels(session, viewer)
-    session.classify_all()
+    session.cells.classify_all()
     return annotating
 
 
@@ -401,13 +401,13 @@ def test_the_models_classes_follow_those_of_the_project(classified: Annotating) 
 
 def test_a_clicked_cell_is_corrected(classified: Annotating) -> None:
     session = classified.session
-    session.click(session.image.data_to_world(CENTRES[2]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[2]))
     assert session.answer is not None
     classified.give("a")
     (item,) = kept(classified)
     assert item.origin == "corrected"
     assert item.predicted == session.answer.label
-    assert item.model == session.model.bundle.hash
+    assert item.model == session.selection.model.bundle.hash
     np.testing.assert_allclose(item.position, CENTRES[2], atol=1)
     assert item.diameter_px == pytest.approx(19, abs=1)
     classified.give(session.answer.label)
@@ -416,7 +416,7 @@ def test_a_clicked_cell_is_corrected(classified: Annotating) -> None:
 
 
 def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
-    results = classified.session.results
+    results = classified.session.cells.results
     classified.targets.correct(1, "b")
     (item,) = kept(classified)
     np.testing.assert_allclose(item.position, results.cells.centres[1])
@@ -426,7 +426,7 @@ def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
 def test_another_click_is_another_cell(classified: Annotating) -> None:
     session = classified.session
     for centre, label in ((CENTRES[0], "a"), (CENTRES[1], "b")):
-        session.click(session.image.data_to_world(centre))
+        session.cells.click(session.selection.image.data_to_world(centre))
         classified.give(label)
     assert [label for label, _ in placed(classified)] == ["a", "b"]
 
@@ -450,7 +450,7 @@ def test_classes_are_renamed_recoloured_removed_everywhere(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "a")
-    first = annotating.session.image
+    first = annotating.session.selection.image
     viewer.add_image(np.eye(60), name="second")
     annotating.targets.annotate_cell((3.0, 4.0), "a")
     annotating.targets.annotate_cell((30.0, 40.0), "b")
@@ -475,13 +475,13 @@ def test_classes_are_renamed_recoloured_removed_everywhere(
 
 def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "a")
-    elsewhere = Project(folder).book(ImageRecord("0" * 64, "elsewhere"))
+    elsewhere = Project(folder).open(ImageRecord("0" * 64, "elsewhere"))
     elsewhere.add("cell", "a", position=(1, 2))
     elsewhere.close()
     # As another program would: the lock belongs to the open file, not to the process.
     with lock_of(folder, "0" * 64):
         annotating.rename_class("a", "z")
-    assert "elsewhere" in annotating.session.message.text
+    assert "elsewhere" in annotating.session.status.message.text
     assert [label for label, _ in placed(annotating)] == ["a"]
     assert "a" in annotating.classes.names
 
@@ -516,7 +516,7 @@ def test_the_same_pixels_find_their_annotations_again(
 
 def test_other_pixels_are_another_image(annotating: Annotating, viewer: ViewerModel) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "b")
-    image = annotating.session.image
+    image = annotating.session.selection.image
     changed = picture()
     changed[0, 0] += 1
     image.data = changed
@@ -533,7 +533,7 @@ def test_removed_layers_lose_nothing(annotating: Annotating, viewer: ViewerModel
     annotating.show_layers()
     agree(annotating)
     # The image goes first: what is drawn meanwhile is still kept.
-    image, layer = annotating.session.image, cell_layer(annotating)
+    image, layer = annotating.session.selection.image, cell_layer(annotating)
     viewer.layers.remove(image)
     layer.add([[50, 60]])
     viewer.layers.remove(layer)
@@ -580,7 +580,7 @@ def test_what_another_program_has_open_can_only_be_looked_at(
         layer.add([[1, 2]])
         agree(annotating)
         assert len(kept(annotating)) == 1
-        assert "smear are open in another program" in annotating.session.message.text
+        assert "smear are open in another program" in annotating.session.status.message.text
         viewer.layers.clear()
 
 
@@ -600,7 +600,7 @@ def test_a_damaged_project_is_not_opened(annotating: Annotating, tmp_path: Path)
     bad.mkdir()
     (bad / "project.json").write_text("{")
     assert not annotating.open_project(bad)
-    assert "damaged" in annotating.session.message.text
+    assert "damaged" in annotating.session.status.message.text
     assert annotating.classes.project.folder == tmp_path / "project"
 
 
@@ -608,13 +608,13 @@ def test_the_pixel_size_that_was_given_comes_back(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     image = viewer.add_image(np.eye(70), name="no scale")
-    annotating.session.set_settings(image, pixel_size=0.5, origin="user")
+    annotating.session.selection.set_settings(image, pixel_size=0.5, origin="user")
     annotating.targets.annotate_cell((3.0, 4.0), "a")
     # Also after the file has been written.
-    annotating.session.set_settings(image, pixel_size=0.25, origin="user")
+    annotating.session.selection.set_settings(image, pixel_size=0.25, origin="user")
     viewer.layers.clear()
     again = viewer.add_image(np.eye(70), name="no scale")
-    assert annotating.session.settings_of(again).pixel_size == 0.25
+    assert annotating.session.selection.settings_of(again).pixel_size == 0.25
 
 
 def test_images_are_opened_for_training(
@@ -688,10 +688,10 @@ def results_of(annotating: Annotating, shares: list[float]) -> Predictions:
     ledger = ReadingLedger(0, 0, 0, 0.0, "cpu")
     found = Predictions(cells, ("a", "b"), np.stack([first, 1 - first], 1), (), ledger, "m" * 64)
     session = annotating.session
-    session._book[session.image].results = (
+    session.selection.record_of(session.selection.image).results = (
         type("Plane", (), {"index": (), "data": None})(), found, ("#000000", "#ffffff")
     )  # fmt: skip
-    session.results_changed.emit(found)
+    session.cells.results_changed.emit(found)
     return found
 
 
@@ -704,7 +704,7 @@ def test_the_least_sure_cells_are_asked_about_first(
     annotating.suggestions.candidate_changed.connect(asked.append)
     annotating.suggestions.next()
     assert annotating.suggestions.candidate == 1
-    centre = annotating.session.image.data_to_world(results.cells.centres[1])
+    centre = annotating.session.selection.image.data_to_world(results.cells.centres[1])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], centre)
     (mark,) = viewer.layers["smear · suggested cell"].data
     np.testing.assert_allclose(mark, results.cells.centres[1])
@@ -734,7 +734,7 @@ def test_cells_that_are_passed_or_annotated_are_not_asked_about(annotating: Anno
 
 def test_next_without_classified_cells_says_what_to_do(annotating: Annotating) -> None:
     annotating.suggestions.next()
-    assert "Classify all" in annotating.session.message.text
+    assert "Classify all" in annotating.session.status.message.text
 
 
 # -- the end of the process

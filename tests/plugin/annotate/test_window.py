@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_sparseattn.plugin.annotate.box import AnnotateBox
 from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.widgets.frame import DockFrame
-from napari_sparseattn.training.data.annotations import AnnotationBook
+from napari_sparseattn.training.data.annotations import ImageAnnotations
 from napari_sparseattn.training.data.project import Project
 
 from ..conftest import CENTRES, add_picture
@@ -45,7 +45,7 @@ class AnnotateDock(DockFrame):
 
     def __init__(self, viewer: ViewerModel) -> None:
         annotating = Annotating.of(viewer)
-        super().__init__(annotating.session)
+        super().__init__(annotating.session.status)
         inner = QWidget(self)
         self.box = AnnotateBox(annotating, inner)
         self.lay_out(inner, [self.box])
@@ -77,7 +77,7 @@ class Annotated:
         return self.dock.box
 
     @property
-    def book(self) -> AnnotationBook:
+    def book(self) -> ImageAnnotations:
         book = self.annotating.files.annotations(self.image)
         assert book is not None
         return book
@@ -91,13 +91,13 @@ class Annotated:
         QApplication.processEvents()
 
     def click_cell(self, cell: int) -> None:
-        """Click a cell with the mouse; where the machine is busy, a click may be too slow to be one."""
+        """Click with the mouse; on a busy machine a click may be too slow to be one."""
         asked: list[object] = []
-        self.window.session.click_requested.connect(asked.append)
+        self.window.session.asked.connect(asked.append)
         self.window.until(
             lambda: bool(self.window.click(self.image.data_to_world(CENTRES[cell])) or asked)
         )
-        self.window.session.click_requested.disconnect(asked.append)
+        self.window.session.asked.disconnect(asked.append)
         self.window.until(lambda: self.window.session.answer is not None)
 
 
@@ -184,8 +184,8 @@ def test_undo_is_of_the_image_whose_annotations_are_selected(annotated: Annotate
 def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     viewer, dock, classes = window.viewer, window.dock, annotating.classes
-    window.session.classify_all()
-    window.until(lambda: window.session.results is not None)
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
 
     def press(widget: QWidget, key: Qt.Key) -> str:
         QTest.keyClick(widget, key)
@@ -198,7 +198,7 @@ def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated)
     window.until(lambda: window.session.answer is not None)
     assert press(table, Qt.Key.Key_2) == "lobed"
     (item,) = annotated.book
-    np.testing.assert_allclose(item.position, window.session.results.cells.centres[1])
+    np.testing.assert_allclose(item.position, window.session.cells.results.cells.centres[1])
     # After a click on a class, which gives it as its key does.
     names = annotated.box.classes.table
     click_on(names, names.model().index(2, 1))
@@ -217,11 +217,11 @@ def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated)
     images = dock.image_box.image
     assert images.currentText() == "other"
     QTest.keyClick(images, Qt.Key.Key_Up)
-    if window.session.image is other:
+    if window.session.selection.image is other:
         QTest.keyClick(images, Qt.Key.Key_Down)
-    assert window.session.image is annotated.image
+    assert window.session.selection.image is annotated.image
     assert press(images, Qt.Key.Key_3) == "small"
-    assert window.session.image is annotated.image
+    assert window.session.selection.image is annotated.image
     viewer.layers.remove(other)
     assert press(window.canvas, Qt.Key.Key_1) == "round"
     # A layer of points of ours, or of the user's, is not changed to adding points.
@@ -298,9 +298,9 @@ def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
 def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     assert not annotated.box.next.isEnabled()
-    window.session.classify_all()
-    window.until(lambda: window.session.results is not None)
-    results = window.session.results
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
+    results = window.session.cells.results
     annotated.box.next.click()
     window.until(lambda: annotating.suggestions.candidate is not None)
     first = annotating.suggestions.candidate
@@ -402,7 +402,7 @@ def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Pat
     image = add_picture(window.viewer)
     row = window.dock.result_box.wrong
     assert not row.isVisible()
-    window.session.click(image.data_to_world(CENTRES[1]))
+    window.session.cells.click(image.data_to_world(CENTRES[1]))
     window.until(lambda: window.session.answer is not None)
     assert row.isVisible()
     assert not folder.exists()

@@ -85,12 +85,12 @@ def test_kind_and_pixel_size_are_shared_with_the_main_dock(
 ) -> None:
     layer = viewer.add_image(np.zeros((20, 30)), name="grey")
     main = Session.of(viewer)
-    main.set_image(layer)
+    main.selection.set_image(layer)
     assert panel.source.kind == "hologram"
     panel.source.set_kind("phase")
-    assert main.settings.modality == "phase"
-    assert main.settings.unit == "rad"
-    main.set_settings(layer, modality="opd", pixel_size=0.3, origin="user")
+    assert main.selection.settings.modality == "phase"
+    assert main.selection.settings.unit == "rad"
+    main.selection.set_settings(layer, modality="opd", pixel_size=0.3, origin="user")
     assert panel.source.kind == "opd"
     assert panel.source.scale.pixel_size == 0.3
 
@@ -244,9 +244,9 @@ def test_the_result_is_opd_in_nm_placed_on_its_source(
     assert layer.units == source.units
     main = Session.of(viewer)
     main.attach()
-    assert main.image is layer
-    assert main.settings.modality == "opd"
-    assert main.settings.pixel_size == pytest.approx(OPTICS.pixel_size)
+    assert main.selection.image is layer
+    assert main.selection.settings.modality == "opd"
+    assert main.selection.settings.pixel_size == pytest.approx(OPTICS.pixel_size)
     main.detach()
 
 

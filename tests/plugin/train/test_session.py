@@ -14,8 +14,8 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
-from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
+from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
@@ -75,7 +75,7 @@ def tuning(viewer: ViewerModel, folders: Path) -> Iterator[FineTuning]:
     Lanes.of(viewer).runner = AtOnce()
     tuning.annotating.attach()
     tuning.attach()
-    session.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
+    session.selection.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
     tuning.set_choices(seconds=0.1)
     yield tuning
     tuning.detach()
@@ -111,13 +111,13 @@ def test_too_little_is_said_before_training(tuning: FineTuning, viewer: ViewerMo
 
 
 def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: ViewerModel) -> None:
-    from napari_sparseattn.training.data.annotated import annotated_cells, plan_cells
+    from napari_sparseattn.training.data.annotated import cut_cells, plan_cells
 
     layer = add_field(viewer)
     annotate(tuning, layer)
-    project, card = tuning.annotating.classes.project, tuning.session.model.bundle.card
+    project, card = tuning.annotating.classes.project, tuning.session.selection.model.bundle.card
     planned = plan_cells(list(project.annotations()), card)
-    cut = annotated_cells(project, tuning.annotating.files.opener(), card).data
+    cut = cut_cells(project, tuning.annotating.files.opener(), card).data
     assert (
         dict(zip(cut.names, held_out(cut), strict=True)).items()
         <= dict(zip(planned.names, held_out(planned), strict=True)).items()
@@ -130,7 +130,7 @@ def test_train_report_use_and_go_to_a_cell(
     session = tuning.session
     layer = add_field(viewer)
     annotate(tuning, layer)
-    old = session.model
+    old = session.selection.model
     tuning.start()
     assert tuning.state == "idle"
     report, prepared = tuning.outcome.report, tuning.prepared
@@ -144,7 +144,7 @@ def test_train_report_use_and_go_to_a_cell(
 
     # Nothing changes until the user says so.
     assert tuning.outcome.to_decide
-    assert session.model is old
+    assert session.selection.model is old
     today = dt.datetime.now().astimezone().date().isoformat()
     name = f"small-tuned-{today}-1"
     assert [version.name for version in tuning.outcome.versions()] == [name]
@@ -165,8 +165,8 @@ def test_train_report_use_and_go_to_a_cell(
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], np.array(position) / 2)
 
     tuning.outcome.use()
-    assert session.model.bundle.card.name == name
-    assert session.model_is_chosen
+    assert session.selection.model.bundle.card.name == name
+    assert session.selection.model_is_chosen
     assert not tuning.outcome.to_decide
     assert load_bundle(name).card.class_names == report.class_names
     assert interrupted_run(tuning.annotating.classes.project.folder) is None
@@ -192,7 +192,7 @@ def test_a_training_whose_dock_is_closed_is_resumed(
     run = tuning.interrupted
     assert run is not None
     assert run.epochs_done == 1
-    assert "interrupted after 1 epoch. " in tuning.session.message.text
+    assert "interrupted after 1 epoch. " in tuning.session.status.message.text
     assert not versions()
     # What is annotated meanwhile has no part in it.
     tuning.annotating.targets.annotate_cell((5.0, 5.0), "ring")
@@ -212,25 +212,25 @@ def test_slides_teach_a_span(
     keep_features_in(monkeypatch, folders / "cache")
     path = folders / "models" / "span.safetensors"
     save_bundle(span_model().bundle, path)
-    tuning.session.set_model(prepare_model(str(path), "cpu"))
+    tuning.session.selection.set_model(prepare_model(str(path), "cpu"))
     assert "No slide has a class" in tuning.survey.text
     pixels = tissue_pixels()
     for i in range(6):
         # Each a piece of its own of the tissue.
         piece = np.ascontiguousarray(pixels[100 * i : 100 * i + 700, 300:1000])
-        tuning.session.set_image(
+        tuning.session.selection.set_image(
             viewer.add_image(piece, rgb=True, name=f"s{i}", scale=(1, 1), units=("um", "um"))
         )
         tuning.annotating.targets.annotate_image("odd" if i % 2 else "benign")
     assert tuning.survey.text.startswith("6 annotated slides of 2 classes")
     tuning.start()
     report = tuning.outcome.report
-    assert report is not None, tuning.session.message.text
+    assert report is not None, tuning.session.status.message.text
     assert report.class_names == ("benign", "tumour", "odd")
     assert {cell.id for cell in report.cells} <= {f"s{i}" for i in range(6)}
     assert load_bundle(tuning.outcome.trained.path).card.kind == "span-mil"
     tuning.outcome.go_to(report.cells[0])
-    assert tuning.session.image.name == report.cells[0].id
+    assert tuning.session.selection.image.name == report.cells[0].id
 
 
 def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: ViewerModel) -> None:
@@ -240,7 +240,7 @@ def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: Viewer
     tuning.start()
     assert tuning.outcome.report is None
     assert not versions()
-    assert "Cancelled before anything was learned" in tuning.session.message.text
+    assert "Cancelled before anything was learned" in tuning.session.status.message.text
 
 
 def test_names_count_up_and_keep_their_base(folders: Path) -> None:

@@ -14,7 +14,6 @@ from napari_sparseattn.bundle import find_bundles, save_bundle
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.dock import TrainDock
 from napari_sparseattn.plugin.train.session import FineTuning
-from napari_sparseattn.plugin.widgets import model_box
 from napari_sparseattn.training.data.annotations import new_annotation
 from small_model import small_bundle
 
@@ -35,7 +34,7 @@ class Window:
         _, self.main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
         self.session = Session.of(viewer)
         self.tuning = FineTuning.of(viewer)
-        self.until(lambda: self.session.model is not None)
+        self.until(lambda: self.session.selection.model is not None)
         self.dock: TrainDock | None = None
         self.open_dock()
 
@@ -68,7 +67,7 @@ class Window:
 
     def until_trained(self) -> None:
         self.until(lambda: not self.tuning.working)
-        assert self.tuning.outcome.report is not None, self.session.message.text
+        assert self.tuning.outcome.report is not None, self.session.status.message.text
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def window(
     def own() -> dict[str, Path]:
         return {name: path for name, path in find_bundles().items() if path.parent == models}
 
-    monkeypatch.setattr(model_box, "find_bundles", own)
+    monkeypatch.setattr(models, "find_bundles", own)
     window = Window(make_napari_viewer_proxy(show=True), qtbot)
     yield window
     window.dock = None
@@ -112,7 +111,7 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     first = tuning.outcome.trained.path.stem
     assert window.dock.report_box.use.isVisible()
     window.dock.report_box.keep.click()
-    assert session.model.bundle.card.name == "small"
+    assert session.selection.model.bundle.card.name == "small"
     assert not window.dock.report_box.use.isVisible()
     assert window.main.model_box.models.findText(first) >= 0
 
@@ -143,10 +142,14 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     assert report.matrix.counts.sum() == tuning.outcome.report.all_cells.n
     report.use.click()
     name = tuning.outcome.trained.path.stem
-    window.until(lambda: session.model is not None and session.model.bundle.card.name == name)
+    window.until(
+        lambda: (
+            session.selection.model is not None and session.selection.model.bundle.card.name == name
+        )
+    )
     assert window.main.model_box.models.currentText() == name
     assert {first, name} <= set(find_bundles())
-    assert {"disk", "ring"} <= set(session.model.bundle.card.class_names)
+    assert {"disk", "ring"} <= set(session.selection.model.bundle.card.class_names)
 
     # Click a field of the matrix, then a cell in the list.
     row, column = divmod(int(report.matrix.counts.argmax()), len(report.matrix.names))

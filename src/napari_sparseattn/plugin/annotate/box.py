@@ -128,7 +128,7 @@ class AnnotateBox(Follower):
         self.layers_menu.aboutToShow.connect(self._fill_menu)
         self.follow(annotating.changed, self.refresh)
         self.follow(annotating.suggestions.candidate_changed, self.refresh)
-        self.follow(annotating.session.images_changed, self.refresh)
+        self.follow(annotating.session.selection.images_changed, self.refresh)
 
     def release(self) -> None:
         """Disconnect, and let go of the viewer."""
@@ -150,7 +150,7 @@ class AnnotateBox(Follower):
     def refresh(self, _: object = None) -> None:
         """Show how things are."""
         annotating, session = self.annotating, self.annotating.session
-        there = session.image is not None
+        there = session.selection.image is not None
         named = bool(annotating.classes.names)
         self.empty.setVisible(not (there and named))
         self.hint.setText(annotating.files.message)
@@ -159,7 +159,7 @@ class AnnotateBox(Follower):
             button.setEnabled(there)
         self.undo.setEnabled(annotating.files.can_undo)
         self.redo.setEnabled(annotating.files.can_redo)
-        self.next.setEnabled(session.results is not None)
+        self.next.setEnabled(session.cells.results is not None)
         self._show_target()
         self._show_whole()
         files = annotating.files
@@ -177,7 +177,7 @@ class AnnotateBox(Follower):
         if row is None and (target is None or target.position is None):
             self.target.hide()
             return
-        asked = self.annotating.session.results if row is not None else None
+        asked = self.annotating.session.cells.results if row is not None else None
         said = asked.labels[row] if asked is not None and row is not None else ""
         said = said or (target.predicted if target is not None else "")
         what = "Suggested cell" if row is not None else "Clicked cell"

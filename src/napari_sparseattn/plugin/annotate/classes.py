@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from ...training.data.annotations import AnnotationBook, class_colours
+from ...training.data.annotations import ImageAnnotations, class_colours
 from ...training.data.project import Project, ProjectError, default_project_folder
 from .context import Context
 
@@ -133,7 +133,7 @@ class Classes:
         self._set_classes({key: value for key, value in self._saved.items() if key != name})
 
     def rename(
-        self, old: str, new: str, opened: Collection[AnnotationBook], renamed: Callable[[], None]
+        self, old: str, new: str, opened: Collection[ImageAnnotations], renamed: Callable[[], None]
     ) -> None:
         """Rename a class in all images; a name in use joins the two.
 
@@ -141,7 +141,7 @@ class Classes:
         ----------
         old, new : str
             Names.
-        opened : collection of AnnotationBook
+        opened : collection of ImageAnnotations
             The annotations of the images that are open here.
         renamed : callable
             Called when the other images of the project have changed too.
@@ -194,7 +194,7 @@ class Classes:
             self._saved = self.project.classes()
         except (ProjectError, OSError) as error:
             self._context.show_error(error)
-        model = self._context.session.model
+        model = self._context.session.selection.model
         card = None if model is None else model.bundle.card
         names = () if card is None else card.class_names
         colours = {} if card is None else dict(zip(names, card.colours, strict=True))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ..core.errors import explain
 from ..core.lanes import Lanes
 from ..core.session import Session
+from ..core.status import explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ..core.messages import Level
+    from ..core.status import Level
 
 __all__ = ["Context", "Work"]
 
@@ -50,7 +50,7 @@ class Context:
 
     def notify(self, text: str, level: Level = "info") -> None:
         """Put one line before the user."""
-        self.session.say(text, level)
+        self.session.status.notify(text, level)
 
     def ask(
         self,

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from ...training.data.annotations import AnnotationBook, Change, ImageRecord
+from ...training.data.annotations import Change, ImageAnnotations, ImageRecord
 from ...training.data.project import Project
-from ..core.shelf import LayerShelf, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move
 from .classes import Classes
 from .context import Context
 from .images import Identified, ImageSource, Known, Opener, identify, survey
@@ -38,7 +38,7 @@ _RING_SHARE = 1 / 25
 _CELL_SHARE = 0.5
 
 
-class AnnotationLayers(LayerShelf[str]):
+class AnnotationLayers(OverlayLayers[str]):
     """The layers of annotations of one viewer; adding one keeps the user's selection."""
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -74,7 +74,7 @@ class AnnotationLayers(LayerShelf[str]):
         layer.name = f"{source.name} · {_NAMES[kind]}"
         self.adding = True
         try:
-            return self._add(source, kind, layer)
+            return self.add_layer(source, kind, layer)
         finally:
             self.adding = False
 
@@ -108,13 +108,13 @@ class AnnotatedImage:
         layers: AnnotationLayers,
         style: Style,
         failed: Callable[[BaseException], None],
-        opened: Callable[[AnnotationBook], None],
+        opened: Callable[[ImageAnnotations], None],
     ) -> None:
         self.record, self.project = record, project
         self.cells: CellSync | None = None
         self.regions: RegionSync | None = None
         #: None as long as there are none.
-        self.annotations: AnnotationBook | None = None
+        self.annotations: ImageAnnotations | None = None
         self._image = weakref.ref(image)
         self._layers, self._style = layers, style
         self._failed, self._opened = failed, opened
@@ -128,17 +128,17 @@ class AnnotatedImage:
         """Take another layer of the same pixels for the image."""
         self._image = weakref.ref(image)
 
-    def open(self, annotations: AnnotationBook | None = None) -> AnnotationBook:
+    def open(self, annotations: ImageAnnotations | None = None) -> ImageAnnotations:
         """Return the annotations to write to; their file is made if there is none yet.
 
         Parameters
         ----------
-        annotations : AnnotationBook, optional
+        annotations : ImageAnnotations, optional
             Those that have been opened already.
         """
         if self.annotations is None:
             self.annotations = (
-                self.project.book(self.record) if annotations is None else annotations
+                self.project.open(self.record) if annotations is None else annotations
             )
             self._opened(self.annotations)
         return self.annotations
@@ -268,7 +268,7 @@ class AnnotationFiles:
     @property
     def chosen(self) -> AnnotatedImage | None:
         """The chosen image and its annotations, once it is known which image it is."""
-        return self.of(self.session.image)
+        return self.of(self.session.selection.image)
 
     def of(self, layer: Layer | None) -> AnnotatedImage | None:
         """Return what an image layer shows and its annotations."""
@@ -282,12 +282,12 @@ class AnnotationFiles:
                 return each.image
         return None
 
-    def annotations(self, layer: Layer | None) -> AnnotationBook | None:
+    def annotations(self, layer: Layer | None) -> ImageAnnotations | None:
         """Return the annotations of an image layer; None where nothing is annotated yet."""
         found = self.of(layer)
         return None if found is None else found.annotations
 
-    def opened(self) -> dict[str, AnnotationBook]:
+    def opened(self) -> dict[str, ImageAnnotations]:
         """Return the annotations that are open here, by the hashes of their images."""
         found = {key: each.annotations for key, each in self._images.items()}
         return {key: each for key, each in found.items() if each is not None}
@@ -301,7 +301,7 @@ class AnnotationFiles:
     def counts_here(self) -> dict[str, int]:
         """Annotations of each class in the chosen image."""
         counts = dict.fromkeys(self._classes.names, 0)
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         return {**counts, **({} if annotations is None else annotations.counts())}
 
     @property
@@ -326,7 +326,7 @@ class AnnotationFiles:
     @property
     def message(self) -> str:
         """What should be known of the chosen image's annotations, e.g. that they are read-only."""
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         return "" if annotations is None else annotations.message
 
     # -- opening
@@ -341,7 +341,7 @@ class AnnotationFiles:
             layer.events.data.connect(self._pixels_changed)
             for name in ("scale", "translate", "rotate", "shear", "affine"):
                 layer.events.emitters[name].connect(self._image_moved)
-        source = ImageSource.of(layer, self.session.settings_of(layer))
+        source = ImageSource.of(layer, self.session.selection.settings_of(layer))
         project, ref = self._classes.project, weakref.ref(layer)
 
         def failed(error: BaseException) -> None:
@@ -363,9 +363,9 @@ class AnnotationFiles:
 
     def when_open(self, act: Callable[[], object]) -> bool:
         """Do something with the chosen image now, or as soon as it is known which it is."""
-        image = self.session.image
+        image = self.session.selection.image
         if image is None:
-            self._context.notify(self.session.advice(), "warning")
+            self._context.notify(self.session.advice.text, "warning")
             return False
         if self.chosen is not None:
             act()
@@ -389,18 +389,18 @@ class AnnotationFiles:
         """Return what opens the project's images in a worker; takes the layers as they are now."""
         layers = {}
         for layer, hash_ in list(self._hashes.items()):
-            layers[hash_] = ImageSource.of(layer, self.session.settings_of(layer))
+            layers[hash_] = ImageSource.of(layer, self.session.selection.settings_of(layer))
         return Opener(layers)
 
     def ring(self, layer: Image) -> float:
         """Return how large a ring around a cell of unknown size is, in pixels."""
         session = self.session
-        results = session.results if layer is session.image else None
+        results = session.cells.results if layer is session.selection.image else None
         if results is not None and len(results):
             return float(np.median(results.cells.diameters))
         data = layer.data[0] if layer.multiscale else layer.data
         shorter = float(min(data.shape[layer.ndim - 2 : layer.ndim]))
-        model, size = session.model, session.settings_of(layer).pixel_size
+        model, size = session.selection.model, session.selection.settings_of(layer).pixel_size
         if model is not None and not model.bundle.card.takes_slides and size is not None:
             return min(model.bundle.card.crop.field_of_view_um / size * _CELL_SHARE, shorter / 4)
         return max(4.0, shorter * _RING_SHARE)
@@ -421,18 +421,18 @@ class AnnotationFiles:
     @property
     def can_undo(self) -> bool:
         """Whether there is a change of the chosen image's annotations to take back."""
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         return annotations is not None and annotations.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a change to make again."""
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         return annotations is not None and annotations.can_redo
 
     def undo(self) -> None:
         """Take the last change of the chosen image's annotations back."""
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         if annotations is None or not annotations.can_undo:
             self._context.notify("Nothing to undo in this image.")
         else:
@@ -440,7 +440,7 @@ class AnnotationFiles:
 
     def redo(self) -> None:
         """Make the change again that was taken back last."""
-        annotations = self.annotations(self.session.image)
+        annotations = self.annotations(self.session.selection.image)
         if annotations is None or not annotations.can_redo:
             self._context.notify("Nothing to redo in this image.")
         else:
@@ -478,8 +478,8 @@ class AnnotationFiles:
         elif viewer is not None and image.image not in viewer.layers:
             image.lie_on(layer)
         size = found.record.pixel_size
-        if size is not None and self.session.settings_of(layer).pixel_size is None:
-            self.session.set_settings(layer, pixel_size=size, origin="user")
+        if size is not None and self.session.selection.settings_of(layer).pixel_size is None:
+            self.session.selection.set_settings(layer, pixel_size=size, origin="user")
         self._classes.read()
         image.show()
         self.layers_changed.emit()
@@ -507,7 +507,7 @@ class AnnotationFiles:
             image.open(found.annotations)
         return image
 
-    def _opened(self, annotations: AnnotationBook) -> None:
+    def _opened(self, annotations: ImageAnnotations) -> None:
         annotations.changed.connect(self._annotations_changed)
         if annotations.message:
             self._context.notify(annotations.message, "warning")
@@ -569,7 +569,7 @@ class AnnotationFiles:
         if image is not None and image.image is layer and hash_ is not None:
             del self._images[hash_]
             self._take_away(image.close())
-        if layer is self.session.image:
+        if layer is self.session.selection.image:
             self.open_image(layer)
 
 

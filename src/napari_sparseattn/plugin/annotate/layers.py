@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...training.data.annotations import Annotation, AnnotationBook, Change, Kind, new_annotation
+from ...training.data.annotations import Annotation, Change, ImageAnnotations, Kind, new_annotation
 
 __all__ = ["CLASS", "NO_REGIONS", "CellSync", "LayerSync", "RegionSync", "Style", "ellipse"]
 
@@ -57,7 +57,7 @@ class LayerSync(ABC):
     ----------
     layer : napari.layers.Layer
         Made by this plugin, so far without rows.
-    annotations : AnnotationBook
+    annotations : ImageAnnotations
         Of the image; each change there shows in the layer, and each change in
         the layer is one change there.
     style : Style
@@ -72,7 +72,7 @@ class LayerSync(ABC):
     def __init__(
         self,
         layer: Any,
-        annotations: AnnotationBook,
+        annotations: ImageAnnotations,
         style: Style,
         failed: Callable[[Exception], None],
     ) -> None:

@@ -105,7 +105,7 @@ class Annotating(PerViewer):
         self.files.ask_again()
         self.classes.read()
         self._follow_answer(session.answer)
-        self._follow_image(session.image)
+        self._follow_image(session.selection.image)
         self.files.count()
 
     def detach(self) -> None:
@@ -136,18 +136,18 @@ class Annotating(PerViewer):
         self.files.close_all()
         self._context.notify(f"Annotations are kept in {self.classes.project.folder} from now on.")
         self.changed.emit()
-        self.files.open_image(self.session.image)
+        self.files.open_image(self.session.selection.image)
         self.files.count()
         return True
 
     def _followed(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
-            (session.image_changed, self._follow_image),
-            (session.model_changed, self.classes.reload),
-            (session.settings_changed, self.files.keep_scale),
+            (session.selection.image_changed, self._follow_image),
+            (session.selection.model_changed, self.classes.reload),
+            (session.selection.settings_changed, self.files.keep_scale),
             (session.answer_changed, self._follow_answer),
-            (session.results_changed, self.suggestions.follow_results),
+            (session.cells.results_changed, self.suggestions.follow_results),
         ]
 
     def _follow_image(self, image: Image | None) -> None:
@@ -171,7 +171,7 @@ class Annotating(PerViewer):
             image = active
         if image is not None:
             self._active = weakref.ref(active)
-            session.set_image(image)
+            session.selection.set_image(image)
 
     # -- keys
 
@@ -289,7 +289,7 @@ class Annotating(PerViewer):
         return self.files.when_open(partial(self._import_classes, layer))
 
     def _import_classes(self, layer: Layer) -> None:
-        chosen, image = self.files.chosen, self.session.image
+        chosen, image = self.files.chosen, self.session.selection.image
         if chosen is None or image is None:
             return
         found = read_layer(layer, image)

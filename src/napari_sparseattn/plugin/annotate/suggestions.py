@@ -61,7 +61,7 @@ class Suggestions:
 
     def next(self) -> None:
         """Go to the cell whose class would teach most; ranks the cells the first time."""
-        results = self.session.results
+        results = self.session.cells.results
         if results is None or not len(results):
             self._context.notify(
                 "Classify all cells first: the suggestions come from these.", "warning"
@@ -114,7 +114,7 @@ class Suggestions:
     # -- within
 
     def _ranking(self, results: Predictions, rows: npt.NDArray[np.int64]) -> None:
-        if results is self.session.results:
+        if results is self.session.cells.results:
             self._queue = [int(row) for row in rows]
             if self._queue:
                 self._go_to(self._queue.pop(0))
@@ -123,7 +123,7 @@ class Suggestions:
         """Return those of some rows that are classified, not annotated and not passed."""
         index = results.class_index
         wanted = [row for row in rows if index[row] >= 0 and row not in self._passed]
-        annotations = self._files.annotations(self.session.image)
+        annotations = self._files.annotations(self.session.selection.image)
         plane = (*self._targets.plane_of_results(), 0, 0)[:2]
         places = [
             item.position
@@ -143,11 +143,11 @@ class Suggestions:
         self._passed.add(row)
         self._set_candidate(row)
         # Brings the cell to the middle, and shows what the model saw in it.
-        self.session.click_cell(row)
+        self.session.cells.click_cell(row)
         self._point_at(row)
-        results = self.session.results
+        results = self.session.cells.results
         if results is not None:
-            ranked = results[row].ranked()[:2]
+            ranked = results[row].rank_classes()[:2]
             doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
             self._context.notify(
                 f"Which class? The model says {doubt}. Press its key, or N to skip this cell."
@@ -162,7 +162,7 @@ class Suggestions:
 
     def _point_at(self, row: int | None) -> None:
         """Mark the cell that is asked about."""
-        image, results = self.session.image, self.session.results
+        image, results = self.session.selection.image, self.session.cells.results
         if image is None:
             return
         if row is None or results is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...inference.prediction import Prediction
-from ...training.data.annotations import Annotation, AnnotationBook
+from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
 from .classes import Classes
 from .context import Context
@@ -114,7 +114,7 @@ class Targets:
 
     def clear_image_class(self) -> None:
         """Take the class of the image as a whole away."""
-        annotations, at = self._files.annotations(self.session.image), self._plane_here()
+        annotations, at = self._files.annotations(self.session.selection.image), self._plane_here()
         if annotations is not None and at is not None:
             ids = [item.id for item in _on_plane(annotations, "image", at)]
             self._context.save(lambda: annotations.remove(ids))
@@ -135,7 +135,7 @@ class Targets:
 
     def remove(self, ids: list[str] | None = None) -> None:
         """Remove annotations of the chosen image; by default those that are selected."""
-        annotations = self._files.annotations(self.session.image)
+        annotations = self._files.annotations(self.session.selection.image)
         if annotations is None:
             return
         found = self.selected if ids is None else ids
@@ -153,7 +153,7 @@ class Targets:
     @property
     def image_class(self) -> str:
         """The class of the displayed image as a whole, or nothing."""
-        annotations = self._files.annotations(self.session.image)
+        annotations = self._files.annotations(self.session.selection.image)
         viewer = self.session.viewer
         # In 3D there is no plane; nothing needs to be said about that here.
         flat = viewer is not None and viewer.dims.ndisplay == 2
@@ -216,7 +216,7 @@ class Targets:
         return True
 
     def _put(
-        self, annotations: AnnotationBook, target: Target, label: str, there: list[Annotation]
+        self, annotations: ImageAnnotations, target: Target, label: str, there: list[Annotation]
     ) -> None:
         values: dict[str, Any] = {}
         if target.predicted:
@@ -232,25 +232,25 @@ class Targets:
             place = {"position": target.position, "diameter_px": target.diameter}
             annotations.add("cell", label, **place, **values)
 
-    def _cells_at(self, annotations: AnnotationBook, target: Target) -> list[Annotation]:
+    def _cells_at(self, annotations: ImageAnnotations, target: Target) -> list[Annotation]:
         """Return the annotated cell that a target is, if there is one."""
         found = [item for item in _on_plane(annotations, "cell", target.plane) if item.position]
         if not found or target.position is None:
             return []
         places = np.array([item.position for item in found])
         distance = np.hypot(*(places - target.position).T)
-        image = self.session.image
+        image = self.session.selection.image
         size = target.diameter or (self._files.ring(image) if image is not None else 0.0)
         nearest = int(distance.argmin())
         return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
 
-    def _relabel(self, annotations: AnnotationBook, ids: list[str], label: str) -> None:
+    def _relabel(self, annotations: ImageAnnotations, ids: list[str], label: str) -> None:
         self._classes.use([label])
         annotations.relabel(ids, label)
 
     def target_of(self, which: int | Prediction) -> Target | None:
         """Return what a row of the session's results, or an answer, is about."""
-        results = self.session.results
+        results = self.session.cells.results
         if isinstance(which, Prediction):
             plane = self._plane_here()
             if plane is None:
@@ -270,12 +270,12 @@ class Targets:
 
     def plane_of_results(self) -> tuple[int, ...]:
         """Return the plane whose cells were classified; another may be displayed by now."""
-        plane = self.session.result_plane
+        plane = self.session.cells.result_plane
         return (self._plane_here() or ()) if plane is None else plane.index
 
     def _plane_here(self) -> tuple[int, ...] | None:
         """Return the displayed plane of the chosen image; says why where there is none."""
-        image, viewer = self.session.image, self.session.viewer
+        image, viewer = self.session.selection.image, self.session.viewer
         if image is None or viewer is None:
             return None
         try:
@@ -304,7 +304,7 @@ class Targets:
         self._context.changed.emit()
 
 
-def _on_plane(annotations: AnnotationBook, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
+def _on_plane(annotations: ImageAnnotations, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
     t, z = (*plane, 0, 0)[:2]
     return [item for item in annotations if item.kind == kind and (item.t, item.z) == (t, z)]
 

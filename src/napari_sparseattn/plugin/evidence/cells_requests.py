@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..cells.requests import Model
+from ..core.models import Model
+from ..core.pictures import to_picture
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..traversal.closeups import in_view
-from ..traversal.requests import StoppedError
+from ..core.status import StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -91,13 +91,13 @@ def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
     from ...evidence import CropFrame
     from ...evidence.baselines import tiled_mean
     from ...images.fields.crops import cut_crops
-    from ...inference.cells import checked_plane, crop_side
-    from ...inference.faithful import CARD, at_crop_pixels, cell_rerun, measure
+    from ...inference.cells import check_plane, crop_side
+    from ...inference.faithfulness import CARD, measure, prepare_crop, read_at_crop_pixels
 
     model, cells = request.model, request.results.cells
     bundle = model.with_locations(request.locations)
     field = field_of(request.plane, request.settings)
-    plane, size = checked_plane(field, bundle, 0, 0), bundle.card.crop.size
+    plane, size = check_plane(field, bundle, 0, 0), bundle.card.crop.size
     sides, _ = crop_side(field, cells, bundle)
     # What does not rank the cells is left out; a clicked cell has it.
     settings = dataclasses.replace(CARD, extras=False)
@@ -112,10 +112,10 @@ def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
         centre, side = cells.centres[row], float(sides[row])
         frame = CropFrame(float(centre[0]), float(centre[1]), side, size)
         crop = cut_crops(plane, [centre], side, size)[0]
-        rerun = cell_rerun(crop, bundle, model.device)
+        rerun = prepare_crop(crop, bundle, model.device)
         within = None
         if cells.labels is not None:
-            mask = at_crop_pixels(cells.labels == cells.ids[row], frame)
+            mask = read_at_crop_pixels(cells.labels == cells.ids[row], frame)
             within = tiled_mean(mask, rerun.side).ravel()
         try:
             found = measure(rerun, bundle.card.class_names, settings, within, stop_if_asked)
@@ -131,4 +131,4 @@ def _to_rgb(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     if crop.shape[2] == 1:
         low, high = np.nanpercentile(crop, (0.5, 99.5))
         limits = (float(low), max(float(high), float(low) + 1e-12))
-    return in_view(crop[..., :3], np.ones(crop.shape[:2], bool), limits)
+    return to_picture(crop[..., :3], np.ones(crop.shape[:2], bool), limits)

@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...progress import Progress
-from ..cells.requests import ClickRequest, Model
+from ..cells.requests import ClickRequest
+from ..core.models import Model
 from ..core.sources import cells_of, field_of
+from ..core.status import StoppedError
 from ..slides.requests import SlideAnswer
-from ..traversal.requests import FieldRequest, StoppedError
+from ..traversal.requests import FieldRequest
 
 if TYPE_CHECKING:
     from ...evidence.faithfulness import Faithfulness
@@ -76,7 +78,7 @@ def stream_faithfulness(request: EvidenceRequest) -> Iterator[tuple[int, int] | 
     Raises
     ------
     ValueError, ImageError, OSError, MemoryError
-        As the functions of `inference.faithful`.
+        As the functions of `inference.faithfulness`.
     """
     yield from stream_progress(lambda progress: _measure(request, progress), request.stop)
 
@@ -118,7 +120,7 @@ def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Ite
 
 
 def _measure(request: EvidenceRequest, progress: Report) -> Faithfulness:
-    from ...inference.faithful import (
+    from ...inference.faithfulness import (
         faithfulness_of_cell,
         faithfulness_of_field,
         faithfulness_of_slide,

@@ -191,7 +191,7 @@ class TrainOptionsBox(Follower):
         self.times.activated.connect(self._choose)
         self.layers.activated.connect(self._choose)
         self.devices.activated.connect(self._choose)
-        self.follow(tuning.session.model_changed, self._show_devices)
+        self.follow(tuning.session.selection.model_changed, self._show_devices)
         self._show_devices()
 
     def _choose(self, _: int = 0) -> None:
@@ -202,7 +202,7 @@ class TrainOptionsBox(Follower):
         )
 
     def _show_devices(self, _: object = None) -> None:
-        model = self.tuning.session.model
+        model = self.tuning.session.selection.model
         self.devices.clear()
         self.devices.addItem("automatic", "auto")
         for device in () if model is None else model.devices:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
@@ -70,7 +72,10 @@ class CurvesBox(Follower):
             best,
         )
         self.loss.set_values(
-            {_TRAINED: gap + [e.train_loss for e in epochs], _HELD: gap + [e.loss for e in epochs]},
+            {
+                _TRAINED: gap + [_known(e.train_loss) for e in epochs],
+                _HELD: gap + [_known(e.loss) for e in epochs],
+            },
             total,
             best,
         )
@@ -118,4 +123,10 @@ def _best(epochs: list[Epoch]) -> int:
 
 
 def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+    known = _known(share)
+    return None if known is None else 100 * known
+
+
+def _known(value: float | None) -> float | None:
+    """None where nothing was measured."""
+    return None if value is None or math.isnan(value) else value

@@ -35,7 +35,7 @@ class TrainDock(DockFrame):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.tuning = FineTuning.of(napari_viewer)
         self.session = self.tuning.session
-        super().__init__(self.session)
+        super().__init__(self.session.status)
         inner = QWidget(self)
         self.annotate_box = AnnotateBox(self.tuning.annotating, inner)
         self.train_box = TrainBox(self.tuning, inner)

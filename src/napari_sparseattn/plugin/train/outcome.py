@@ -11,11 +11,11 @@ from ...training.runs.reports import write_report
 from ...training.runs.requests import Trained
 from ...training.runs.runs import Version, versions
 from ..annotate.session import Annotating
-from ..cells.requests import prepare_model
-from ..core.errors import explain
 from ..core.lanes import Lanes
+from ..core.models import prepare_model
 from ..core.opening import open_files
 from ..core.session import Session
+from ..core.status import explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...training.data.annotations import Annotation, ImageRecord
     from ...training.tune.fine_tune import FineTuneReport
     from ...training.tune.report import HeldOutCell
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["AnnotationFinder", "Outcome"]
 
@@ -90,7 +90,9 @@ class Outcome:
         if self.trained is not None:
             self.to_decide = False
             name = self.trained.path.stem
-            self.session.say(f"The old model stays in use. '{name}' is in the list of models.")
+            self.session.status.notify(
+                f"The old model stays in use. '{name}' is in the list of models."
+            )
             self.changed.emit(self.report)
 
     def versions(self) -> list[Version]:
@@ -104,9 +106,9 @@ class Outcome:
         try:
             page, plain = write_report(self.report, path)
         except OSError as error:
-            self.session.say(f"The report could not be written: {error}", "error")
+            self.session.status.notify(f"The report could not be written: {error}", "error")
         else:
-            self.session.say(f"The report was saved as {page} and {plain.name}.")
+            self.session.status.notify(f"The report was saved as {page} and {plain.name}.")
 
     def held_out_cells(self, label: str, predicted: str) -> list[HeldOutCell]:
         """Return those of one field of the confusion matrix, the most confident first."""
@@ -122,18 +124,18 @@ class Outcome:
     # -- within
 
     def _load(self, path: Path) -> Model:
-        model = self.session.model
+        model = self.session.selection.model
         return prepare_model(str(path), "auto" if model is None else model.device)
 
     def _put_to_use(self, path: Path, model: Model) -> None:
-        self.session.model_is_chosen = True
-        self.session.set_model(model)
-        self.session.say(f"'{model.bundle.card.name}' is in use now.")
+        self.session.selection.model_is_chosen = True
+        self.session.selection.set_model(model)
+        self.session.status.notify(f"'{model.bundle.card.name}' is in use now.")
 
     def _show_failure(self, path: Path, error: BaseException) -> None:
         self.to_decide = self.trained is not None
         self.changed.emit(self.report)
-        self.session.say(explain(error), "error")
+        self.session.status.notify(explain(error), "error")
 
 
 class AnnotationFinder:
@@ -161,7 +163,7 @@ class AnnotationFinder:
         """
         found = self._find(name)
         if found is None:
-            self._session.say("This annotation has been removed since.", "warning")
+            self._session.status.notify("This annotation has been removed since.", "warning")
             return False
         image, annotation = found
         layer = self._layer_of(image)
@@ -183,7 +185,7 @@ class AnnotationFinder:
         return None
 
     def _layer_of(self, image: ImageRecord) -> Image | None:
-        for layer in self._session.images():
+        for layer in self._session.selection.images():
             found = self._annotating.files.annotations(layer)
             if found is not None and found.image.hash == image.hash:
                 return layer
@@ -195,7 +197,7 @@ class AnnotationFinder:
     def _open(self, image: ImageRecord, annotation: Annotation | None) -> None:
         viewer = self._session.viewer
         if viewer is None or not image.path or not Path(image.path).exists():
-            self._session.say(
+            self._session.status.notify(
                 f"'{image.name or image.hash[:8]}' is not open, and not where it was. Open it, "
                 "then click again.",
                 "warning",
@@ -204,7 +206,7 @@ class AnnotationFinder:
         if self._awaited is None:
             self._annotating.changed.connect(self._arrived)
         self._awaited = (image, annotation)
-        open_files(viewer, [image.path], self._session.say)
+        open_files(viewer, [image.path], self._session.status.notify)
 
     def _arrived(self, _: object = None) -> None:
         """Go on when the annotations of the image that is being opened are there."""
@@ -221,7 +223,7 @@ class AnnotationFinder:
         session, viewer = self._session, self._session.viewer
         if viewer is None:
             return
-        session.set_image(layer)
+        session.selection.set_image(layer)
         layer.visible = True
         if annotation is None or annotation.centre is None:
             viewer.fit_to_view()

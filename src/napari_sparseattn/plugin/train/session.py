@@ -21,18 +21,18 @@ from ...training.runs.requests import (
 )
 from ...training.runs.runs import Epoch, Run, interrupted_run
 from ..annotate.session import Annotating
-from ..core.errors import explain
 from ..core.lanes import Lanes, close_all
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
 from ..core.session import Session
+from ..core.status import explain
 from ..slides.requests import store_folder
 from .outcome import Outcome
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["FineTuning", "State"]
 
@@ -103,11 +103,11 @@ class FineTuning(PerViewer):
         if self._users > 1:
             return
         self.annotating.changed.connect(self.refresh)
-        self.session.model_changed.connect(self.refresh)
+        self.session.selection.model_changed.connect(self.refresh)
         self.refresh()
         if self.interrupted is not None and not self.working:
             done = counted(self.interrupted.epochs_done, "epoch")
-            self.session.say(
+            self.session.status.notify(
                 f"The training of '{self.interrupted.name}' was interrupted after {done}. "
                 "It can be resumed below."
             )
@@ -120,7 +120,7 @@ class FineTuning(PerViewer):
         if self._users:
             return
         self.annotating.changed.disconnect(self.refresh)
-        self.session.model_changed.disconnect(self.refresh)
+        self.session.selection.model_changed.disconnect(self.refresh)
         if self._request is not None:
             self._request.switch.kill()
             self._left = None if self.prepared is None else self.prepared.run
@@ -172,19 +172,19 @@ class FineTuning(PerViewer):
 
     def request(self) -> FineTuneRequest | None:
         """Return what training on the present annotations needs, or None without a model."""
-        model = self.session.model
+        model = self.session.selection.model
         return None if model is None else self._new_request(model, None)
 
     def start(self) -> FineTuneRequest | None:
         """Train the model in use on the annotations."""
-        model = self.session.model
+        model = self.session.selection.model
         if self.working:
             return None
         if model is None:
-            self.session.say(self.session.advice(), "warning")
+            self.session.status.notify(self.session.advice.text, "warning")
             return None
         if not self.survey.enough:
-            self.session.say(self.survey.text or "Nothing is annotated yet.", "warning")
+            self.session.status.notify(self.survey.text or "Nothing is annotated yet.", "warning")
             return None
         self.annotating.files.flush()
         return self._begin(self._new_request(model, None))
@@ -241,7 +241,7 @@ class FineTuning(PerViewer):
     # -- answers
 
     def _show_survey(self, request: FineTuneRequest, found: Survey) -> None:
-        if request.model is self.session.model:
+        if request.model is self.session.selection.model:
             self.survey = found
             self.survey_changed.emit(found)
 
@@ -275,8 +275,8 @@ class FineTuning(PerViewer):
     def _finish(self, given: Trained) -> None:
         self.outcome.show(given)
         self._end()
-        self.session.models_changed.emit()
-        self.session.say(
+        self.session.models.refresh()
+        self.session.status.notify(
             f"Training is done. The new model was saved as '{given.path.stem}'. Choose under "
             "Report whether to use it; until then the old one stays in use."
         )
@@ -288,9 +288,9 @@ class FineTuning(PerViewer):
             return
         self._end()
         if isinstance(error, InterruptedError):
-            self.session.say(str(error))
+            self.session.status.notify(str(error))
         else:
-            self.session.say(explain(error), "error")
+            self.session.status.notify(explain(error), "error")
 
     def _end_if_current(self, request: FineTuneRequest) -> None:
         """Take note that training has ended without giving a model."""
