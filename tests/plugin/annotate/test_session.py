@@ -24,6 +24,8 @@ from napari_sparseattn.plugin.annotate.classes import key_of
 from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes, Runner
 from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.core.selection import Results
+from napari_sparseattn.plugin.core.sources import PlaneRef
 from napari_sparseattn.training.data.annotations import Annotation, ImageAnnotations, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
@@ -688,9 +690,8 @@ def results_of(annotating: Annotating, shares: list[float]) -> Predictions:
     ledger = ReadingLedger(0, 0, 0, 0.0, "cpu")
     found = Predictions(cells, ("a", "b"), np.stack([first, 1 - first], 1), (), ledger, "m" * 64)
     session = annotating.session
-    session.selection.record_of(session.selection.image).results = (
-        type("Plane", (), {"index": (), "data": None})(), found, ("#000000", "#ffffff")
-    )  # fmt: skip
+    plane = PlaneRef(None, (), True, "smear")
+    session.selection.record.results = Results(plane, found, ("#000000", "#ffffff"))
     session.cells.results_changed.emit(found)
     return found
 
