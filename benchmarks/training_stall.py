@@ -158,14 +158,14 @@ class Bench:
                 beat.mark("report")
 
         self.tuning.state_changed.connect(told)
-        self.tuning.report_changed.connect(reported)
+        self.tuning.outcome.changed.connect(reported)
         self.tuning.start()
         self.wait(lambda: not self.tuning.working)
         QTest.qWait(1000)
         self.tuning.state_changed.disconnect(told)
-        self.tuning.report_changed.disconnect(reported)
-        assert self.tuning.report is not None, self.tuning.session.status.message.text
-        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.report.sentence}")
+        self.tuning.outcome.changed.disconnect(reported)
+        assert self.tuning.outcome.report is not None, self.tuning.session.status.message.text
+        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.outcome.report.sentence}")
 
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
@@ -189,7 +189,7 @@ class Bench:
                     break
             fields = read_images(Path(self.folder))
             others = cut_unannotated_cells(
-                self.tuning.annotating.project,
+                self.tuning.annotating.classes.project,
                 lambda image: fields.get(image.hash),
                 request.model.bundle.card,
             )
@@ -218,9 +218,9 @@ class Bench:
         names = ("one lobe", "three lobes")
         chosen = [i for kind in (0, 1) for i in [j for j in order if j % 2 == kind][:25]]
         places = [tuple(map(float, self.centres[i])) for i in chosen]
-        annotating.annotate_cell(places[0], names[chosen[0] % 2], diameter=64.0)
-        self.wait(lambda: annotating.book(self.layer) is not None)
-        annotating.book(self.layer).put(
+        annotating.targets.annotate_cell(places[0], names[chosen[0] % 2], diameter=64.0)
+        self.wait(lambda: annotating.files.annotations(self.layer) is not None)
+        annotating.files.annotations(self.layer).put(
             new_annotation("cell", names[i % 2], position=place, diameter_px=64.0)
             for i, place in list(zip(chosen, places, strict=True))[1:]
         )

@@ -29,11 +29,11 @@ class CurvesBox(Follower):
         self.accuracy = TrainingCurve("Accuracy, %", (_TRAINED, _HELD), self, top=100.0)
         self.loss = TrainingCurve("Loss", (_TRAINED, _HELD), self)
         self.accuracy.setToolTip(
-            "Cells that are right, per epoch: of those trained on, which are changed a little at "
+            "Cells that are correct, per epoch: of those trained on, which are augmented at "
             "random, and of those held out. The dot is the epoch that is kept."
         )
         self.loss.setToolTip("How far the probabilities are from your classes, in nats per cell.")
-        self.moved = TrainingCurve("Selected pixels that are new, %", ("new",), self, top=None)
+        self.moved = TrainingCurve("Newly selected pixels, %", ("new",), self, top=None)
         self.moved.setToolTip(
             "Share of the pixels that the model looks at now and did not look at before training, "
             "in a few held-out cells."
@@ -41,7 +41,7 @@ class CurvesBox(Follower):
         self.cells = WatchedCells(self)
         self.cells.setToolTip("Held-out cells, bright where the model looks.")
         self.slider = QSlider(Qt.Orientation.Horizontal, self)
-        self.slider.setToolTip("Go back over the epochs.")
+        self.slider.setToolTip("Show an earlier epoch.")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
@@ -60,7 +60,7 @@ class CurvesBox(Follower):
         epochs = self.tuning.epochs
         self.wanted.emit(bool(epochs))
         total, best = self.tuning.epochs_total, _best(epochs)
-        # Epochs may be missing in front where a run went on.
+        # Epochs may be missing in front where a run was resumed.
         first = epochs[0].epoch if epochs else 1
         gap: list[float | None] = [None] * (first - 1)
         self.accuracy.set_values(
