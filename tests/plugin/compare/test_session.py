@@ -13,7 +13,9 @@ from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.compare import change_setting, compare_cells
 from napari_sparseattn.inference.fields import classify_field
+from napari_sparseattn.plugin.compare.requests import stream_comparison
 from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
@@ -21,6 +23,13 @@ from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(stream_comparison)
+    return runner
 
 
 @pytest.fixture
