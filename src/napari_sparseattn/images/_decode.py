@@ -233,7 +233,7 @@ def _read_tiff(path: Path, size: int) -> Decoded:
             check_tiff(path, size, series)
             check_streams(path, series)
             data = series.asarray()
-            pixel_size = tiff_pixel_size(tif)
+            pixel_size = tiff_pixel_size(tif, series)
             arranged = _arrange(path, data, series, pixel_size)
             return dataclasses.replace(arranged, unit=_ome_unit(tif))
     except ImageError:
@@ -329,20 +329,32 @@ def _arrange(
     return Decoded(data, "".join(named), pixel_size, colour)
 
 
-def tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Return µm per pixel along y and x, where the file states a plausible one."""
+def tiff_pixel_size(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None = None
+) -> tuple[float, float] | None:
+    """Return µm per pixel along y and x of an image, where the file states a plausible one.
+
+    Parameters
+    ----------
+    tif : tifffile.TiffFile
+        The file.
+    series : tifffile.TiffPageSeries, optional
+        Which of its images, by default the first.
+    """
     if tif.ome_metadata:
-        return _ome_pixel_size(tif.ome_metadata)
-    page = tif.pages.first
+        return _ome_pixel_size(tif, series)
+    page = tif.pages.first if series is None else series.keyframe
     per_unit = [_ratio(page.tags.get(name)) for name in ("YResolution", "XResolution")]
     if per_unit[0] is None or per_unit[1] is None:
         return None
     if tif.imagej_metadata:
         unit = _micrometres(tif.imagej_metadata.get("unit"))
-        return None if unit is None else (unit / per_unit[0], unit / per_unit[1])
+        if unit is None or _is_screen_resolution(unit, per_unit[0]):
+            return None
+        return unit / per_unit[0], unit / per_unit[1]
     tag = page.tags.get("ResolutionUnit")
     unit = {2: 25400.0, 3: 1e4}.get(int(tag.value) if tag is not None else 0)
-    if unit is None:
+    if unit is None or _is_screen_resolution(unit, per_unit[0]):
         return None
     y, x = unit / per_unit[0], unit / per_unit[1]
     low, high = _PLAUSIBLE_UM
@@ -362,13 +374,28 @@ def _ome_unit(tif: tifffile.TiffFile) -> str:
     return _UNITS_BY_CHANNEL.get(str(name), "")
 
 
-def _ome_pixel_size(xml: str) -> tuple[float, float] | None:
+def _is_screen_resolution(unit: float, per_unit: float) -> bool:
+    """Tell whether it is a screen's or a printer's: so many dots per inch, over 20 µm each."""
+    return unit >= 1e4 and unit / per_unit > _PLAUSIBLE_UM[1]
+
+
+def _ome_pixel_size(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None
+) -> tuple[float, float] | None:
     import tifffile
 
-    image: Any = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
-    first = image[0] if isinstance(image, list) else image
-    pixels: Mapping[str, Any] = first.get("Pixels", {})
-    sizes = []
+    found: Any = tifffile.xml2dict(str(tif.ome_metadata)).get("OME", {}).get("Image", {})
+    images = [image for image in (found if isinstance(found, list) else [found]) if image]
+    every: list[Mapping[str, Any]] = [image.get("Pixels", {}) for image in images]
+    index = 0 if series is None else tif.series.index(series)
+    if series is not None:
+        # Images of which the file holds no pixels have no series.
+        size = int(series.keyframe.imagewidth), int(series.keyframe.imagelength)
+        alike = [n for n, p in enumerate(every) if (p.get("SizeX"), p.get("SizeY")) == size]
+        index = index if index in alike else (alike or [index])[0]
+    if index >= len(every):
+        return None
+    pixels, sizes = every[index], []
     for axis in "YX":
         unit = _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         value = pixels.get(f"PhysicalSize{axis}")
