@@ -68,6 +68,9 @@ class Pyramid(abc.ABC):
         Decoded tiles kept in memory.
     notes : tuple of str
         What the user should know, such as why the µm per pixel is not known.
+    background : sequence of int, optional
+        Colour of what was not scanned; by default white where the slide is
+        coloured, and 0 elsewhere.
 
     Attributes
     ----------
@@ -86,6 +89,7 @@ class Pyramid(abc.ABC):
         dtype: npt.DTypeLike = np.uint8,
         cache_bytes: int = _CACHE_BYTES,
         notes: tuple[str, ...] = (),
+        background: Sequence[int] | None = None,
     ) -> None:
         if not levels or levels[0].downsample != 1:
             raise ValueError("a pyramid needs levels, of which the first has a downsample of 1")
@@ -98,6 +102,8 @@ class Pyramid(abc.ABC):
         self.pixel_size = None if pixel_size is None else isotropic_size(pixel_size)
         self.dtype = np.dtype(dtype)
         self.notes = notes
+        empty = 255 if channels > 1 and self.dtype == np.uint8 else 0
+        self.background = tuple(background or (empty,) * channels)
         self.ledger = TileLedger(self.levels)
         self._cache = TileCache(cache_bytes)
 
