@@ -147,6 +147,10 @@ def _process(path: Path, target: Path, job: _Job) -> Row:
     from ..images.holograms.files import open_hologram
     from ..images.holograms.holography import estimate_settings
 
+    if job.scores:
+        from ..export.rtdc import check_scorable
+
+        check_scorable(path)
     recording = open_hologram(path, **job.open_as)
     settled = estimate_settings(recording, job.settings)
     known = settled.wavelength is not None or recording.kind == "opd"
@@ -167,7 +171,7 @@ def _process(path: Path, target: Path, job: _Job) -> Row:
         "pixel_size_um": settled.pixel_size,
         "sideband": settled.sideband,
         "focus_um": settled.focus,
-        "notes": list(recording.notes),
+        "notes": [*recording.notes, *settled.notes],
     }
     if job.bundle is not None:
         table = target.with_name(f"{target.stem}.csv")

@@ -40,8 +40,6 @@ __all__ = [
     "local_attention",
 ]
 
-#: Called with the stage's name, what is done, and how much there is; may raise to stop.
-
 # Patches of foreign features may differ from those of the training by this factor.
 _MOST_OFF = 1.5
 
