@@ -45,15 +45,15 @@ from napari_sparseattn.images.fields.cells import Cells, cells_from_labels, find
 from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
-from napari_sparseattn.inference.faithful import (
+from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
     Settings,
-    at_crop_pixels,
     faithfulness_of_cell,
     faithfulness_of_crops,
     faithfulness_of_field,
     faithfulness_of_set,
     faithfulness_of_slide,
+    read_at_crop_pixels,
 )
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import opd_cells, simulated_slide, smear_with_truth
@@ -93,7 +93,7 @@ def pbc(bundle: Bundle, n: int) -> FaithfulnessOfSet:
         side = test.crops.shape[1]
         frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
         masks.append(
-            np.zeros((size, size), bool) if found is None else at_crop_pixels(found, frame)
+            np.zeros((size, size), bool) if found is None else read_at_crop_pixels(found, frame)
         )
     crops = np.stack([fit_crop(to_float(test.crops[row]), size) for row in rows])
     return faithfulness_of_crops(
@@ -122,7 +122,7 @@ def bccd(bundle: Bundle, n: int) -> FaithfulnessOfSet:
             inside = np.zeros((height, width), bool)
             inside[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = True
             crops.append(cut_crops(pixels, [centre], side, size)[0])
-            masks.append(at_crop_pixels(inside, CropFrame(*centre, side, size)))
+            masks.append(read_at_crop_pixels(inside, CropFrame(*centre, side, size)))
             names.append(f"{box['image']}:{i}")
     return faithfulness_of_crops(
         np.stack(crops), bundle, CELLS, "cpu", ids=names, masks=np.stack(masks), progress=told
@@ -193,7 +193,7 @@ def tissue_tnet(bundle: Bundle, n: int) -> FaithfulnessOfSet:
     return FaithfulnessOfSet(tuple(range(n)), tuple(items))
 
 
-def told(done: int, total: int) -> None:
+def told(stage: str, done: int, total: int) -> None:
     if done % 25 == 0 or done >= total:
         print(f"  {done}/{total}", flush=True)
 

@@ -6,7 +6,6 @@
 import sys
 
 import napari_sparseattn as nsa
-from napari_sparseattn.export.overlay import Overlay
 from napari_sparseattn.simulate import smear
 
 # %% [markdown]
@@ -35,6 +34,9 @@ if len(predictions):
     row, column = evidence.frame.to_image(heaviest)
     print(f"{evidence.k} pixels; the heaviest lies at row {row:.0f}, column {column:.0f}")
 
-overlay = Overlay(field, bundle.card.colours)
-overlay.add(predictions)
-overlay.write("overlay.png")
+# %% [markdown]
+# The same in one step, with a table, a summary and a picture as files.
+
+# %%
+with nsa.process_image(field, bundle, nsa.ProcessOptions(formats=("csv", "overlay"))) as result:
+    result.write("results")

@@ -18,7 +18,7 @@ from napari_sparseattn.card import CropSpec
 from napari_sparseattn.evidence.measures import bootstrap_mean
 from napari_sparseattn.images.fields.crops import cut_crops
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.inference.faithful import Settings, cell_rerun, faithfulness_of_crops
+from napari_sparseattn.inference.faithfulness import Settings, faithfulness_of_crops, prepare_crop
 from napari_sparseattn.inference.what_if import what_if_crop
 from napari_sparseattn.simulate import smear_with_truth
 from napari_sparseattn.training.data.datasets import CropSet
@@ -105,8 +105,8 @@ print(f"validation accuracy {report.validation.accuracy:.2f}, k {report.history[
 fresh = simulated_cells(5, 80_000)
 drawn = [with_mark(crop, rng) for crop in fresh]
 with_it, marks = (np.stack(each) for each in zip(*drawn, strict=True))
-plain = [cell_rerun(crop, bundle, "cpu").seen.logits[0].numpy() for crop in fresh]
-stamped = [cell_rerun(crop, bundle, "cpu").seen.logits[0].numpy() for crop in with_it]
+plain = [prepare_crop(crop, bundle, "cpu").seen.logits[0].numpy() for crop in fresh]
+stamped = [prepare_crop(crop, bundle, "cpu").seen.logits[0].numpy() for crop in with_it]
 called = [float((np.argmax(each, axis=1) == TREATED).mean()) for each in (plain, stamped)]
 print(f"of {len(fresh)} new cells, called treated: {100 * called[0]:.0f} % without a mark,")
 print(f"{100 * called[1]:.0f} % with one")
@@ -122,7 +122,7 @@ if not len(fooled):
     sys.exit("The model did not take to the mark: nothing to find.")
 kept, attention = [], []
 for i in fooled:
-    (found,) = cell_rerun(with_it[i], bundle, "cpu").seen.evidence
+    (found,) = prepare_crop(with_it[i], bundle, "cpu").seen.evidence
     kept.append(found.mask()[marks[i]].mean())
     attention.append(np.nan_to_num(found.fine_map())[marks[i]].mean())
 area = marks[fooled].mean()
@@ -177,9 +177,9 @@ def enlarged(planes: np.ndarray) -> np.ndarray:
 first = gone[0]
 shown = with_it[fooled[0]]
 selected = np.where(first.before.evidence.mask()[..., None], shown, 1 - 0.35 * (1 - shown))
-rerun = cell_rerun(shown, bundle, "cpu")
+rerun = prepare_crop(shown, bundle, "cpu")
 mean, std = settings.normalisation.mean, settings.normalisation.std
-filled = rerun.filled(marks[fooled[0]][None], "mean", 0)[0].transpose(1, 2, 0) * std + mean
+filled = rerun.replace_pixels(marks[fooled[0]][None], "mean", 0)[0].transpose(1, 2, 0) * std + mean
 row = [enlarged(each) for each in (shown, selected, filled)]
 gap = np.full((row[0].shape[0], 12, 3), 255, np.uint8)
 out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("planted-mark.png")

@@ -20,6 +20,7 @@ ROOMS = {
     "bundle": "Models",
     "inference": "Classify",
     "training": "Annotate and train",
+    "process": "From a file to its results",
     "batch": "Many files",
     "export": "Export",
     "evidence": "Evidence",

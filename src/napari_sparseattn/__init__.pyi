@@ -14,7 +14,7 @@ from .images.slides.opening import open_slide
 from .images.slides.pyramid import Pyramid
 from .inference.cells import classify_cells
 from .inference.compare import Comparison, compare_cells, compare_fields
-from .inference.faithful import (
+from .inference.faithfulness import (
     faithfulness_of_cell,
     faithfulness_of_field,
     faithfulness_of_set,

@@ -14,7 +14,7 @@ from napari_sparseattn.export import formats
 from napari_sparseattn.export.formats import (
     FORMATS,
     MissingExtraError,
-    checked,
+    check_formats,
     formats_for,
     write_results,
 )
@@ -101,7 +101,7 @@ def test_nothing_is_written_if_a_format_cannot(
     with pytest.raises(MissingExtraError, match=r'pip install "napari-sparseattn\[exports\]"'):
         write_results(made.cells(), made.field(), *arguments, ["csv", "parquet"], made.cell_card())
     assert not list(tmp_path.iterdir())
-    assert [each.name for each in checked(["csv", "geojson", "csv"])] == ["csv", "geojson"]
+    assert [each.name for each in check_formats(["csv", "geojson", "csv"])] == ["csv", "geojson"]
 
 
 def test_csv_has_the_rows_and_says_where_they_came_from(write: Write) -> None:

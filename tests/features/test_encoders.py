@@ -22,8 +22,6 @@ from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.patches import patch_grid, read_patch
 from napari_sparseattn.images.tissue.mask import find_tissue
 
-transformers = pytest.importorskip("transformers")
-
 
 def patches(n: int = 4, seed: int = 0, side: int = 224) -> np.ndarray:
     """Draw smooth texture in the colours of haematoxylin and eosin."""
@@ -140,6 +138,7 @@ def test_refuses_what_are_no_patches(wrong: np.ndarray) -> None:
 def vit(tmp_path: Path) -> Path:
     """Save a tiny vision transformer of width 48, as `save_pretrained` writes it."""
     torch.manual_seed(0)
+    transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=48,
         num_hidden_layers=1,
@@ -153,6 +152,7 @@ def vit(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_transformers(vit: Path) -> None:
+    transformers = pytest.importorskip("transformers")
     (vit / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 64}})
     )
@@ -173,6 +173,7 @@ def test_a_folder_of_transformers(vit: Path) -> None:
 
 
 def test_a_pooling_layer_that_was_not_saved_is_not_used(vit: Path) -> None:
+    transformers = pytest.importorskip("transformers")
     whole = transformers.ViTModel.from_pretrained(vit)
     bare = transformers.ViTModel(whole.config, add_pooling_layer=False)
     bare.load_state_dict(whole.state_dict(), strict=False)
@@ -190,6 +191,7 @@ def test_a_pooling_layer_that_was_not_saved_is_not_used(vit: Path) -> None:
 
 
 def test_other_weights_are_another_encoder(vit: Path) -> None:
+    transformers = pytest.importorskip("transformers")
     before = load_encoder(f"transformers:{vit}", "cpu").hash
     network = transformers.ViTModel.from_pretrained(vit)
     with torch.no_grad():
@@ -199,6 +201,7 @@ def test_other_weights_are_another_encoder(vit: Path) -> None:
 
 
 def test_pickled_weights_are_not_loaded(vit: Path) -> None:
+    transformers = pytest.importorskip("transformers")
     network = transformers.ViTModel.from_pretrained(vit)
     torch.save(network.state_dict(), vit / "pytorch_model.bin")
     (vit / "model.safetensors").unlink()
@@ -207,6 +210,7 @@ def test_pickled_weights_are_not_loaded(vit: Path) -> None:
 
 
 def test_code_of_its_own_is_not_run(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text("raise SystemExit('code was run')")
@@ -215,6 +219,7 @@ def test_code_of_its_own_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_language_model_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
         vocab_size=20,
         hidden_size=16,
@@ -228,6 +233,7 @@ def test_a_language_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_mobilenet_as_shared(shared: Path) -> None:
+    pytest.importorskip("transformers")
     folder = shared / "weights/mobilenetv2_imagenet"
     encoder = load_encoder(f"transformers:{folder}", "cpu")
     assert isinstance(encoder, NetworkEncoder)
@@ -244,7 +250,7 @@ def test_unknown_names_and_missing_packages(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match="pip install timm"):
         load_encoder("timm:resnet50", "cpu")
-    with pytest.raises(ImportError, match="pip install transformers"):
+    with pytest.raises(ImportError, match=r"pip install .napari-sparseattn\[encoders\]"):
         load_encoder("transformers:some/name", "cpu")
 
 

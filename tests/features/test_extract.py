@@ -70,7 +70,7 @@ def names(folder: Path) -> list[str]:
 
 
 def stop_after(n: int):
-    def progress(done: int, total: int) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
         if done >= n:
             raise InterruptedError
 
@@ -111,7 +111,7 @@ def test_batches_and_threads_change_nothing(
     encoder.parallel = parallel
     steps: list[tuple[int, int]] = []
     kept = extract_features(
-        pyramid, grid, encoder, batch=batch, threads=threads, progress=lambda *s: steps.append(s)
+        pyramid, grid, encoder, batch=batch, threads=threads, progress=lambda _, *s: steps.append(s)
     )
     assert np.array_equal(kept.read(), truth())
     assert sum(encoder.calls) == len(grid) == 400
@@ -156,7 +156,7 @@ def test_stopped_and_gone_on_with_no_patch_twice(tmp_path: Path) -> None:
     steps: list[int] = []
     # Another batch size goes on with the parts that are there.
     found = extract_features(
-        pyramid, grid, second, path, batch=64, progress=lambda done, _: steps.append(done)
+        pyramid, grid, second, path, batch=64, progress=lambda _, done, total: steps.append(done)
     )
     assert steps[0] == 160
     assert sum(second.calls) == 240
@@ -292,7 +292,7 @@ def test_two_processes_do_not_make_one_file(tmp_path: Path) -> None:
     grid, path = grid_of(pyramid), tmp_path / "f.h5"
     seen: list[str] = []
 
-    def meanwhile(done: int, total: int) -> None:
+    def meanwhile(stage: str, done: int, total: int) -> None:
         if done == 64:
             with pytest.raises(FeatureError, match="another process") as caught:
                 extract_features(pyramid, grid, Means(), path)

@@ -16,10 +16,10 @@ from napari_sparseattn.images.fields.cells import Cells, cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.compare import (
+    change_setting,
     compare_cells,
+    compare_evidence,
     compare_fields,
-    side_by_side,
-    with_setting,
 )
 from napari_sparseattn.inference.fields import classify_field
 from small_model import small_bundle
@@ -58,7 +58,7 @@ def test_two_models_are_those_that_answer_alone(field: Field, cells: Cells) -> N
     a, b = small_bundle(seed=0), small_bundle(seed=3, name="other")
     told: list[tuple[int, int]] = []
     found = compare_cells(
-        field, cells, a, b, device="cpu", progress=lambda *done: told.append(done)
+        field, cells, a, b, device="cpu", progress=lambda _, *done: told.append(done)
     )
     alone = [classify_cells(field, cells, bundle, "cpu") for bundle in (a, b)]
     for one, expected in zip(found.probabilities, alone, strict=True):
@@ -83,14 +83,14 @@ def test_another_k_keeps_that_many_pixels_of_the_same_map(field: Field, cells: C
     # The best 19 are among the best 38, and the map is the same.
     np.testing.assert_allclose(found.overlap, 0.5)
     np.testing.assert_allclose(found.correlation, 1)
-    half = classify_cells(field, cells, with_setting(bundle, k=19), "cpu")
+    half = classify_cells(field, cells, change_setting(bundle, k=19), "cpu")
     np.testing.assert_allclose(found.probabilities[1], half.probabilities)
     assert half[0].evidence.k == 19
     assert found.names == ("small, k = 38", "small, k = 19")
     crop = torch.zeros(1, 3, 16, 16)
     with torch.inference_mode():
         expected = bundle.model()(crop, k=19).logits
-        torch.testing.assert_close(with_setting(bundle, k=19).model()(crop).logits, expected)
+        torch.testing.assert_close(change_setting(bundle, k=19).model()(crop).logits, expected)
 
 
 def test_classes_are_compared_by_name(field: Field, cells: Cells) -> None:
@@ -114,7 +114,7 @@ def test_crops_of_other_sizes_are_compared_where_both_show_the_cell() -> None:
     first = selection(small, list(range(4)), np.kron(coarse[1:3, 1:3], np.ones((4, 4))))
     # Pixel (1, 1) is the upper left quarter of what both show.
     second = selection(large, [5, 0], coarse)
-    shared, correlation = side_by_side(first, second)
+    shared, correlation = compare_evidence(first, second)
     assert shared == pytest.approx(4 / 16)
     assert correlation == pytest.approx(1)
 
@@ -151,7 +151,7 @@ def test_cells_by_a_tnet_look_at_fewer_crops(field: Field, cells: Cells) -> None
     bundle = small_tnet_bundle()
     found = compare_cells(field, cells, bundle, bundle, locations_b=(1, 1), device="cpu")
     assert (found.overlap < 1).all()
-    fewer = classify_cells(field, cells, with_setting(bundle, locations=(1, 1)), "cpu")
+    fewer = classify_cells(field, cells, change_setting(bundle, locations=(1, 1)), "cpu")
     np.testing.assert_allclose(found.probabilities[1], fewer.probabilities, atol=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_settings_that_a_model_has_not_are_refused(
     bundle: Bundle, setting: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        with_setting(bundle, **setting)
+        change_setting(bundle, **setting)
 
 
 def test_cells_that_could_not_be_classified_do_not_count(field: Field, cells: Cells) -> None:

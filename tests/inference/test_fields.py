@@ -235,10 +235,10 @@ def test_a_field_is_normalised_as_a_whole() -> None:
 
 def test_progress_counts_crops_and_may_stop() -> None:
     bundle, image, counts = small_tnet_bundle(), ArrayPyramid(picture(64, 64)), []
-    classify_field(image, bundle, [2, 1], device="cpu", progress=counts.append)
-    assert counts == [1, 2, 3, 4, 5]
+    classify_field(image, bundle, [2, 1], device="cpu", progress=lambda *at: counts.append(at))
+    assert counts == [("crops", n, 0) for n in range(1, 6)]
 
-    def stop(_: int) -> None:
+    def stop(*_: object) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -123,7 +123,7 @@ def _run(
     with progress_bar("files", quiet=as_json) as progress:
         for update in run_batch(plan, workers=workers, scheduler=scheduler):
             states[update.index] = update.changed
-            progress(update.finished, update.total)
+            progress("files", update.finished, update.total)
     return states
 
 
@@ -135,8 +135,8 @@ def _report(plan: BatchPlan, states: list[ItemState], as_json: bool) -> None:
     else:
         counts = {name: sum(s.state == name for s in states) for name in ("done", "skipped")}
         print(
-            f"{len(states)} files: {counts['done']} done, {counts['skipped']} were done before "
-            f"and are right, {len(failed)} failed"
+            f"{len(states)} files: {counts['done']} done, "
+            f"{counts['skipped']} up to date (verified), {len(failed)} failed"
         )
         _name_failures(failed)
         print(f"Results, and batch.csv with a row per file: {plan.out}")

@@ -106,7 +106,7 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
         for i in range(len(found)):
             done += 1
             if done % _TELL_EVERY == 0 or done == total:
-                export.tell(done, total)
+                export.report(done, total)
             if index[i] < 0:
                 continue
             number += 1

@@ -101,11 +101,13 @@ def write_table(export: Export, path: Path) -> list[Path]:
     columns: dict[str, str] = {}
     total = len(export.frames) if export.kind == "frames" else 1
     with replacing(path) as temporary:
-        for number, table in enumerate(_write_rows(export.tables(), temporary)):
+        for number, table in enumerate(
+            _write_rows(iter_tables(export.result, export.card.name), temporary)
+        ):
             columns = columns or {
                 str(name): _CSVW.get(kind.kind, "string") for name, kind in table.dtypes.items()
             }
-            export.tell(number + 1, total)
+            export.report(number + 1, total)
     described = {
         "@context": "http://www.w3.org/ns/csvw",
         "url": path.name,

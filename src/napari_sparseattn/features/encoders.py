@@ -271,7 +271,8 @@ def _transformers_encoder(which: str, device: str) -> Encoder:
         from transformers import AutoModel
     except ImportError as error:
         raise ImportError(
-            f"The encoder transformers:{which} needs transformers: pip install transformers"
+            f"The encoder transformers:{which} needs transformers: pip install "
+            "'napari-sparseattn[encoders]'"
         ) from error
     options = {"trust_remote_code": False, "local_files_only": Path(which).is_dir()}
     try:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..images.slides.patches import PatchGrid, read_patch
 from ..images.slides.pyramid import Pyramid
+from ..progress import Progress, ignore_progress
 from .encoders import Encoder, load_encoder
 from .feature_set import FeatureError, FeatureSet, failed_notes
 from .files import kept_features, read_features, write_features
@@ -25,7 +26,6 @@ from .parts import Part, Parts, locked_parts
 
 __all__ = ["FeatureError", "FeatureSet", "extract_features", "slide_hash"]
 
-Progress = Callable[[int, int], None]
 _MOST_BATCH = 4096
 # Reading and decoding are shared by these, and more would only wait for memory.
 _MOST_THREADS = 8
@@ -67,8 +67,8 @@ def extract_features(
     device : str
         For an encoder given by name.
     progress : callable, optional
-        Called with patches done and their number; may raise to stop. With a
-        `path`, what is done is kept.
+        Called with "features", the patches done and their number; may raise
+        to stop. With a `path`, what is done is kept.
 
     Returns
     -------
@@ -87,14 +87,10 @@ def extract_features(
     if not 1 <= batch <= _MOST_BATCH or threads < 1:
         raise ValueError(f"a batch has 1 to {_MOST_BATCH} patches, and at least 1 thread reads")
     coder = load_encoder(encoder, device) if isinstance(encoder, str) else encoder
-    work = _Work(pyramid, grid, coder, threads, progress or _silent)
+    work = _Work(pyramid, grid, coder, threads, progress or ignore_progress)
     if path is None:
         return work.in_memory(batch)
     return work.on_disk(Path(path), batch)
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 def _on_one_core() -> None:
@@ -111,10 +107,10 @@ class _Work:
     """One run over a grid."""
 
     def __init__(
-        self, pyramid: Pyramid, grid: PatchGrid, encoder: Encoder, threads: int, tell: Progress
+        self, pyramid: Pyramid, grid: PatchGrid, encoder: Encoder, threads: int, report: Progress
     ) -> None:
         self.pyramid, self.grid, self.encoder = pyramid, grid, encoder
-        self.threads, self.tell = threads, tell
+        self.threads, self.report = threads, report
         self.parameters: dict[str, Any] = {
             "format": 1,
             "encoder": encoder.name,
@@ -152,7 +148,7 @@ class _Work:
         with locked_parts(path, self.parameters, batch, len(self.grid)) as parts:
             finished = kept_features(path, self.parameters)
             if finished is not None:
-                self.tell(len(self.grid), len(self.grid))
+                self.report("features", len(self.grid), len(self.grid))
                 return finished
             done = set(parts.done())
             missing = [index for index in range(parts.count) if index not in done]
@@ -167,7 +163,7 @@ class _Work:
     ) -> Iterator[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.float32]]]:
         """Yield parts in order; the batches after them are being read meanwhile."""
         total, width = len(self.grid), self.encoder.width
-        self.tell(n_done, total)
+        self.report("features", n_done, total)
         read = self._encode_rows if self.encoder.parallel else self._read
         n_threads = self.threads
         if self.encoder.parallel:
@@ -190,7 +186,7 @@ class _Work:
                     features[valid] = found if self.encoder.parallel else self._encoded(found)
                 yield index, valid, features
                 n_done += len(valid)
-                self.tell(n_done, total)
+                self.report("features", n_done, total)
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..card import Card
 from ..images.class_folders import list_class_folders, read_crop
 from ..images.errors import ImageError
 from ..metrics import Report, classification_report
+from ..progress import Progress
 from .cells import classify_crops
 
 __all__ = ["Evaluation", "evaluate_folder"]
@@ -62,7 +62,7 @@ def evaluate_folder(
     device: str = "auto",
     *,
     pixel_size: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Classify ``FOLDER/class/image`` and compare with the folders' names.
 
@@ -79,7 +79,7 @@ def evaluate_folder(
         µm per pixel of the images: the model's field of view is cut around
         each image's centre. Without it the whole image is taken as the crop.
     progress : callable, optional
-        Called with (images done, images in all).
+        Called with "images", those done and their number.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def evaluate_folder(
             probabilities.append(classify_crops(np.stack(crops), bundle, device))
             inference += time.perf_counter() - clock
         if progress is not None:
-            progress(min(start + _BATCH, len(files)), len(files))
+            progress("images", min(start + _BATCH, len(files)), len(files))
     if not probabilities:
         raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..evidence import Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
+from ..progress import Progress
 from .prediction import Prediction, ReadingLedger
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class PyramidSource:
     normalisation : Normalisation
         Of kind ``"fixed"``: others need to see the whole image at once.
     progress : callable, optional
-        Called with the number of crops read so far; it may raise to stop.
+        Called with "crops", those read so far and 0; it may raise to stop.
 
     Raises
     ------
@@ -88,7 +89,7 @@ class PyramidSource:
         self,
         pyramids: Sequence[Pyramid],
         normalisation: Normalisation,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if len({(pyramid.shape, pyramid.channels) for pyramid in pyramids}) != 1:
             raise ValueError("images that are classified together must be of one size")
@@ -112,7 +113,7 @@ class PyramidSource:
             parts.append(self._crop(self.pyramids[image], top, left, side, seen, base))
             self.n_read += 1
             if self.progress is not None:
-                self.progress(self.n_read)
+                self.progress("crops", self.n_read, 0)
         return torch.stack(parts)
 
     def _crop(
@@ -120,7 +121,7 @@ class PyramidSource:
     ) -> Tensor:
         import torch
 
-        from ..models.tnet.crops import reduced
+        from ..models.tnet.crops import reduce_crop
 
         y0, x0, y1, x1 = seen
         if level_for(pyramid, side / base) > 0 or side**2 > _MOST_PIXELS:
@@ -134,7 +135,7 @@ class PyramidSource:
         region = pyramid.read_region(y0, x0, 0, y1 - y0, x1 - x0)
         ready = self._ready(to_float(region.pixels), region.valid)
         cut[:, y0 - top : y1 - top, x0 - left : x1 - left] = torch.from_numpy(ready)
-        return reduced(cut[None], base)[0]
+        return reduce_crop(cut[None], base)[0]
 
     def _ready(
         self, pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
@@ -155,7 +156,7 @@ def classify_field(
     *,
     t: int = 0,
     z: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FieldPrediction:
     """Classify an image by looking closely only where the model decides to.
 
@@ -173,7 +174,8 @@ def classify_field(
     t, z : int
         Frame and slice of a stack.
     progress : callable, optional
-        Called with the crops read so far; it may raise to stop.
+        Called with "crops", those read so far and 0, as their number is not
+        known before; it may raise to stop.
 
     Returns
     -------
@@ -246,7 +248,7 @@ def traverse(
     model: TNet,
     normalisation: Normalisation,
     locations: Sequence[int] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TNetOutput:
     """Run a TNet on one slide, without gradients; the output is on the CPU."""
     import torch
@@ -301,7 +303,7 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
     )
     level = np.repeat(np.arange(len(crops)), sizes)
     share = np.concatenate([each.detach().float().numpy() for each in output.contributions()])
-    places, relative = _searched(output)
+    places, relative = _list_candidates(output)
     chosen = np.zeros(relative.shape, dtype=bool)
     chosen[parent[sizes[0] :], candidate[sizes[0] :]] = True
     found = []
@@ -332,7 +334,7 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
     return tuple(found)
 
 
-def _searched(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+def _list_candidates(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Boxes (P, n * n, 4) of all candidates, and their probabilities times n * n."""
     from ..models.tnet.crops import candidates
 

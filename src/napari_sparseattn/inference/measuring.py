@@ -1,23 +1,23 @@
-"""The measurement behind `faithful`: orders of removal, runs, curves."""
+"""The measurement behind `faithfulness`: orders of removal, runs, curves."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..evidence.baselines import random_regions, ranked
+from ..evidence.baselines import random_regions, rank
 from ..evidence.faithfulness import Curves, Faithfulness, OrderScore
 from ..evidence.measures import gini, spearman
+from ..progress import Progress
 from .reruns import Mask, Rerun, softmax
 
-__all__ = ["CARD", "THOROUGH", "Progress", "Settings", "measure"]
+__all__ = ["CARD", "THOROUGH", "Settings", "measure"]
 
 #: Called with runs (or cells) done and their number; may raise to stop.
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def measure(
     mask : numpy.ndarray, optional
         (n,) which units, or what share of each, show the object.
     progress : callable, optional
-        Called with runs done and their number; may raise to stop.
+        Called with "runs", those done and their number; may raise to stop.
 
     Returns
     -------
@@ -100,11 +100,11 @@ def measure(
     first = rerun.logits(np.zeros((1, n), bool), settings.fills[0], settings.seed, _silent)[0]
     index = int(first.argmax())
     own = rerun.relevance(index)
-    selected = rerun.selected()
+    selected = rerun.selection()
     orders = _orders(rerun, own, settings)
     share = float(selected.mean())
     counts = settings.counts(share, n)
-    work = _Work(rerun, index, orders, counts, settings, progress)
+    work = _Measurement(rerun, index, orders, counts, settings, progress)
     curves = [work.curves(fill) for fill in settings.fills]
     at = int(np.argmin(np.abs(counts - selected.sum())))
     scores = {
@@ -144,16 +144,16 @@ def _orders(
     """Orders of the n units by name; several where they are drawn by lot."""
     seed = settings.seed
     drawn = {"random": (settings.draws, 1 / 16), "random scattered": (settings.scattered, 0.0)}
-    orders = {name: [ranked(values, seed)] for name, values in own.items()}
+    orders = {name: [rank(values, seed)] for name, values in own.items()}
     for kind, (count, grain) in drawn.items():
         if count:
             maps = (random_regions(rerun.shape, seed * 1000 + i, grain) for i in range(count))
-            orders[kind] = [ranked(values.ravel()[rerun.cells], seed) for values in maps]
-    orders |= {name: [ranked(values, seed)] for name, values in rerun.baselines().items()}
+            orders[kind] = [rank(values.ravel()[rerun.cells], seed) for values in maps]
+    orders |= {name: [rank(values, seed)] for name, values in rerun.baselines().items()}
     return orders
 
 
-class _Work:
+class _Measurement:
     """All runs of one image, fill by fill."""
 
     def __init__(
@@ -171,10 +171,10 @@ class _Work:
         self.per_fill = 2 + 2 * (len(counts) - 2) * n_orders
         self.total = self.per_fill * len(settings.fills)
 
-    def _tell(self, runs: int) -> None:
+    def _report(self, runs: int) -> None:
         self.done += runs
         if self.progress is not None:
-            self.progress(self.done, self.total)
+            self.progress("runs", self.done, self.total)
 
     def _probabilities(self, removed: Mask, fill: str) -> npt.NDArray[np.float64]:
         """Of the class, for masks (M, n); orders share masks, which run once."""
@@ -182,7 +182,7 @@ class _Work:
             np.packbits(removed, axis=1), axis=0, return_index=True, return_inverse=True
         )
         self.total -= len(removed) - len(rows)
-        logits = self.rerun.logits(removed[rows], fill, self.settings.seed, self._tell)
+        logits = self.rerun.logits(removed[rows], fill, self.settings.seed, self._report)
         found: npt.NDArray[np.float64] = softmax(logits, self.rerun.temperature)[:, self.index]
         return found[back.ravel()]
 
@@ -230,4 +230,4 @@ def _score(
 
 
 def _silent(runs: int) -> None:
-    """Tell nobody."""
+    """Report to nobody."""

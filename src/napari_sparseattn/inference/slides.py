@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, find_tissue
+from ..progress import Progress, ignore_progress
 from .prediction import Prediction, ReadingLedger
 from .slide_attention import to_pyramid_attention
 
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 #: Called with the stage's name, what is done, and how much there is; may raise to stop.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,27 +192,27 @@ def classify_slide(
         If the slide's µm per pixel is not known, or its file is gone.
     """
     chosen = choose_device(device)
-    tell = progress or _silent
+    report = progress or ignore_progress
     bundle.slide_model(chosen)  # refused before any work, if it is none
-    work = _Work(pyramid.with_own_ledger(), bundle, chosen, tell)
+    work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
     if features is not None:
-        found = work.given(features)
+        found = work.use_features(features)
     else:
-        found = work.extracted(encoder, tissue, store, allow_unknown_scale)
-    return work.attended(found)
+        found = work.make_features(encoder, tissue, store, allow_unknown_scale)
+    return work.attend(found)
 
 
 class _Work:
     """One slide on its way through the stages."""
 
-    def __init__(self, pyramid: Pyramid, bundle: Bundle, device: str, tell: Progress) -> None:
-        self.pyramid, self.bundle, self.device, self.tell = pyramid, bundle, device, tell
+    def __init__(self, pyramid: Pyramid, bundle: Bundle, device: str, report: Progress) -> None:
+        self.pyramid, self.bundle, self.device, self.report = pyramid, bundle, device, report
         self.stages: list[Stage] = []
         self.notes = list(pyramid.notes)
         self.tissue: Tissue | None = None
         self.scale_known = True
 
-    def given(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
+    def use_features(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
         """Check features that were made before."""
         found = features if isinstance(features, FeatureSet) else read_features(Path(features))
         found = found.placed(self.pyramid.pixel_size)
@@ -246,7 +245,7 @@ class _Work:
             )
         return found
 
-    def extracted(
+    def make_features(
         self,
         encoder: Encoder | str | None,
         tissue: Tissue | None,
@@ -256,13 +255,11 @@ class _Work:
         """Find tissue, and make features of its patches."""
         coder = self._encoder(encoder)
         with self._stage("tissue") as count:
-            self.tell("tissue", 0, 1)
-            self.tissue = tissue or find_tissue(
-                self.pyramid, progress=functools.partial(self.tell, "tissue")
-            )
+            self.report("tissue", 0, 1)
+            self.tissue = tissue or find_tissue(self.pyramid, progress=self.report)
             grid = self._grid(self.tissue, allow_unknown_scale)
             count.append(len(grid))
-            self.tell("tissue", 1, 1)
+            self.report("tissue", 1, 1)
         self.notes += self.tissue.notes
         if not len(grid):
             raise ValueError(
@@ -278,19 +275,19 @@ class _Work:
                 coder,
                 path,
                 device=self.device,
-                progress=functools.partial(self.tell, "features"),
+                progress=self.report,
             )
         self.notes += found.notes
         return found
 
-    def attended(self, found: FeatureSet) -> SlidePrediction:
+    def attend(self, found: FeatureSet) -> SlidePrediction:
         """Run the model on features."""
         began = time.perf_counter()
         with self._stage("attention", len(found)):
-            self.tell("attention", 0, 1)
+            self.report("attention", 0, 1)
             output = self._run(found)
             seen, probabilities = self._result(output, found)
-            self.tell("attention", 1, 1)
+            self.report("attention", 1, 1)
         card, reading = self.bundle.card, self.pyramid.ledger.snapshot()
         pyramid = self.pyramid
         ledger = ReadingLedger(
@@ -332,9 +329,8 @@ class _Work:
 
         model = self.bundle.slide_model(device)
         cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
-        tell = functools.partial(self.tell, "attention")
         with torch.inference_mode():
-            return run_span(model, found.features, cells, progress=tell)
+            return run_span(model, found.features, cells, progress=self.report)
 
     def _result(
         self, output: SpanOutput, found: FeatureSet
@@ -395,11 +391,11 @@ class _Work:
 
     @contextlib.contextmanager
     def _stage(self, name: str, count: int = 0) -> Iterator[list[int]]:
-        """Time a stage; its count may be told later."""
-        told = [count] if count else []
+        """Time a stage; its count may be given later."""
+        counts = [count] if count else []
         began = time.perf_counter()
-        yield told
-        self.stages.append(Stage(name, time.perf_counter() - began, told[-1] if told else 0))
+        yield counts
+        self.stages.append(Stage(name, time.perf_counter() - began, counts[-1] if counts else 0))
 
 
 def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:
@@ -434,7 +430,3 @@ def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> 
     indices, values = keys.cpu().numpy(), weights.float().cpu().numpy()
     real = indices >= 0
     return LocalAttention(patch, indices[real], np.ascontiguousarray(values[:, real]))
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Tell nobody."""

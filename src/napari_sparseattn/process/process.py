@@ -177,11 +177,7 @@ def process_image(
     elif task == "whole":
         from ..inference.fields import classify_field
 
-        def tell(done: int) -> None:
-            if progress is not None:
-                progress("crops", done, 0)
-
-        found = classify_field(image, bundle, options.locations, options.device, progress=tell)
+        found = classify_field(image, bundle, options.locations, options.device, progress=progress)
     else:
         found = _classify_cells(image, bundle, options, progress)
     return Result(found, image, bundle, task, options, path or image.path, closing=closing)

@@ -328,7 +328,7 @@ def test_frames_are_independent_of_their_neighbours() -> None:
 def test_progress_counts_frames() -> None:
     recording = dataclasses.replace(recorded(), frames=np.repeat(recorded().frames[:1], 3, 0))
     seen: list[tuple[int, int]] = []
-    reconstruct(recording, progress=lambda done, total: seen.append((done, total)))
+    reconstruct(recording, progress=lambda _, done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -231,7 +231,7 @@ def test_a_large_slide_without_small_levels_takes_bounded_memory() -> None:
     pyramid = VirtualPyramid(render, 10_000, 10_000, n_levels=1, pixel_size=0.5, tile=1000)
     steps: list[tuple[int, int]] = []
     tracemalloc.start()
-    tissue = find_tissue(pyramid, progress=lambda done, total: steps.append((done, total)))
+    tissue = find_tissue(pyramid, progress=lambda _, done, total: steps.append((done, total)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 220 * 2**20
@@ -242,7 +242,7 @@ def test_a_large_slide_without_small_levels_takes_bounded_memory() -> None:
 
 
 def test_progress_may_stop_it() -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         if done:
             raise InterruptedError
 

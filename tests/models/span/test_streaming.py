@@ -88,7 +88,7 @@ def test_features_on_disk_stream(tmp_path: Path, order: str, dtype: str) -> None
     with h5py.File(tmp_path / "features.h5", "w") as file:
         stored = file.create_dataset("features", data=features.numpy(), chunks=(64, 128))
         seen: list[tuple[int, int]] = []
-        output = run_span(model, stored, cells, progress=lambda *done: seen.append(done))
+        output = run_span(model, stored, cells, progress=lambda _, *done: seen.append(done))
         keys, weights = model.local_attention(stored, cells, 17)
     assert_same(model(features, cells), output)
     assert seen[-1] == (len(cells), len(cells))
@@ -110,7 +110,7 @@ def test_integer_features_are_refused() -> None:
 
 
 def test_progress_can_stop() -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         raise InterruptedError
 
     features, cells = slide(60, 20, 0.8, 128)
@@ -124,11 +124,11 @@ def test_large_slides_in_memory_are_streamed(monkeypatch: pytest.MonkeyPatch) ->
     features, cells = slide(30, 20, 0.8, 128)
     streamed: list[int] = []
     monkeypatch.setattr(streaming, "_MANY", len(cells) - 1)
-    run_span(network(), features, cells, progress=lambda done, _: streamed.append(done))
+    run_span(network(), features, cells, progress=lambda _, done, total: streamed.append(done))
     assert streamed
     monkeypatch.setattr(streaming, "_MANY", len(cells))
     streamed.clear()
-    run_span(network(), features, cells, progress=lambda done, _: streamed.append(done))
+    run_span(network(), features, cells, progress=lambda _, done, total: streamed.append(done))
     assert not streamed
 
 

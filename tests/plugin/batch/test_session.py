@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -10,68 +11,43 @@ import pytest
 from napari.components import ViewerModel
 from PIL import Image
 
-from napari_sparseattn.batch.records import Records
-from napari_sparseattn.batch.run import BatchUpdate, ItemState
-from napari_sparseattn.batch.work import BatchTask, process_item
-from napari_sparseattn.export.summary import describe
-from napari_sparseattn.plugin.batch.requests import (
-    OpenRequest,
-    RunRequest,
-    SearchRequest,
-    answer_open,
-    answer_search,
-)
+from napari_sparseattn.batch import run
+from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
+from napari_sparseattn.plugin.batch.requests import RunRequest
 from napari_sparseattn.plugin.batch.session import Batch
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
 
 from ..conftest import CENTRES, picture
+from ..held import Held
 
 
-class AtOnce:
-    """Does a batch's work when it is asked for, in this process; keeps the requests."""
+class InThisProcess:
+    """Works on one item at a time, in this process."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.runs: list[RunRequest] = []
-        #: How many items are worked on before the run is left hanging.
-        self.most = 1000
-        batch.search_requested.connect(self.search)
-        batch.run_requested.connect(self.run)
-        batch.open_requested.connect(self.open)
+    capacity = 1
 
-    def search(self, request: SearchRequest) -> None:
-        try:
-            self.batch.accept_search(answer_search(request))
-        except (OSError, ValueError) as error:
-            self.batch.fail(request, error)
+    def __init__(self, n: int) -> None:
+        pass
 
-    def run(self, request: RunRequest) -> None:
-        self.runs.append(request)
-        plan = request.plan
-        Records(plan.out).prepare()
-        for i, item in enumerate(plan.items):
-            running = BatchUpdate(ItemState(item, "running"), i, i, len(plan.items), None)
-            self.batch.accept_update(request, running)
-            if i >= self.most:
-                return
-            done = process_item(BatchTask.of(plan, item))
-            found, files = describe(done.summary), tuple(plan.out / name for name in done.outputs)
-            state = ItemState(item, done.state, done.reason, found, done.seconds, files)
-            self.batch.accept_update(request, BatchUpdate(state, i, i + 1, len(plan.items), 1.0))
-        self.batch.finish(request)
+    def submit(self, task: BatchTask) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_result(process_item(task))
+        return future
 
-    def open(self, request: OpenRequest) -> None:
-        try:
-            self.batch.accept_open(answer_open(request))
-        except (OSError, ValueError) as error:
-            self.batch.fail(request, error)
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
-def batch(session: Session, viewer: ViewerModel) -> Iterator[Batch]:
+def batch(
+    session: Session, viewer: ViewerModel, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Batch]:
+    """A batch whose work is done at once."""
+    monkeypatch.setattr(run, "LocalProcesses", InThisProcess)
     batch = Batch.of(viewer)
-    batch.worker = AtOnce(batch)
+    batch.attach()
     yield batch
     batch.detach()
 
@@ -92,10 +68,10 @@ def states(batch: Batch) -> list[str]:
 
 
 def test_from_folder_to_results(batch: Batch, folder: Path, viewer: ViewerModel) -> None:
-    batch.set_pixel_size(0.5)
+    batch.choices.set_pixel_size(0.5)
     batch.add_inputs([str(folder)])
     assert [state.item.key for state in batch.states] == ["a.png", "b.png", "c.png"]
-    assert batch.out == folder / "results"
+    assert batch.choices.out == folder / "results"
     told = []
     batch.progress_changed.connect(told.append)
     batch.start()
@@ -107,7 +83,7 @@ def test_from_folder_to_results(batch: Batch, folder: Path, viewer: ViewerModel)
     assert batch.states[0].found.startswith(f"{len(CENTRES)} cells")
     assert "is not a TIFF" in batch.states[1].reason
     # The folder of results is no input the next time.
-    batch.clear()
+    batch.choices.clear()
     batch.add_inputs([str(folder)])
     assert len(batch.states) == 3
     batch.start()
@@ -125,7 +101,7 @@ def test_only_what_failed_is_retried(batch: Batch, folder: Path) -> None:
 
 
 def test_results_are_shown_on_their_image(batch: Batch, folder: Path, viewer: ViewerModel) -> None:
-    batch.set_pixel_size(0.5)
+    batch.choices.set_pixel_size(0.5)
     batch.add_inputs([str(folder)])
     batch.start()
     batch.open_row(0)
@@ -138,11 +114,11 @@ def test_results_are_shown_on_their_image(batch: Batch, folder: Path, viewer: Vi
     assert set(rings.features["class"]) <= {"round", "lobed", "small"}
     # Once more: it is brought to the front, not opened again.
     viewer.layers.selection.active = None
-    assert batch.open_row(0) is None
+    batch.open_row(0)
     assert len(viewer.layers) == 2
     assert viewer.layers.selection.active is image
     # What failed says why instead.
-    assert batch.open_row(1) is None
+    batch.open_row(1)
     assert "is not a TIFF" in batch.message.text
 
 
@@ -163,7 +139,7 @@ def test_what_is_missing_is_asked_for(batch: Batch, folder: Path) -> None:
     batch.add_inputs([str(folder)])
     assert "Choose a model" in batch.message.text
     assert batch.start() is None
-    batch.set_formats([])
+    batch.choices.set_formats([])
     assert "Choose a model" in batch.obstacle()
     batch.add_inputs([str(folder / "nowhere")])
     assert batch.message.level == "error"
@@ -173,57 +149,60 @@ def test_what_is_missing_is_asked_for(batch: Batch, folder: Path) -> None:
 
 def test_patterns_and_the_folder_of_results(batch: Batch, folder: Path, tmp_path: Path) -> None:
     batch.add_inputs([str(folder)])
-    batch.set_pattern("a*")
+    batch.choices.set_pattern("a*")
     assert [state.item.key for state in batch.states] == ["a.png"]
-    batch.set_out(tmp_path / "elsewhere")
+    batch.choices.set_out(tmp_path / "elsewhere")
     batch.add_inputs([str(folder / "c.png")])
-    assert batch.out == tmp_path / "elsewhere"
+    assert batch.choices.out == tmp_path / "elsewhere"
     batch.start()
     assert (tmp_path / "elsewhere" / "c.png.csv").is_file()
-    batch.set_out(folder)
+    batch.choices.set_out(folder)
     assert "cannot go into the folder of the images" in batch.message.text
 
 
-def test_cancelled_work_waits_again(batch: Batch, folder: Path) -> None:
+def start_and_hold(batch: Batch, folder: Path) -> tuple[Held, RunRequest]:
+    """The first item is done, the second is being worked on."""
     batch.add_inputs([str(folder)])
-    batch.worker.most = 1
+    held = Lanes.of(batch.viewer).runner = Held()
     request = batch.start()
-    assert batch.running
+    held.give(3)
     assert states(batch) == ["done", "running", "waiting"]
+    return held, request
+
+
+def test_cancelled_work_waits_again(batch: Batch, folder: Path) -> None:
+    held, request = start_and_hold(batch, folder)
+    assert batch.running
     batch.add_inputs([str(folder / "c.png")])
     assert "when this batch is finished" in batch.message.text
+    batch.choices.set_pattern("a*")
+    assert batch.choices.pattern == ""
     batch.cancel()
-    assert request is not None
     assert request.stop.is_set()
-    # As `run_batch` does when it stops.
-    waiting = BatchUpdate(ItemState(batch.states[1].item), 1, 1, 3, None)
-    batch.accept_update(request, waiting)
-    batch.finish(request)
-    assert states(batch) == ["done", "waiting", "waiting"]
-    assert batch.message.text == "Cancelled: 1 done, the others wait for Start."
+    held.go()
+    assert states(batch)[0] == "done"
+    assert "running" not in states(batch)
+    assert batch.message.text.startswith("Cancelled: ")
+    assert batch.message.text.endswith("the others wait for Start.")
 
 
 def test_a_stale_run_changes_nothing(batch: Batch, folder: Path) -> None:
-    batch.add_inputs([str(folder)])
-    batch.worker.most = 1
-    old = batch.start()
-    assert old is not None
+    held, old = start_and_hold(batch, folder)
+    _, slots = held.kept[0]
     batch.detach()
     assert old.stop.is_set()
     assert states(batch) == ["done", "waiting", "waiting"]
-    late = BatchUpdate(ItemState(batch.states[2].item, "done"), 2, 3, 3, None)
-    batch.accept_update(old, late)
-    batch.finish(old)
-    batch.fail(old, OSError("late"))
+    slots["failed"](OSError("late"))
+    held.go()
     assert states(batch) == ["done", "waiting", "waiting"]
     assert "late" not in batch.message.text
+    batch.attach()
 
 
 def test_a_run_that_cannot_go_on_says_why(batch: Batch, folder: Path) -> None:
-    batch.add_inputs([str(folder)])
-    batch.worker.most = 1
-    request = batch.start()
-    batch.fail(request, OSError("the disk is full"))
+    held, _ = start_and_hold(batch, folder)
+    _, slots = held.kept[0]
+    slots["failed"](OSError("the disk is full"))
     assert not batch.running
     assert states(batch) == ["done", "waiting", "waiting"]
     assert (batch.message.text, batch.message.level) == ("the disk is full", "error")

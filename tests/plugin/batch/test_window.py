@@ -59,8 +59,8 @@ def test_a_folder_from_drop_to_overlay(window: Window, dock: Any, folder: Path) 
     assert drop(data, dock.source_box.inputs)
     until(window, box.start.isEnabled)
     assert shown(dock)[:2] == [("a.png · p1", "waiting"), ("b.png · p1", "waiting")]
-    assert dock.source_box.model.toolTip() == "small"
-    assert dock.source_box.out.toolTip() == str(folder / "results")
+    assert dock.source_box.model.text() == "small"
+    assert dock.source_box.out.text() == str(folder / "results")
 
     box.start.click()
     assert box.cancel.isVisible()
@@ -118,16 +118,16 @@ def test_cancel_and_go_on(
 
 
 def test_options_reach_the_batch(dock: Any) -> None:
-    options, batch = dock.options_box, dock.batch
+    options, choices = dock.options_box, dock.batch.choices
     options.formats["geojson"].click()
-    assert batch.formats == ("csv", "geojson")
+    assert choices.formats == ("csv", "geojson")
     options.pixel_size.setValue(0.25)
-    assert batch.pixel_size == 0.25
+    assert choices.pixel_size == 0.25
     options.workers.setValue(2)
-    assert batch.workers == 2
+    assert choices.workers == 2
     options.task.setCurrentIndex(options.task.findData("hologram"))
     options.task.activated.emit(options.task.currentIndex())
-    assert batch.task == "hologram"
+    assert choices.task == "hologram"
 
 
 def test_closing_the_dock_stops_the_batch(window: Window, folder: Path) -> None:

@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.compare import compare_cells, with_setting
+from napari_sparseattn.inference.compare import change_setting, compare_cells
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.compare.session import Compare
@@ -275,7 +275,7 @@ def test_cells_by_a_tnet_with_another_number_of_crops(
     compare.set_number(1)
     compare.compare_all()
     field = field_of(session.result_plane, session.settings)
-    fewer = with_setting(tnet_model.bundle, locations=(1, 1))
+    fewer = change_setting(tnet_model.bundle, locations=(1, 1))
     expected = classify_cells(field, session.results.cells, fewer, "cpu")
     np.testing.assert_allclose(compare.every.probabilities[1], expected.probabilities, atol=1e-6)
     compare.detach()

@@ -12,7 +12,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.export.tables import write_csv
-from napari_sparseattn.inference.faithful import CARD, faithfulness_of_set
+from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_set
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of

@@ -11,7 +11,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.evidence.faithfulness import Faithfulness
-from napari_sparseattn.inference.faithful import faithfulness_of_cell
+from napari_sparseattn.inference.faithfulness import faithfulness_of_cell
 from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...progress import Progress
 from ..fields.field import Field, Modality
 from .demodulate import Complex, Device, field_of, import_quietly, inverse
 from .flatten import contrast, flatten, level_field
@@ -193,7 +194,7 @@ def _read(
 def reconstruct(
     recording: Recording,
     settings: HologramSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     device: Device = "cpu",
 ) -> Field:
     """Reconstruct all frames into one field of view.
@@ -205,7 +206,7 @@ def reconstruct(
     settings : HologramSettings, optional
         By default everything is found; see `estimate_settings`.
     progress : callable, optional
-        Called with (frames done, frames in all).
+        Called with "phase", the frames done and their number.
     device : {"cpu", "gpu"}
         See `retrieve`.
 
@@ -232,7 +233,7 @@ def reconstruct(
     for i, done in enumerate(iter_phase(recording, settled, None, device)):
         stack[i] = done.phase if done.opd is None else done.opd
         if progress is not None:
-            progress(i + 1, n)
+            progress("phase", i + 1, n)
     known = settled.wavelength is not None or recording.kind == "opd"
     modality: Modality = "opd" if known else "phase"
     data, axes = (stack, "TYX") if n > 1 else (stack[0], "YX")

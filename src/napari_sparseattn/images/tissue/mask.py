@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ...progress import Progress, ignore_progress
 from ..slides._window import read_window
 from . import _focus as focus
 from ._colour import separate
@@ -22,7 +23,6 @@ __all__ = ["Tissue", "find_tissue", "tissue_from_polygons"]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 # Where the µm per pixel is not known: what slides at 20x would need.
 _USUAL_DOWNSAMPLE = 16.0
@@ -133,7 +133,7 @@ def find_tissue(
         µm per pixel of the mask; a sixteenth of the slide's resolution where
         its own is not known.
     progress : callable, optional
-        Called with what is done and how much there is; may raise to stop.
+        Called with "tissue", the strips done and their number; may raise to stop.
 
     Returns
     -------
@@ -149,17 +149,17 @@ def find_tissue(
     """
     if not (math.isfinite(pixel_size) and pixel_size > 0):
         raise ValueError(f"µm per pixel must be a positive number, got {pixel_size}")
-    tell = progress or _silent
+    report = progress or ignore_progress
     downsample, notes = _downsample(pyramid, pixel_size)
-    pixels, valid, n_strips = _overview(pyramid, downsample, tell)
+    pixels, valid, n_strips = _overview(pyramid, downsample, report)
     scale = _float_scale(pyramid, pixels)
     found = separate(pixels * scale, valid)
     del pixels
     blurred = np.zeros_like(valid)
     blur_notes: tuple[str, ...] = ()
     if not found.dark:
-        blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, tell)
-    tell(2 * n_strips, 2 * n_strips)
+        blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, report)
+    report("tissue", 2 * n_strips, 2 * n_strips)
     mask = found.tissue & ~blurred
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
@@ -175,7 +175,7 @@ def find_tissue(
 
 
 def _overview(
-    pyramid: Pyramid, downsample: float, tell: Progress
+    pyramid: Pyramid, downsample: float, report: Progress
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
     """The whole slide (h, w, C) at a downsample, where it is valid, and strips read."""
     height, width = pyramid.shape
@@ -183,11 +183,11 @@ def _overview(
     n_strips = math.ceil(h / _STRIP)
     pixels = np.empty((h, w, pyramid.channels), np.float32)
     valid = np.empty((h, w), np.bool_)
-    tell(0, 2 * n_strips)
+    report("tissue", 0, 2 * n_strips)
     for strip in range(n_strips):
         rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, h))
         pixels[rows], valid[rows] = _read(pyramid, downsample, rows, slice(0, w), 1)
-        tell(strip + 1, 2 * n_strips)
+        report("tissue", strip + 1, 2 * n_strips)
     return pixels, valid, n_strips
 
 
@@ -219,10 +219,6 @@ def tissue_from_polygons(
     nothing = np.zeros(size, np.bool_)
     notes = () if mask.any() else ("no tissue is marked",)
     return Tissue(mask, float(downsample), shape, nothing, nothing, nothing, notes)
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 def _downsample(pyramid: Pyramid, pixel_size: float) -> tuple[float, tuple[str, ...]]:
@@ -275,11 +271,11 @@ def _out_of_focus(
     tissue: Mask,
     valid: Mask,
     scale: np.float32,
-    tell: Progress,
+    report: Progress,
 ) -> tuple[Mask, tuple[str, ...]]:
     n_strips = math.ceil(len(tissue) / _STRIP)
     if downsample < focus.FINER:
-        tell(2 * n_strips, 2 * n_strips)
+        report("tissue", 2 * n_strips, 2 * n_strips)
         note = "the slide has too few pixels to tell what is out of focus"
         return np.zeros_like(tissue), (note,) if tissue.any() else ()
     fine, coarse = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.float32)
@@ -296,5 +292,5 @@ def _out_of_focus(
             grey[~readable] = np.median(grey[readable]) if readable.any() else 0
             fine[block], coarse[block] = focus.energies(grey)
             seen[block] = True
-        tell(n_strips + strip + 1, 2 * n_strips)
+        report("tissue", n_strips + strip + 1, 2 * n_strips)
     return focus.blurred(fine, coarse, tissue, seen & valid & ~tissue)

@@ -120,7 +120,7 @@ class Suggestions(Targets):
         self._point_at(row)
         results = self.session.results
         if results is not None:
-            ranked = results[row].ranked()[:2]
+            ranked = results[row].rank_classes()[:2]
             doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
             self.say(f"Which class? The model says {doubt}. Press its key, or N for the next.")
 

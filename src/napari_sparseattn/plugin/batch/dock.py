@@ -8,7 +8,6 @@ from qtpy.QtWidgets import QWidget
 
 from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame, section
-from .jobs import BatchJobs
 from .queue_box import BatchQueueBox
 from .session import Batch
 from .source_box import BatchOptionsBox, BatchSourceBox
@@ -31,7 +30,6 @@ class BatchDock(DockFrame):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.batch = Batch.of(napari_viewer)
         super().__init__(self.batch)
-        self.jobs = BatchJobs(self.batch)
         inner = QWidget(self)
         self.source_box = BatchSourceBox(self.batch, inner)
         self.options_box = BatchOptionsBox(self.batch, inner)
@@ -46,4 +44,5 @@ class BatchDock(DockFrame):
         )
         self.drops = FileDrops(self, self.batch.add_inputs)
         parts = [self.source_box, self.options_box, self.queue_box]
-        self.end_with(parts, self.jobs.close, self.batch.detach)
+        self.batch.attach()
+        self.end_with(parts, self.batch.detach)

@@ -1,4 +1,4 @@
-"""The queue of a batch: where each file stands, and what can be done."""
+"""The queue of a batch: the state of each file, and the buttons that work on it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from qtpy.QtWidgets import (
 from ...batch.run import ItemState
 from ..core.messages import Progress, seconds_text, time_left
 from ..widgets.base import Follower
+from ..widgets.rich import WrappedLabel, rich
 from .session import Batch
 
 __all__ = ["BatchQueueBox", "QueueModel"]
 
 _EMPTY = (
     "The files will be listed here, each with its state. Those that fail do not stop the others, "
-    "and a batch that was stopped goes on where it was."
+    "and a stopped batch resumes where it was."
 )
-_COLUMNS = ("file", "state", "found, or why not")
+_COLUMNS = ("file", "state", "result")
 _TIPS = (
     "Named from the folder that all files have in common.",
-    "Skipped: its results were there, and right by their size and sha256.",
-    "What was found in it, or why it failed. Double-click a row to look at image and result.",
+    "Skipped: up to date (verified by size and sha256).",
+    "Summary of the result, or why it failed. Double-click a row to open image and result.",
 )
 #: Told apart with any colour vision by their lightness, and by the word.
 _COLOURS = {"failed": "#ff8f6b", "running": "#8ecae6", "done": "#8fd694", "skipped": "#a9b4c0"}
@@ -65,7 +66,7 @@ class QueueModel(QAbstractTableModel):
         self._only_failed = on
         self.refill()
 
-    def tell(self, item: int) -> None:
+    def update_item(self, item: int) -> None:
         """Show that an item has changed."""
         if self._only_failed:
             if self._batch.states[item].state == "failed" and item not in self._rows:
@@ -101,7 +102,7 @@ class QueueModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return (_name(state), state.state, _words(state))[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join(filter(None, (str(state.item.path), state.found, state.reason)))
+            return rich("\n".join(filter(None, (str(state.item.path), state.found, state.reason))))
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == 1:
             colour = _COLOURS.get(state.state)
             return None if colour is None else QColor(colour)
@@ -132,7 +133,7 @@ class BatchQueueBox(Follower):
         self.start = QPushButton("Start", self)
         self.start.setToolTip(
             "Work on all files. Those whose results are there and right are skipped, so that a "
-            "batch that was stopped goes on."
+            "stopped batch resumes."
         )
         self.cancel = QPushButton("Cancel", self)
         self.cancel.setToolTip("Stop at once; what is done is kept.")
@@ -144,13 +145,11 @@ class BatchQueueBox(Follower):
         self.failed_only.setToolTip("Leave the other files out of the table.")
         self.show_result = QPushButton("Show result", self)
         self.show_result.setToolTip(
-            "Open the image of the chosen row with what was found in it; so does a double click."
+            "Open the image of the chosen row with its results; so does a double click."
         )
-        self.empty = QLabel(_EMPTY, self)
-        self.empty.setWordWrap(True)
-        self.detail = QLabel(self)
+        self.empty = WrappedLabel(_EMPTY, self)
+        self.detail = WrappedLabel(parent=self)
         self.detail.setObjectName("card")
-        self.detail.setWordWrap(True)
         self.detail.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.model = QueueModel(batch, self)
         self.table = self._table()
@@ -163,7 +162,7 @@ class BatchQueueBox(Follower):
         self.table.doubleClicked.connect(self._open)
         self.table.selectionModel().selectionChanged.connect(self._enable)
         self.follow(batch.items_changed, self._refill)
-        self.follow(batch.item_changed, self._tell)
+        self.follow(batch.item_changed, self._update_item)
         self.follow(batch.progress_changed, self._show_progress)
         self.follow(batch.changed, self._enable)
         self.follow(batch.session.model_changed, self._enable)
@@ -225,8 +224,8 @@ class BatchQueueBox(Follower):
         self.model.refill()
         self._enable()
 
-    def _tell(self, item: int) -> None:
-        self.model.tell(item)
+    def _update_item(self, item: int) -> None:
+        self.model.update_item(item)
         if item == self._chosen():
             self._enable()
 

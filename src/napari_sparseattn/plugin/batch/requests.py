@@ -1,4 +1,4 @@
-"""What the batch dock asks of workers, and how it is answered: frozen, no Qt."""
+"""Work of the batch dock: frozen requests, and how they are answered."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SearchRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchAnswer:
-    """What was found."""
+    """The files that were found."""
 
     request: SearchRequest
     items: tuple[InputFile, ...]
@@ -92,7 +92,7 @@ class OpenRequest:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenAnswer:
-    """An image as layers, and what was found in it."""
+    """An image as layers, and its results."""
 
     request: OpenRequest
     opened: Opened
@@ -123,7 +123,7 @@ def stream_batch(request: RunRequest) -> Iterator[BatchUpdate]:
 
 
 def answer_open(request: OpenRequest) -> OpenAnswer:
-    """Open the image, and read what was found in it.
+    """Open the image, and read its results.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def answer_open(request: OpenRequest) -> OpenAnswer:
 
     records = Records(request.out)
     record = records.read(request.item.key)
-    if record is None or SHOWN not in records.sound(record):
+    if record is None or SHOWN not in records.intact_formats(record):
         raise ValueError(
             f"The results of {request.item.key} are gone or damaged; start the batch once more."
         )

@@ -1,12 +1,10 @@
-"""What a batch works on: files and folders, where results go, in which formats."""
+"""Files and options of a batch: folders, results, formats, processes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QFontMetrics, QResizeEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -26,6 +24,7 @@ from ...batch.machines import default_workers
 from ...export.formats import FORMATS, Format
 from ..commands import open_main
 from ..widgets.base import Follower, set_quietly, shrinkable
+from ..widgets.rich import ElidedLabel, WrappedLabel, rich
 from .session import Batch
 
 __all__ = ["BatchOptionsBox", "BatchSourceBox"]
@@ -33,7 +32,7 @@ __all__ = ["BatchOptionsBox", "BatchSourceBox"]
 _LABEL_WIDTH = 62
 _MOST_NAMED = 3
 _TASKS = {
-    "auto": "what the model is for",
+    "auto": "the model's own task",
     "cells": "cells",
     "whole": "whole images or slides (TNet)",
     "hologram": "cells of holograms",
@@ -44,39 +43,8 @@ _TASK_TIP = (
 )
 
 
-class _Elided(QLabel):
-    """A path that is cut in its middle where the dock is narrow."""
-
-    def __init__(self, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._whole = ""
-
-    def set_whole(self, text: str) -> None:
-        """Show a text, whole in the tooltip."""
-        self._whole = text
-        self.setToolTip(text)
-        self._fit()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Cut anew."""
-        super().resizeEvent(event)
-        self._fit()
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for no width."""
-        return QSize(20, super().minimumSizeHint().height())
-
-    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for no width."""
-        return self.minimumSizeHint()
-
-    def _fit(self) -> None:
-        mode = Qt.TextElideMode.ElideMiddle
-        self.setText(QFontMetrics(self.font()).elidedText(self._whole, mode, self.width()))
-
-
 class BatchSourceBox(Follower):
-    """Chooses files, the folder of results, and tells which model works on them."""
+    """Chooses files and the folder of results, and shows the model."""
 
     def __init__(self, batch: Batch, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -88,26 +56,26 @@ class BatchSourceBox(Follower):
         self.clear = QToolButton(self)
         self.clear.setText("Clear")
         self.clear.setToolTip("Empty the queue. Files and results stay where they are.")
-        self.inputs = QLabel(self)
-        self.inputs.setWordWrap(True)
+        self.inputs = WrappedLabel(parent=self)
         self.pattern = QLineEdit(self)
         self.pattern.setPlaceholderText("all that can be read, or e.g. *_rgb.png")
         self.pattern.setToolTip("Take only files of folders whose name matches; * is any text.")
-        self.model = _Elided(self)
+        self.model = ElidedLabel(parent=self)
         self.choose_model = QToolButton(self)
         self.choose_model.setText("Choose…")
         self.choose_model.setToolTip("Opens the dock Sparse attention, where the model is chosen.")
-        self.out = _Elided(self)
+        self.out = ElidedLabel(parent=self)
         self.choose_out = QToolButton(self)
         self.choose_out.setText("Choose…")
         self.choose_out.setToolTip("The folder for the results; it mirrors that of the images.")
         self._lay_out()
         self.folder.clicked.connect(self._add_folder)
         self.files.clicked.connect(self._add_files)
-        self.clear.clicked.connect(batch.clear)
+        self.clear.clicked.connect(batch.choices.clear)
         self.pattern.editingFinished.connect(self._pattern_given)
         self.choose_model.clicked.connect(self._open_main)
         self.choose_out.clicked.connect(self._choose_out)
+        self.follow(batch.choices.changed, self._show)
         self.follow(batch.changed, self._show)
         self.follow(batch.session.model_changed, self._show)
         self._show()
@@ -133,20 +101,20 @@ class BatchSourceBox(Follower):
         grid.addWidget(self.choose_out, 4, 2)
 
     def _show(self, _: object = None) -> None:
-        batch = self.batch
-        names = [Path(path).name or path for path in batch.inputs]
+        batch, choices = self.batch, self.batch.choices
+        names = [Path(path).name or path for path in choices.inputs]
         shown = ", ".join(names[:_MOST_NAMED])
         more = len(names) - _MOST_NAMED
         said = f"{shown} and {more} more" if more > 0 else shown
         self.inputs.setText(said or "No files yet: drop folders or files here.")
-        self.inputs.setToolTip("\n".join(batch.inputs))
-        self.out.set_whole("–" if batch.out is None else str(batch.out))
+        self.inputs.setToolTip(rich("\n".join(choices.inputs)) if choices.inputs else "")
+        self.out.setText("–" if choices.out is None else str(choices.out))
         model, loading = batch.session.model, batch.session.loading
         none = "being loaded…" if loading else "none yet"
-        self.model.set_whole(none if model is None else model.bundle.card.name)
+        self.model.setText(none if model is None else model.bundle.card.name)
         for widget in (self.folder, self.files, self.clear, self.pattern, self.choose_out):
             widget.setEnabled(not batch.running)
-        self.clear.setEnabled(bool(batch.inputs) and not batch.running)
+        self.clear.setEnabled(bool(choices.inputs) and not batch.running)
 
     def _add_folder(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Folder of images"):
@@ -158,19 +126,19 @@ class BatchSourceBox(Follower):
             self.batch.add_inputs(paths)
 
     def _pattern_given(self) -> None:
-        self.batch.set_pattern(self.pattern.text())
+        self.batch.choices.set_pattern(self.pattern.text())
 
     def _choose_out(self) -> None:
-        before = "" if self.batch.out is None else str(self.batch.out.parent)
+        before = "" if self.batch.choices.out is None else str(self.batch.choices.out.parent)
         if folder := QFileDialog.getExistingDirectory(self, "Folder for the results", before):
-            self.batch.set_out(Path(folder))
+            self.batch.choices.set_out(Path(folder))
 
     def _open_main(self) -> None:
         open_main(self.batch.viewer)
 
 
 class BatchOptionsBox(Follower):
-    """Formats of the results, what is looked for, the scale, the processes."""
+    """Chooses formats of the results, task, scale and processes."""
 
     def __init__(self, batch: Batch, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -197,7 +165,8 @@ class BatchOptionsBox(Follower):
         self._lay_out()
         self.task.activated.connect(self._task_chosen)
         self.pixel_size.valueChanged.connect(self._pixel_size_given)
-        self.workers.valueChanged.connect(batch.set_workers)
+        self.workers.valueChanged.connect(batch.choices.set_workers)
+        self.follow(batch.choices.changed, self._show)
         self.follow(batch.changed, self._show)
         self._show()
 
@@ -219,7 +188,7 @@ class BatchOptionsBox(Follower):
         grid.addWidget(QLabel("Write results as", self), 0, 0, 1, 2)
         grid.addLayout(formats, 1, 0, 1, 2)
         rows: tuple[tuple[str, Any], ...] = (
-            ("Look for", self.task),
+            ("Task", self.task),
             ("Pixel size", self.pixel_size),
             ("Processes", self.workers),
         )
@@ -228,23 +197,24 @@ class BatchOptionsBox(Follower):
             grid.addWidget(widget, 2 + i, 1)
 
     def _show(self) -> None:
-        batch = self.batch
+        batch, choices = self.batch, self.batch.choices
         for name, box in self.formats.items():
             box.blockSignals(True)
-            box.setChecked(name in batch.formats)
+            box.setChecked(name in choices.formats)
             box.blockSignals(False)
-        self.task.setCurrentIndex(self.task.findData(batch.task))
-        set_quietly(self.pixel_size, batch.pixel_size or 0)
+        self.task.setCurrentIndex(self.task.findData(choices.task))
+        set_quietly(self.pixel_size, choices.pixel_size or 0)
         self.workers.blockSignals(True)
-        self.workers.setValue(batch.workers)
+        self.workers.setValue(choices.workers)
         self.workers.blockSignals(False)
         self.setEnabled(not batch.running)
 
     def _formats_chosen(self, _: bool) -> None:
-        self.batch.set_formats([name for name, box in self.formats.items() if box.isChecked()])
+        names = [name for name, box in self.formats.items() if box.isChecked()]
+        self.batch.choices.set_formats(names)
 
     def _task_chosen(self, index: int) -> None:
-        self.batch.set_task(self.task.itemData(index))
+        self.batch.choices.set_task(self.task.itemData(index))
 
     def _pixel_size_given(self, value: float) -> None:
-        self.batch.set_pixel_size(value or None)
+        self.batch.choices.set_pixel_size(value or None)

@@ -195,7 +195,7 @@ class ResultBox(SessionWidget):
         if answer is None or self.session.model is None:
             return
         colours = dict(zip(answer.class_names, self.session.model.bundle.card.colours, strict=True))
-        self.bars.set_rows([(name, share, colours[name]) for name, share in answer.ranked()])
+        self.bars.set_rows([(name, share, colours[name]) for name, share in answer.rank_classes()])
         if self.session.image is not None:
             what = "Whole slide" if self.session.on_slide else "Whole field"
             shares = isinstance(answer, SlidePrediction) and answer.segments

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ...export.evidence_report import EvidenceReport, write_evidence_report
 from ..core.errors import explain
-from ..core.lanes import Lanes
+from ..core.lanes import Lane, Lanes
 from ..core.session import Session
 from .cells_session import CellFaithfulness
 from .session import AnswerFaithfulness
@@ -34,7 +34,7 @@ class ReportButton(QPushButton):
         )
         assert session.viewer is not None
         self._session = session
-        self._lane = Lanes.of(session.viewer).add(
+        self._lane: Lane[Any] = Lanes.of(session.viewer).add(
             lambda request: write_evidence_report(*request),
             given=lambda _, path: session.say(f"Report written to {path}."),
             failed=lambda _, error: session.say(

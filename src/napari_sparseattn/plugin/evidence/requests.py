@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
+from ...progress import Progress
 from ..cells.requests import ClickRequest, Model
 from ..core.sources import cells_of, field_of
 from ..slides.requests import SlideAnswer
@@ -25,8 +26,7 @@ __all__ = ["EvidenceRequest", "Subject", "image_of", "stream_faithfulness", "str
 _TICK_SECONDS = 0.1
 
 Subject = Literal["cell", "field", "slide"]
-#: Called with what is done and the total, where that is known; a stage's name may come first.
-Report = Callable[..., None]
+Report = Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def stream_faithfulness(request: EvidenceRequest) -> Iterator[tuple[int, int] | 
     Raises
     ------
     ValueError, ImageError, OSError, MemoryError
-        As the functions of `inference.faithful`.
+        As the functions of `inference.faithfulness`.
     """
     yield from stream_progress(lambda progress: _measure(request, progress), request.stop)
 
@@ -87,7 +87,7 @@ def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Ite
     Parameters
     ----------
     work : callable
-        Given a function to call with what is done and the total.
+        Given a function to call with the stage, what is done and the total.
     stop : threading.Event
         Set to end the work when it next reports how far it is.
 
@@ -98,9 +98,8 @@ def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Ite
     """
     so_far = (0, 0)
 
-    def progress(*step: Any) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
         nonlocal so_far
-        done, total = (*(part for part in step if not isinstance(part, str)), 0)[:2]
         so_far = (done, total)
         if stop.is_set():
             raise StoppedError
@@ -119,7 +118,7 @@ def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Ite
 
 
 def _measure(request: EvidenceRequest, progress: Report) -> Faithfulness:
-    from ...inference.faithful import (
+    from ...inference.faithfulness import (
         faithfulness_of_cell,
         faithfulness_of_field,
         faithfulness_of_slide,

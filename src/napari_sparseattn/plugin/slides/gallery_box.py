@@ -198,7 +198,7 @@ class GalleryBox(SessionWidget):
             for patches in (self.most, self.least):
                 patches.set_patches([], [])
             return
-        order = attention.ranked(session.pyramid_choice.head)
+        order = attention.rank_patches(session.pyramid_choice.head)
         number = min(self._number, len(order))
         weights = attention.patch_weights(0, session.pyramid_choice.head) * len(attention.levels[0])
         for patches, chosen in (

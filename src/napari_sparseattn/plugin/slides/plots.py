@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from ..core.messages import share_text
+from ..widgets.axes import AXIS_COLOUR, Axes, Plot
 
 __all__ = ["ConcentrationCurve", "SignedBars"]
 
 _ROW_HEIGHT = 20
 _FOR, _AGAINST = QColor("#d6604d"), QColor("#4393c3")
-_CURVE, _EVEN = QColor("#56b4e9"), QColor("#8c98a6")
+_CURVE = QColor("#56b4e9")
 _CURVE_HEIGHT = 84
 
 
@@ -70,12 +71,12 @@ class SignedBars(QWidget):
                 middle | Qt.AlignmentFlag.AlignRight,
                 share_text(value),
             )
-        painter.setPen(QPen(_EVEN, 1))
+        painter.setPen(QPen(AXIS_COLOUR, 1))
         painter.drawLine(QPointF(zero, 2), QPointF(zero, _ROW_HEIGHT * len(self.rows) - 2))
         painter.end()
 
 
-class ConcentrationCurve(QWidget):
+class ConcentrationCurve(Plot):
     """The share of the attention that the most attended patches hold, over their number.
 
     The number is drawn in powers of ten; a dotted line shows the share if
@@ -83,14 +84,11 @@ class ConcentrationCurve(QWidget):
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(_CURVE_HEIGHT, 100, parent)
         self.total = 1
         self.chosen = 1
         self.numbers: npt.NDArray[np.int64] = np.array([1])
         self.shares: npt.NDArray[np.float64] = np.array([1.0])
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setFixedHeight(_CURVE_HEIGHT)
-        self.setMinimumWidth(100)
 
     def set_curve(
         self, numbers: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], total: int
@@ -106,51 +104,18 @@ class ConcentrationCurve(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw axes, the dotted line, the curve and the mark."""
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter, ink = self.begin()
         metrics = painter.fontMetrics()
-        left = metrics.horizontalAdvance("100 %") + 8.0
-        bottom = self.height() - metrics.height() - 2.0
-        frame = QRectF(left, 5, self.width() - left - 12.0, bottom - 7.0)
-        painter.setPen(QPen(_EVEN, 1))
-        painter.drawLine(frame.bottomLeft(), frame.bottomRight())
-        painter.drawLine(frame.bottomLeft(), frame.topLeft())
-        self._draw_numbers(painter, frame)
-        even = self.numbers / max(self.total, 1)
-        painter.setPen(QPen(_EVEN, 1.2, Qt.PenStyle.DotLine))
-        painter.drawPolyline(self._line(frame, even))
-        painter.setPen(QPen(_CURVE, 1.8))
-        painter.drawPolyline(self._line(frame, self.shares))
+        left, bottom = metrics.horizontalAdvance("100 %") + 8.0, self.height() - metrics.height()
+        frame = QRectF(left, 5, self.width() - left - 12.0, bottom - 9.0)
+        axes = Axes(painter, frame, (0, np.log10(max(self.total, 2))), (0, 1), ink)
+        powers = range(len(str(self.total)))
+        numbers = [(float(power), f"{10**power:,}".replace(",", "\u2009")) for power in powers]
+        axes.draw(numbers, [(0, "0 %"), (1, "100 %")])
+        x = np.log10(np.maximum(self.numbers, 1))
+        dotted = QPen(AXIS_COLOUR, 1.2, Qt.PenStyle.DotLine)
+        axes.draw_curve(x, self.numbers / max(self.total, 1), dotted)
+        axes.draw_curve(x, self.shares, QPen(_CURVE, 1.8))
         share = float(np.interp(self.chosen, self.numbers, self.shares))
-        at = QPointF(self._x(frame, self.chosen), frame.bottom() - share * frame.height())
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(_FOR)
-        painter.drawEllipse(at, 4.0, 4.0)
+        axes.draw_dot(np.log10(max(self.chosen, 1)), share, _FOR, 4.0)
         painter.end()
-
-    def _draw_numbers(self, painter: QPainter, frame: QRectF) -> None:
-        metrics = painter.fontMetrics()
-        painter.setPen(self.palette().color(self.foregroundRole()))
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        height = metrics.height()
-        for share in (0, 100):
-            y = frame.bottom() - share / 100 * frame.height()
-            place = QRectF(0, y - height / 2, frame.left() - 4, height)
-            painter.drawText(place, right, f"{share} %")
-        power = 1
-        while power <= self.total:
-            x, text = self._x(frame, power), f"{power:,}".replace(",", "\u2009")
-            width = metrics.horizontalAdvance(text)
-            x = min(max(x - width / 2, frame.left()), self.width() - width - 1.0)
-            painter.drawText(QPointF(x, frame.bottom() + metrics.ascent() + 2), text)
-            power *= 10
-
-    def _x(self, frame: QRectF, number: float) -> float:
-        most = max(np.log10(max(self.total, 2)), 1e-9)
-        return float(frame.left() + frame.width() * np.log10(max(number, 1)) / most)
-
-    def _line(self, frame: QRectF, shares: npt.NDArray[np.float64]) -> QPolygonF:
-        most = max(np.log10(max(self.total, 2)), 1e-9)
-        x = frame.left() + frame.width() * np.log10(np.maximum(self.numbers, 1)) / most
-        y = frame.bottom() - shares * frame.height()
-        return QPolygonF([QPointF(*at) for at in zip(x.tolist(), y.tolist(), strict=True)])

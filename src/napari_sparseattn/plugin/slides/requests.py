@@ -270,7 +270,7 @@ def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) 
     if request.aim == "tissue" or request.model is None:
         from ...images.tissue.mask import find_tissue
 
-        found = find_tissue(pyramid, progress=lambda done, total: told("tissue", done, total))
+        found = find_tissue(pyramid, progress=told)
         return SlideAnswer(request, found, drawn_outlines(found), None, pyramid)
     from ...inference.slides import classify_slide
 

@@ -134,7 +134,7 @@ def stream_field(request: FieldRequest) -> Iterator[int | FieldAnswer]:
     """
     read = 0
 
-    def count(done: int) -> None:
+    def count(stage: str, done: int, total: int) -> None:
         nonlocal read
         read = done
         if request.stop.is_set():

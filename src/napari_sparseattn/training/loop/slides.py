@@ -21,6 +21,7 @@ from ...images.tissue.mask import find_tissue
 from ...kinds import KINDS
 from ...metrics import Report
 from ...models.span import SpanMil, SpanUnet, span_from_config
+from ...progress import Progress
 from ..data.span_data import Part, SlideExample, split_slides
 from .fit import EpochReport
 from .span import SpanOptions, fit_span, measure_patches, measure_slides, span_temperature
@@ -137,7 +138,7 @@ def slide_features(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FeatureSet:
     """Return the features of a slide's tissue, as `classify_slide` makes them.
 
@@ -154,7 +155,7 @@ def slide_features(
     device : str
         See `choose_device`.
     progress : callable, optional
-        Called with (patches done, patches in all); it may raise to stop.
+        Called with "features", the patches done and their number; it may raise to stop.
 
     Raises
     ------

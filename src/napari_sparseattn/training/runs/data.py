@@ -210,7 +210,7 @@ def make_slide_examples(
 def _kind(images: Images, card: Card) -> str:
     """Return whether cells are learned, or regions and whole images."""
     kinds = {item.kind for _, items in images for item in items}
-    return "cell" if card.kind == "sparse-attn-net" or "cell" in kinds else "region"
+    return "cell" if "fields" not in card.model_kind.takes or "cell" in kinds else "region"
 
 
 def _count(n: int, what: str, classes: int, images: Images) -> str:

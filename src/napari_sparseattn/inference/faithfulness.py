@@ -22,8 +22,9 @@ from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
-from .cells import checked_plane, crop_side
-from .measuring import CARD, THOROUGH, Progress, Settings, measure
+from ..progress import Progress
+from .cells import check_plane, crop_side
+from .measuring import CARD, THOROUGH, Settings, measure
 from .reruns import CellRerun, Mask, Rerun
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ __all__ = [
     "CARD",
     "THOROUGH",
     "Settings",
-    "at_crop_pixels",
-    "cell_rerun",
     "faithfulness_of_cell",
     "faithfulness_of_crop",
     "faithfulness_of_crops",
@@ -44,6 +43,8 @@ __all__ = [
     "faithfulness_of_slide",
     "iter_faithfulness",
     "measure",
+    "prepare_crop",
+    "read_at_crop_pixels",
 ]
 
 
@@ -70,7 +71,7 @@ def faithfulness_of_cell(
     settings : Settings
         How thoroughly; by default as fits a click.
     progress : callable, optional
-        Called with runs of the model done and their number; may raise to stop.
+        Called with "runs", those of the model done and their number; may raise to stop.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def iter_faithfulness(
     ------
     Faithfulness
     """
-    plane = checked_plane(field, bundle, t, z)
+    plane = check_plane(field, bundle, t, z)
     sides, _ = crop_side(field, cells, bundle)
     chosen, size = choose_device(device), bundle.card.crop.size
     for i in range(len(cells)) if only is None else only:
@@ -117,11 +118,11 @@ def iter_faithfulness(
         frame = CropFrame(float(centre[0]), float(centre[1]), float(sides[i]), size)
         mask = None
         if cells.labels is not None:
-            mask = at_crop_pixels(cells.labels == cells.ids[i], frame)
+            mask = read_at_crop_pixels(cells.labels == cells.ids[i], frame)
         yield faithfulness_of_crop(crop, bundle, settings, chosen, mask=mask, progress=progress)
 
 
-def at_crop_pixels(mask: Mask, frame: CropFrame) -> Mask:
+def read_at_crop_pixels(mask: Mask, frame: CropFrame) -> Mask:
     """Read a mask (H, W) of an image at the centres of a crop's pixels, (size, size)."""
     line = np.stack([np.arange(frame.size)] * 2, axis=1)
     rows, columns = np.floor(frame.to_image(line) + 0.5).astype(int).T
@@ -153,14 +154,14 @@ def faithfulness_of_crop(
     bundle, settings, device, progress
         As in `faithfulness_of_cell`.
     """
-    rerun = cell_rerun(crop, bundle, device)
+    rerun = prepare_crop(crop, bundle, device)
     within = None
     if mask is not None:
         within = tiled_mean(mask, rerun.side).ravel()
     return measure(rerun, bundle.card.class_names, settings, within, progress)
 
 
-def cell_rerun(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> CellRerun:
+def prepare_crop(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> CellRerun:
     """Prepare a crop (size, size, C) for running it again and again."""
     chosen = choose_device(device)
     planes = np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
@@ -188,7 +189,7 @@ def faithfulness_of_crops(
         mask = None if masks is None else masks[i]
         items.append(faithfulness_of_crop(crop, bundle, settings, device, mask=mask))
         if progress is not None:
-            progress(i + 1, len(crops))
+            progress("crops", i + 1, len(crops))
     names = tuple(range(len(crops)) if ids is None else ids)
     return FaithfulnessOfSet(names, tuple(items), settings.seed)
 
@@ -219,7 +220,7 @@ def faithfulness_of_set(
     for item in iter_faithfulness(field, cells, bundle, rows, settings, device, t=t, z=z):
         items.append(item)
         if progress is not None:
-            progress(len(items), len(rows))
+            progress("cells", len(items), len(rows))
     ids = tuple(int(cells.ids[i]) for i in rows)
     return FaithfulnessOfSet(ids, tuple(items), settings.seed)
 
@@ -283,9 +284,9 @@ def faithfulness_of_slide(
     ValueError
         If the model segments, or the prediction is of another model.
     """
-    from .slide_reruns import slide_rerun
+    from .slide_reruns import prepare_slide
 
-    rerun = slide_rerun(prediction, bundle, device)
+    rerun = prepare_slide(prediction, bundle, device)
     if mask is not None and mask.shape != rerun.cells.shape:
         raise ValueError(f"the mask needs one value per patch, {len(rerun.cells)} in all")
     fitting = _with_fills(settings, rerun)

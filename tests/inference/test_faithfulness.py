@@ -13,7 +13,7 @@ from napari_sparseattn.images.fields.cells import cells_from_labels
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.faithful import (
+from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
     Settings,
     faithfulness_of_cell,
@@ -24,10 +24,10 @@ from napari_sparseattn.inference.faithful import (
     iter_faithfulness,
     measure,
 )
-from napari_sparseattn.inference.field_reruns import FieldRerun, remembering
+from napari_sparseattn.inference.field_reruns import FieldRerun, cache_features
 from napari_sparseattn.inference.fields import classify_field
-from napari_sparseattn.inference.reruns import CellRerun, shuffled, softmax
-from napari_sparseattn.inference.slide_reruns import slide_rerun
+from napari_sparseattn.inference.reruns import CellRerun, shuffle_weights, softmax
+from napari_sparseattn.inference.slide_reruns import prepare_slide
 from napari_sparseattn.inference.slides import SlidePrediction, classify_slide
 from napari_sparseattn.models.sparse.network import SparseAttnNet
 from small_model import SIZES, small_bundle
@@ -58,7 +58,7 @@ class Linear:
     def relevance(self, index: int) -> dict[str, np.ndarray]:
         return {"own": self.weights.astype(np.float32), "worst": -self.weights.astype(np.float32)}
 
-    def selected(self) -> np.ndarray:
+    def selection(self) -> np.ndarray:
         return self.weights >= np.sort(self.weights)[-3]
 
     def baselines(self) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ def test_masks_that_orders_share_run_once() -> None:
     model = Linear(np.linspace(0.1, 1, 20))
     told: list[tuple[int, int]] = []
     found = measure(
-        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda *at: told.append(at)
+        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda _, *at: told.append(at)
     )
     # "worst" is "own" backwards, and so is "centre": each mask of one is a mask of the other.
     assert told[-1][0] == told[-1][1] == found.runs
@@ -133,7 +133,9 @@ def test_the_selector_may_change_its_mind() -> None:
         np.random.default_rng(0).random((3, 16, 16)).astype(np.float32), bundle.cell_model("cpu")
     )
     (before,) = rerun.seen.evidence
-    after = rerun.looked(rerun.filled(before.mask()[None], "mean", 0), evidence=True).evidence[0]
+    after = rerun.run(rerun.replace_pixels(before.mask()[None], "mean", 0), evidence=True).evidence[
+        0
+    ]
     assert not np.array_equal(before.indices, after.indices)
     assert before.k == after.k
 
@@ -148,7 +150,7 @@ def test_necessity_is_what_captum_calls_ablation_of_the_selection() -> None:
     ready = bundle.card.normalisation(np.ascontiguousarray(crop.transpose(2, 0, 1)[None]))
     model, index = bundle.model(), bundle.card.class_names.index(found.label)
     rerun = CellRerun(ready[0], model)
-    kept = rerun.selected().reshape(16, 16)
+    kept = rerun.selection().reshape(16, 16)
     blurred = fill(ready[0], np.ones((16, 16), bool), "blur")
 
     def probability(x: torch.Tensor) -> torch.Tensor:
@@ -178,7 +180,7 @@ def test_a_set_of_cells_is_measured_like_each_alone() -> None:
     cells, bundle = cells_from_labels(labels, 0.5), small_bundle()
     told: list[tuple[int, int]] = []
     together = faithfulness_of_set(
-        field, cells, bundle, None, QUICK, "cpu", progress=lambda *at: told.append(at)
+        field, cells, bundle, None, QUICK, "cpu", progress=lambda _, *at: told.append(at)
     )
     assert together.ids == (4, 9)
     assert told == [(1, 2), (2, 2)]
@@ -202,7 +204,7 @@ def test_work_stops_when_asked_to() -> None:
     labels[10:15, 10:15], labels[25:30, 25:30] = 1, 2
     cells = cells_from_labels(labels, 0.5)
 
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -226,7 +228,7 @@ def test_stability_lies_between_chance_and_one() -> None:
 def test_shuffling_keeps_each_tensors_numbers_and_the_model() -> None:
     net = small_tnet()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    other = shuffled(net, 3)
+    other = shuffle_weights(net, 3)
     changed = 0
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
@@ -283,7 +285,7 @@ def test_faithfulness_of_a_field_has_verdicts() -> None:
     mask = np.zeros((13, 16), bool)
     mask[2:8, 2:8] = True
     found = faithfulness_of_field(field, bundle, (2, 1), QUICK, "cpu", mask=mask)
-    assert found.own == ("contribution", "looks")
+    assert found.own == ("contribution", "crops")
     assert set(found.baselines) == {"random", "random scattered", "edges", "centre"}
     assert 0 <= found.mass_in_mask <= 1
     assert found.mask_share == pytest.approx(36 / 208)
@@ -295,14 +297,14 @@ def test_the_control_of_a_field_is_the_map_of_the_shuffled_network() -> None:
     bundle, field = small_tnet_bundle(), Field.from_array(rough_field(), axes="YXC")
     rerun = FieldRerun(field, bundle, (2, 1), "cpu")
     other = small_tnet_bundle()
-    changed = dataclasses.replace(other, state=shuffled(bundle.model(), 5).state_dict())
+    changed = dataclasses.replace(other, state=shuffle_weights(bundle.model(), 5).state_dict())
     expected = FieldRerun(field, changed, (2, 1), "cpu").relevance(1)["contribution"]
     np.testing.assert_allclose(rerun.control(1, 5), expected, atol=1e-6)
 
 
 def test_a_network_that_remembers_gives_the_same_and_computes_once() -> None:
     net, images = small_tnet(), torch.randn(2, 3, 64, 64)
-    twin = remembering(net)
+    twin = cache_features(net)
     with torch.inference_mode():
         first, second, plain = twin(images), twin(images), net(images)
     torch.testing.assert_close(first.logits, plain.logits, rtol=1e-4, atol=1e-4)
@@ -325,7 +327,7 @@ def slide_of(n: int = 40, seed: int = 0) -> tuple[SlidePrediction, object]:
 
 def test_patches_are_dropped_as_if_they_had_never_been() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     gone = np.random.default_rng(1).random(len(known)) < 0.3
     dropped = rerun.run(gone).logits
     fewer = torch.from_numpy(known.features[~gone])
@@ -337,11 +339,11 @@ def test_patches_are_dropped_as_if_they_had_never_been() -> None:
 
 def test_replaced_patches_get_ordinary_features() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     gone = np.arange(len(known)) < 7
-    mean = rerun.replaced(gone, "mean", 0).numpy()
+    mean = rerun.replace_features(gone, "mean", 0).numpy()
     np.testing.assert_allclose(mean[:7], np.tile(known.features.mean(axis=0), (7, 1)), atol=1e-5)
-    usual = rerun.replaced(gone, "ordinary", 0).numpy()
+    usual = rerun.replace_features(gone, "ordinary", 0).numpy()
     np.testing.assert_array_equal(usual[7:], known.features[7:])
     assert all((known.features == row).all(axis=1).any() for row in usual[:7])
     with pytest.raises(ValueError, match="no fill"):
@@ -352,7 +354,7 @@ def test_replaced_patches_get_ordinary_features() -> None:
 
 def test_edges_of_a_slide_are_distances_to_neighbours() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     found = rerun.baselines()["edges"]
     at = {tuple(cell): i for i, cell in enumerate(known.cells.tolist())}
     for (x, y), i in at.items():
@@ -367,7 +369,7 @@ def test_faithfulness_of_a_slide() -> None:
     assert found.fills == ("drop", "ordinary", "mean")
     assert found.selected == pytest.approx(2 / 16)
     assert found.label == prediction.label
-    p = softmax(slide_rerun(prediction, bundle, "cpu").whole.logits[0].numpy(), 1.0)
+    p = softmax(prepare_slide(prediction, bundle, "cpu").whole.logits[0].numpy(), 1.0)
     assert found.probability == pytest.approx(p.max(), abs=1e-5)
     with pytest.raises(ValueError, match="same model"):
         faithfulness_of_slide(dataclasses.replace(prediction, model_hash="other"), bundle)
