@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
-from napari_sparseattn.cli.fine_tune import fine_tune
+from napari_sparseattn.cli.train import fine_tune
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
@@ -101,7 +101,7 @@ def test_versions_are_kept_and_an_interrupted_one_is_resumed(
 
     arguments = [*asked, "--epochs", "2", "--device", "cpu"]
     with monkeypatch.context() as patch:
-        patch.setattr("napari_sparseattn.cli.fine_tune._show", stop)
+        patch.setattr("napari_sparseattn.cli.train._print_epoch", stop)
         with pytest.raises(Killed):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert not find_versions()

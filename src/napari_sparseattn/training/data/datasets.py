@@ -98,7 +98,7 @@ def read_class_folders(
         Crops are resampled to `side` x `side` pixels.
     channels : {1, 3}
     progress : callable, optional
-        See `progress.Progress`.
+        Called with "images", those read and their number.
     least_classes : int
         Fewer are refused.
 
