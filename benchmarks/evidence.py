@@ -45,15 +45,15 @@ from napari_sparseattn.images.fields.cells import Cells, cells_from_labels, find
 from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
-from napari_sparseattn.inference.faithful import (
+from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
-    Settings,
-    at_crop_pixels,
+    FaithfulnessSettings,
     faithfulness_of_cell,
     faithfulness_of_crops,
     faithfulness_of_field,
     faithfulness_of_set,
     faithfulness_of_slide,
+    read_at_crop_pixels,
 )
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import opd_cells, simulated_slide, smear_with_truth
@@ -61,9 +61,11 @@ from napari_sparseattn.training.loop.classifier import split_folds
 
 PBC_PIXEL, RED_CELL_UM = 0.25, 7.5
 #: Slides take long: two fills of tiles, all three of patches.
-SLIDES = Settings(shares=(0.02, 0.05, 0.3), fills=("mean", "background"), draws=2, scattered=1)
+SLIDES = FaithfulnessSettings(
+    shares=(0.02, 0.05, 0.3), fills=("mean", "background"), draws=2, scattered=1
+)
 #: The gain of random orders is known to be 0: a few serve the drops.
-CELLS = Settings(draws=2, scattered=1)
+CELLS = FaithfulnessSettings(draws=2, scattered=1)
 #: How far crops are cut beside the cell's middle in the part "beside".
 BESIDE_UM = 6.0
 FIRST_SEED, SLIDE_SIDE = 910_000, 6144
@@ -93,7 +95,7 @@ def pbc(bundle: Bundle, n: int) -> FaithfulnessOfSet:
         side = test.crops.shape[1]
         frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
         masks.append(
-            np.zeros((size, size), bool) if found is None else at_crop_pixels(found, frame)
+            np.zeros((size, size), bool) if found is None else read_at_crop_pixels(found, frame)
         )
     crops = np.stack([fit_crop(to_float(test.crops[row]), size) for row in rows])
     return faithfulness_of_crops(
@@ -122,7 +124,7 @@ def bccd(bundle: Bundle, n: int) -> FaithfulnessOfSet:
             inside = np.zeros((height, width), bool)
             inside[int(top) : int(bottom) + 1, int(left) : int(right) + 1] = True
             crops.append(cut_crops(pixels, [centre], side, size)[0])
-            masks.append(at_crop_pixels(inside, CropFrame(*centre, side, size)))
+            masks.append(read_at_crop_pixels(inside, CropFrame(*centre, side, size)))
             names.append(f"{box['image']}:{i}")
     return faithfulness_of_crops(
         np.stack(crops), bundle, CELLS, "cpu", ids=names, masks=np.stack(masks), progress=told

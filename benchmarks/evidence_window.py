@@ -3,7 +3,7 @@
     python benchmarks/evidence_window.py [--clicks 20] [--model FILE]
 
 Opens a window on a picture of 140 drawn cells, presses and releases the mouse on one
-cell after another, and waits until the line "vs random" shows what was measured. All
+cell after another, and waits until the line "Faithfulness vs. random" shows what was measured. All
 times are from the release of the button:
 
 overlay    layers and result panel are updated, while evidence is measured with each click

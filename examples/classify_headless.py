@@ -6,15 +6,14 @@
 import sys
 
 import napari_sparseattn as nsa
-from napari_sparseattn.export.overlay import Overlay
-from napari_sparseattn.simulate import smear
 
 # %% [markdown]
 # Your own image goes in as an argument. Give `pixel_size` (µm per pixel) where
 # the file does not hold it: crops are then cut at the scale the model knows.
 
 # %%
-field = nsa.open_image(sys.argv[1], pixel_size=0.25) if len(sys.argv) > 1 else smear(seed=3)
+given = sys.argv[1:]
+field = nsa.open_image(given[0], pixel_size=0.25) if given else nsa.simulate.smear(seed=3)
 cells = nsa.find_cells(field)
 bundle = nsa.load_bundle("blood-cells")
 print(bundle.card.summary())
@@ -35,6 +34,9 @@ if len(predictions):
     row, column = evidence.frame.to_image(heaviest)
     print(f"{evidence.k} pixels; the heaviest lies at row {row:.0f}, column {column:.0f}")
 
-overlay = Overlay(field, bundle.card.colours)
-overlay.add(predictions)
-overlay.write("overlay.png")
+# %% [markdown]
+# The same in one step, with a table, a summary and a picture as files.
+
+# %%
+with nsa.process_image(field, bundle, nsa.ProcessOptions(formats=("csv", "overlay"))) as result:
+    result.write("results")

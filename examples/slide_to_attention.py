@@ -12,33 +12,24 @@ import sys
 from pathlib import Path
 
 import napari_sparseattn as nsa
-from napari_sparseattn.export.slide_map import (
-    describe_attention,
-    write_attention_png,
-    write_csv,
-)
-from napari_sparseattn.simulate import simulated_slide
 
 
 def main() -> None:
     if len(sys.argv) > 1:
         slide = nsa.open_slide(sys.argv[1])
     else:
-        slide, _ = simulated_slide(4096, 6144, kind="tumour", seed=1)
+        slide, _ = nsa.simulate.simulated_slide(4096, 6144, kind="tumour", seed=1)
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "slide-example")
-    with slide:
-        found = nsa.classify_slide(
-            slide,
-            nsa.load_bundle("tissue-simulated"),
-            store=out / "features",
-            allow_unknown_scale=True,
-        )
-        write_attention_png(slide, found, out / "attention.png")
-    write_csv(found, out / "patches.csv")
-    print(f"{found.label} ({100 * found.confidence:.1f} %), {describe_attention(found.attention)}")
+    options = nsa.ProcessOptions(formats=("csv", "overlay"), allow_unknown_scale=True)
+    bundle = nsa.load_bundle("tissue-simulated")
+    with slide, nsa.process_image(slide, bundle, options, store=out / "features") as result:
+        files = result.write(out)
+        found = result.prediction
+    print(f"{found.label} ({100 * found.confidence:.1f} %)")
     for name, share in zip(found.class_names, found.attention.level_shares().T, strict=True):
         print(f"  {name}: {', '.join(f'{value:+.2f}' for value in share)} from level 0, 1, 2")
-    print(f"  {out / 'attention.png'}, {out / 'patches.csv'}")
+    for paths in files.values():
+        print(f"  {paths[0]}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def smear(out: Path, sample: str) -> None:
     row, column = session.selection.image.data_to_world(cells.centres[first])
     side = session.answer.evidence.frame.side * session.selection.image.scale[-1]
     look_at(viewer, row, column, 0.7 * min(viewer.canvas.size) / side)
-    print(session.status.message, session.answer.ranked()[:3])
+    print(session.status.message, session.answer.rank_classes()[:3])
     settle()
     viewer.screenshot(out / "window.png", canvas_only=False, flash=False)
     viewer.close()
@@ -143,7 +143,7 @@ def traversal(out: Path) -> None:
     wait(lambda: session.answer is not first)
     row, column = session.selection.image.data_to_world(cells.centres[cell])
     look_at(viewer, row, column, 16)
-    print(session.status.message, session.answer.ranked()[:3])
+    print(session.status.message, session.answer.rank_classes()[:3])
     settle()
     viewer.screenshot(out / "traversal.png", canvas_only=False, flash=False)
     viewer.close()
@@ -160,12 +160,12 @@ def slide(out: Path) -> None:
     viewer.fit_to_view()
     session.slides.classify()
     wait(lambda: not session.status.running, seconds=1800)
-    print(session.status.message, session.answer.ranked()[:3])
+    print(session.status.message, session.answer.rank_classes()[:3])
     # The map of all patches; what one of them looked at would lie on top of it.
     session.slides.set_pyramid_choice(
         dataclasses.replace(session.slides.pyramid_choice, local=False)
     )
-    session.slides.go_to_patch(int(session.slides.attention.ranked()[0]))
+    session.slides.go_to_patch(int(session.slides.attention.rank_patches()[0]))
     viewer.fit_to_view()
     settle()
     scroll = dock.findChild(QScrollArea)
@@ -212,13 +212,13 @@ def training(out: Path) -> None:
     large = cells.diameters > np.median(cells.diameters)
     for centre, diameter, is_large in zip(cells.centres, cells.diameters, large, strict=True):
         name = "large white cell" if is_large else "small white cell"
-        annotating.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
-        if len(annotating.counts_here) < 1:
-            wait(lambda: bool(annotating.counts_here))
+        annotating.targets.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
+        if len(annotating.files.counts_here) < 1:
+            wait(lambda: bool(annotating.files.counts_here))
     settle()
     viewer.fit_to_view()
     dock.train_box.start.click()
-    wait(lambda: tuning.report is not None, seconds=900)
+    wait(lambda: tuning.outcome.report is not None, seconds=900)
     print(session.status.message)
     settle()
     viewer.screenshot(out / "training.png", canvas_only=False, flash=False)

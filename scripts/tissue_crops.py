@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
-from napari_sparseattn.models.tnet.crops import Crops, reduced
+from napari_sparseattn.models.tnet.crops import Crops, reduce_crop
 from napari_sparseattn.simulate import TissueTruth, simulated_slide
 
 KINDS = ("benign", "tumour")
@@ -78,7 +78,7 @@ class DrawnSource:
             self.slides[image].window(*box)
             for image, box in zip(crops.image.tolist(), crops.boxes.tolist(), strict=True)
         ]
-        return reduced(normalised(np.stack(drawn)), base)
+        return reduce_crop(normalised(np.stack(drawn)), base)
 
 
 def normalised(crops: np.ndarray) -> Tensor:

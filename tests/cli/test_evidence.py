@@ -16,7 +16,7 @@ from napari_sparseattn.cli import app as cli
 from napari_sparseattn.images.fields.cells import find_cells
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.faithful import CARD, faithfulness_of_field
+from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_field
 from napari_sparseattn.simulate import smear
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle

@@ -7,13 +7,13 @@ from napari_sparseattn.evidence.baselines import (
     centre_relevance,
     edge_relevance,
     random_regions,
-    ranked,
+    rank,
     tiled_mean,
 )
 
 
 def test_the_middle_is_first_and_the_corners_last() -> None:
-    order = ranked(centre_relevance((5, 7)).ravel())
+    order = rank(centre_relevance((5, 7)).ravel())
     assert order[0] == 2 * 7 + 3
     assert set(order[-4:].tolist()) == {0, 6, 28, 34}
 
@@ -31,14 +31,14 @@ def test_edges_agree_with_sobel() -> None:
 
 def test_ties_are_drawn_by_lot_and_the_lot_is_repeatable() -> None:
     flat = np.zeros(1000)
-    assert not np.array_equal(ranked(flat, 0), np.arange(1000))
-    np.testing.assert_array_equal(ranked(flat, 7), ranked(flat, 7))
-    assert not np.array_equal(ranked(flat, 0), ranked(flat, 1))
-    np.testing.assert_array_equal(np.sort(ranked(flat)), np.arange(1000))
+    assert not np.array_equal(rank(flat, 0), np.arange(1000))
+    np.testing.assert_array_equal(rank(flat, 7), rank(flat, 7))
+    assert not np.array_equal(rank(flat, 0), rank(flat, 1))
+    np.testing.assert_array_equal(np.sort(rank(flat)), np.arange(1000))
 
 
 def test_not_a_number_comes_last() -> None:
-    np.testing.assert_array_equal(ranked(np.array([1.0, np.nan, 3.0, 2.0])), [2, 3, 0, 1])
+    np.testing.assert_array_equal(rank(np.array([1.0, np.nan, 3.0, 2.0])), [2, 3, 0, 1])
 
 
 def test_random_regions_hang_together_and_scattered_pixels_do_not() -> None:

@@ -10,7 +10,7 @@ from napari_sparseattn.evidence.faithfulness import (
     Faithfulness,
     FaithfulnessOfSet,
     OrderScore,
-    said,
+    describe_difference,
 )
 from napari_sparseattn.evidence.measures import Interval
 
@@ -67,10 +67,20 @@ def test_shares_run_from_nothing_to_everything(shares: list[float]) -> None:
 
 
 def test_the_verdict_is_plain() -> None:
-    assert said(Interval(0.41, 0.32, 0.5), "random") == "better than random by +0.41 [0.32, 0.50]"
-    assert said(Interval(0.1, -0.1, 0.2), "random").startswith("not better than random")
-    assert said(Interval(-0.4, -0.5, -0.2), "centre").startswith("not better than nearness")
-    assert said(Interval(0.2, np.nan, np.nan), "edges") == "too few to compare with edges (+0.20)"
+    assert (
+        describe_difference(Interval(0.41, 0.32, 0.5), "random")
+        == "better than random by +0.41 [0.32, 0.50]"
+    )
+    assert describe_difference(Interval(0.1, -0.1, 0.2), "random").startswith(
+        "not better than random"
+    )
+    assert describe_difference(Interval(-0.4, -0.5, -0.2), "centre").startswith(
+        "not better than nearness"
+    )
+    assert (
+        describe_difference(Interval(0.2, np.nan, np.nan), "edges")
+        == "too few to compare with edges (+0.20)"
+    )
 
 
 def test_one_prediction_is_held_against_random_orders_in_both_directions() -> None:

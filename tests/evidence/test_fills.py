@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sparseattn.evidence.fills import FILLS, fill, local_mean, reference, smoothed
+from napari_sparseattn.evidence.fills import FILLS, fill, local_mean, reference, smooth
 
 RNG = np.random.default_rng(0)
 
@@ -87,24 +87,24 @@ def test_many_masks_are_filled_as_each_alone() -> None:
 def test_blurring_keeps_a_constant_and_agrees_with_scipy_inside() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     image = picture(64, 80, 1)
-    mine = smoothed(image, 2.0)
+    mine = smooth(image, 2.0)
     theirs = ndimage.gaussian_filter(image[0], 2.0, truncate=8)
     np.testing.assert_allclose(mine[0, 20:-20, 20:-20], theirs[20:-20, 20:-20], atol=1e-4)
-    np.testing.assert_allclose(smoothed(np.ones((1, 9, 9), np.float32), 3.0), 1, rtol=1e-6)
+    np.testing.assert_allclose(smooth(np.ones((1, 9, 9), np.float32), 3.0), 1, rtol=1e-6)
 
 
 def test_noise_keeps_mean_spectrum_and_the_relation_of_the_channels() -> None:
-    smooth = smoothed(picture(64, 64), 2.0)
-    smooth[1] = smooth[0] * 0.5 + smooth[1] * 0.1
-    drawn = reference(smooth, "noise", seed=5)
-    np.testing.assert_allclose(drawn.mean(axis=(1, 2)), smooth.mean(axis=(1, 2)), atol=0.01)
-    before, after = (np.corrcoef(x[0].ravel(), x[1].ravel())[0, 1] for x in (smooth, drawn))
+    smoothed = smooth(picture(64, 64), 2.0)
+    smoothed[1] = smoothed[0] * 0.5 + smoothed[1] * 0.1
+    drawn = reference(smoothed, "noise", seed=5)
+    np.testing.assert_allclose(drawn.mean(axis=(1, 2)), smoothed.mean(axis=(1, 2)), atol=0.01)
+    before, after = (np.corrcoef(x[0].ravel(), x[1].ravel())[0, 1] for x in (smoothed, drawn))
     assert after == pytest.approx(before, abs=0.05)
     # But for the few values that are clipped, the spectrum is the same.
-    spectra = [np.abs(np.fft.fft2(x[0] - x[0].mean())).ravel() for x in (smooth, drawn)]
+    spectra = [np.abs(np.fft.fft2(x[0] - x[0].mean())).ravel() for x in (smoothed, drawn)]
     assert np.corrcoef(*spectra)[0, 1] > 0.99
     # In another place: no more alike than by chance.
-    assert abs(np.corrcoef(smooth[2].ravel(), drawn[2].ravel())[0, 1]) < 0.5
+    assert abs(np.corrcoef(smoothed[2].ravel(), drawn[2].ravel())[0, 1]) < 0.5
 
 
 def test_background_is_taken_from_the_background_alone() -> None:

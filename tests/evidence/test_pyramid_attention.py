@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from napari_sparseattn.evidence import AttendedLevel, PyramidAttention, scaled_weights
+from napari_sparseattn.evidence import AttendedLevel, PyramidAttention, scale_weights
 
 #: Patches of an L, in an order that is not that of the lattice.
 PATCHES = np.array([[2, 1], [0, 0], [1, 0], [2, 0]], dtype=np.int32)
@@ -62,21 +62,21 @@ def test_the_middle_of_the_first_cell(attention: PyramidAttention) -> None:
 def test_kinds_of_map(attention: PyramidAttention) -> None:
     level = attention.levels[0]
     mean = np.array([0.2, 0.1, 0.2, 0.2])
-    np.testing.assert_allclose(scaled_weights(level, "raw"), mean, rtol=1e-6)
-    np.testing.assert_allclose(scaled_weights(level, "relative"), mean / 0.7 * 4, rtol=1e-6)
-    np.testing.assert_allclose(scaled_weights(level, "percentile"), [100, 25, 100, 100])
+    np.testing.assert_allclose(scale_weights(level, "raw"), mean, rtol=1e-6)
+    np.testing.assert_allclose(scale_weights(level, "relative"), mean / 0.7 * 4, rtol=1e-6)
+    np.testing.assert_allclose(scale_weights(level, "percentile"), [100, 25, 100, 100])
     head = np.array([0.3, 0.0, 0.1, 0.2]) / 0.6 * 4
     np.testing.assert_allclose(
-        scaled_weights(level, "log", head=1), np.log10(np.maximum(head, 1e-4)), rtol=1e-5
+        scale_weights(level, "log", head=1), np.log10(np.maximum(head, 1e-4)), rtol=1e-5
     )
     with pytest.raises(ValueError, match="unknown kind"):
-        scaled_weights(level, "rank")  # type: ignore[arg-type]
+        scale_weights(level, "rank")  # type: ignore[arg-type]
 
 
 def test_ranks_and_shares_follow_the_patches(attention: PyramidAttention) -> None:
     weights = attention.patch_weights()
     np.testing.assert_allclose(weights, np.array([0.2, 0.2, 0.1, 0.2]) / 0.7, rtol=1e-6)
-    assert attention.ranked().tolist() == [0, 1, 3, 2]
+    assert attention.rank_patches().tolist() == [0, 1, 3, 2]
     assert attention.share_of_top(1) == pytest.approx(2 / 7)
     np.testing.assert_allclose(attention.share_of_top([0, 3, 99]), [0, 6 / 7, 1], atol=1e-6)
 

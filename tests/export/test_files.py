@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from napari_sparseattn.evidence import CropFrame, PixelSelection
-from napari_sparseattn.export.overlay import Overlay, display_rgb
+from napari_sparseattn.export.overlay import Overlay
+from napari_sparseattn.export.pictures import display_rgb
 from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.fields.cells import cells_from_points

@@ -28,7 +28,7 @@ from napari_sparseattn.export.onnx_model import ModelExportError, export_onnx
 from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.inference.looks import look
+from napari_sparseattn.inference.run_crops import run_crops
 from napari_sparseattn.simulate import hologram_with_truth
 from small_model import SIZES, small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
@@ -58,7 +58,7 @@ def check(
         bundle = Bundle(card.model_copy(update={"architecture": sizes}), bundle.state)
     frames = [CropFrame(0.0, 0.0, float(card.crop.size), card.crop.size)] * len(crops)
     ready = torch.from_numpy(card.normalisation(crops))
-    expected = look(bundle.cell_model(), ready, frames)
+    expected = run_crops(bundle.cell_model(), ready, frames)
     for batch in batches:
         got = run(path, crops[:batch])
         logits = expected.logits[:batch].numpy()
@@ -217,7 +217,7 @@ def test_the_documented_snippet_runs_without_this_package(
     name, share = answer.split()
     raw = crop.transpose(2, 0, 1)[None].astype(np.float32) / 255
     ready = torch.from_numpy(bundle.card.normalisation(raw))
-    expected = (look(bundle.cell_model(), ready).logits / 0.5).softmax(1)[0]
+    expected = (run_crops(bundle.cell_model(), ready).logits / 0.5).softmax(1)[0]
     assert name == bundle.card.class_names[int(expected.argmax())]
     assert float(share) == pytest.approx(float(expected.max()), abs=AGREE)
 
@@ -251,7 +251,7 @@ def test_a_file_that_does_not_agree_is_not_written(
     """The check before writing is one: a graph of other weights does not pass it."""
     path = tmp_path / "model.onnx"
     path.write_text("older")
-    monkeypatch.setattr(onnx_model, "_exported", lambda graph, card: onnx.load(exported[1]))
+    monkeypatch.setattr(onnx_model, "_export", lambda graph, card: onnx.load(exported[1]))
     with pytest.raises(ModelExportError, match="does not give what"):
         export_onnx(small_bundle(seed=1), path)
     assert path.read_text() == "older"

@@ -14,13 +14,13 @@ from napari_sparseattn.features.feature_set import FeatureSet
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
-from napari_sparseattn.inference.faithful import cell_rerun
+from napari_sparseattn.inference.faithfulness import prepare_crop
 from napari_sparseattn.inference.field_reruns import FieldRerun
 from napari_sparseattn.inference.fields import classify_field
-from napari_sparseattn.inference.slide_reruns import SlideRerun, slide_rerun
+from napari_sparseattn.inference.slide_reruns import SlideRerun, prepare_slide
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.inference.what_if import (
-    forced_pixels,
+    choose_pixels,
     what_if_cell,
     what_if_crop,
     what_if_field,
@@ -108,8 +108,8 @@ def test_more_forced_pixels_than_fit_are_the_best_of_them() -> None:
     scores = np.arange(12.0).reshape(3, 4)
     mask = np.zeros((3, 4), bool)
     mask[0] = True
-    np.testing.assert_array_equal(forced_pixels(scores, mask, 2), [2, 3])
-    np.testing.assert_array_equal(forced_pixels(scores, mask, 6), [0, 1, 2, 3, 10, 11])
+    np.testing.assert_array_equal(choose_pixels(scores, mask, 2), [2, 3])
+    np.testing.assert_array_equal(choose_pixels(scores, mask, 6), [0, 1, 2, 3, 10, 11])
 
 
 def test_a_mask_painted_on_the_field_is_that_of_the_crop() -> None:
@@ -134,7 +134,7 @@ def test_a_mask_painted_on_the_field_is_that_of_the_crop() -> None:
 def test_crops_of_a_tnet_move_by_hand() -> None:
     bundle = small_tnet_bundle()
     crop = crop_of(bundle)
-    rerun = cell_rerun(crop, bundle, "cpu")
+    rerun = prepare_crop(crop, bundle, "cpu")
     (way,) = rerun.seen.evidence
     assert isinstance(way, Traversal)
     centre = way.boxes[2, :2] + way.boxes[2, 2:] / 2
@@ -153,10 +153,10 @@ def test_crops_of_a_tnet_move_by_hand() -> None:
     np.testing.assert_allclose(after.logits, found.after.logits, atol=1e-4)
     # The moved crop says what the same pixels say as a crop there: positions are by centre.
     net, x = bundle.model(), torch.from_numpy(ready(crop, bundle)[None])
-    from napari_sparseattn.models.tnet.crops import reduced
+    from napari_sparseattn.models.tnet.crops import reduce_crop
 
     with torch.inference_mode():
-        pooled = net.backbone(reduced(x[:, :, 4:36, 24:56], 16))[1]
+        pooled = net.backbone(reduce_crop(x[:, :, 4:36, 24:56], 16))[1]
         place = torch.tensor([[(20 - 32) / 32, (40 - 32) / 32, 1.0]], dtype=torch.float64)
         alone = net.head(net.position(pooled, place))[0].numpy() / len(after)
     np.testing.assert_allclose(after.contribution[2], alone, atol=1e-4)
@@ -233,7 +233,7 @@ def slide() -> tuple[SlideRerun, Bundle]:
         "none", "0" * 64, "", None, np.zeros(len(cells), bool),
     )  # fmt: skip
     pyramid = ArrayPyramid(np.zeros((640, 640, 3), np.uint8), pixel_size=1.0)
-    return slide_rerun(
+    return prepare_slide(
         classify_slide(pyramid, bundle, features=known, device="cpu"), bundle
     ), bundle
 

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from batch_folders import finish, write_field
 from napari_sparseattn.batch.plan import plan_batch
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
-from napari_sparseattn.card import CropSpec, Normalisation
+from napari_sparseattn.card import CropSpec
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.images.fields.cells import find_cells
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.settings import HologramSettings
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.inference.cells import classify_cells

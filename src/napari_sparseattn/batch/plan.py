@@ -82,10 +82,10 @@ def plan_batch(
     ValueError
         If there is no such format, or it needs packages that are missing.
     """
-    from ..export.formats import checked
+    from ..export.formats import check_formats
 
     options = options or ProcessOptions()
-    checked(options.formats)
+    check_formats(options.formats)
     path = _model_file(model)
     hash_ = read_card(path).tensors_sha256
     target = Path(out).absolute()

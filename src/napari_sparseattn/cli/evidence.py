@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
     from ..images.fields.cells import Method
-    from ..inference.faithful import Settings
+    from ..inference.faithfulness import FaithfulnessSettings
 
 __all__ = ["evidence"]
 
@@ -53,7 +53,7 @@ def evidence(
     NAME_evidence.json with curves and verdicts.
     """
     from ..bundle import load_bundle
-    from ..inference.faithful import CARD, THOROUGH
+    from ..inference.faithfulness import CARD, THOROUGH
     from ..process.inputs import find_inputs
     from ..process.result import check_free, identity_of
 
@@ -71,9 +71,9 @@ def evidence(
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
             if bundle.card.takes_slides or whole:
-                found = _of_whole(path, bundle, settings, device, pixel_size, progress)
+                found = _measure_whole(path, bundle, settings, device, pixel_size, progress)
             else:
-                found = _of_cells(
+                found = _measure_cells(
                     path, bundle, settings, device, pixel_size, method, cells, progress
                 )
         return _write(path, found, mine, target)
@@ -82,10 +82,10 @@ def evidence(
     report_rows(rows, as_json, _about)
 
 
-def _of_cells(
+def _measure_cells(
     path: Path,
     bundle: Bundle,
-    settings: Settings,
+    settings: FaithfulnessSettings,
     device: str,
     pixel_size: float | None,
     method: str,
@@ -96,7 +96,7 @@ def _of_cells(
 
     from ..images.fields.cells import find_cells
     from ..images.opening import open_field
-    from ..inference.faithful import faithfulness_of_set
+    from ..inference.faithfulness import faithfulness_of_set
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
     field = open_field(path, **metadata)
@@ -108,10 +108,10 @@ def _of_cells(
     return faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
 
 
-def _of_whole(
+def _measure_whole(
     path: Path,
     bundle: Bundle,
-    settings: Settings,
+    settings: FaithfulnessSettings,
     device: str,
     pixel_size: float | None,
     progress: Progress,
@@ -119,7 +119,7 @@ def _of_whole(
     from ..images.opening import open_image
     from ..images.slides.opening import open_slide
     from ..images.slides.pyramid import Pyramid
-    from ..inference.faithful import faithfulness_of_field, faithfulness_of_slide
+    from ..inference.faithfulness import faithfulness_of_field, faithfulness_of_slide
     from ..inference.slides import classify_slide
 
     if bundle.card.takes_slides:

@@ -3,7 +3,7 @@
 from .answers import Answer, WhatIf
 from .faithfulness import Curves, Faithfulness, FaithfulnessOfSet
 from .kinds import CropFrame, PixelSelection
-from .pyramid_attention import AttendedLevel, PyramidAttention, scaled_weights
+from .pyramid_attention import AttendedLevel, PyramidAttention, scale_weights
 from .traversal import Traversal
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "PyramidAttention",
     "Traversal",
     "WhatIf",
-    "scaled_weights",
+    "scale_weights",
 ]

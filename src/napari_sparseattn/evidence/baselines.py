@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .fills import smoothed
+from .fills import smooth
 
 __all__ = [
     "BASELINES",
     "centre_relevance",
     "edge_relevance",
     "random_regions",
-    "ranked",
+    "rank",
     "tiled_mean",
 ]
 
@@ -51,7 +51,7 @@ def random_regions(shape: tuple[int, int], seed: int, grain: float = _GRAIN) -> 
         (rows, columns) float32.
     """
     noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    return smoothed(noise, grain * max(shape)) if grain else noise
+    return smooth(noise, grain * max(shape)) if grain else noise
 
 
 def edge_relevance(image: npt.NDArray[np.float32]) -> Relevance:
@@ -82,7 +82,7 @@ def centre_relevance(shape: tuple[int, int]) -> Relevance:
     return near
 
 
-def ranked(relevance: npt.NDArray[np.floating], seed: int = 0) -> npt.NDArray[np.int64]:
+def rank(relevance: npt.NDArray[np.floating], seed: int = 0) -> npt.NDArray[np.int64]:
     """Order places, most relevant first; ties are drawn by lot.
 
     A tie in raster order would favour the image's top.

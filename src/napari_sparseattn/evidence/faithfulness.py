@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from .measures import Interval, bootstrap_mean
 
-__all__ = ["Curves", "Faithfulness", "FaithfulnessOfSet", "OrderScore", "said"]
+__all__ = ["Curves", "Faithfulness", "FaithfulnessOfSet", "OrderScore", "describe_difference"]
 
 Array = npt.NDArray[np.float64]
 
 _NAMES = {"random": "random", "edges": "edges", "centre": "nearness to the centre"}
 
 
-def said(difference: Interval, to: str) -> str:
+def describe_difference(difference: Interval, to: str) -> str:
     """Say in words whether a difference to a baseline holds.
 
     ``"better than random by +0.41 [0.32, 0.50]"`` if the whole interval lies
@@ -213,7 +213,7 @@ class Faithfulness:
 
     def verdict(self, to: str = "random", own: str | None = None) -> str:
         """Say whether the evidence is better than a baseline; see `said`."""
-        return said(self.difference(to, own), to)
+        return describe_difference(self.difference(to, own), to)
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ class Faithfulness:
             "selected_share": self.selected,
         }
         for name, score in self.orders.items():
-            columns[f"gain_{_column(name)}"] = score.gain
+            columns[f"gain_{_column_name(name)}"] = score.gain
         first = self.orders[self.own[0]]
         columns |= {
             "drop_without": first.drop_without,
@@ -241,7 +241,7 @@ class Faithfulness:
         }
         for name, value in self.stability.items():
             if name != "chance":
-                columns[f"stability_{_column(name)}"] = value
+                columns[f"stability_{_column_name(name)}"] = value
         return columns
 
     def to_dict(self) -> dict[str, Any]:
@@ -330,7 +330,7 @@ class FaithfulnessOfSet:
 
     def verdict(self, to: str = "random", own: str | None = None, fill: str | None = None) -> str:
         """Say whether the evidence is better than a baseline; see `said`."""
-        return said(self.difference(to, own, fill), to)
+        return describe_difference(self.difference(to, own, fill), to)
 
     def stability(self) -> dict[str, Interval]:
         """Mean stability per kind of change."""
@@ -373,7 +373,7 @@ class FaithfulnessOfSet:
             "own": list(self.own),
             "fills": list(fills),
             "gains": {
-                order: _listed(bootstrap_mean(self.gains(order), seed=self.seed))
+                order: _to_list(bootstrap_mean(self.gains(order), seed=self.seed))
                 for order in self.items[0].orders
             },
             "verdicts": {o: {b: self.verdict(b, o) for b in self.baselines} for o in self.own},
@@ -382,10 +382,10 @@ class FaithfulnessOfSet:
             },
             "drop_without": self._per_order("drop_without"),
             "drop_with_only": self._per_order("drop_with_only"),
-            "stability": {kind: _listed(value) for kind, value in self.stability().items()},
+            "stability": {kind: _to_list(value) for kind, value in self.stability().items()},
         }
         for name in names:
-            summary[name] = _listed(self.mean(name))
+            summary[name] = _to_list(self.mean(name))
         if each:
             summary["each"] = [
                 {"id": i, **item.to_dict()} for i, item in zip(self.ids, self.items, strict=True)
@@ -393,14 +393,14 @@ class FaithfulnessOfSet:
         return summary
 
     def _per_order(self, name: str) -> dict[str, list[float | None]]:
-        return {order: _listed(self.mean(name, order)) for order in self.items[0].orders}
+        return {order: _to_list(self.mean(name, order)) for order in self.items[0].orders}
 
 
-def _column(name: str) -> str:
+def _column_name(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def _listed(interval: Interval) -> list[float | None]:
+def _to_list(interval: Interval) -> list[float | None]:
     """JSON knows no NaN."""
     return [_known(value) for value in interval.to_list()]
 

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FILLS", "Fill", "check_fill", "fill", "local_mean", "reference", "smoothed"]
+__all__ = ["FILLS", "Fill", "check_fill", "fill", "local_mean", "reference", "smooth"]
 
 Fill = Literal["mean", "blur", "noise", "background"]
 FILLS: tuple[Fill, ...] = get_args(Fill)
@@ -125,30 +125,30 @@ def local_mean(
     last = stack.mean(axis=(2, 3)) if otherwise is None else np.asarray(otherwise, np.float32)
     last = np.broadcast_to(last, (count, images.shape[1]))
     parts = [
-        _pushed_and_pulled(stack[i : i + step], removed[i : i + step], last[i : i + step])
+        _push_and_pull(stack[i : i + step], removed[i : i + step], last[i : i + step])
         for i in range(0, count, step)
     ]
     return np.concatenate(parts) if parts else np.empty((0, *images.shape[1:]), np.float32)
 
 
-def _pushed_and_pulled(images: Image, removed: Mask, otherwise: npt.NDArray[np.float32]) -> Image:
+def _push_and_pull(images: Image, removed: Mask, otherwise: npt.NDArray[np.float32]) -> Image:
     weight = (~removed[:, None]).astype(np.float32)
     means, weights = [np.where(removed[:, None], np.float32(0), images)], [weight]
     while max(weight.shape[2:]) > 1:
-        total, share = _pooled(means[-1] * weights[-1]), _pooled(weights[-1])
+        total, share = _pool(means[-1] * weights[-1]), _pool(weights[-1])
         means.append(total / np.maximum(share, np.float32(1e-12)))
         # Saturating keeps thinly covered places from looking like empty ones.
         weight = np.minimum(share, np.float32(1))
         weights.append(weight)
     found = np.where(weights[-1] > 0, means[-1], otherwise[:, :, None, None])
     for mean, weight in zip(means[-2::-1], weights[-2::-1], strict=True):
-        above = _doubled(found, mean.shape[2:])
+        above = _double(found, mean.shape[2:])
         found = weight * mean + (1 - weight) * above
     exact: Image = np.where(removed[:, None], found, images).astype(np.float32, copy=False)
     return exact
 
 
-def _pooled(x: Image) -> Image:
+def _pool(x: Image) -> Image:
     """Sums over 2 x 2; an odd last row or column stands alone."""
     height, width = x.shape[2:]
     if height % 2 or width % 2:
@@ -158,7 +158,7 @@ def _pooled(x: Image) -> Image:
     return pooled
 
 
-def _doubled(x: Image, shape: tuple[int, ...]) -> Image:
+def _double(x: Image, shape: tuple[int, ...]) -> Image:
     """Bilinear interpolation to twice the size, cut to `shape`."""
     for axis, length in ((2, shape[0]), (3, shape[1])):
         padding = [(0, 0)] * 4
@@ -197,16 +197,16 @@ def reference(image: Image, kind: Fill, seed: int = 0, background: Mask | None =
         (C, H, W) float32.
     """
     if kind == "blur":
-        return smoothed(image, max(image.shape[1:]) * _BLUR)
+        return smooth(image, max(image.shape[1:]) * _BLUR)
     if kind == "noise":
-        return _scrambled(image, seed)
+        return _scramble(image, seed)
     if kind == "background":
         where = _far_from_the_middle(image.shape[1:]) if background is None else background
-        return _tiled(image, where, seed)
+        return _tile(image, where, seed)
     raise ValueError(f"the fill '{kind}' is not taken from another image")
 
 
-def smoothed(image: Image, sigma: float) -> Image:
+def smooth(image: Image, sigma: float) -> Image:
     """Blur (..., H, W) by a Gaussian of `sigma` pixels; the edges' weights sum to 1."""
     down, across = (_gaussian(length, float(sigma)) for length in image.shape[-2:])
     blurred: Image = np.matmul(down, image, dtype=np.float32) @ across.T
@@ -224,7 +224,7 @@ def _gaussian(length: int, sigma: float) -> Image:
     return shares
 
 
-def _scrambled(image: Image, seed: int) -> Image:
+def _scramble(image: Image, seed: int) -> Image:
     # The phases of noise, so that the result is real.
     noise = np.random.default_rng(seed).standard_normal(image.shape[1:])
     turn = np.angle(np.fft.fft2(noise))
@@ -242,7 +242,7 @@ def _far_from_the_middle(shape: tuple[int, ...]) -> Mask:
     return far
 
 
-def _tiled(image: Image, where: Mask, seed: int) -> Image:
+def _tile(image: Image, where: Mask, seed: int) -> Image:
     """Cover the image with square tiles that lie wholly in `where`; or with its pixels."""
     rng, (height, width) = np.random.default_rng(seed), image.shape[1:]
     if not where.any():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AttendedLevel", "MapKind", "PyramidAttention", "scaled_weights"]
+__all__ = ["AttendedLevel", "MapKind", "PyramidAttention", "scale_weights"]
 
 MapKind = Literal["raw", "relative", "percentile", "log"]
 
@@ -72,7 +72,7 @@ class AttendedLevel:
         return mean
 
 
-def scaled_weights(
+def scale_weights(
     level: AttendedLevel, kind: MapKind, head: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Return one value per cell of a level, for a map.
@@ -171,10 +171,10 @@ class PyramidAttention:
     ) -> npt.NDArray[np.float32]:
         """(rows, columns) float32 map of one level; NaN where there is no cell.
 
-        See `scaled_weights` for the kinds, `placement` for where it lies.
+        See `scale_weights` for the kinds, `placement` for where it lies.
         """
         at = self.levels[level]
-        return _scattered(at.cells, scaled_weights(at, kind, head))
+        return _scatter(at.cells, scale_weights(at, kind, head))
 
     def placement(self, level: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Scale and translate of a level's `grid` in pixels of the full resolution.
@@ -189,7 +189,7 @@ class PyramidAttention:
         """(rows, columns) float32 map of the patch probabilities; NaN where no patch."""
         if self.patch_probabilities is None:
             raise ValueError("this model gives no probability per patch")
-        return _scattered(self.cells, self.patch_probabilities)
+        return _scatter(self.cells, self.patch_probabilities)
 
     def probability_placement(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Scale and translate of `probability_grid`; see `placement`."""
@@ -199,7 +199,7 @@ class PyramidAttention:
         """(N,) weight, per patch, of the cell of a level that it lies in."""
         return self.levels[level].weights(head)[self._cell_of_patch[level]]
 
-    def ranked(self, head: int | None = None) -> npt.NDArray[np.int64]:
+    def rank_patches(self, head: int | None = None) -> npt.NDArray[np.int64]:
         """(N,) patches, most attended at the finest level first; ties in their order."""
         order: npt.NDArray[np.int64] = np.argsort(-self.patch_weights(0, head), kind="stable")
         return order
@@ -242,7 +242,7 @@ class PyramidAttention:
 
     def to_dict(self, most: int = 100) -> dict[str, Any]:
         """Return numbers and lists for JSON: the levels in short, and the first `most` patches."""
-        ranks = self.ranked()[:most]
+        ranks = self.rank_patches()[:most]
         return {
             "kind": "pyramid-attention",
             "patches": len(self),
@@ -309,7 +309,7 @@ class PyramidAttention:
         return tuple(found)
 
 
-def _scattered(
+def _scatter(
     cells: npt.NDArray[np.int32], values: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     first = cells.min(axis=0)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..files import replacing
 from ..inference.slides import SlidePrediction
 from .request import Export
-from .tables import as_classes
+from .tables import as_classes, iter_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,9 @@ def write_anndata(export: Export, path: Path) -> list[Path]:
     import anndata
     import pandas as pd
 
-    obs = pd.concat(list(export.tables()), ignore_index=True).drop(columns=_NOT_OBS)
+    obs = pd.concat(list(iter_tables(export.result, export.card.name)), ignore_index=True).drop(
+        columns=_NOT_OBS
+    )
     features: FeatureSet | None = None
     x: npt.NDArray[np.float32] | None
     if isinstance(export.result, SlidePrediction):
@@ -83,7 +85,7 @@ def write_anndata(export: Export, path: Path) -> list[Path]:
         if x is None:
             assert features is not None
             _copy_features(features, temporary, export)
-        export.tell(len(obs), len(obs))
+        export.report(len(obs), len(obs))
     return [path]
 
 
@@ -118,7 +120,7 @@ def _copy_features(features: FeatureSet, path: Path, export: Export) -> None:
         made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         for start in range(0, n, rows):
             made[start : start + rows] = features.read(slice(start, start + rows))
-            export.tell(start, n)
+            export.report(start, n)
 
 
 def _source(export: Export) -> dict[str, Any]:

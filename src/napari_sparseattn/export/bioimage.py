@@ -88,14 +88,14 @@ def export_bioimage(
     if not authors and bundle.path is not None and _is_shipped(bundle.path):
         authors = (_DEVELOPERS,)
     with tempfile.TemporaryDirectory(prefix="napari-sparseattn-") as folder:
-        description = _described(bundle, Path(folder), authors, locations)
+        description = _describe(bundle, Path(folder), authors, locations)
         with replacing(target) as temporary:
             _pack(description, temporary)
             _check(temporary, bundle.card.name)
     return target
 
 
-def _described(
+def _describe(
     bundle: Bundle, folder: Path, authors: Sequence[str], locations: Sequence[int] | None
 ) -> v0_5.ModelDescr:
     """Write the package's files into a folder, and describe them."""

@@ -18,7 +18,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "MissingExtraError",
-    "checked",
+    "check_formats",
     "formats_for",
     "parse_formats",
     "write_results",
@@ -134,16 +134,16 @@ def write_results(
     OSError
         If a file cannot be written; those written before stay.
     """
-    chosen = checked(formats, result)
+    chosen = check_formats(formats, result)
     written: list[Path] = []
     for each in chosen:
-        tell = None if progress is None else _named(progress, each.name)
+        tell = None if progress is None else _name_progress(progress, each.name)
         export = Export(result, image, card, tell, index, facts or {})
         written += each.write(export, each.path(Path(folder), stem))
     return written
 
 
-def checked(names: Sequence[str], result: object = None) -> list[Format]:
+def check_formats(names: Sequence[str], result: object = None) -> list[Format]:
     """Return formats by name, each once.
 
     Parameters
@@ -192,7 +192,7 @@ def parse_formats(text: str | None, kind: Kind) -> list[str]:
         If packages are missing.
     """
     names = [part.strip() for part in (text or "").split(",")]
-    found = checked([name for name in names if name])
+    found = check_formats([name for name in names if name])
     for each in found:
         if kind not in each.kinds:
             fitting = ", ".join(name for name, other in FORMATS.items() if kind in other.kinds)
@@ -205,7 +205,9 @@ def formats_for(result: object) -> list[Format]:
     return [each for each in FORMATS.values() if each.takes(result)]
 
 
-def _named(progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
+def _name_progress(
+    progress: Callable[[str, int, int], None], name: str
+) -> Callable[[int, int], None]:
     return lambda done, total: progress(name, done, total)
 
 

@@ -134,7 +134,7 @@ def _cells(export: Export) -> Iterator[dict[str, Any]]:
             yield one
             done += 1
             if done % _TELL_EVERY == 0 or done == total:
-                export.tell(done, total)
+                export.report(done, total)
 
 
 def _cells_of(
@@ -195,7 +195,7 @@ def _slide(export: Export, found: SlidePrediction) -> Iterator[dict[str, Any]]:
             measurements=measured,
         )
         if i % _TELL_EVERY == 0 or i == total - 1:
-            export.tell(i + 1, total)
+            export.report(i + 1, total)
 
 
 def _attention(
@@ -241,7 +241,7 @@ def _field(export: Export, found: FieldPrediction) -> Iterator[dict[str, Any]]:
             plane=export.index,
             locked=True,
         )
-        export.tell(i, len(way) - 1)
+        export.report(i, len(way) - 1)
 
 
 def _whole(export: Export, found: FieldPrediction | SlidePrediction) -> dict[str, Any]:

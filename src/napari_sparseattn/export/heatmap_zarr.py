@@ -88,7 +88,7 @@ def write_ome_zarr(export: Export, path: Path) -> list[Path]:
         result = export.result
         if isinstance(result, Predictions) and result.cells.labels is not None:
             _write_labels(group, export, result)
-        export.tell(len(maps.names), len(maps.names))
+        export.report(len(maps.names), len(maps.names))
     return [path]
 
 

@@ -170,7 +170,7 @@ def _close_ups(
         shown = cell_picture(pictures, found, i, export.card.colours[one.index], _THUMBNAIL)
         words = f"{_readable(one.label)} {whole_percent(one.confidence)}"
         yield data_uri(shown), f"cell {found.cells.ids[i]}", words
-        export.tell(next(progress), total)
+        export.report(next(progress), total)
 
 
 def _choose(found: Predictions) -> list[tuple[str, list[int]]]:
@@ -206,7 +206,7 @@ def _field(export: Export, found: FieldPrediction) -> dict[str, Any]:
             top, left, height, _ = way.boxes[i].tolist()
             shown = pictures.close_up(top, left, height, _THUMBNAIL)
             yield data_uri(shown), f"level {way.level[i]}", f"{evidence[i]:+.3f}"
-            export.tell(done, len(order))
+            export.report(done, len(order))
 
     return {
         "verdict": f"{label}, {whole_percent(found.confidence)}",
@@ -224,7 +224,7 @@ def _slide(export: Export, found: SlidePrediction) -> dict[str, Any]:
     seen = found.attention
     pictures = Pictures(export.image, export.index)
     drawn = attention_picture(pictures.pyramid, found, height=420)
-    order = seen.ranked()[:_MOST_PATCHES].tolist()
+    order = seen.rank_patches()[:_MOST_PATCHES].tolist()
     uniform = seen.patch_weights() * len(seen.levels[0])
     verdict = f"{_readable(found.label)}, {whole_percent(found.confidence)}"
     if found.segments:
@@ -235,7 +235,7 @@ def _slide(export: Export, found: SlidePrediction) -> dict[str, Any]:
         for done, i in enumerate(order, 1):
             shown = pictures.close_up(*seen.patch_box(i), _THUMBNAIL)
             yield data_uri(shown), f"patch {i + 1}", f"{uniform[i]:.2g} × uniform"
-            export.tell(done, len(order))
+            export.report(done, len(order))
 
     return {
         "verdict": verdict,
@@ -249,7 +249,7 @@ def _slide(export: Export, found: SlidePrediction) -> dict[str, Any]:
 
 
 def _ranked(found: FieldPrediction | SlidePrediction) -> list[tuple[str, str]]:
-    return [(_readable(name), f"{100 * p:.2f} %") for name, p in found.ranked()]
+    return [(_readable(name), f"{100 * p:.2f} %") for name, p in found.rank_classes()]
 
 
 def _readable(name: str) -> str:

@@ -54,11 +54,11 @@ def push_bundle(
         # Written anew, so that what is shared has passed its own test.
         saved = save_bundle(bundle, Path(folder) / name)
         with hub_errors(repo):
-            commit = _committed(saved, Path(folder) / name, repo, private, message)
+            commit = _commit(saved, Path(folder) / name, repo, private, message)
     return HubAddress(repo, commit, name)
 
 
-def _committed(bundle: Bundle, path: Path, repo: str, private: bool, message: str) -> str:
+def _commit(bundle: Bundle, path: Path, repo: str, private: bool, message: str) -> str:
     from huggingface_hub import CommitOperationAdd
 
     api = hub_api()

@@ -33,14 +33,14 @@ def example_crops(card: Card, count: int) -> npt.NDArray[np.float32]:
         blood and of OPD, each crop about one of them; for others a pattern,
         shifted from crop to crop. Values of colour are multiples of 1 / 255.
     """
-    drawn = _drawn(card)
+    drawn = _draw(card)
     if drawn is None:
         return _patterns(card, count)
     field, cells = drawn
     side = crop_side(card.crop.field_of_view_um, field.pixel_size or card.crop.pixel_size)
     centres = np.resize(cells.centres, (count, 2))
     crops = cut_crops(field, centres, side, card.crop.size)
-    return _as_read(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), card)
+    return _read_back(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), card)
 
 
 def is_simulated(card: Card) -> bool:
@@ -54,7 +54,7 @@ def _kind(card: Card) -> Literal["smear", "opd", "pattern"]:
     return "opd" if card.unit == "nm" and len(card.channels) == 1 else "pattern"
 
 
-def _drawn(card: Card) -> tuple[Field, Cells] | None:
+def _draw(card: Card) -> tuple[Field, Cells] | None:
     from ..simulate import opd_field, smear_with_truth
 
     kind = _kind(card)
@@ -70,10 +70,10 @@ def _patterns(card: Card, count: int) -> npt.NDArray[np.float32]:
     rule, pattern = card.normalisation, test_input(len(card.channels), card.crop.size).numpy()
     step = card.crop.size // 5 + 1
     shifted = np.concatenate([np.roll(pattern, i * step, axis=(2, 3)) for i in range(count)])
-    return _as_read((shifted * rule.std + rule.mean).astype(np.float32), card)
+    return _read_back((shifted * rule.std + rule.mean).astype(np.float32), card)
 
 
-def _as_read(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
+def _read_back(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[np.float32]:
     if card.unit:
         return crops
     # Other programs are given these as bytes.

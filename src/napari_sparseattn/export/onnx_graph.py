@@ -25,7 +25,7 @@ from ..images.normalise import (
 )
 from ..models.sparse.layers import at_least_float32
 from ..models.sparse.network import SparseAttnNet
-from ..models.tnet.crops import reduced
+from ..models.tnet.crops import reduce_crop
 from ..models.tnet.layers import LOG_FLOOR, CandidateGrid, sample_map
 from ..models.tnet.network import TNet
 
@@ -143,7 +143,7 @@ class TraversalGraph(nn.Module):
             places.append(_Places(model, depth, keys, self.sides[-1], size))
             if depth < len(self.locations):
                 grid = CandidateGrid(self.sides[-1], model.config.grid, model.config.overlap)
-                reach = _reached(reach, grid)
+                reach = _reach(reach, grid)
                 self.grids.append(grid)
                 self.sides.append(grid.side)
         self.places = nn.ModuleList(places)
@@ -177,7 +177,9 @@ class TraversalGraph(nn.Module):
         """Each crop's own logits (B, m, classes), and the map (B * m, c, h, w)."""
         model, count = self.model, self.counts[depth]
         cut = self._cut(images, y, x, depth)
-        features, pooled = model.backbone(reduced(cut, model.config.base, model.config.antialias))
+        features, pooled = model.backbone(
+            reduce_crop(cut, model.config.base, model.config.antialias)
+        )
         by_centre = model.config.position == "centre"
         codes = self.places[depth](*((y[0], x[0]) if by_centre else (y[3], x[3])))
         encoded = F.silu(pooled + model.position.linear(codes.flatten(0, 1)))
@@ -209,7 +211,7 @@ class TraversalGraph(nn.Module):
         return _children(y, row, grid), _children(x, chosen - row * grid.n, grid)
 
 
-def _reached(
+def _reach(
     reach: set[tuple[int, int, int, int]], grid: CandidateGrid
 ) -> set[tuple[int, int, int, int]]:
     """Where crops of the next level can lie along an axis: first, shown part, index."""
@@ -268,17 +270,17 @@ def _white_reference(crops: Tensor) -> Tensor:
         blocks = blocks.reshape(batch, channels, rows, BLOCK, columns, BLOCK).mean(dim=(3, 5))
     flat = blocks.flatten(2)
     rank = round(WHITE_QUANTILE * (flat.shape[-1] - 1))
-    return _ranked(flat, rank).clamp_min(LEAST_WHITE)[..., None, None]
+    return _rank(flat, rank).clamp_min(LEAST_WHITE)[..., None, None]
 
 
 def _scaled_density(crops: Tensor) -> Tensor:
     density = -crops.clamp_min(DARKEST).log()
     mean = density.mean(dim=1).flatten(1)
-    dark = _ranked(mean, round(DARK_QUANTILE * (mean.shape[1] - 1)))
+    dark = _rank(mean, round(DARK_QUANTILE * (mean.shape[1] - 1)))
     scale = DARK_DENSITY / dark.clamp_min(LEAST_DENSITY)
     return (-density * scale[:, None, None, None]).exp()
 
 
-def _ranked(values: Tensor, rank: int) -> Tensor:
+def _rank(values: Tensor, rank: int) -> Tensor:
     """The value that `rank` others along the last axis are no larger than."""
     return values.topk(values.shape[-1] - rank, dim=-1, sorted=True).values[..., -1]

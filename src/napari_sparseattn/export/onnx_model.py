@@ -133,7 +133,7 @@ def export_onnx(
             "graph of fixed shape. Share it as the safetensors file it is."
         )
     graph = model_graph(bundle, locations, normalise)
-    model = _exported(graph, card)
+    model = _export(graph, card)
     _describe(model, bundle, graph, normalise)
     content = model.SerializeToString()
     difference = _compare(content, bundle, graph, normalise)
@@ -199,7 +199,7 @@ def model_graph(
     return graph.eval()
 
 
-def _exported(graph: SparseGraph | TraversalGraph, card: Card) -> onnx.ModelProto:
+def _export(graph: SparseGraph | TraversalGraph, card: Card) -> onnx.ModelProto:
     import torch
 
     # Two crops: a batch of one would be taken for a constant.

@@ -62,10 +62,10 @@ def _contours(mask: npt.NDArray[np.float32]) -> list[Ring]:
     from skimage.measure import find_contours
 
     found = find_contours(mask, 0.5, fully_connected="high", positive_orientation="low")
-    return [_without_straight(ring[:, ::-1]) for ring in found]
+    return [_drop_straight(ring[:, ::-1]) for ring in found]
 
 
-def _without_straight(closed: Ring) -> Ring:
+def _drop_straight(closed: Ring) -> Ring:
     """Leave out corners that lie on the line between their neighbours, and the closing one."""
     after = closed[1:] - closed[:-1]
     before = np.concatenate([after[-1:], after[:-1]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +13,15 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from ..evidence import PixelSelection, Traversal
 from ..files import replacing
 from ..images.fields.field import Field
-from ..images.normalise import to_float
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions
 from ..inference.slides import SlidePrediction
 from ..metrics import whole_percent
+from .pictures import Pictures, display_rgb, draw_boxes, draw_cells
+from .request import Export
+from .slide_map import attention_picture
 
-if TYPE_CHECKING:
-    from .request import Export
-
-__all__ = ["MOST_CELLS", "Overlay", "display_rgb", "selection_window", "write_overlay"]
+__all__ = ["MOST_CELLS", "Overlay", "selection_window", "write_overlay"]
 
 _TINT = 0.6
 #: Larger images, and more cells, are drawn in small.
@@ -130,9 +128,6 @@ def write_overlay(export: Export, path: Path) -> list[Path]:
     list of pathlib.Path
         The file.
     """
-    from .pictures import Pictures, draw_boxes, draw_cells
-    from .slide_map import attention_picture
-
     result, image, colours = export.result, export.image, export.card.colours
     if (
         isinstance(result, Predictions)
@@ -157,7 +152,7 @@ def write_overlay(export: Export, path: Path) -> list[Path]:
             draw_boxes(picture, way.boxes[1:], marks, factor)
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-    export.tell(1, 1)
+    export.report(1, 1)
     return [path]
 
 
@@ -191,20 +186,3 @@ def selection_window(
     )
     window = (slice(low[0], high[0]), slice(low[1], high[1]))
     return window, rows.astype(np.intp), columns.astype(np.intp)
-
-
-def display_rgb(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Return a plane (H, W, C) as RGB floats in [0, 1] for showing.
-
-    Colour is kept; a single channel is stretched between its 0.5 and 99.5
-    percentiles, values that are not finite shown black.
-    """
-    if plane.shape[-1] == 3 and not np.issubdtype(plane.dtype, np.floating):
-        return to_float(plane)
-    values = np.nan_to_num(plane[..., :1].astype(np.float32), posinf=0, neginf=0)
-    if plane.shape[-1] == 3:
-        return np.clip(np.nan_to_num(plane.astype(np.float32)), 0, 1)
-    finite = values[np.isfinite(plane[..., :1])]
-    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
-    grey = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
-    return np.repeat(grey, 3, axis=-1).astype(np.float32)

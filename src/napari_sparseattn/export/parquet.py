@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..files import replacing
 from .request import Export
-from .tables import as_classes
+from .tables import as_classes, iter_tables
 
 __all__ = ["write_parquet"]
 
@@ -42,7 +42,7 @@ def write_parquet(export: Export, path: Path) -> list[Path]:
     writer: pq.ParquetWriter | None = None
     with replacing(path) as temporary:
         try:
-            for number, frame in enumerate(export.tables()):
+            for number, frame in enumerate(iter_tables(export.result, export.card.name)):
                 if "class" in frame:
                     frame["class"] = as_classes(frame["class"], export.first.class_names)
                 frame["model"] = frame["model"].astype("category")
@@ -52,7 +52,7 @@ def write_parquet(export: Export, path: Path) -> list[Path]:
                     metadata = {**(table.schema.metadata or {}), KEY: said}
                     writer = pq.ParquetWriter(temporary, table.schema.with_metadata(metadata))
                 writer.write_table(table.cast(writer.schema), row_group_size=_ROWS)
-                export.tell(number + 1, total)
+                export.report(number + 1, total)
         finally:
             if writer is not None:
                 writer.close()

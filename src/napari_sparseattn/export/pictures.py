@@ -18,7 +18,7 @@ from ..images.slides.pyramid import ArrayPyramid, Pyramid, read_window
 from ..inference.prediction import Predictions
 from ..metrics import whole_percent
 
-__all__ = ["Pictures", "data_uri"]
+__all__ = ["Pictures", "cell_picture", "data_uri", "display_rgb", "draw_boxes", "draw_cells"]
 
 #: Of more cells than this, frames are drawn without words.
 _MOST_CAPTIONS = 80
@@ -98,6 +98,23 @@ class Pictures:
         return low, max(high, low + 1e-12)
 
 
+def display_rgb(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Return a plane (H, W, C) as RGB floats in [0, 1] for showing.
+
+    Colour is kept; a single channel is stretched between its 0.5 and 99.5
+    percentiles, values that are not finite shown black.
+    """
+    if plane.shape[-1] == 3 and not np.issubdtype(plane.dtype, np.floating):
+        return to_float(plane)
+    values = np.nan_to_num(plane[..., :1].astype(np.float32), posinf=0, neginf=0)
+    if plane.shape[-1] == 3:
+        return np.clip(np.nan_to_num(plane.astype(np.float32)), 0, 1)
+    finite = values[np.isfinite(plane[..., :1])]
+    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
+    grey = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
+    return np.repeat(grey, 3, axis=-1).astype(np.float32)
+
+
 def draw_cells(
     picture: Image.Image, factor: float, found: Predictions, colours: Sequence[str]
 ) -> None:
@@ -148,7 +165,7 @@ def cell_picture(
     # A cell's centre counts from the centre of a pixel.
     picture = pictures.close_up(row + 0.5 - side / 2, column + 0.5 - side / 2, side, size)
     if isinstance(evidence, PixelSelection):
-        return _tinted(picture, evidence, colour)
+        return _tint(picture, evidence, colour)
     if isinstance(evidence, Traversal) and frame is not None:
         boxes = evidence.boxes[1:] * (size / frame.size)
         draw_boxes(picture, boxes, [colour] * len(boxes))
@@ -162,7 +179,7 @@ def data_uri(picture: Image.Image, quality: int = 82) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode('ascii')}"
 
 
-def _tinted(picture: Image.Image, selection: PixelSelection, colour: str) -> Image.Image:
+def _tint(picture: Image.Image, selection: PixelSelection, colour: str) -> Image.Image:
     """Tint what was selected, as the overlay does: more where the attention is higher."""
     size = selection.frame.size
     places = np.arange(picture.width) * size // picture.width

@@ -6,8 +6,8 @@ import dataclasses
 import datetime as dt
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from ..card import Card
 from ..images.fields.field import Field
@@ -15,9 +15,6 @@ from ..images.slides.pyramid import Pyramid
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions, ReadingLedger
 from ..inference.slides import SlidePrediction
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Export", "Kind", "Result", "kind_of"]
 
@@ -162,13 +159,7 @@ class Export:
             "notes": list(dict.fromkeys(note for x in ledgers for note in x.notes)),
         }
 
-    def tables(self) -> Iterator[pd.DataFrame]:
-        """Give the rows frame by frame: of cells, of a field's crops, of a slide's patches."""
-        from .tables import iter_tables
-
-        return iter_tables(self.result, self.card.name)
-
-    def tell(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int) -> None:
         """Report progress; raises if the work is to stop."""
         if self.progress is not None:
             self.progress(done, total)

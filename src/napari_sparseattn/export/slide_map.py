@@ -1,20 +1,17 @@
-"""A slide with what a SPAN attended to, as one PNG."""
+"""A slide with what a SPAN attended to, as one picture."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ..evidence import PyramidAttention
-from ..files import replacing
 from ..images.slides.pyramid import Pyramid, read_window
 from ..inference.slides import SlidePrediction
-from .overlay import display_rgb
+from .pictures import display_rgb
 
-__all__ = ["attention_picture", "describe_attention", "write_attention_png"]
+__all__ = ["attention_picture", "describe_attention"]
 
 #: Perceptually even from dark blue by green to yellow; interpolated between.
 _RAMP = np.array(
@@ -57,25 +54,17 @@ def attention_picture(
     panels = [(f"{pyramid.name}: {_headline(prediction)}", plain)]
     for index, level in enumerate(seen.levels):
         grid = (seen.grid(index, "log") - _LOG_LOW) / np.float32(_LOG_HIGH - _LOG_LOW)
-        shown = _sampled(grid, seen.placement(index), pyramid, plain)
+        shown = _sample(grid, seen.placement(index), pyramid, plain)
         along = level.factor * seen.step * (pyramid.pixel_size or 1)
         # Pillow's own font has no micro sign.
         unit = "micrometres" if pyramid.pixel_size else "pixels"
         title = f"Attention, cells of {along:.0f} {unit}"
-        panels.append((title, _tinted(plain, shown.clip(0, 1))))
+        panels.append((title, _tint(plain, shown.clip(0, 1))))
     if seen.patch_probabilities is not None:
         grid, placement = seen.probability_grid(), seen.probability_placement()
-        shown = _sampled(grid, placement, pyramid, plain)
-        panels.append((f"Probability of {prediction.class_names[1]}", _tinted(plain, shown)))
-    return _joined(panels)
-
-
-def write_attention_png(
-    pyramid: Pyramid, prediction: SlidePrediction, path: str | os.PathLike[str]
-) -> None:
-    """Write `attention_picture` as PNG, atomically."""
-    with replacing(path) as temporary:
-        attention_picture(pyramid, prediction).save(temporary, format="PNG")
+        shown = _sample(grid, placement, pyramid, plain)
+        panels.append((f"Probability of {prediction.class_names[1]}", _tint(plain, shown)))
+    return _join(panels)
 
 
 def _headline(prediction: SlidePrediction) -> str:
@@ -85,7 +74,7 @@ def _headline(prediction: SlidePrediction) -> str:
     return f"{prediction.label} {100 * prediction.confidence:.1f} %"
 
 
-def _sampled(
+def _sample(
     grid: npt.NDArray[np.float32],
     placement: tuple[tuple[float, float], tuple[float, float]],
     pyramid: Pyramid,
@@ -106,7 +95,7 @@ def _sampled(
     return sampled
 
 
-def _tinted(
+def _tint(
     plain: npt.NDArray[np.float32], share: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     grey = np.repeat(plain.mean(axis=2, keepdims=True), 3, axis=2)
@@ -122,7 +111,7 @@ def _colour(share: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return mixed / np.float32(255)
 
 
-def _joined(panels: list[tuple[str, npt.NDArray[np.float32]]]) -> Image.Image:
+def _join(panels: list[tuple[str, npt.NDArray[np.float32]]]) -> Image.Image:
     """Panels side by side, each with its title, and a bar of the colours."""
     height, width = panels[0][1].shape[:2]
     font = ImageFont.load_default(size=14)

@@ -93,7 +93,7 @@ def write_json(export: Export, path: Path) -> list[Path]:
     content["provenance"] = export.provenance
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        export.tell(1, 1)
+        export.report(1, 1)
     return [path]
 
 

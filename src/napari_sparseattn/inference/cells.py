@@ -21,9 +21,9 @@ from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
 
 if TYPE_CHECKING:
-    from .looks import Looked
+    from .run_crops import CropOutput
 
-__all__ = ["checked_plane", "classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
+__all__ = ["check_plane", "classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
@@ -88,7 +88,9 @@ def classify_cells(
         z=z,
     )
     parts = list(stream)
-    return join(parts) if parts else _none(cells.subset([]), bundle, choose_device(device))
+    return (
+        join(parts) if parts else _no_predictions(cells.subset([]), bundle, choose_device(device))
+    )
 
 
 def iter_cells(
@@ -113,8 +115,9 @@ def iter_cells(
     Predictions
         Of the next few cells, in the order of `cells`.
     """
-    plane = checked_plane(field, bundle, t, z)
+    plane = check_plane(field, bundle, t, z)
     runner = _Runner(bundle, choose_device(device), batch_size)
+    runner.notes += field.notes
     sides, scale_known = crop_side(field, cells, bundle)
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
@@ -214,7 +217,7 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     )
     return dataclasses.replace(
         parts[0],
-        cells=_joined_cells([part.cells for part in parts]),
+        cells=_join_cells([part.cells for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         measures={
             name: np.concatenate([part.measures[name] for part in parts])
@@ -225,7 +228,7 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _joined_cells(parts: Sequence[Cells]) -> Cells:
+def _join_cells(parts: Sequence[Cells]) -> Cells:
     return dataclasses.replace(
         parts[0],
         centres=np.concatenate([part.centres for part in parts]),
@@ -248,12 +251,12 @@ class _Runner:
 
     def __call__(
         self, crops: npt.NDArray[np.float32], frames: Sequence[CropFrame] | None = None
-    ) -> Looked:
+    ) -> CropOutput:
         import torch
 
-        from .looks import join_looks, look
+        from .run_crops import join_outputs, run_crops
 
-        parts: list[Looked] = []
+        parts: list[CropOutput] = []
         start = 0
         while start < len(crops):
             rows = slice(start, start + self.batch_size)
@@ -262,7 +265,9 @@ class _Runner:
                 with self._threads(len(batch)):
                     model = self.bundle.cell_model(self.device)
                     parts.append(
-                        look(model, batch.to(self.device), None if frames is None else frames[rows])
+                        run_crops(
+                            model, batch.to(self.device), None if frames is None else frames[rows]
+                        )
                     )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -270,7 +275,7 @@ class _Runner:
                 self._shrink(error)
                 continue
             start += len(batch)
-        return join_looks(parts)
+        return join_outputs(parts)
 
     @contextlib.contextmanager
     def _threads(self, batch: int) -> Iterator[None]:
@@ -307,7 +312,7 @@ class _Runner:
             ) from error
 
 
-def checked_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.generic]:
+def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.generic]:
     """Return one frame (H, W, C) of a field, or raise a ValueError if the model takes others."""
     card = bundle.card
     plane: npt.NDArray[np.generic] = field.plane(t, z)
@@ -335,14 +340,14 @@ def _cut(
     return cut_crops(plane, centres, float(sides[0]), size)
 
 
-def _probabilities(output: Looked, bundle: Bundle) -> npt.NDArray[np.float32]:
+def _probabilities(output: CropOutput, bundle: Bundle) -> npt.NDArray[np.float32]:
     return (output.logits / bundle.card.temperature).softmax(1).numpy()
 
 
 def _predictions(
     cells: Cells,
     bundle: Bundle,
-    output: Looked,
+    output: CropOutput,
     sides: npt.NDArray[np.float64],
     runner: _Runner,
     scale_known: bool,
@@ -369,7 +374,7 @@ def _predictions(
     )
 
 
-def _none(cells: Cells, bundle: Bundle, device: str) -> Predictions:
+def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
     names = bundle.card.class_names
     return Predictions(
         cells,

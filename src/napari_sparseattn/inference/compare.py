@@ -15,11 +15,9 @@ from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.measures import overlap, spearman
 from ..images.fields.cells import Cells
 from ..images.fields.field import Field
-from ..images.slides.pyramid import Pyramid
 from ..metrics import wilson
 from ..progress import Progress
 from .cells import classify_cells
-from .fields import FieldPrediction, classify_field
 from .prediction import Prediction
 
 if TYPE_CHECKING:
@@ -27,11 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "change_setting",
     "compare_answers",
     "compare_cells",
-    "compare_fields",
-    "side_by_side",
-    "with_setting",
+    "compare_evidence",
 ]
 
 Values = npt.NDArray[np.float64]
@@ -176,10 +173,10 @@ class Comparison:
         }
 
 
-def with_setting(
+def change_setting(
     bundle: Bundle, *, k: int | None = None, locations: Sequence[int] | None = None
 ) -> Bundle:
-    """Return a bundle that keeps k pixels, or looks at other numbers of locations.
+    """Return a bundle that keeps k pixels, or pairs at other numbers of locations.
 
     No weight depends on either.
 
@@ -240,9 +237,9 @@ def compare_cells(
     bundle_a, bundle_b : Bundle
         Two models, or the same one twice with two settings.
     locations_a, locations_b : sequence of int, optional
-        Of a TNet, see `with_setting`.
+        Of a TNet, see `change_setting`.
     k_a, k_b : int, optional
-        Of a SparseAttnNet, see `with_setting`.
+        Of a SparseAttnNet, see `change_setting`.
     device : str
         See `choose_device`.
     progress : callable, optional
@@ -254,16 +251,16 @@ def compare_cells(
         If the image, or a setting, does not fit a model; the message says how.
     """
     pair = (
-        with_setting(bundle_a, k=k_a, locations=locations_a),
-        with_setting(bundle_b, k=k_b, locations=locations_b),
+        change_setting(bundle_a, k=k_a, locations=locations_a),
+        change_setting(bundle_b, k=k_b, locations=locations_b),
     )
     parts, n = [], len(cells)
     for start in range(0, max(n, 1), _STEP):
         rows = range(start, min(start + _STEP, n))
         a, b = (classify_cells(field, cells, bundle, device, only=rows) for bundle in pair)
-        looks = [side_by_side(a[i].evidence, b[i].evidence) for i in range(len(rows))]
+        pairs = [compare_evidence(a[i].evidence, b[i].evidence) for i in range(len(rows))]
         # Evidence is 25 KB per cell: kept only for as long as it is measured.
-        parts.append((a.probabilities, b.probabilities, np.reshape(looks, (len(rows), 2))))
+        parts.append((a.probabilities, b.probabilities, np.reshape(pairs, (len(rows), 2))))
         if progress is not None and n:
             progress("cells", rows.stop, n)
     first, second, looked = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -273,46 +270,11 @@ def compare_cells(
     )  # fmt: skip
 
 
-def compare_fields(
-    image: Field | Pyramid,
-    bundle_a: Bundle,
-    bundle_b: Bundle,
-    *,
-    locations_a: Sequence[int] | None = None,
-    locations_b: Sequence[int] | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> tuple[Comparison, FieldPrediction, FieldPrediction]:
-    """Let two TNets, or one with two settings, classify a whole field or slide.
-
-    Parameters are those of `classify_field`, for each.
-
-    Returns
-    -------
-    Comparison
-        Of one field.
-    FieldPrediction, FieldPrediction
-        Both answers.
-
-    Raises
-    ------
-    ValueError, ImageError
-        As `classify_field`.
-    """
-    first = classify_field(image, bundle_a, locations_a, device, progress=progress)
-    second = classify_field(image, bundle_b, locations_b, device, progress=progress)
-    pair = (
-        with_setting(bundle_a, locations=locations_a),
-        with_setting(bundle_b, locations=locations_b),
-    )
-    return compare_answers(first, second, _names(*pair)), first, second
-
-
 def compare_answers(
     first: Prediction, second: Prediction, names: tuple[str, str] = ("first", "second")
 ) -> Comparison:
     """Compare two answers about the same cell or field, each with its evidence."""
-    looked = np.array(side_by_side(first.evidence, second.evidence))
+    looked = np.array(compare_evidence(first.evidence, second.evidence))
     frame = getattr(first.evidence, "frame", None)
     centre = (np.nan, np.nan) if frame is None else (frame.row, frame.column)
     return Comparison(
@@ -322,7 +284,7 @@ def compare_answers(
     )  # fmt: skip
 
 
-def side_by_side(first: object, second: object) -> tuple[float, float]:
+def compare_evidence(first: object, second: object) -> tuple[float, float]:
     """Overlap of two selections, and rank correlation of two maps, on a common grid.
 
     Crops of different sides or sizes are compared on the square that both
@@ -341,7 +303,7 @@ def side_by_side(first: object, second: object) -> tuple[float, float]:
     if (first.frame is None) != (second.frame is None):
         return nothing
     y, x = _common_grid(first, second)
-    (mask_a, map_a), (mask_b, map_b) = (_seen(one, y, x) for one in (first, second))
+    (mask_a, map_a), (mask_b, map_b) = (_selection_and_map(one, y, x) for one in (first, second))
     same_kind = isinstance(first, PixelSelection) == isinstance(second, PixelSelection)
     shared = overlap(mask_a, mask_b) if same_kind else float("nan")
     return shared, spearman(map_a, map_b)
@@ -370,7 +332,7 @@ def _common_grid(
     return lines[0], lines[1]
 
 
-def _seen(
+def _selection_and_map(
     evidence: PixelSelection | Traversal, y: Values, x: Values
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.floating[Any]]]:
     """What was selected, and the map, at rows y and columns x of the image."""

@@ -28,14 +28,14 @@ from .reruns import (
     crop_coverage,
     one_thread,
     relevance_of_traversal,
-    shuffled,
+    shuffle_weights,
 )
 
 if TYPE_CHECKING:
     from ..models.tnet.crops import Crops, TNetOutput
     from ..models.tnet.network import TNet
 
-__all__ = ["FieldRerun", "remembering"]
+__all__ = ["FieldRerun", "cache_features"]
 
 #: Images per traversal.
 _BATCH = 16
@@ -55,11 +55,11 @@ class _Reader:
         if key not in self.kept:
             if len(self.kept) * 4 * self.base**2 * 3 > _KEPT:
                 self.kept.clear()
-            self.kept[key] = self.source.read(_single(box, seen), self.base)[0]
+            self.kept[key] = self.source.read(_single_crop(box, seen), self.base)[0]
         return self.kept[key]
 
 
-def _single(box: Sequence[int], seen: Sequence[int]) -> Crops:
+def _single_crop(box: Sequence[int], seen: Sequence[int]) -> Crops:
     from ..models.tnet.crops import Crops
 
     zero = torch.zeros(1, dtype=torch.int64)
@@ -69,7 +69,7 @@ def _single(box: Sequence[int], seen: Sequence[int]) -> Crops:
     )  # fmt: skip
 
 
-class _Filled:
+class _ReplacedTiles:
     """A `CropSource` of M copies of an image, each with tiles of its own replaced.
 
     Parameters
@@ -103,30 +103,36 @@ class _Filled:
         columns = (crops.image.tolist(), crops.boxes.tolist(), crops.seen.tolist())
         rows = list(zip(*columns, strict=True))
         whole = torch.stack([self.reader(box, seen) for _, box, seen in rows])
-        gone = np.stack([self._gone(image, box, seen, base) for image, box, seen in rows])
+        gone = np.stack(
+            [self._replaced_pixels(image, box, seen, base) for image, box, seen in rows]
+        )
         touched = np.flatnonzero(gone.any(axis=(1, 2)))
         if not len(touched):
             return whole
         pixels = whole.numpy()[touched]
         if self.fill == "mean":
-            colours = np.stack([self._left(rows[i][0]) for i in touched])
+            colours = np.stack([self._remaining_colour(rows[i][0]) for i in touched])
             filled = local_mean(pixels, gone[touched], colours)
         else:
-            other = np.stack([self._other(rows[i][1], rows[i][2], base) for i in touched])
+            other = np.stack([self._replacement(rows[i][1], rows[i][2], base) for i in touched])
             filled = np.where(gone[touched][:, None], other, pixels)
         whole[torch.from_numpy(touched)] = torch.from_numpy(filled)
         return whole
 
-    def _left(self, image: int) -> Values:
+    def _remaining_colour(self, image: int) -> Values:
         """Mean colour (C,) of what is left of a copy at the first look; else of the image."""
         if image not in self.colours:
             base = self.root.shape[1]
-            kept = ~self._gone(image, self.root_box, (0, 0, self.height, self.width), base)
+            kept = ~self._replaced_pixels(
+                image, self.root_box, (0, 0, self.height, self.width), base
+            )
             pixels = self.root[:, kept] if kept.any() else self.root.reshape(len(self.root), -1)
             self.colours[image] = pixels.mean(axis=1)
         return self.colours[image]
 
-    def _gone(self, image: int, box: Sequence[int], seen: Sequence[int], base: int) -> Mask:
+    def _replaced_pixels(
+        self, image: int, box: Sequence[int], seen: Sequence[int], base: int
+    ) -> Mask:
         """Which pixels of a crop are replaced: those that it shows of tiles that are removed."""
         top, left, side = box
         centres = (np.arange(base) + 0.5) * side / base
@@ -138,12 +144,12 @@ class _Filled:
         gone: Mask = self.removed[image][np.ix_(row, column)] & shown
         return gone
 
-    def _other(self, box: Sequence[int], seen: Sequence[int], base: int) -> Values:
+    def _replacement(self, box: Sequence[int], seen: Sequence[int], base: int) -> Values:
         """What replaced pixels of a crop are taken from, (C, base, base)."""
         key = tuple(box)
         if key not in self.others:
             if self.fill == "blur":
-                self.others[key] = self._blurred(box, base)
+                self.others[key] = self._blur(box, base)
             elif key == self.root_box:
                 anywhere = np.ones(self.root.shape[1:], bool)
                 self.others[key] = reference(self.root, self.fill, self.seed, anywhere)
@@ -164,7 +170,7 @@ class _Filled:
             (y, x, side), (y, x, min(y + side, self.height), min(x + side, self.width))
         )
 
-    def _blurred(self, box: Sequence[int], base: int) -> Values:
+    def _blur(self, box: Sequence[int], base: int) -> Values:
         """The blurred whole image where a crop lies, interpolated."""
         blurred = torch.from_numpy(reference(self.root, "blur"))[None]
         top, left, side = self.root_box
@@ -198,7 +204,7 @@ class FieldRerun:
         self.locations, self.temperature = locations, bundle.card.temperature
         self.pyramid, normalisation = as_pyramid(image, bundle, t, z)
         self.network = field_network(bundle, self.device)
-        self.model, self.base = remembering(self.network), self.network.config.base
+        self.model, self.base = cache_features(self.network), self.network.config.base
         source = PyramidSource([self.pyramid], normalisation)
         self.reader = _Reader(source, self.base)
         height, width = self.pyramid.shape
@@ -223,7 +229,7 @@ class FieldRerun:
         if removed.shape[1:] != self.shape:
             height, width = self.pyramid.shape
             tile = (height / removed.shape[1], width / removed.shape[2])
-        source = _Filled(self.reader, removed, tile, fill, seed)
+        source = _ReplacedTiles(self.reader, removed, tile, fill, seed)
         with torch.inference_mode(), one_thread(self.device):
             output: TNetOutput = (model or self.model)(source, self.locations, steer=steer)
         return to_cpu(output)
@@ -231,7 +237,7 @@ class FieldRerun:
     @property
     def computed(self) -> int:
         """Crops that the backbone was given so far; those known from before not counted."""
-        return int(cast("_Remembering", self.model.backbone).computed)
+        return int(cast("_CachedBackbone", self.model.backbone).computed)
 
     def traversal(self, output: TNetOutput) -> Traversal:
         """The first image's traversal."""
@@ -259,7 +265,7 @@ class FieldRerun:
         )
         return relevance_of_traversal(way, index, *edges)
 
-    def selected(self) -> Mask:
+    def selection(self) -> Mask:
         """See `Rerun`: the tiles whose middle any crop but the first shows."""
         return crop_coverage(self.seen, self.shape).ravel()
 
@@ -278,7 +284,9 @@ class FieldRerun:
     def control(self, index: int, seed: int) -> Values:
         """See `Rerun`."""
         # Of the network itself: the other one remembers what the trained weights gave.
-        output = self.run(np.zeros((1, *self.shape), bool), model=shuffled(self.network, seed))
+        output = self.run(
+            np.zeros((1, *self.shape), bool), model=shuffle_weights(self.network, seed)
+        )
         return next(iter(self._maps(self.traversal(output), index).values()))
 
     def stability(self, seed: int) -> dict[str, float]:
@@ -286,7 +294,7 @@ class FieldRerun:
         return {}
 
 
-class _Remembering(nn.Module):
+class _CachedBackbone(nn.Module):
     """A backbone that takes a crop it has seen from memory.
 
     Backbones treat every crop alone, so what one gives does not depend on the
@@ -314,10 +322,10 @@ class _Remembering(nn.Module):
         return torch.stack([each[0] for each in found]), torch.stack([each[1] for each in found])
 
 
-def remembering(model: TNet) -> TNet:
+def cache_features(model: TNet) -> TNet:
     """Return a TNet with the same weights that computes each crop's features once."""
     twin = copy.copy(model)
     # A shallow copy shares the table of parts, and the original must stay as it is.
     twin._modules = dict(model._modules)
-    twin.backbone = cast("nn.Module", _Remembering(model.backbone))  # type: ignore[assignment]
+    twin.backbone = cast("nn.Module", _CachedBackbone(model.backbone))  # type: ignore[assignment]
     return twin

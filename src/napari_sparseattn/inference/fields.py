@@ -121,7 +121,7 @@ class PyramidSource:
     ) -> Tensor:
         import torch
 
-        from ..models.tnet.crops import reduced
+        from ..models.tnet.crops import reduce_crop
 
         y0, x0, y1, x1 = seen
         if level_for(pyramid, side / base) > 0 or side**2 > _MOST_PIXELS:
@@ -135,7 +135,7 @@ class PyramidSource:
         region = pyramid.read_region(y0, x0, 0, y1 - y0, x1 - x0)
         ready = self._ready(to_float(region.pixels), region.valid)
         cut[:, y0 - top : y1 - top, x0 - left : x1 - left] = torch.from_numpy(ready)
-        return reduced(cut[None], base)[0]
+        return reduce_crop(cut[None], base)[0]
 
     def _ready(
         self, pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
@@ -303,7 +303,7 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
     )
     level = np.repeat(np.arange(len(crops)), sizes)
     share = np.concatenate([each.detach().float().numpy() for each in output.contributions()])
-    places, relative = _searched(output)
+    places, relative = _list_candidates(output)
     chosen = np.zeros(relative.shape, dtype=bool)
     chosen[parent[sizes[0] :], candidate[sizes[0] :]] = True
     found = []
@@ -334,7 +334,7 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
     return tuple(found)
 
 
-def _searched(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+def _list_candidates(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Boxes (P, n * n, 4) of all candidates, and their probabilities times n * n."""
     from ..models.tnet.crops import candidates
 

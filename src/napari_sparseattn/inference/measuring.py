@@ -1,4 +1,4 @@
-"""The measurement behind `faithful`: orders of removal, runs, curves."""
+"""The measurement behind `faithfulness`: orders of removal, runs, curves."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..evidence.baselines import random_regions, ranked
+from ..evidence.baselines import random_regions, rank
 from ..evidence.faithfulness import Curves, Faithfulness, OrderScore
 from ..evidence.measures import gini, spearman
 from ..progress import Progress
 from .reruns import Mask, Rerun, softmax
 
-__all__ = ["CARD", "THOROUGH", "Settings", "measure"]
+__all__ = ["CARD", "THOROUGH", "FaithfulnessSettings", "measure"]
 
 #: Called with runs (or cells) done and their number; may raise to stop.
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class FaithfulnessSettings:
     """How thoroughly evidence is measured.
 
     Parameters
@@ -64,15 +64,15 @@ class Settings:
 
 
 #: For one clicked cell: under a second on a CPU, by ``benchmarks/evidence.py``.
-CARD = Settings(shares=(0.05, 0.15), fills=("mean", "background"), draws=4, scattered=0)
+CARD = FaithfulnessSettings(shares=(0.05, 0.15), fills=("mean", "background"), draws=4, scattered=0)
 #: For tables of many cells.
-THOROUGH = Settings()
+THOROUGH = FaithfulnessSettings()
 
 
 def measure(
     rerun: Rerun,
     class_names: Sequence[str],
-    settings: Settings,
+    settings: FaithfulnessSettings,
     mask: npt.NDArray[np.floating] | Mask | None = None,
     progress: Progress | None = None,
 ) -> Faithfulness:
@@ -84,7 +84,7 @@ def measure(
         The image and the model.
     class_names : sequence of str
         The C classes.
-    settings : Settings
+    settings : FaithfulnessSettings
         How thoroughly.
     mask : numpy.ndarray, optional
         (n,) which units, or what share of each, show the object.
@@ -100,11 +100,11 @@ def measure(
     first = rerun.logits(np.zeros((1, n), bool), settings.fills[0], settings.seed, _silent)[0]
     index = int(first.argmax())
     own = rerun.relevance(index)
-    selected = rerun.selected()
+    selected = rerun.selection()
     orders = _orders(rerun, own, settings)
     share = float(selected.mean())
     counts = settings.counts(share, n)
-    work = _Work(rerun, index, orders, counts, settings, progress)
+    work = _Measurement(rerun, index, orders, counts, settings, progress)
     curves = [work.curves(fill) for fill in settings.fills]
     at = int(np.argmin(np.abs(counts - selected.sum())))
     scores = {
@@ -139,21 +139,21 @@ def _mass(selected: Mask, mask: npt.NDArray[np.floating] | Mask | None) -> float
 
 
 def _orders(
-    rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: Settings
+    rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: FaithfulnessSettings
 ) -> dict[str, list[npt.NDArray[np.int64]]]:
     """Orders of the n units by name; several where they are drawn by lot."""
     seed = settings.seed
     drawn = {"random": (settings.draws, 1 / 16), "random scattered": (settings.scattered, 0.0)}
-    orders = {name: [ranked(values, seed)] for name, values in own.items()}
+    orders = {name: [rank(values, seed)] for name, values in own.items()}
     for kind, (count, grain) in drawn.items():
         if count:
             maps = (random_regions(rerun.shape, seed * 1000 + i, grain) for i in range(count))
-            orders[kind] = [ranked(values.ravel()[rerun.cells], seed) for values in maps]
-    orders |= {name: [ranked(values, seed)] for name, values in rerun.baselines().items()}
+            orders[kind] = [rank(values.ravel()[rerun.cells], seed) for values in maps]
+    orders |= {name: [rank(values, seed)] for name, values in rerun.baselines().items()}
     return orders
 
 
-class _Work:
+class _Measurement:
     """All runs of one image, fill by fill."""
 
     def __init__(
@@ -162,7 +162,7 @@ class _Work:
         index: int,
         orders: dict[str, list[npt.NDArray[np.int64]]],
         counts: npt.NDArray[np.int64],
-        settings: Settings,
+        settings: FaithfulnessSettings,
         progress: Progress | None,
     ) -> None:
         self.rerun, self.index, self.orders, self.counts = rerun, index, orders, counts
@@ -171,7 +171,7 @@ class _Work:
         self.per_fill = 2 + 2 * (len(counts) - 2) * n_orders
         self.total = self.per_fill * len(settings.fills)
 
-    def _tell(self, runs: int) -> None:
+    def _report(self, runs: int) -> None:
         self.done += runs
         if self.progress is not None:
             self.progress("runs", self.done, self.total)
@@ -182,7 +182,7 @@ class _Work:
             np.packbits(removed, axis=1), axis=0, return_index=True, return_inverse=True
         )
         self.total -= len(removed) - len(rows)
-        logits = self.rerun.logits(removed[rows], fill, self.settings.seed, self._tell)
+        logits = self.rerun.logits(removed[rows], fill, self.settings.seed, self._report)
         found: npt.NDArray[np.float64] = softmax(logits, self.rerun.temperature)[:, self.index]
         return found[back.ravel()]
 
@@ -214,7 +214,7 @@ class _Work:
 
 def _score(
     by_fill: list[npt.NDArray[np.float64]],
-    settings: Settings,
+    settings: FaithfulnessSettings,
     shares: npt.NDArray[np.float64],
     at: int,
 ) -> OrderScore:
@@ -230,4 +230,4 @@ def _score(
 
 
 def _silent(runs: int) -> None:
-    """Tell nobody."""
+    """Report to nobody."""

@@ -93,7 +93,7 @@ class Prediction:
         """Probability of the most probable class, 0 to 1."""
         return float(self.probabilities[self.index])
 
-    def ranked(self) -> list[tuple[str, float]]:
+    def rank_classes(self) -> list[tuple[str, float]]:
         """Classes with their probabilities, most probable first."""
         order = np.argsort(-self.probabilities, kind="stable")
         return [(self.class_names[i], float(self.probabilities[i])) for i in order]

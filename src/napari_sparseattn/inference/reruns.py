@@ -16,7 +16,7 @@ from ..evidence.baselines import centre_relevance, edge_relevance, tiled_mean
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
 from ..evidence.measures import overlap
 from ..kinds import kind_of_network
-from .looks import Looked, look
+from .run_crops import CropOutput, run_crops
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,7 @@ __all__ = [
     "one_thread",
     "relevance_of_traversal",
     "selection_relevance",
-    "shuffled",
+    "shuffle_weights",
     "softmax",
 ]
 
@@ -77,7 +77,7 @@ class Rerun(Protocol):
         """The model's own maps for a class, (n,) each, the one shown first."""
         ...
 
-    def selected(self) -> Mask:
+    def selection(self) -> Mask:
         """(n,) which units the model selected."""
         ...
 
@@ -129,26 +129,26 @@ class CellRerun:
         self.shape = (across, across)
         self.cells = np.arange(across * across)
         self.frame = CropFrame((self.size - 1) / 2, (self.size - 1) / 2, self.size, self.size)
-        self.seen = self.looked(ready[None], evidence=True)
+        self.seen = self.run(ready[None], evidence=True)
         self._references: dict[tuple[str, int], Values] = {}
 
-    def framed(self, frame: CropFrame) -> CellRerun:
+    def with_frame(self, frame: CropFrame) -> CellRerun:
         """The same crop, with its place on the image told."""
         other = copy.copy(self)
         seen = tuple(dataclasses.replace(found, frame=frame) for found in self.seen.evidence)
         other.frame, other.seen = frame, dataclasses.replace(self.seen, evidence=seen)
         return other
 
-    def looked(
+    def run(
         self, ready: Values, evidence: bool = False, model: SparseAttnNet | TNet | None = None
-    ) -> Looked:
+    ) -> CropOutput:
         """Run the model on normalised crops (B, C, size, size)."""
         import torch
 
         batch = torch.from_numpy(np.ascontiguousarray(ready)).to(self.device)
         frames = [self.frame] * len(ready) if evidence else None
         with one_thread(self.device):
-            return look(model or self.model, batch, frames)
+            return run_crops(model or self.model, batch, frames)
 
     def pixels(self, removed: Mask) -> Mask:
         """Pixels (M, size, size) of units (M, n)."""
@@ -158,7 +158,7 @@ class CellRerun:
         whole: Mask = tiles.repeat(self.side, axis=1).repeat(self.side, axis=2)
         return whole[:, : self.size, : self.size]
 
-    def filled(self, pixels: Mask, fill: str, seed: int) -> Values:
+    def replace_pixels(self, pixels: Mask, fill: str, seed: int) -> Values:
         """The crop with pixels (M, size, size) replaced: (M, C, size, size)."""
         kind = check_fill(fill)
         if kind == "mean":
@@ -175,7 +175,7 @@ class CellRerun:
         step, parts = _BATCH.get(self.device.split(":", maxsplit=1)[0], 64), []
         for start in range(0, len(removed), step):
             pixels = self.pixels(removed[start : start + step])
-            parts.append(self.looked(self.filled(pixels, fill, seed)).logits.numpy())
+            parts.append(self.run(self.replace_pixels(pixels, fill, seed)).logits.numpy())
             progress(len(pixels))
         return np.concatenate(parts)
 
@@ -183,18 +183,18 @@ class CellRerun:
         """See `Rerun`."""
         return self._maps(self.seen, index)
 
-    def _maps(self, seen: Looked, index: int) -> dict[str, Values]:
+    def _maps(self, seen: CropOutput, index: int) -> dict[str, Values]:
         (found,) = seen.evidence
         if isinstance(found, Traversal):
             edges = (np.minimum(np.arange(self.shape[0] + 1) * self.side, self.size),) * 2
             return relevance_of_traversal(found, index, *edges)
         return selection_relevance(found)
 
-    def selected(self) -> Mask:
+    def selection(self) -> Mask:
         """See `Rerun`; of a TNet, what any crop but the first covers by half."""
         return tiled_mean(self.selected_pixels(self.seen), self.side).ravel() >= 0.5
 
-    def selected_pixels(self, seen: Looked, which: int = 0) -> Mask:
+    def selected_pixels(self, seen: CropOutput, which: int = 0) -> Mask:
         """(size, size) pixels that the model selected of one of the crops."""
         found = seen.evidence[which]
         if isinstance(found, PixelSelection):
@@ -208,8 +208,8 @@ class CellRerun:
 
     def control(self, index: int, seed: int) -> Values:
         """See `Rerun`."""
-        other = shuffled(self.model, seed)
-        maps = self._maps(self.looked(self.ready[None], True, other), index)
+        other = shuffle_weights(self.model, seed)
+        maps = self._maps(self.run(self.ready[None], True, other), index)
         return next(iter(maps.values()))
 
     def stability(self, seed: int) -> dict[str, float]:
@@ -224,7 +224,7 @@ class CellRerun:
             self.ready + spread * rng.standard_normal(self.ready.shape).astype(np.float32)
             for _ in range(2)
         ]
-        seen = self.looked(np.stack(shifted + noisy), evidence=True)
+        seen = self.run(np.stack(shifted + noisy), evidence=True)
         before = self.selected_pixels(self.seen)
         inner, overlaps = slice(1, size - 1), []
         for i, move in enumerate([*moves, (0, 0), (0, 0)]):
@@ -257,7 +257,7 @@ def relevance_of_traversal(
     """Maps of a TNet over tiles between these edges, row by row.
 
     ``"contribution"``: each crop's evidence for the class, spread evenly over
-    its area, so that the sum over all tiles is that of all crops. ``"looks"``:
+    its area, so that the sum over all tiles is that of all crops. ``"crops"``:
     the same of one per crop.
     """
     spread = np.zeros((2, len(rows) - 1, len(columns) - 1))
@@ -270,7 +270,7 @@ def relevance_of_traversal(
         spread[1] += share
     area = np.outer(np.diff(rows.astype(float)), np.diff(columns.astype(float)))
     maps = (spread / area).astype(np.float32)
-    return {"contribution": maps[0].ravel(), "looks": maps[1].ravel()}
+    return {"contribution": maps[0].ravel(), "crops": maps[1].ravel()}
 
 
 def _within(edges: npt.NDArray[np.generic], first: float, last: float) -> npt.NDArray[np.float64]:
@@ -310,7 +310,7 @@ def one_thread(device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def shuffled(model: _Network, seed: int) -> _Network:
+def shuffle_weights(model: _Network, seed: int) -> _Network:
     """Copy a network with every tensor's weights in a random order.
 
     Each layer keeps its distribution of weights and loses what it learned.

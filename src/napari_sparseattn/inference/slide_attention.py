@@ -47,7 +47,7 @@ def to_pyramid_attention(
     first = cells.min(axis=0)
     own = (cells - first).astype(np.int64)
     padded = own + np.array([output.left, output.top])
-    levels = tuple(_attended(level, padded, 2**n) for n, level in enumerate(output.levels))
+    levels = tuple(_to_level(level, padded, 2**n) for n, level in enumerate(output.levels))
     return PyramidAttention(
         (origin[0] + float(first[1]) * step, origin[1] + float(first[0]) * step),
         step,
@@ -61,7 +61,7 @@ def to_pyramid_attention(
     )
 
 
-def _attended(level: SpanLevel, padded: npt.NDArray[np.int64], factor: int) -> AttendedLevel:
+def _to_level(level: SpanLevel, padded: npt.NDArray[np.int64], factor: int) -> AttendedLevel:
     """One level's cells that hold a patch of those at (x, y) of the padded grid."""
     lattice = level.cells.cpu().numpy()
     parents = padded // factor

@@ -17,13 +17,13 @@ from ..device import choose_device
 from ..evidence import PyramidAttention
 from ..evidence.measures import overlap
 from ..models.span import SpanMil, run_span
-from .reruns import Mask, Values, one_thread, shuffled
+from .reruns import Mask, Values, one_thread, shuffle_weights
 
 if TYPE_CHECKING:
     from ..models.span import SpanOutput
     from .slides import SlidePrediction
 
-__all__ = ["SLIDE_FILLS", "SlideRerun", "slide_rerun", "top_patches"]
+__all__ = ["SLIDE_FILLS", "SlideRerun", "prepare_slide", "top_patches"]
 
 #: Dropped; as an ordinary patch of the slide; as the mean patch.
 SLIDE_FILLS = ("drop", "ordinary", "mean")
@@ -74,9 +74,11 @@ class SlideRerun:
     @functools.cached_property
     def whole(self) -> SpanOutput:
         """The untouched slide."""
-        return self._ran(self.features, self.places)
+        return self._run_span(self.features, self.places)
 
-    def _ran(self, features: Tensor, places: Tensor, model: SpanMil | None = None) -> SpanOutput:
+    def _run_span(
+        self, features: Tensor, places: Tensor, model: SpanMil | None = None
+    ) -> SpanOutput:
         few = len(features) <= _FEW
         with one_thread("cpu") if few else contextlib.nullcontext():
             return run_span(model or self.model, features, places, streamed=False)
@@ -93,10 +95,10 @@ class SlideRerun:
             kept = torch.from_numpy(np.flatnonzero(~removed))
             if not len(kept):
                 raise ValueError("at least one patch must stay; replace them instead")
-            return self._ran(self.features[kept], self.places[kept])
-        return self._ran(self.replaced(removed, fill, seed), self.places)
+            return self._run_span(self.features[kept], self.places[kept])
+        return self._run_span(self.replace_features(removed, fill, seed), self.places)
 
-    def replaced(self, removed: Mask, fill: str, seed: int) -> Tensor:
+    def replace_features(self, removed: Mask, fill: str, seed: int) -> Tensor:
         """Features (N, F) with those of some patches replaced."""
         if fill not in ("ordinary", "mean"):
             raise ValueError(f"there is no fill '{fill}'; use one of {', '.join(SLIDE_FILLS)}")
@@ -125,7 +127,7 @@ class SlideRerun:
         """See `Rerun`: attention of the finest level, and of all levels. Not of one class."""
         return _maps(self.seen)
 
-    def selected(self) -> Mask:
+    def selection(self) -> Mask:
         """See `Rerun`: the tenth of the patches that got most attention."""
         return top_patches(self.seen.patch_weights())
 
@@ -156,7 +158,7 @@ class SlideRerun:
 
     def control(self, index: int, seed: int) -> Values:
         """See `Rerun`."""
-        output = self._ran(self.features, self.places, shuffled(self.model, seed))
+        output = self._run_span(self.features, self.places, shuffle_weights(self.model, seed))
         return next(iter(_maps(self.attention(output)).values()))
 
     def attention(self, output: SpanOutput) -> PyramidAttention:
@@ -177,10 +179,10 @@ class SlideRerun:
         """See `Rerun`: a little noise on the features, twice."""
         generator = torch.Generator().manual_seed(seed)
         spread = _NOISE * self.features.std(dim=0, unbiased=False)
-        before, found = self.selected(), []
+        before, found = self.selection(), []
         for _ in range(2):
             noise = torch.randn(self.features.shape, generator=generator) * spread
-            output = self._ran(self.features + noise, self.places)
+            output = self._run_span(self.features + noise, self.places)
             found.append(overlap(before, top_patches(self.attention(output).patch_weights())))
         share = float(before.mean())
         return {"noise": float(np.mean(found)), "chance": share / (2 - share)}
@@ -199,7 +201,7 @@ def top_patches(weights: Values, share: float = TOP) -> Mask:
     return chosen
 
 
-def slide_rerun(prediction: SlidePrediction, bundle: Bundle, device: str = "auto") -> SlideRerun:
+def prepare_slide(prediction: SlidePrediction, bundle: Bundle, device: str = "auto") -> SlideRerun:
     """Prepare a slide for running it again and again.
 
     Raises

@@ -40,7 +40,8 @@ __all__ = [
     "local_attention",
 ]
 
-#: Called with the stage's name, what is done, and how much there is; may raise to stop.
+# Patches of foreign features may differ from those of the training by this factor.
+_MOST_OFF = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,10 +197,10 @@ def classify_slide(
     bundle.slide_model(chosen)  # refused before any work, if it is none
     work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
     if features is not None:
-        found = work.given(features)
+        found = work.use_features(features)
     else:
-        found = work.extracted(encoder, tissue, store, allow_unknown_scale)
-    return work.attended(found)
+        found = work.make_features(encoder, tissue, store, allow_unknown_scale)
+    return work.attend(found)
 
 
 class _Work:
@@ -212,7 +213,7 @@ class _Work:
         self.tissue: Tissue | None = None
         self.scale_known = True
 
-    def given(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
+    def use_features(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
         """Check features that were made before."""
         found = features if isinstance(features, FeatureSet) else read_features(Path(features))
         found = found.placed(self.pyramid.pixel_size)
@@ -236,6 +237,7 @@ class _Work:
             )
         if found.slide_hash and found.slide_hash != slide_hash(self.pyramid):
             raise ValueError(f"The features are of another slide than {self.pyramid.name}.")
+        self._check_patch_size(found)
         middles = found.corners + found.side / 2
         off = np.flatnonzero(((middles < 0) | (middles > self.pyramid.shape)).any(axis=1))
         if len(off):
@@ -245,7 +247,20 @@ class _Work:
             )
         return found
 
-    def extracted(
+    def _check_patch_size(self, found: FeatureSet) -> None:
+        """Refuse features whose patches are of another size than those trained on, in µm."""
+        crop, pixel_size = self.bundle.card.crop, self.pyramid.pixel_size
+        if pixel_size is None or found.encoder_hash:
+            return
+        side, trained = found.side * pixel_size, crop.field_of_view_um
+        if not trained / _MOST_OFF <= side <= trained * _MOST_OFF:
+            raise ValueError(
+                f"The patches are {side:.3g} µm wide by their places, those that "
+                f"'{self.bundle.card.name}' was trained on {trained:.3g} µm. Are the coordinates "
+                "those of level 0? Make the features again at the model's µm per pixel."
+            )
+
+    def make_features(
         self,
         encoder: Encoder | str | None,
         tissue: Tissue | None,
@@ -280,7 +295,7 @@ class _Work:
         self.notes += found.notes
         return found
 
-    def attended(self, found: FeatureSet) -> SlidePrediction:
+    def attend(self, found: FeatureSet) -> SlidePrediction:
         """Run the model on features."""
         began = time.perf_counter()
         with self._stage("attention", len(found)):
@@ -391,11 +406,11 @@ class _Work:
 
     @contextlib.contextmanager
     def _stage(self, name: str, count: int = 0) -> Iterator[list[int]]:
-        """Time a stage; its count may be told later."""
-        told = [count] if count else []
+        """Time a stage; its count may be given later."""
+        counts = [count] if count else []
         began = time.perf_counter()
-        yield told
-        self.stages.append(Stage(name, time.perf_counter() - began, told[-1] if told else 0))
+        yield counts
+        self.stages.append(Stage(name, time.perf_counter() - began, counts[-1] if counts else 0))
 
 
 def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:

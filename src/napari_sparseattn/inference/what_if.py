@@ -20,8 +20,9 @@ from ..evidence.measures import overlap
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
-from .cells import checked_plane, crop_side
-from .faithful import at_crop_pixels, cell_rerun
+from ..images.slides.pyramid import Pyramid
+from .cells import check_plane, crop_side
+from .faithfulness import prepare_crop, read_at_crop_pixels
 from .reruns import CellRerun, Mask, crop_coverage, one_thread, softmax
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
     from ..models.tnet.crops import Crops
     from .field_reruns import FieldRerun
     from .slide_reruns import SlideRerun
+    from .slides import SlidePrediction
 
 __all__ = [
     "Answer",
     "Question",
     "WhatIf",
-    "forced_pixels",
+    "choose_pixels",
     "what_if_cell",
     "what_if_crop",
     "what_if_field",
@@ -80,14 +82,14 @@ def what_if_cell(
     ValueError
         If the mask has another size, or misses the cell's crop.
     """
-    plane = checked_plane(field, bundle, t, z)
+    plane = check_plane(field, bundle, t, z)
     if mask.shape != plane.shape[:2]:
         raise ValueError(f"the mask must have the field's size {plane.shape[:2]}, not {mask.shape}")
     side, size = float(crop_side(field, cells, bundle)[0][index]), bundle.card.crop.size
     row, column = cells.centres[index].tolist()
     frame = CropFrame(row, column, side, size)
     crop = cut_crops(plane, [(row, column)], side, size)[0]
-    within = at_crop_pixels(mask, frame)
+    within = read_at_crop_pixels(mask, frame)
     return what_if_crop(crop, bundle, within, question, fill, seed, device, frame=frame)
 
 
@@ -133,33 +135,33 @@ def what_if_crop(
     ValueError
         If mask or question do not fit.
     """
-    rerun = crop if isinstance(crop, CellRerun) else cell_rerun(crop, bundle, device)
-    rerun = rerun if frame is None else rerun.framed(frame)
+    rerun = crop if isinstance(crop, CellRerun) else prepare_crop(crop, bundle, device)
+    rerun = rerun if frame is None else rerun.with_frame(frame)
     (first,) = rerun.seen.evidence
-    part = None if moves is not None else _checked(mask, (rerun.size, rerun.size), question)
+    part = None if moves is not None else _check_mask(mask, (rerun.size, rerun.size), question)
     if part is None:
         asked, used, share = "move", "", 0.0
-        logits, evidence = _steered_crop(rerun, moves or {})
+        logits, evidence = _steer_crop(rerun, moves or {})
     elif question == "look":
         asked, used, share = "look", "", float(part.mean())
-        logits, evidence = _forced_crop(rerun, part)
+        logits, evidence = _force_crop(rerun, part)
     else:
         gone = part if question == "remove" else ~part
         asked, used, share = question, fill, float(gone.mean())
-        logits, evidence = _filled_crop(rerun, gone, fill, seed)
+        logits, evidence = _fill_crop(rerun, gone, fill, seed)
     before = _answer(bundle, rerun.seen.logits[0].numpy(), first)
     after = _answer(bundle, logits, evidence)
-    return WhatIf(asked, used, share, before, after, _shared(first, evidence))
+    return WhatIf(asked, used, share, before, after, _overlap(first, evidence))
 
 
-def _filled_crop(
+def _fill_crop(
     rerun: CellRerun, gone: Mask, fill: str, seed: int
 ) -> tuple[npt.NDArray[np.floating], Evidence]:
-    seen = rerun.looked(rerun.filled(gone[None], fill, seed), evidence=True)
+    seen = rerun.run(rerun.replace_pixels(gone[None], fill, seed), evidence=True)
     return seen.logits[0].numpy(), seen.evidence[0]
 
 
-def _checked(mask: Mask | None, shape: tuple[int, ...], question: str) -> Mask:
+def _check_mask(mask: Mask | None, shape: tuple[int, ...], question: str) -> Mask:
     if question not in get_args(Question):
         raise ValueError(f"question must be remove, keep or look, got '{question}'")
     if mask is None or mask.dtype != bool or mask.shape != shape:
@@ -175,7 +177,7 @@ def _answer(bundle: Bundle, logits: npt.NDArray[np.floating], evidence: Evidence
     return Answer(card.class_names, values, softmax(values, card.temperature), evidence)
 
 
-def _shared(first: Evidence, second: Evidence | None) -> float:
+def _overlap(first: Evidence, second: Evidence | None) -> float:
     """Overlap of two selections of the same kind."""
     if isinstance(first, PixelSelection) and isinstance(second, PixelSelection):
         return overlap(first.mask(), second.mask())
@@ -186,7 +188,7 @@ def _shared(first: Evidence, second: Evidence | None) -> float:
     return float("nan")
 
 
-def forced_pixels(scores: npt.NDArray[np.floating], mask: Mask, k: int) -> npt.NDArray[np.int64]:
+def choose_pixels(scores: npt.NDArray[np.floating], mask: Mask, k: int) -> npt.NDArray[np.int64]:
     """Choose k pixels: those of a mask, best first, and then the best of the others.
 
     Parameters
@@ -207,18 +209,18 @@ def forced_pixels(scores: npt.NDArray[np.floating], mask: Mask, k: int) -> npt.N
     return np.sort(order[:k]).astype(np.int64)
 
 
-def _forced_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32], Evidence]:
+def _force_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32], Evidence]:
     import torch
 
     from ..models.sparse.network import SparseAttnNet
-    from .looks import to_selections
+    from .run_crops import to_selections
 
     (first,) = rerun.seen.evidence
     model = rerun.model
     if isinstance(first, Traversal):
-        return _steered_crop(rerun, nearest_crop(first, _middle(mask)))
+        return _steer_crop(rerun, nearest_crop(first, _middle(mask)))
     assert isinstance(model, SparseAttnNet)
-    indices = torch.from_numpy(forced_pixels(first.coarse, mask, first.k))[None]
+    indices = torch.from_numpy(choose_pixels(first.coarse, mask, first.k))[None]
     batch = torch.from_numpy(rerun.ready[None]).to(rerun.device)
     with torch.inference_mode(), one_thread(rerun.device):
         output = model(batch, indices=indices.to(rerun.device))
@@ -241,7 +243,7 @@ def _middle(mask: Mask) -> tuple[float, float]:
     return float(row), float(column)
 
 
-def steered(
+def make_steering(
     way: Traversal, moves: Mapping[int, tuple[float, float]]
 ) -> Callable[[int, Crops], Crops]:
     """Return what `TNet.forward` takes to put crops of a traversal elsewhere.
@@ -253,7 +255,7 @@ def steered(
     """
     import torch
 
-    from ..models.tnet.crops import moved
+    from ..models.tnet.crops import move_crops
 
     for crop, (row, column) in moves.items():
         if not 0 < crop < len(way):
@@ -269,12 +271,12 @@ def steered(
         rows = torch.tensor(list(here))
         middles = torch.tensor(list(here.values()), dtype=torch.float64)
         corners = (middles - crops.boxes[rows, 2:].double() / 2).round().long()
-        return moved(crops, rows, corners, way.shape)
+        return move_crops(crops, rows, corners, way.shape)
 
     return steer
 
 
-def _steered_crop(
+def _steer_crop(
     rerun: CellRerun, moves: Mapping[int, tuple[float, float]]
 ) -> tuple[npt.NDArray[np.float32], Evidence]:
     import torch
@@ -287,13 +289,13 @@ def _steered_crop(
         raise ValueError("only a TNet has crops that can be moved")
     batch = torch.from_numpy(rerun.ready[None]).to(rerun.device)
     with torch.inference_mode(), one_thread(rerun.device):
-        output = to_cpu(model(batch, steer=steered(way, moves)))
+        output = to_cpu(model(batch, steer=make_steering(way, moves)))
     (after,) = to_traversals(output, way.shape, way.base)
     return output.logits[0].numpy(), dataclasses.replace(after, frame=way.frame)
 
 
 def what_if_field(
-    rerun: FieldRerun,
+    image: Field | Pyramid | FieldRerun,
     bundle: Bundle,
     mask: Mask | None = None,
     question: Question = "remove",
@@ -309,8 +311,9 @@ def what_if_field(
 
     Parameters
     ----------
-    rerun : FieldRerun
-        The image and the model; kept from question to question.
+    image : Field, Pyramid or FieldRerun
+        The image; or a `FieldRerun` of it and the model, which is kept from
+        question to question.
     bundle : Bundle
         The model.
     mask : numpy.ndarray, optional
@@ -326,34 +329,37 @@ def what_if_field(
     ValueError
         If neither or both are given, or they do not fit.
     """
+    from .field_reruns import FieldRerun
+
     if (mask is None) == (moves is None):
         raise ValueError("give either a mask, or crops to be moved")
+    rerun = FieldRerun(image, bundle) if isinstance(image, Field | Pyramid) else image
     first = rerun.seen
     before = _answer(bundle, first.logits, first)
     nothing = np.zeros((1, *rerun.shape), bool)
     share, used = 0.0, ""
     if mask is None:
         assert moves is not None
-        output, asked = rerun.run(nothing, steer=steered(first, moves)), "move"
+        output, asked = rerun.run(nothing, steer=make_steering(first, moves)), "move"
     else:
-        _checked(mask, mask.shape, question)
+        _check_mask(mask, mask.shape, question)
         share, asked = float(mask.mean()), question
         if question == "look":
             scale = np.array(first.shape) / mask.shape
             row, column = _middle(mask) * scale
             wanted = nearest_crop(first, (float(row), float(column)))
-            output = rerun.run(nothing, steer=steered(first, wanted))
+            output = rerun.run(nothing, steer=make_steering(first, wanted))
         else:
             gone, used = (mask if question == "remove" else ~mask), fill
             share = float(gone.mean())
             output = rerun.run(gone[None], fill, seed)
     second = rerun.traversal(output)
     after = _answer(bundle, output.logits[0].numpy(), second)
-    return WhatIf(asked, used, share, before, after, _shared(first, second))
+    return WhatIf(asked, used, share, before, after, _overlap(first, second))
 
 
 def what_if_slide(
-    rerun: SlideRerun,
+    slide: SlidePrediction | SlideRerun,
     bundle: Bundle,
     mask: Mask | None = None,
     question: Literal["remove", "keep"] = "remove",
@@ -368,8 +374,9 @@ def what_if_slide(
 
     Parameters
     ----------
-    rerun : SlideRerun
-        The features and the model, from `slide_rerun`.
+    slide : SlidePrediction or SlideRerun
+        Of `classify_slide`, with its features; or what `prepare_slide` made of
+        it, which is kept from question to question.
     bundle : Bundle
         The model.
     mask : numpy.ndarray, optional
@@ -388,31 +395,32 @@ def what_if_slide(
     ValueError
         If nothing is asked, or all patches or levels would go.
     """
+    from .slide_reruns import SlideRerun, prepare_slide, top_patches
+
+    rerun = slide if isinstance(slide, SlideRerun) else prepare_slide(slide, bundle)
     n = len(rerun.cells)
     gone = np.zeros(n, bool)
     if mask is not None:
-        chosen = _checked(mask, (n,), question)
+        chosen = _check_mask(mask, (n,), question)
         if question not in ("remove", "keep"):
             raise ValueError("patches can be removed or kept; a SPAN looks at all of them anyway")
         gone = chosen if question == "remove" else ~chosen
     elif not levels:
         raise ValueError("name patches or levels")
     whole = rerun.whole
-    before = _answer(bundle, _heard(rerun, whole, ()), rerun.seen)
+    before = _answer(bundle, _leave_out_levels(rerun, whole, ()), rerun.seen)
     output = rerun.run(gone, fill, seed) if gone.any() else whole
-    logits = _heard(rerun, output, levels)
+    logits = _leave_out_levels(rerun, output, levels)
     evidence = None if fill == "drop" and gone.any() else rerun.attention(output)
     after = _answer(bundle, logits, evidence)
     shared = float("nan")
     if evidence is not None:
-        from .slide_reruns import top_patches
-
         shared = overlap(*(top_patches(e.patch_weights()) for e in (rerun.seen, evidence)))
     asked = question if mask is not None else "levels"
     return WhatIf(asked, fill if gone.any() else "", float(gone.mean()), before, after, shared)
 
 
-def _heard(
+def _leave_out_levels(
     rerun: SlideRerun, output: SpanOutput, without: Sequence[int]
 ) -> npt.NDArray[np.floating]:
     """Logits of a run with some levels left out of the sum that is classified."""

@@ -81,9 +81,14 @@ class Result:
         self.closing.close()
 
     @property
+    def name(self) -> str:
+        """What names of files begin with: the file's name with its ending, or the image's."""
+        return (self.path or Path(self.image.name or "image")).name
+
+    @property
     def identity(self) -> dict[str, str]:
         """Whose results these are: task, model and input, as they stand in ``NAME.json``."""
-        return identity_of(self.task, self.bundle, self.path or self.image.name)
+        return identity_of(self.task, self.bundle, self.path or self.name)
 
     def summary(self) -> dict[str, Any]:
         """Return what was found as plain values, for tables and JSON; see `summarise`."""
@@ -137,7 +142,7 @@ class Result:
         ValueError, OSError
             As `write_results`.
         """
-        target = Path(folder) / (name or (self.path or Path(self.image.name)).name)
+        target = Path(folder) / (name or self.name)
         check_free(target, self.identity, overwrite=overwrite)
         chosen = dict.fromkeys(("json", *(self.options.formats if formats is None else formats)))
         return self.write_formats(target.parent, target.name, list(chosen), progress=progress)
@@ -146,11 +151,11 @@ class Result:
         self, folder: Path, name: str, formats: Sequence[str], *, progress: Progress | None = None
     ) -> dict[str, list[Path]]:
         """Write these formats and no more, over whatever is there; see `write`."""
-        from ..export.formats import checked, write_results
+        from ..export.formats import check_formats, write_results
 
         if self.bundle is None:
             return {"json": [self._write_facts(folder / f"{name}.json")]}
-        checked(formats, self.prediction)
+        check_formats(formats, self.prediction)
         return {
             each: write_results(
                 self.prediction,

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from napari_sparseattn.models.backbones import Backbone, SmallBackbone
-from napari_sparseattn.models.tnet.crops import Crops, TensorSource, moved, reduced
+from napari_sparseattn.models.tnet.crops import Crops, TensorSource, move_crops, reduce_crop
 from napari_sparseattn.models.tnet.layers import (
     CandidateGrid,
     LocationModule,
@@ -320,7 +320,7 @@ def test_a_large_slide_has_the_documented_number_of_crops() -> None:
 @pytest.mark.parametrize(("side", "base"), [(30, 16), (32, 16), (16, 16), (9, 16), (61, 7)])
 def test_reduction_is_the_mean_over_areas(side: int, base: int) -> None:
     image = torch.randn(2, 3, side, side, dtype=torch.float64)
-    for one, made in zip(image.numpy(), reduced(image, base).numpy(), strict=True):
+    for one, made in zip(image.numpy(), reduce_crop(image, base).numpy(), strict=True):
         expected = by_area(one, base) if side > base else bilinear(one, base)
         np.testing.assert_allclose(made, expected, atol=1e-12)
 
@@ -509,7 +509,7 @@ def test_crops_that_are_steered_are_read_where_they_are_put() -> None:
         if level != 1:
             return crops
         # Crop 2 is the second image's first; half of it lies off the image.
-        return moved(crops, torch.tensor([2]), torch.tensor([[32, -16]]), (48, 64))
+        return move_crops(crops, torch.tensor([2]), torch.tensor([[32, -16]]), (48, 64))
 
     plain, steered = net(images), net(images, steer=steer)
     assert asked == [1, 2]

@@ -11,9 +11,11 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.compare import compare_cells, with_setting
+from napari_sparseattn.inference.compare import change_setting, compare_cells
 from napari_sparseattn.inference.fields import classify_field
+from napari_sparseattn.plugin.compare.requests import stream_comparison
 from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
@@ -21,6 +23,13 @@ from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(stream_comparison)
+    return runner
 
 
 @pytest.fixture
@@ -279,7 +288,7 @@ def test_cells_by_a_tnet_with_another_number_of_crops(
     compare.set_number(1)
     compare.compare_all()
     field = field_of(session.cells.result_plane, session.selection.settings)
-    fewer = with_setting(tnet_model.bundle, locations=(1, 1))
+    fewer = change_setting(tnet_model.bundle, locations=(1, 1))
     expected = classify_cells(field, session.cells.results.cells, fewer, "cpu")
     np.testing.assert_allclose(compare.every.probabilities[1], expected.probabilities, atol=1e-6)
     compare.detach()

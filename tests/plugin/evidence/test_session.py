@@ -11,10 +11,12 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.evidence.faithfulness import Faithfulness
-from napari_sparseattn.inference.faithful import faithfulness_of_cell
+from napari_sparseattn.inference.faithfulness import faithfulness_of_cell
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
+from napari_sparseattn.plugin.evidence.requests import stream_faithfulness
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.evidence.words import (
     about_method,
@@ -27,6 +29,13 @@ from napari_sparseattn.plugin.evidence.words import (
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
 from ..made_slides import add_slide, keep_features_in, span_model
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(stream_faithfulness)
+    return runner
 
 
 @pytest.fixture

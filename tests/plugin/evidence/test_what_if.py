@@ -10,10 +10,12 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.evidence import CropFrame
+from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.what_if_requests import (
     Region,
+    answer_what_if,
     crop_middles,
     patch_middles,
 )
@@ -23,6 +25,13 @@ from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
 from ..made_attention import made_up_attention
 from ..made_slides import add_slide, keep_features_in, span_model
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(answer_what_if)
+    return runner
 
 
 @pytest.fixture

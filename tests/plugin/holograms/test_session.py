@@ -97,9 +97,9 @@ def test_kind_and_pixel_size_are_shared_with_the_main_dock(
 
 def test_a_layer_marked_as_brightfield_is_left(panel: Holograms, viewer: ViewerModel) -> None:
     layer = viewer.add_image(np.zeros((20, 30)))
-    Session.of(viewer).set_image(layer)
+    Session.of(viewer).selection.set_image(layer)
     assert panel.source.layer is layer
-    Session.of(viewer).set_settings(layer, modality="brightfield")
+    Session.of(viewer).selection.set_settings(layer, modality="brightfield")
     assert panel.source.layer is None
 
 
@@ -290,7 +290,7 @@ def test_without_a_wavelength_it_is_phase_and_says_so(
     panel.work.reconstruct()
     assert panel.result is layer
     assert layer.name == "simulated hologram OPD"
-    assert Session.of(viewer).settings_of(layer).modality == "opd"
+    assert Session.of(viewer).selection.settings_of(layer).modality == "opd"
 
 
 def test_a_stack_keeps_its_axes(panel: Holograms, viewer: ViewerModel) -> None:

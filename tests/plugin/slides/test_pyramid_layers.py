@@ -10,7 +10,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_sparseattn.evidence import PyramidAttention, scaled_weights
+from napari_sparseattn.evidence import PyramidAttention, scale_weights
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.slides import LocalAttention
 from napari_sparseattn.plugin.slides.layers import slide_layer
@@ -131,7 +131,7 @@ def test_limits_leave_out_no_more_than_the_few_hottest_cells(
 ) -> None:
     for kind in ("raw", "relative", "log"):
         low, high = map_limits(attention, 0, PyramidChoice(kind=kind))
-        values = scaled_weights(attention.levels[0], kind)
+        values = scale_weights(attention.levels[0], kind)
         assert (values >= low - 1e-6).all()
         assert 0 < (values > high).sum() <= 1
     assert map_limits(attention, 0, PyramidChoice(kind="percentile")) == (0, 100)

@@ -330,7 +330,7 @@ def test_an_answer_about_another_patch_is_dropped(
 def test_going_to_a_patch(slides: Session, viewer: ViewerModel) -> None:
     image = add_slide(viewer)
     slides.slides.classify()
-    patch = int(slides.slides.attention.ranked()[0])
+    patch = int(slides.slides.attention.rank_patches()[0])
     slides.slides.go_to_patch(patch)
     top, left, side = slides.slides.attention.patch_box(patch)
     middle = image.data_to_world((top + side / 2 - 0.5, left + side / 2 - 0.5))

@@ -97,7 +97,7 @@ def test_galleries_go_to_their_patches(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)
     session, box = spanning.session, spanning.dock.gallery_box
-    order = session.slides.attention.ranked()
+    order = session.slides.attention.rank_patches()
     assert box.most.patches() == order[:8].tolist()
     assert box.least.patches() == order[::-1][:8].tolist()
     wanted = {*box.most.patches(), *box.least.patches()}

@@ -24,7 +24,9 @@ def test_some_of_each_class_is_held_out_and_half_is_left(seed: int) -> None:
         assert 2 * held[label] <= total[label]
     assert not split.left_out.any()
     for group in set(groups):
-        assert len({bool(o) for g, o in zip(groups, split.held_out, strict=True) if g == group}) == 1
+        assert (
+            len({bool(o) for g, o in zip(groups, split.held_out, strict=True) if g == group}) == 1
+        )
 
 
 def test_of_many_groups_the_hash_alone_decides() -> None:

@@ -69,7 +69,7 @@ class Layout:
         slot = self.place - window * _SLOTS
         return ((window[:, None] * heads + head) * _SLOTS + slot[:, None]).flatten()
 
-    def filled(self, heads: int) -> Tensor:
+    def filled_slots(self, heads: int) -> Tensor:
         """(W * heads * 36,) bool, True where a slot holds a token."""
         return self.present[:, None].expand(-1, heads, -1).flatten()
 
@@ -219,7 +219,7 @@ class Lattice:
             If there are no cells, they are not integers, or two are the same;
             the message names the rows.
         """
-        cells = _checked(cells)
+        cells = _check_cells(cells)
         lowest = cells.amin(0)
         cells = cells - lowest
         extent = [int(side) + 1 for side in cells.amax(0)]
@@ -228,7 +228,7 @@ class Lattice:
                 f"cells span {extent[0]} x {extent[1]}, more than {_LARGEST} patches along a side; "
                 "give columns and rows, not pixels"
             )
-        (left, width), (top, height) = (_padded(side, n_levels - 1) for side in extent)
+        (left, width), (top, height) = (_pad_side(side, n_levels - 1) for side in extent)
         key = cells[:, 0] * extent[1] + cells[:, 1]
         ordered, order = key.sort(stable=True)
         if bool((ordered[1:] == ordered[:-1]).any()):
@@ -257,7 +257,7 @@ class Lattice:
         return cls(left, top, tuple(levels), order, rank)
 
 
-def _checked(cells: Tensor) -> Tensor:
+def _check_cells(cells: Tensor) -> Tensor:
     if cells.ndim != 2 or cells.shape[1] != 2:
         raise ValueError(f"cells must have the shape (N, 2), got {tuple(cells.shape)}")
     if not len(cells):
@@ -273,7 +273,7 @@ def _checked(cells: Tensor) -> Tensor:
     return cells
 
 
-def _padded(side: int, halvings: int) -> tuple[int, int]:
+def _pad_side(side: int, halvings: int) -> tuple[int, int]:
     """Padding before the first cell, and the padded extent, for one axis."""
     step = 2**halvings
     padded = step + step * max(0, -(-(side - step) // step)) + step

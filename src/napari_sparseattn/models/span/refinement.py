@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..sparse.layers import at_least_float32
 from .lattice import WINDOW, Band, Layout, Level
 
-__all__ = ["HEAD_WIDTH", "Refinement", "Walk", "take"]
+__all__ = ["HEAD_WIDTH", "Refinement", "RowStream", "take"]
 
 #: Channels per attention head [given].
 HEAD_WIDTH = 64
@@ -180,17 +180,17 @@ class Refinement(nn.Module):
         x, tokens, attention : Tensor
             (n, D); (G, D); (G, heads, n + G), see `SpanLevel.attention`.
         """
-        walk = Walk(self, tokens, level)
+        row_stream = RowStream(self, tokens, level)
         if not local:
-            walk.read(x, 0)
-            return (x, *walk.finish())
+            row_stream.read(x, 0)
+            return (x, *row_stream.finish())
         if torch.is_grad_enabled():
             (band,) = level.bands()
-            return (walk.step(band, x), *walk.finish())
+            return (row_stream.step(band, x), *row_stream.finish())
         for band in level.bands(_BAND_CPU if x.device.type == "cpu" else _BAND_GPU):
-            # The walk has what later bands need of these rows.
-            x[band.start : band.stop] = walk.step(band, x[band.fresh : band.key_stop])
-        return (x, *walk.finish())
+            # The stream has what later bands need of these rows.
+            x[band.start : band.stop] = row_stream.step(band, x[band.fresh : band.key_stop])
+        return (x, *row_stream.finish())
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return ``x + FFN(LayerNorm(x))``."""
@@ -250,7 +250,7 @@ class Refinement(nn.Module):
             weights = F.dropout(weights, self.attention_dropout)
         if shifted:
             weights, moved = weights.split(_SLOTS, dim=-1)
-            moved = take(moved.reshape(-1, _SLOTS), back, there, regular.filled(self.heads))
+            moved = take(moved.reshape(-1, _SLOTS), back, there, regular.filled_slots(self.heads))
             moved = moved.view(-1, self.heads, _SLOTS, _SLOTS)
             mixed = self._weighted(moved, tokens.value, other)[own]
         direct = self._weighted(weights, inner.value, regular)
@@ -286,12 +286,12 @@ class Refinement(nn.Module):
             mixed.reshape(-1, HEAD_WIDTH),
             layout.tokens_to_slots(self.heads),
             layout.slots_to_tokens(self.heads),
-            layout.filled(self.heads),
+            layout.filled_slots(self.heads),
         )
         return rows.view(len(layout.place), -1)
 
 
-class Walk:
+class RowStream:
     """One pass of a `Refinement` over a level, band by band.
 
     Call `step` for each band in turn (or `read` for bands whose cells stay as
@@ -373,7 +373,7 @@ class Walk:
         mixed = layer.attend(new, cells, own, self.level.shifted, sentinels)
         x = new.x[own]
         del new
-        heard = self._hear(x)
+        heard = self._collect(x)
         if sentinels:
             valid = mixed.new_ones(len(mixed), 1)
             valid[sentinels] = 0
@@ -436,7 +436,7 @@ class Walk:
         attention = (scores - self.peak[..., None]).exp() / self.total.detach()[..., None]
         return layer.feed_forward(tokens), attention
 
-    def _hear(self, x: Tensor) -> Tensor:
+    def _collect(self, x: Tensor) -> Tensor:
         """What cells read from the global tokens: (m, D), or (D,) if the same for all."""
         if len(self.tokens) == 1 and not (self.layer.training and self.layer.attention_dropout):
             return self.value.flatten()

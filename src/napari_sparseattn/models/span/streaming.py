@@ -17,7 +17,7 @@ from ...progress import Progress
 from .lattice import Lattice
 from .mil import SpanMil, check_patches
 from .output import SpanOutput
-from .refinement import Walk
+from .refinement import RowStream
 from .rows import FeatureArray, read_rows
 from .unet import SpanUnet
 
@@ -125,18 +125,20 @@ def stream(
     lattice = Lattice.build(cells.to(weight.device))
     level = lattice.levels[0]
     condense = model.condensation(0).part
-    walk = Walk(model.refinement(0), model.embedding.tokens(_entering(model, features)), level)
+    row_stream = RowStream(
+        model.refinement(0), model.embedding.tokens(_entering(model, features)), level
+    )
     coarse = weight.new_empty(len(lattice.levels[1]), weight.shape[0])
     for part in level.bands(band):
         # In one expression, so that no name keeps a band alive into the next.
         coarse[level.parents(part.start, part.stop)] = condense(
-            walk.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop)),
+            row_stream.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop)),
             level,
             part.start,
         )
         if progress is not None:
             progress("attention", min(part.stop, len(cells)), len(cells))
-    tokens, attention = walk.finish()
+    tokens, attention = row_stream.finish()
     return model.upper_levels(coarse, tokens, attention, lattice)
 
 

@@ -18,8 +18,8 @@ __all__ = [
     "TensorSource",
     "candidates",
     "children",
-    "moved",
-    "reduced",
+    "move_crops",
+    "reduce_crop",
     "roots",
 ]
 
@@ -151,7 +151,9 @@ class TensorSource:
         pieces = torch.arange(len(crops.boxes)).split(
             max(1, _PIXELS_AT_ONCE // int(crops.boxes[0, 2]) ** 2)
         )
-        return torch.cat([reduced(self._cut(crops, rows), base, self.antialias) for rows in pieces])
+        return torch.cat(
+            [reduce_crop(self._cut(crops, rows), base, self.antialias) for rows in pieces]
+        )
 
     def _cut(self, crops: Crops, rows: Tensor) -> Tensor:
         side = int(crops.boxes[0, 2])
@@ -167,7 +169,7 @@ class TensorSource:
         return cut
 
 
-def reduced(cut: Tensor, base: int, antialias: bool = True) -> Tensor:
+def reduce_crop(cut: Tensor, base: int, antialias: bool = True) -> Tensor:
     """Resize square crops (M, C, s, s) to (M, C, base, base).
 
     With antialiasing a pixel of a smaller crop is the exact mean over its area,
@@ -238,7 +240,7 @@ def children(
     )
 
 
-def moved(crops: Crops, rows: Tensor, corners: Tensor, size: tuple[int, int]) -> Crops:
+def move_crops(crops: Crops, rows: Tensor, corners: Tensor, size: tuple[int, int]) -> Crops:
     """Put some crops of a level elsewhere; they then show the image there, not their parent.
 
     The paper's `Crops.places` know no such crop: they stay what they were, and

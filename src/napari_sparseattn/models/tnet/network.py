@@ -187,7 +187,7 @@ class TNet(nn.Module):
             See `select_candidates`; for training.
         steer : callable, optional
             Given a level from 1 on and the crops chosen for it, returns those
-            to look at: as many, with other boxes; see `moved`.
+            to look at: as many, with other boxes; see `move_crops`.
 
         Returns
         -------

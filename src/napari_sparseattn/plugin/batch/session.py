@@ -13,6 +13,7 @@ from psygnal import Signal
 from ...batch.plan import BatchPlan
 from ...batch.run import BatchUpdate, ItemState
 from ...evidence import PyramidAttention, Traversal
+from ...export.formats import check_formats
 from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
 from ..core.lanes import Lanes
@@ -197,7 +198,6 @@ class Batch(Attached):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
-        from ...export.formats import checked
 
         if self.running or self.searching:
             return None
@@ -205,7 +205,7 @@ class Batch(Attached):
             self.notify(obstacle, "warning")
             return None
         try:
-            checked(self.choices.formats)
+            check_formats(self.choices.formats)
         except ValueError as error:
             self.notify(str(error), "error")
             return None

@@ -40,7 +40,7 @@ _TIPS = {
     "mass, pg": "Dry mass: optical path difference summed over the cell, over 0.19 µm³/pg.",
     "evid.": (
         "How much sooner the probability falls where the model's own selection is removed first; "
-        "random is 0. Measured under Evidence of cells."
+        "random is 0. Measured under Faithfulness per cell."
     ),
 }
 

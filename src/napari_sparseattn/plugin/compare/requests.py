@@ -131,12 +131,12 @@ def stream_comparison(request: CompareRequest) -> Iterator[tuple[int, int] | Com
 
 
 def _compare(request: CompareRequest, report: Report) -> CompareAnswer:
-    from ...inference.compare import with_setting
+    from ...inference.compare import change_setting
 
     wanted, mine = request.second, request.model
     model = wanted.model or prepare_model(wanted.name, mine.device)
     report("cells", 0, 0)
-    second = with_setting(model.bundle, k=wanted.k or None)
+    second = change_setting(model.bundle, k=wanted.k or None)
     if request.source is None:
         return _compare_all(request, model, second, report)
     return _compare_one(request, request.source, model, second, report)
@@ -170,7 +170,7 @@ def _compare_one(
 ) -> CompareAnswer:
     from ...device import computing
     from ...inference.cells import classify_cells
-    from ...inference.compare import compare_answers, with_setting
+    from ...inference.compare import change_setting, compare_answers
     from ...inference.fields import classify_field
 
     asked, crops, answer = source.asked, request.second.crops, source.answer
@@ -190,6 +190,6 @@ def _compare_one(
             index = cells.nearest(asked.position)
             if index is None:
                 raise ValueError("The cell is no longer there. Click it again.")
-            set_up = with_setting(second, locations=locations_with(second, crops))
+            set_up = change_setting(second, locations=locations_with(second, crops))
             prediction = classify_cells(field, cells, set_up, model.device, only=[index])[0]
     return CompareAnswer(model, compare_answers(answer, prediction), prediction)

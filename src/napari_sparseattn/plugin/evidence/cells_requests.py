@@ -91,13 +91,13 @@ def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
     from ...evidence import CropFrame
     from ...evidence.baselines import tiled_mean
     from ...images.fields.crops import cut_crops
-    from ...inference.cells import checked_plane, crop_side
-    from ...inference.faithful import CARD, at_crop_pixels, cell_rerun, measure
+    from ...inference.cells import check_plane, crop_side
+    from ...inference.faithfulness import CARD, measure, prepare_crop, read_at_crop_pixels
 
     model, cells = request.model, request.results.cells
     bundle = model.with_locations(request.locations)
     field = field_of(request.plane, request.settings)
-    plane, size = checked_plane(field, bundle, 0, 0), bundle.card.crop.size
+    plane, size = check_plane(field, bundle, 0, 0), bundle.card.crop.size
     sides, _ = crop_side(field, cells, bundle)
     # What does not rank the cells is left out; a clicked cell has it.
     settings = dataclasses.replace(CARD, extras=False)
@@ -112,10 +112,10 @@ def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
         centre, side = cells.centres[row], float(sides[row])
         frame = CropFrame(float(centre[0]), float(centre[1]), side, size)
         crop = cut_crops(plane, [centre], side, size)[0]
-        rerun = cell_rerun(crop, bundle, model.device)
+        rerun = prepare_crop(crop, bundle, model.device)
         within = None
         if cells.labels is not None:
-            mask = at_crop_pixels(cells.labels == cells.ids[row], frame)
+            mask = read_at_crop_pixels(cells.labels == cells.ids[row], frame)
             within = tiled_mean(mask, rerun.side).ravel()
         try:
             found = measure(rerun, bundle.card.class_names, settings, within, stop_if_asked)

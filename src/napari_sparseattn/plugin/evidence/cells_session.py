@@ -123,9 +123,8 @@ class CellFaithfulness(Attached):
     def measure_all(self) -> CellsRequest | None:
         """Ask for the cells that are not measured yet, in the order of the table."""
         session = self.session
-        image, model, results, plane = (
-            session.selection.image, session.selection.model, session.cells.results, session.cells.result_plane,
-        )  # fmt: skip
+        image, model = session.selection.image, session.selection.model
+        results, plane = session.cells.results, session.cells.result_plane
         if self._asked is not None or image is None or model is None:
             return None
         if (reason := self.why_not()) or results is None or plane is None:

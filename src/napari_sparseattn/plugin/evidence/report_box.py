@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ...export.evidence_report import EvidenceReport, write_evidence_report
-from ..core.lanes import Lane, Lanes
+from ..core.lanes import Lanes
 from ..core.session import Session
 from ..core.status import explain
 from .cells_session import CellFaithfulness
@@ -34,8 +34,8 @@ class ReportButton(QPushButton):
         )
         assert session.viewer is not None
         self._session = session
-        self._lane: Lane[Any] = Lanes.of(session.viewer).add(
-            lambda request: write_evidence_report(*request),
+        self._lane = Lanes.of(session.viewer).add(
+            _write,
             given=lambda _, path: session.status.notify(f"Report written to {path}."),
             failed=lambda _, error: session.status.notify(
                 f"The report could not be written: {explain(error)}", "error"
@@ -60,6 +60,10 @@ class ReportButton(QPushButton):
         if target.suffix.lower() not in (".html", ".json"):
             target = target.with_name(target.name + (".json" if "json" in kind else ".html"))
         self._lane.ask((report, target))
+
+
+def _write(request: tuple[EvidenceReport, Path]) -> Path:
+    return write_evidence_report(*request)
 
 
 def make_report(viewer: ViewerModel) -> EvidenceReport | None:

@@ -78,7 +78,7 @@ def stream_faithfulness(request: EvidenceRequest) -> Iterator[tuple[int, int] | 
     Raises
     ------
     ValueError, ImageError, OSError, MemoryError
-        As the functions of `inference.faithful`.
+        As the functions of `inference.faithfulness`.
     """
     yield from stream_progress(lambda progress: _measure(request, progress), request.stop)
 
@@ -120,7 +120,7 @@ def stream_progress(work: Callable[[Report], Any], stop: threading.Event) -> Ite
 
 
 def _measure(request: EvidenceRequest, progress: Report) -> Faithfulness:
-    from ...inference.faithful import (
+    from ...inference.faithfulness import (
         faithfulness_of_cell,
         faithfulness_of_field,
         faithfulness_of_slide,

@@ -140,10 +140,10 @@ class Rerunner:
     def _prepare(self) -> CellRerun | FieldRerun | SlideRerun:
         asked, model = self.source.asked, self.source.model
         if isinstance(asked, SlideAnswer):
-            from ...inference.slide_reruns import slide_rerun
+            from ...inference.slide_reruns import prepare_slide
 
             assert asked.prediction is not None
-            return slide_rerun(asked.prediction, model.bundle, model.device)
+            return prepare_slide(asked.prediction, model.bundle, model.device)
         if isinstance(asked, FieldRequest):
             from ...inference.field_reruns import FieldRerun
 
@@ -152,17 +152,17 @@ class Rerunner:
 
     def _prepare_cell(self, asked: ClickRequest) -> CellRerun:
         from ...images.fields.crops import cut_crops
-        from ...inference.cells import checked_plane
-        from ...inference.faithful import cell_rerun
+        from ...inference.cells import check_plane
+        from ...inference.faithfulness import prepare_crop
 
         evidence = self.source.answer.evidence
         frame = evidence.frame if isinstance(evidence, PixelSelection | Traversal) else None
         if frame is None:
             raise ValueError("The cell's place is not known. Click it again.")
         bundle = self.source.model.with_locations(asked.locations)
-        plane = checked_plane(field_of(asked.plane, asked.settings), bundle, 0, 0)
+        plane = check_plane(field_of(asked.plane, asked.settings), bundle, 0, 0)
         crop = cut_crops(plane, [(frame.row, frame.column)], frame.side, frame.size)[0]
-        return cell_rerun(crop, bundle, self.source.model.device).framed(frame)
+        return prepare_crop(crop, bundle, self.source.model.device).with_frame(frame)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

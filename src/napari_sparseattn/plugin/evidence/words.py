@@ -29,7 +29,7 @@ ORDER_NAMES = {
     "attention": "attention",
     "all levels": "all levels",
     "contribution": "crops' shares",
-    "looks": "crops",
+    "crops": "crops",
     "random": "random",
     "random scattered": "random pixels",
     "edges": "edges",

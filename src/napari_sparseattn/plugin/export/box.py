@@ -28,7 +28,7 @@ from ...export.model_formats import MODEL_FORMATS
 from ..core.session import Session
 from ..core.status import Progress
 from ..widgets.base import Follower, shrinkable
-from ..widgets.rich import WrappedLabel, rich
+from ..widgets.rich import WrappedLabel, breakable, rich
 from .session import Exportable, ExportSession, ModelExport
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class ExportBox(Follower):
         self.written.setVisible(bool(files))
         if not files:
             return
-        names = ", ".join(escape(path.name) for path in files[:_MOST_NAMES])
+        names = rich(breakable(", ".join(path.name for path in files[:_MOST_NAMES])))
         more = f" and {len(files) - _MOST_NAMES} more" if len(files) > _MOST_NAMES else ""
         address = QUrl.fromLocalFile(str(files[0].parent)).toString()
         self.written.setText(

@@ -211,7 +211,7 @@ class GalleryBox(Follower):
             for patches in (self.most, self.least):
                 patches.set_patches([], [])
             return
-        order = attention.ranked(slides.pyramid_choice.head)
+        order = attention.rank_patches(slides.pyramid_choice.head)
         number = min(self._number, len(order))
         weights = attention.patch_weights(0, slides.pyramid_choice.head) * len(attention.levels[0])
         for patches, chosen in (

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...evidence import PyramidAttention, scaled_weights
+from ...evidence import PyramidAttention, scale_weights
 from ..widgets.base import Follower, shrinkable
 from ..widgets.picture import ColourBar
 from .plots import ConcentrationCurve, SignedBars
@@ -222,7 +222,7 @@ class PyramidBox(Follower):
             if on:
                 limits = map_limits(attention, number, choice)
                 bar.set_scale(colour_name(ATTENTION), limits, _UNITS[choice.kind])
-                largest = scaled_weights(attention.levels[number], choice.kind, choice.head).max()
+                largest = scale_weights(attention.levels[number], choice.kind, choice.head).max()
                 bar.setToolTip(_BEYOND.format(limits[1], largest) if largest > limits[1] else "")
         self.probability_bar.setVisible(
             choice.probability and attention.patch_probabilities is not None

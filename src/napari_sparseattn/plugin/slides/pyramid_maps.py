@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ...evidence import scaled_weights
+from ...evidence import scale_weights
 
 if TYPE_CHECKING:
     from ...evidence import PyramidAttention
@@ -64,7 +64,7 @@ class PyramidChoice:
     Parameters
     ----------
     kind : {"raw", "relative", "percentile", "log"}
-        See `evidence.scaled_weights`.
+        See `evidence.scale_weights`.
     head : int or None
         One attention head; None for their mean.
     levels : frozenset of int
@@ -110,7 +110,7 @@ def map_limits(
     """Return the values between which a level's map is coloured."""
     if choice.kind == "percentile":
         return 0.0, 100.0
-    values = scaled_weights(attention.levels[level], choice.kind, choice.head)
+    values = scale_weights(attention.levels[level], choice.kind, choice.head)
     top = float(np.percentile(values, _SHOWN_SHARE))
     if choice.kind == "log":
         low = float(values.min())

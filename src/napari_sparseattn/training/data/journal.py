@@ -222,4 +222,3 @@ def _acquire(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
-

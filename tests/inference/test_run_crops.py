@@ -12,7 +12,7 @@ from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.inference.cells import classify_cells, classify_crops
-from napari_sparseattn.inference.looks import join_looks, look
+from napari_sparseattn.inference.run_crops import join_outputs, run_crops
 from napari_sparseattn.models.tnet.network import TNet
 from small_model import small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
@@ -22,20 +22,20 @@ FRAMES = [CropFrame(50.0, 60.0, 64.0, 64), CropFrame(90.0, 70.0, 64.0, 64)]
 
 def test_a_tnet_gives_a_traversal_per_crop() -> None:
     net, crops = small_tnet(locations=(2, 1)), torch.randn(2, 3, 64, 64)
-    seen = look(net, crops, FRAMES)
+    seen = run_crops(net, crops, FRAMES)
     assert seen.pixels == 2 * 5 * 16**2
     for i, way in enumerate(seen.evidence):
         assert isinstance(way, Traversal)
         assert way.frame is FRAMES[i]
         np.testing.assert_allclose(way.logits, seen.logits[i], atol=1e-5)
-    assert look(net, crops).evidence == ()
+    assert run_crops(net, crops).evidence == ()
 
 
 def test_a_sparse_attn_net_gives_its_selection() -> None:
     bundle = small_bundle()
     model = bundle.model()
     frames = [CropFrame(8.0, 8.0, 16.0, 16)]
-    seen = look(model, torch.randn(1, 3, 16, 16), frames)
+    seen = run_crops(model, torch.randn(1, 3, 16, 16), frames)
     (kept,) = seen.evidence
     assert isinstance(kept, PixelSelection)
     assert kept.k == seen.pixels == bundle.card.architecture["k"]
@@ -43,8 +43,8 @@ def test_a_sparse_attn_net_gives_its_selection() -> None:
 
 def test_parts_join_to_the_whole() -> None:
     net, crops = small_tnet(), torch.randn(2, 3, 64, 64)
-    whole = look(net, crops, FRAMES)
-    joined = join_looks([look(net, crops[i : i + 1], FRAMES[i : i + 1]) for i in (0, 1)])
+    whole = run_crops(net, crops, FRAMES)
+    joined = join_outputs([run_crops(net, crops[i : i + 1], FRAMES[i : i + 1]) for i in (0, 1)])
     torch.testing.assert_close(joined.logits, whole.logits, rtol=1e-4, atol=1e-4)
     assert joined.pixels == whole.pixels
     assert [way.frame for way in joined.evidence] == FRAMES

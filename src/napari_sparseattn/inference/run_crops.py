@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from ..models.sparse.network import SparseAttnNet, SparseAttnOutput
     from ..models.tnet.network import TNet
 
-__all__ = ["Looked", "join_looks", "look", "to_selections"]
+__all__ = ["CropOutput", "join_outputs", "run_crops", "to_selections"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Looked:
+class CropOutput:
     """What a model returned for B crops, on the CPU.
 
     Parameters
@@ -39,9 +39,9 @@ class Looked:
     pixels: int
 
 
-def look(
+def run_crops(
     model: SparseAttnNet | TNet, crops: Tensor, frames: Sequence[CropFrame] | None = None
-) -> Looked:
+) -> CropOutput:
     """Classify crops; without gradients.
 
     Parameters
@@ -56,38 +56,38 @@ def look(
     import torch
 
     with torch.inference_mode(), computing(crops.device.type):
-        found: Looked = kind_of_network(model).load("classify_crops")(model, crops, frames)
+        found: CropOutput = kind_of_network(model).load("classify_crops")(model, crops, frames)
     return found
 
 
-def look_at_pixels(
+def run_sparse(
     model: SparseAttnNet, crops: Tensor, frames: Sequence[CropFrame] | None
-) -> Looked:
-    """`look`, of a SparseAttnNet."""
+) -> CropOutput:
+    """`run_crops`, of a SparseAttnNet."""
     output = model(crops)
     kept = to_selections(output, frames, model.receptive_field) if frames else ()
-    return Looked(output.logits.cpu(), kept, output.indices.numel())
+    return CropOutput(output.logits.cpu(), kept, output.indices.numel())
 
 
-def look_at_crops(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> Looked:
-    """`look`, of a TNet."""
+def run_tnet(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> CropOutput:
+    """`run_crops`, of a TNet."""
     visited = to_cpu(model(crops))
     base, shape = model.config.base, (crops.shape[2], crops.shape[3])
     pixels = int(visited.counts.sum()) * base**2
     if not frames:
-        return Looked(visited.logits, (), pixels)
+        return CropOutput(visited.logits, (), pixels)
     ways = to_traversals(visited, shape, base)
     framed = tuple(
         dataclasses.replace(way, frame=frame) for way, frame in zip(ways, frames, strict=True)
     )
-    return Looked(visited.logits, framed, pixels)
+    return CropOutput(visited.logits, framed, pixels)
 
 
-def join_looks(parts: Sequence[Looked]) -> Looked:
-    """Join what `look` returned for the parts of a batch."""
+def join_outputs(parts: Sequence[CropOutput]) -> CropOutput:
+    """Join what `run_crops` returned for the parts of a batch."""
     import torch
 
-    return Looked(
+    return CropOutput(
         torch.cat([part.logits for part in parts]),
         tuple(item for part in parts for item in part.evidence),
         sum(part.pixels for part in parts),

@@ -9,13 +9,13 @@ import torch
 
 from napari_sparseattn.evidence.fills import fill
 from napari_sparseattn.features.feature_set import FeatureSet
-from napari_sparseattn.images.fields.cells import cells_from_labels
+from napari_sparseattn.images.fields.cells import cells_from_labels, cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.cells import classify_cells
-from napari_sparseattn.inference.faithful import (
+from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
-    Settings,
+    FaithfulnessSettings,
     faithfulness_of_cell,
     faithfulness_of_crop,
     faithfulness_of_field,
@@ -23,18 +23,19 @@ from napari_sparseattn.inference.faithful import (
     faithfulness_of_slide,
     iter_faithfulness,
     measure,
+    measure_faithfulness,
 )
-from napari_sparseattn.inference.field_reruns import FieldRerun, remembering
+from napari_sparseattn.inference.field_reruns import FieldRerun, cache_features
 from napari_sparseattn.inference.fields import classify_field
-from napari_sparseattn.inference.reruns import CellRerun, shuffled, softmax
-from napari_sparseattn.inference.slide_reruns import slide_rerun
+from napari_sparseattn.inference.reruns import CellRerun, shuffle_weights, softmax
+from napari_sparseattn.inference.slide_reruns import prepare_slide
 from napari_sparseattn.inference.slides import SlidePrediction, classify_slide
 from napari_sparseattn.models.sparse.network import SparseAttnNet
 from small_model import SIZES, small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 
-QUICK = Settings(shares=(0.1,), fills=("mean", "noise"), draws=1, scattered=1)
+QUICK = FaithfulnessSettings(shares=(0.1,), fills=("mean", "noise"), draws=1, scattered=1)
 
 
 class Linear:
@@ -58,7 +59,7 @@ class Linear:
     def relevance(self, index: int) -> dict[str, np.ndarray]:
         return {"own": self.weights.astype(np.float32), "worst": -self.weights.astype(np.float32)}
 
-    def selected(self) -> np.ndarray:
+    def selection(self) -> np.ndarray:
         return self.weights >= np.sort(self.weights)[-3]
 
     def baselines(self) -> dict[str, np.ndarray]:
@@ -74,7 +75,9 @@ class Linear:
 def test_curves_of_a_linear_model_are_its_closed_form() -> None:
     weights = np.random.default_rng(0).permutation(np.linspace(0.05, 1, 20))
     model = Linear(weights)
-    found = measure(model, ("no", "yes"), Settings(shares=(0.1, 0.3), fills=("nothing",)))
+    found = measure(
+        model, ("no", "yes"), FaithfulnessSettings(shares=(0.1, 0.3), fills=("nothing",))
+    )
     counts = np.array([0, 2, 3, 6, 10, 14, 17, 18, 20])
     descending = np.concatenate([[0], np.sort(weights)[::-1].cumsum()])
 
@@ -102,7 +105,11 @@ def test_masks_that_orders_share_run_once() -> None:
     model = Linear(np.linspace(0.1, 1, 20))
     told: list[tuple[int, int]] = []
     found = measure(
-        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda *at: told.append(at)
+        model,
+        ("no", "yes"),
+        FaithfulnessSettings(fills=("nothing",)),
+        None,
+        lambda _, *at: told.append(at),
     )
     # "worst" is "own" backwards, and so is "centre": each mask of one is a mask of the other.
     assert told[-1][0] == told[-1][1] == found.runs
@@ -133,7 +140,9 @@ def test_the_selector_may_change_its_mind() -> None:
         np.random.default_rng(0).random((3, 16, 16)).astype(np.float32), bundle.cell_model("cpu")
     )
     (before,) = rerun.seen.evidence
-    after = rerun.looked(rerun.filled(before.mask()[None], "mean", 0), evidence=True).evidence[0]
+    after = rerun.run(rerun.replace_pixels(before.mask()[None], "mean", 0), evidence=True).evidence[
+        0
+    ]
     assert not np.array_equal(before.indices, after.indices)
     assert before.k == after.k
 
@@ -143,12 +152,15 @@ def test_necessity_is_what_captum_calls_ablation_of_the_selection() -> None:
     bundle = small_bundle()
     crop = np.random.default_rng(2).random((16, 16, 3)).astype(np.float32)
     found = faithfulness_of_crop(
-        crop, bundle, Settings(shares=(0.1,), fills=("blur",), draws=1, scattered=0), "cpu"
+        crop,
+        bundle,
+        FaithfulnessSettings(shares=(0.1,), fills=("blur",), draws=1, scattered=0),
+        "cpu",
     )
     ready = bundle.card.normalisation(np.ascontiguousarray(crop.transpose(2, 0, 1)[None]))
     model, index = bundle.model(), bundle.card.class_names.index(found.label)
     rerun = CellRerun(ready[0], model)
-    kept = rerun.selected().reshape(16, 16)
+    kept = rerun.selection().reshape(16, 16)
     blurred = fill(ready[0], np.ones((16, 16), bool), "blur")
 
     def probability(x: torch.Tensor) -> torch.Tensor:
@@ -195,6 +207,31 @@ def test_a_set_of_cells_is_measured_like_each_alone() -> None:
     assert alone.mass_in_mask == pytest.approx(inside)
 
 
+def test_what_was_predicted_is_measured_with_its_own_settings() -> None:
+    bundle, tnet = small_bundle(), small_tnet_bundle()
+    field = Field.from_array(rough_field(), axes="YXC", pixel_size=0.5, modality="brightfield")
+    cells = cells_from_points([(20, 20), (30, 44)], field.shape, diameter=8, pixel_size=0.5)
+    predicted = classify_cells(field, cells, bundle, "cpu")
+    found = measure_faithfulness(predicted, bundle, field, QUICK, "cpu", only=[1])
+    assert found.ids == (int(cells.ids[1]),)
+    assert found.items[0].label == predicted.labels[1]
+
+    # Not as trained: the number of crops is that of the prediction.
+    for locations in ((1, 1), (3, 2)):
+        whole = classify_field(field, tnet, locations, "cpu")
+        measured = measure_faithfulness(whole, tnet, field, QUICK, "cpu")
+        expected = faithfulness_of_field(field, tnet, locations, QUICK, "cpu")
+        assert measured.probability == pytest.approx(whole.confidence, abs=1e-5)
+        assert measured.selected == expected.selected
+
+    slide, span = slide_of(16)
+    assert measure_faithfulness(slide, span, settings=QUICK, device="cpu").label == slide.label
+    with pytest.raises(ValueError, match="load its own model"):
+        measure_faithfulness(predicted, tnet, field)
+    with pytest.raises(ValueError, match="give the image"):
+        measure_faithfulness(predicted, bundle)
+
+
 def test_work_stops_when_asked_to() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
     field = Field.from_array(image, axes="YXC", pixel_size=0.5, modality="brightfield")
@@ -226,7 +263,7 @@ def test_stability_lies_between_chance_and_one() -> None:
 def test_shuffling_keeps_each_tensors_numbers_and_the_model() -> None:
     net = small_tnet()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    other = shuffled(net, 3)
+    other = shuffle_weights(net, 3)
     changed = 0
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
@@ -283,7 +320,7 @@ def test_faithfulness_of_a_field_has_verdicts() -> None:
     mask = np.zeros((13, 16), bool)
     mask[2:8, 2:8] = True
     found = faithfulness_of_field(field, bundle, (2, 1), QUICK, "cpu", mask=mask)
-    assert found.own == ("contribution", "looks")
+    assert found.own == ("contribution", "crops")
     assert set(found.baselines) == {"random", "random scattered", "edges", "centre"}
     assert 0 <= found.mass_in_mask <= 1
     assert found.mask_share == pytest.approx(36 / 208)
@@ -295,14 +332,14 @@ def test_the_control_of_a_field_is_the_map_of_the_shuffled_network() -> None:
     bundle, field = small_tnet_bundle(), Field.from_array(rough_field(), axes="YXC")
     rerun = FieldRerun(field, bundle, (2, 1), "cpu")
     other = small_tnet_bundle()
-    changed = dataclasses.replace(other, state=shuffled(bundle.model(), 5).state_dict())
+    changed = dataclasses.replace(other, state=shuffle_weights(bundle.model(), 5).state_dict())
     expected = FieldRerun(field, changed, (2, 1), "cpu").relevance(1)["contribution"]
     np.testing.assert_allclose(rerun.control(1, 5), expected, atol=1e-6)
 
 
 def test_a_network_that_remembers_gives_the_same_and_computes_once() -> None:
     net, images = small_tnet(), torch.randn(2, 3, 64, 64)
-    twin = remembering(net)
+    twin = cache_features(net)
     with torch.inference_mode():
         first, second, plain = twin(images), twin(images), net(images)
     torch.testing.assert_close(first.logits, plain.logits, rtol=1e-4, atol=1e-4)
@@ -325,7 +362,7 @@ def slide_of(n: int = 40, seed: int = 0) -> tuple[SlidePrediction, object]:
 
 def test_patches_are_dropped_as_if_they_had_never_been() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     gone = np.random.default_rng(1).random(len(known)) < 0.3
     dropped = rerun.run(gone).logits
     fewer = torch.from_numpy(known.features[~gone])
@@ -337,11 +374,11 @@ def test_patches_are_dropped_as_if_they_had_never_been() -> None:
 
 def test_replaced_patches_get_ordinary_features() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     gone = np.arange(len(known)) < 7
-    mean = rerun.replaced(gone, "mean", 0).numpy()
+    mean = rerun.replace_features(gone, "mean", 0).numpy()
     np.testing.assert_allclose(mean[:7], np.tile(known.features.mean(axis=0), (7, 1)), atol=1e-5)
-    usual = rerun.replaced(gone, "ordinary", 0).numpy()
+    usual = rerun.replace_features(gone, "ordinary", 0).numpy()
     np.testing.assert_array_equal(usual[7:], known.features[7:])
     assert all((known.features == row).all(axis=1).any() for row in usual[:7])
     with pytest.raises(ValueError, match="no fill"):
@@ -352,7 +389,7 @@ def test_replaced_patches_get_ordinary_features() -> None:
 
 def test_edges_of_a_slide_are_distances_to_neighbours() -> None:
     prediction, bundle = slide_of()
-    rerun, known = slide_rerun(prediction, bundle, "cpu"), prediction.features
+    rerun, known = prepare_slide(prediction, bundle, "cpu"), prediction.features
     found = rerun.baselines()["edges"]
     at = {tuple(cell): i for i, cell in enumerate(known.cells.tolist())}
     for (x, y), i in at.items():
@@ -367,7 +404,7 @@ def test_faithfulness_of_a_slide() -> None:
     assert found.fills == ("drop", "ordinary", "mean")
     assert found.selected == pytest.approx(2 / 16)
     assert found.label == prediction.label
-    p = softmax(slide_rerun(prediction, bundle, "cpu").whole.logits[0].numpy(), 1.0)
+    p = softmax(prepare_slide(prediction, bundle, "cpu").whole.logits[0].numpy(), 1.0)
     assert found.probability == pytest.approx(p.max(), abs=1e-5)
     with pytest.raises(ValueError, match="same model"):
         faithfulness_of_slide(dataclasses.replace(prediction, model_hash="other"), bundle)
@@ -381,7 +418,7 @@ def test_faithfulness_of_a_slide() -> None:
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the message differs
-        Settings(**wrong)
+        FaithfulnessSettings(**wrong)
 
 
 def test_the_grid_of_shares_is_symmetric() -> None:
