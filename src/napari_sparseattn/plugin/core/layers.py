@@ -15,10 +15,11 @@ from .sources import METADATA_KEY
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Layer, Points
 
 __all__ = [
     "ROLES",
+    "Outline",
     "OverlayChoice",
     "OverlayLayers",
     "Overlays",
@@ -26,9 +27,14 @@ __all__ = [
     "copied_transform",
     "marked",
     "move",
+    "outline",
+    "outline_layer",
     "readable_on",
+    "update_outline",
 ]
 
+#: Points along each side of an outline: enough to look like a line.
+_DOTS = 60
 RoleT = TypeVar("RoleT", bound=str)
 Role = Literal["unread", "attention", "pixels", "candidates", "tree", "crops", "cells", "frame"]
 
@@ -233,6 +239,70 @@ def move(layer: Layer, place: dict[str, Any]) -> bool:
         if getattr(layer, name) != place[name]:
             setattr(layer, name, place[name])
     return moved
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outline:
+    """A square's outline as points, of which the first may carry a text.
+
+    Not as a shape: on Mesa, napari 0.9 dies of points that are added after a
+    Shapes layer was removed (scripts/napari_shapes_crash.py).
+    """
+
+    data: npt.NDArray[np.float64]
+    size: float
+    colour: str
+    ink: npt.NDArray[np.float64]
+    text: tuple[str, ...]
+
+
+def outline(source: Image, side: float, colour: str, text: str = "") -> Outline:
+    """Return the outline of a square of a side in pixels, from (0, 0) on; its corners first."""
+    steps = np.linspace(0, side, _DOTS, endpoint=False)
+    low, high = np.zeros(_DOTS), np.full(_DOTS, side)
+    rows = np.stack([low, steps, high, side - steps], axis=1).ravel()
+    columns = np.stack([steps, high, side - steps, low], axis=1).ravel()
+    data = np.zeros((4 * _DOTS, source.ndim))
+    data[:, -2], data[:, -1] = rows, columns
+    ink = readable_on(source, colour)
+    return Outline(data, side / 45, colour, ink, (text, *[""] * (4 * _DOTS - 1)))
+
+
+def outline_layer(
+    source: Image, role: str, name: str, drawn: Outline, place: dict[str, Any]
+) -> Points:
+    """Return a layer that shows an outline."""
+    from napari.layers import Points
+
+    mark = marked(role)
+    mark[METADATA_KEY]["colour"] = drawn.colour
+    return Points(
+        drawn.data,
+        ndim=source.ndim,
+        name=f"[{source.name}] {name}",
+        size=drawn.size,
+        face_color=drawn.colour,
+        border_width=0,
+        opacity=1.0,
+        features={"text": drawn.text},
+        text={"string": "{text}", "anchor": "lower_left", "color": drawn.ink, "size": 13},
+        metadata=mark,
+        **place,
+    )
+
+
+def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> None:
+    """Bring a layer that shows an outline up to date."""
+    # Moving the layer is cheaper than new points.
+    if points.data.shape != drawn.data.shape or not np.allclose(points.data, drawn.data):
+        points.data = drawn.data
+        points.size = drawn.size
+    move(points, place)
+    points.features = {"text": drawn.text}
+    if points.metadata[METADATA_KEY].get("colour") != drawn.colour:
+        points.metadata[METADATA_KEY]["colour"] = drawn.colour
+        points.face_color = drawn.colour
+        points.text.color = drawn.ink
 
 
 def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
