@@ -18,6 +18,7 @@ __all__ = [
     "choose_slides",
     "classify_layer",
     "demo",
+    "open_dock",
     "open_holograms",
     "open_main",
     "open_slide_file",
@@ -49,30 +50,67 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session.selection.model_changed.connect(ready)
 
 
-def _bring_to_front(dock: QWidget) -> None:
+#: The class of each dock by its name in the menu, as in ``napari.yaml``.
+_DOCKS = {
+    "Sparse attention": "widgets.dock:SparseAttentionDock",
+    "Holograms": "holograms.dock:HologramDock",
+    "Annotate and train": "train.dock:TrainDock",
+    "Batch": "batch.dock:BatchDock",
+}
+
+
+def open_dock(viewer: napari.viewer.Viewer, title: str) -> QWidget:
+    """Open one of our docks, or bring it to the front, whoever opened it.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Its window gets the dock.
+    title : str
+        The dock's name in the menu.
+
+    Returns
+    -------
+    QWidget
+        What the dock holds.
+    """
+    from importlib import import_module
+
     from qtpy.QtCore import QTimer
 
-    dock.raise_()
-    # Another dock of ours may be about to join this one, and would then lie before it.
-    QTimer.singleShot(0, dock.raise_)
+    from .widgets.frame import dock_of
+
+    module, name = _DOCKS[title].split(":")
+    kind = getattr(import_module(f".{module}", __package__), name)
+    # As napari names it when it is opened from the menu, which then shows and hides this one.
+    full = f"{title} (Sparse attention)"
+    there = viewer.window.dock_widgets
+    found = next((there[n] for n in there if isinstance(there[n], kind)), None)
+    if found is None:
+        found = kind(getattr(viewer, "__wrapped__", viewer))
+        viewer.window.add_dock_widget(found, name=full)
+    dock = dock_of(found)
+    if dock is not None:
+        dock.show()
+        dock.raise_()
+        # Another dock of ours may be about to join this one, and would then lie before it.
+        QTimer.singleShot(0, dock.raise_)
+    return found
 
 
 def open_main(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Sparse attention, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
-    _bring_to_front(dock)
+    open_dock(viewer, "Sparse attention")
 
 
 def open_holograms(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
-    _bring_to_front(dock)
+    open_dock(viewer, "Holograms")
 
 
 def open_training(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Annotate and train, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
-    _bring_to_front(dock)
+    open_dock(viewer, "Annotate and train")
 
 
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ...evidence import CropFrame, PixelSelection
 from ...metrics import whole_percent
 from ..core.layers import (
+    ROLES,
     OverlayChoice,
     Overlays,
     Role,
@@ -82,7 +83,7 @@ class CellLayers:
         """
         frame = getattr(prediction.evidence, "frame", None)
         if frame is None:
-            self._overlays.remove(source, ("frame",))
+            self._overlays.blank(source, [role for role in ROLES if role != "frame"])
             return
         text = f"{prediction.label} {whole_percent(prediction.confidence)}"
         self._show_frame(source, index, frame, text, colours[prediction.index], choice)
@@ -120,6 +121,7 @@ class CellLayers:
             layer = self._add_cells(source, data, size, edge, features, place)
         else:
             points: Points = layer
+            self._overlays.update_layer(layer, lambda _: None, True)
             points.selected_data = set()
             points.data = data
             points.size = size

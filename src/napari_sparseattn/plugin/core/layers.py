@@ -134,6 +134,9 @@ class OverlayLayers(Generic[RoleT]):
             weakref.WeakKeyDictionary()
         )
         self._setting = False
+        #: Layers of which there is nothing to show; kept, as removing them costs more.
+        self._blank: weakref.WeakSet[Layer] = weakref.WeakSet()
+        self._toggling: Layer | None = None
 
     def layer(self, source: Image, role: RoleT) -> Layer | None:
         """Return the overlay of an image, if the user has not removed it."""
@@ -157,8 +160,23 @@ class OverlayLayers(Generic[RoleT]):
         for source in list(self._layers):
             self.remove(source, wanted)
 
+    def blank(self, source: Image, keep: Iterable[RoleT] = ()) -> None:
+        """Hide the overlays of an image, whatever is chosen, until they are updated."""
+        kept = set(keep)
+        for role, layer in self._layers.get(source, {}).items():
+            if role not in kept:
+                self._late.pop(layer, None)
+                self.set_visible(layer, False)
+                self._blank.add(layer)
+
+    def forget(self, source: Image) -> None:
+        """Take all overlays of an image out of the viewer."""
+        self.remove(source, list(self._layers.get(source, {})))
+        self._layers.pop(source, None)
+
     def update_layer(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
         """Bring a layer up to date, or let that wait until it is shown."""
+        self._blank.discard(layer)
         if shown:
             self._late.pop(layer, None)
             update(layer)
@@ -181,9 +199,14 @@ class OverlayLayers(Generic[RoleT]):
         layer: Layer = event.source
         if self._setting:
             return
+        if layer in self._blank:
+            self.set_visible(layer, False)
+            return
         if layer.visible and (update := self._late.pop(layer, None)) is not None:
             update(layer)
+        self._toggling = layer
         self._on_visible(layer.metadata[METADATA_KEY]["overlay"], layer.visible)
+        self._toggling = None
 
     def add_layer(self, source: Image, role: RoleT, layer: Layer) -> Layer:
         """Put a layer into the viewer; the user's selection stays."""
@@ -199,13 +222,33 @@ class OverlayLayers(Generic[RoleT]):
 
 
 class Overlays(OverlayLayers[Role]):
-    """The overlays whose kinds the user chooses with an `OverlayChoice`."""
+    """The overlays whose kinds the user chooses with an `OverlayChoice`.
 
-    def apply(self, choice: OverlayChoice) -> None:
-        """Show and hide the overlays of all images."""
-        for layers in list(self._layers.values()):
-            for role, layer in layers.items():
-                self.set_visible(layer, choice.of(role))
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Held weakly.
+    on_visible : callable
+        Called with an image, a role and whether the user has just shown or
+        hidden that in the layer list.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, on_visible: Callable[[Image, Role, bool], None]
+    ) -> None:
+        super().__init__(viewer, self._toggle)
+        self._toggled = on_visible
+
+    def apply(self, choice: OverlayChoice, source: Image) -> None:
+        """Show and hide the overlays of an image."""
+        for role, layer in self._layers.get(source, {}).items():
+            self.set_visible(layer, choice.of(role) and layer not in self._blank)
+
+    def _toggle(self, role: Role, shown: bool) -> None:
+        layer = self._toggling
+        for source, layers in list(self._layers.items()):
+            if layers.get(role) is layer:
+                self._toggled(source, role, shown)
 
 
 @contextmanager
