@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from ...export.tables import write_csv
 from ...inference.prediction import Predictions
 from ...metrics import whole_percent
+from ..core.messages import counted
 from ..widgets.base import Follower
 from ..widgets.rich import breakable, rich
 from .task import CellTask
@@ -197,14 +198,15 @@ class TableBox(Follower):
             widget.setVisible(there)
         if predictions is None:
             return
-        counted = sorted(
+        shares = sorted(
             zip(predictions.counts().items(), colours, strict=True), key=lambda x: -x[0][1]
         )
         self.counts.setText(
             f"<b>{counted(len(predictions), 'cell')}:</b> "
             + " &nbsp;".join(
-                f"<span style='color:{colour}'>■</span>&nbsp;{rich(breakable(name.replace('_', ' ')))}&nbsp;{n}"
-                for (name, n), colour in counted
+                f"<span style='color:{colour}'>■</span>&nbsp;"
+                f"{rich(breakable(name.replace('_', ' ')))}&nbsp;{n}"
+                for (name, n), colour in shares
                 if n
             )
         )
@@ -256,7 +258,7 @@ class TableBox(Follower):
             self.cells.parts.status.notify(f"The table could not be written: {error}", "error")
         else:
             self.cells.parts.status.notify(
-                f"{len(self.model.predictions)} cells written to {path}."
+                f"{counted(len(self.model.predictions), 'cell')} written to {path}."
             )
 
 

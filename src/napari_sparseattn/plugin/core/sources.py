@@ -354,8 +354,8 @@ def _points_source(layer: Points, image: Image, plane: PlaneRef) -> CellSource:
     inside = np.all((places >= -0.5) & (places <= edge), axis=1)
     if len(places) and not inside.any():
         raise SourceError(
-            f"All points of '{layer.name}' lie outside of the image '{image.name}'. Check the scale "
-            "and the place of its layer."
+            f"All points of '{layer.name}' lie outside of the image '{image.name}'. Check the "
+            "scale and the place of its layer."
         )
     return CellSource(
         "points",
