@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 import pytest
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QScrollArea
 
 from napari_sparseattn.plugin.commands import open_dock
 from napari_sparseattn.plugin.core.sources import is_own
@@ -41,7 +47,11 @@ def classify_all(window: Window) -> None:
 def click_cell(window: Window, image: Any, cell: int) -> Any:
     before = window.session.answer
     window.click(image.data_to_world(CENTRES[cell]))
-    window.until(lambda: window.session.answer not in (None, before))
+
+    def answered() -> bool:
+        return window.session.answer is not None and window.session.answer is not before
+
+    window.until(answered)
     return window.session.answer
 
 
@@ -193,18 +203,66 @@ def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
     assert window.session.answer is None
 
 
-def survive(window: Window, rounds: int, change: Callable[[int], None]) -> None:
+@pytest.mark.parametrize(
+    "rounds", [4, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_taking_all_layers_away_and_going_on_is_survived(window: Window, rounds: int) -> None:
+    """On Mesa's OpenGL napari died of it within three rounds."""
     for number in range(rounds):
         image = add(window, name=f"image {number}")
         classify_all(window)
         click_cell(window, image, number % 4)
         window.qtbot.wait(60)
-        change(number)
         window.viewer.layers.clear()
         window.qtbot.wait(60)
-
-
-def test_taking_all_layers_away_and_going_on_is_survived(window: Window) -> None:
-    """On Mesa's OpenGL napari died of it within three rounds."""
-    survive(window, 4, lambda number: None)
     assert not list(window.viewer.layers)
+
+
+def test_no_name_makes_the_dock_wider(window: Window) -> None:
+    image = add(window, name="x" * 200)
+    window.session.status.notify("y" * 300, "warning")
+    classify_all(window)
+    click_cell(window, image, 0)
+    for section in window.dock.sections.values():
+        section.expand(animate=False)
+    window.qtbot.wait(50)
+    scroll = window.dock.findChild(QScrollArea)
+    assert scroll.widget().minimumSizeHint().width() <= scroll.viewport().width()
+    assert scroll.widget().width() <= scroll.viewport().width()
+
+
+def test_the_first_click_makes_its_layers_at_once(window: Window) -> None:
+    """Without the model's own time: napari draws the first layer of a kind slowest."""
+    image = add(window)
+    window.qtbot.wait(100)
+    spent: list[float] = []
+    draw = window.session.parts.answers.draw["sparse-attn-net"]
+
+    def timed(*what: Any) -> str:
+        began = time.process_time()
+        said = draw(*what)
+        spent.append(time.process_time() - began)
+        return said
+
+    window.session.parts.answers.draw["sparse-attn-net"] = timed
+    click_cell(window, image, 0)
+    assert spent[0] <= 0.3, spent
+
+
+def test_a_sample_without_a_network_is_one_line(
+    window: Window, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    threads: list[str] = []
+
+    def offline(*_: Any, **__: Any) -> str:
+        threads.append(threading.current_thread().name)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    monkeypatch.delenv("NAPARI_SPARSEATTN_DATA", raising=False)
+    with notification_manager:
+        window.viewer.open_sample("napari-sparseattn", "smear")
+        window.until(lambda: "could not be fetched" in str(notification_manager.records[-1]))
+    assert threads != [threading.main_thread().name]
+    assert not list(window.viewer.layers)
+    assert "Traceback" not in str(notification_manager.records[-1])

@@ -22,7 +22,8 @@ _CLEAR = ("additive", "minimum", "multiplicative")
 def image_under(viewer: ViewerModel, world: Any, chosen: Image | None) -> Image | None:
     """Return the image that is seen at a place; None where there is none.
 
-    In grid mode only images of that cell of the grid are looked at in which the mouse is. Of images that show through each other it is the chosen one, if it is among them.
+    In grid mode only images of the grid's cell that the mouse is in are looked at. Of images
+    that show through each other it is the chosen one, if it is among them.
 
     Parameters
     ----------
