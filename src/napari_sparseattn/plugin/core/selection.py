@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageRecord", "Results", "Selection"]
 
+#: What of a layer changes where its cells are.
+_CELL_EVENTS = (
+    "data", "labels_update", "paint", "size", "scale", "translate", "rotate", "shear", "affine",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
@@ -215,7 +220,7 @@ class Selection:
         self.generation += 1
         self.cell_layer = layer
         if layer is not None:
-            for name in ("data", "labels_update", "paint"):
+            for name in _CELL_EVENTS:
                 if name in layer.events.emitters:
                     layer.events.emitters[name].connect(self._edit_cell_layer)
         self._forget_cells()

@@ -298,13 +298,13 @@ def _labels_source(layer: Labels, image: Image, plane: PlaneRef) -> CellSource:
     labels = np.asarray(data[index])
     step, start = _image_to(layer, image)
     same = np.allclose(step, np.eye(2), atol=1e-6) and np.allclose(start, 0, atol=1e-3)
-    if same and labels.shape == wanted:
+    if labels.shape == wanted and (same or not labels.any()):
         return CellSource("labels", labels.copy())
-    if same:
+    if same or not labels.any():
         raise SourceError(
             f"'{layer.name}' is {labels.shape[0]} × {labels.shape[1]} pixels, '{image.name}' "
-            f"{wanted[0]} × {wanted[1]}, at the same scale. Choose labels made on this image, or "
-            "give their layer its scale."
+            f"{wanted[0]} × {wanted[1]}. Choose labels made on this image, or give their layer "
+            "its scale."
         )
     moved = _resample(labels, step, start, wanted)
     if not moved.any():
@@ -384,10 +384,10 @@ def _name_outside(numbers: npt.NDArray[np.intp], total: int, name: str) -> str:
         return ""
     first = ", ".join(map(str, numbers[:_MOST_NAMED]))
     more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
-    points = "point lies" if len(numbers) == 1 else "points lie"
+    lie, were = ("lies", "was") if len(numbers) == 1 else ("lie", "were")
     return (
-        f"{len(numbers)} of {total} {points} outside of the image '{name}' and "
-        f"{'was' if len(numbers) == 1 else 'were'} left out: number {first}{more}."
+        f"{len(numbers)} of {total} points {lie} outside of the image '{name}' and {were} left "
+        f"out: number {first}{more}."
     )
 
 
