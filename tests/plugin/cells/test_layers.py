@@ -155,6 +155,25 @@ def test_a_moved_source_takes_the_overlays_along_at_the_next_click(viewer: Viewe
     np.testing.assert_allclose(pixels.data_to_world((0, 0)), place_by_hand(moved, on_image))
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_overlays_go_where_their_image_goes(viewer: ViewerModel, hidden: bool) -> None:
+    image = viewer.add_layer(turned_image())
+    overlays = Overlays(viewer, lambda *_: None)
+    choice = OverlayChoice(pixels=not hidden)
+    show(overlays, image, (), prediction(row=70), choice)
+    show(overlays, image, (), prediction(), choice)
+    image.rotate = -75.0
+    image.scale = (2.0, 2.0)
+    image.translate = (100, 7)
+    moved = {**TURNED, "rotate": -75.0, "scale": (2.0, 2.0), "translate": (100, 7)}
+    pixels, frame = overlays.layer(image, "pixels"), overlays.layer(image, "frame")
+    pixels.visible = True
+    on_image = (18 + 0.75, 38 + 0.75)
+    np.testing.assert_allclose(pixels.data_to_world((0, 0)), place_by_hand(moved, on_image))
+    corner = frame.data_to_world(frame.data[2])
+    np.testing.assert_allclose(corner, place_by_hand(moved, (42, 62)))
+
+
 def test_a_hidden_overlay_is_up_to_date_when_shown(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)

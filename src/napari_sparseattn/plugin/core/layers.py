@@ -134,6 +134,10 @@ class OverlayLayers(Generic[RoleT]):
             weakref.WeakKeyDictionary()
         )
         self._setting = False
+        #: Where each image lay when its layers were last placed on it.
+        self._placed: weakref.WeakKeyDictionary[Image, npt.NDArray[np.float64]] = (
+            weakref.WeakKeyDictionary()
+        )
         #: Layers of which there is nothing to show; kept, as removing them costs more.
         self._blank: weakref.WeakSet[Layer] = weakref.WeakSet()
         self._toggling: Layer | None = None
@@ -195,6 +199,24 @@ class OverlayLayers(Generic[RoleT]):
             layer.visible = shown
             self._setting = False
 
+    def _move_along(self, event: Any) -> None:
+        """Let the layers of an image go where it goes."""
+        source: Image = event.source
+        before, now = self._placed[source], _to_world(source)
+        if np.allclose(before, now):
+            return
+        self._placed[source] = now
+        for role in list(self._layers.get(source, {})):
+            layer = self.layer(source, role)
+            if layer is None:
+                continue
+            if (update := self._late.pop(layer, None)) is not None:
+                update(layer)
+            on_image = np.linalg.solve(before, _to_world(layer))
+            steps, origin = np.diag(on_image)[-3:-1], on_image[:-1, -1]
+            step = (float(steps[0]), float(steps[1]))
+            move(layer, copied_transform(source, origin[-2:], step, origin[:-2]))
+
     def _visible_changed(self, event: Any) -> None:
         layer: Layer = event.source
         if self._setting:
@@ -214,6 +236,10 @@ class OverlayLayers(Generic[RoleT]):
         assert viewer is not None
         mine = self._layers.setdefault(source, {})
         mine[role] = layer
+        if source not in self._placed:
+            self._placed[source] = _to_world(source)
+            for name in ("scale", "translate", "rotate", "shear", "affine"):
+                getattr(source.events, name).connect(self._move_along)
         with _kept_selection(viewer):
             viewer.add_layer(layer)
         # A weak connection: napari keeps bound methods by weak reference.
@@ -249,6 +275,17 @@ class Overlays(OverlayLayers[Role]):
         for source, layers in list(self._layers.items()):
             if layers.get(role) is layer:
                 self._toggled(source, role, shown)
+
+
+def _to_world(layer: Layer) -> npt.NDArray[np.float64]:
+    """Return the matrix (n + 1, n + 1) from a layer's pixels to the world."""
+    n = layer.ndim
+    start = np.asarray(layer.data_to_world(np.zeros(n)))
+    matrix = np.eye(n + 1)
+    matrix[:n, n] = start
+    for axis, unit in enumerate(np.eye(n)):
+        matrix[:n, axis] = np.asarray(layer.data_to_world(unit)) - start
+    return matrix
 
 
 @contextmanager
