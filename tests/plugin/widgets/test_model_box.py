@@ -20,6 +20,8 @@ from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.widgets import model_box
 from napari_sparseattn.plugin.widgets.model_box import ModelBox
 
+from ..conftest import wait_until
+
 
 @pytest.fixture
 def box(qtbot: Any, viewer: Any, model: Model) -> Iterator[ModelBox]:
@@ -72,7 +74,7 @@ def test_the_model_is_exported_in_the_background(
     assert all(action.toolTip() != action.text() for action in menu.actions())
     menu.actions()[2].trigger()
     assert says(box, "Exporting 'small'")
-    qtbot.waitUntil(lambda: says(box, "Exported mine.safetensors."))
+    wait_until(qtbot, lambda: says(box, "Exported mine.safetensors."))
     assert proposed == ["small.safetensors"]
     assert box.session.model is not None
     assert load_bundle(tmp_path / "mine.safetensors").hash == box.session.model.bundle.hash
@@ -84,7 +86,7 @@ def test_what_goes_wrong_is_said(
     (tmp_path / "file").write_text("no folder")
     answered(tmp_path / "file" / "mine.safetensors", monkeypatch)
     box.export_button.actions_by_format["safetensors"].trigger()
-    qtbot.waitUntil(lambda: box.session.message.level == "error")
+    wait_until(qtbot, lambda: box.session.message.level == "error")
     assert (tmp_path / "file").read_text() == "no folder"
 
 
@@ -105,7 +107,7 @@ def test_a_typed_address_is_fetched_and_loaded(
     qtbot.keyClicks(box.address, f"hf://owner/name@{commit}")
     qtbot.keyClick(box.address, Qt.Key.Key_Return)
     assert says(box, "Fetching the model")
-    qtbot.waitUntil(lambda: box.session.model is not None, timeout=20_000)
+    wait_until(qtbot, lambda: box.session.model is not None)
     assert box.session.model is not None
     path = box.session.model.bundle.path
     assert path is not None
@@ -135,7 +137,7 @@ def test_the_preferred_device_is_the_one_begun_with(
     box = ModelBox(session, jobs)
     qtbot.addWidget(box)
     box.start()
-    qtbot.waitUntil(lambda: session.model is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.model is not None)
     assert box.devices.currentData() == "cpu"
     box.release()
     jobs.close()
