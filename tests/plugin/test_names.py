@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari_sparseattn.batch.items import BatchItem
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel, QWidget
@@ -37,6 +36,7 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
+from napari_sparseattn.process.inputs import BatchItem
 from small_model import small_bundle
 
 from .conftest import CENTRES, add_labels, add_picture
