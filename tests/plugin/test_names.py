@@ -18,9 +18,9 @@ from napari_sparseattn.batch.run import ItemState
 from napari_sparseattn.plugin.batch.queue_box import BatchQueueBox
 from napari_sparseattn.plugin.batch.session import Batch
 from napari_sparseattn.plugin.batch.source_box import BatchOptionsBox, BatchSourceBox
-from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.compare.box import CompareBox
 from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.box import FaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_box import CellFaithfulnessBox
@@ -66,14 +66,14 @@ def shown(label: QLabel) -> str:
 def named(session: Session, viewer: ViewerModel, at_once: None) -> Session:
     """All cells of the picture are classified, and one is clicked."""
     bundle = small_bundle(class_names=CLASSES, name="m" * 64)
-    session.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
+    session.selection.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
     add_picture(viewer, name=FILE)
     add_labels(session, viewer)
-    session.set_settings(session.image, modality="brightfield")
+    session.selection.set_settings(session.selection.image, modality="brightfield")
     for kind in (AnswerFaithfulness, CellFaithfulness, WhatIfSession, Compare, ExportSession):
         kind.of(viewer).attach()
-    session.classify_all()
-    session.click(session.image.data_to_world(CENTRES[2]))
+    session.cells.classify_all()
+    session.cells.click(session.selection.image.data_to_world(CENTRES[2]))
     assert session.answer.label in CLASSES
     return session
 
@@ -136,7 +136,7 @@ def test_what_if_answers(named: Session, put: Any) -> None:
     what_ifs = WhatIfSession.of(named.viewer)
     box = put(WhatIfBox(what_ifs))
     assert what_ifs.draw("lasso")
-    layer = what_ifs.layers.outlines(named.image, (), make=False)
+    layer = what_ifs.layers.outlines(named.selection.image, (), make=False)
     row, column = CENTRES[2]
     layer.add_polygons([np.array([(row - 4, column - 4), (row - 4, column + 4), (row, column)])])
     what_ifs.ask("remove")
