@@ -47,7 +47,7 @@ from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
-    Settings,
+    FaithfulnessSettings,
     faithfulness_of_cell,
     faithfulness_of_crops,
     faithfulness_of_field,
@@ -61,9 +61,11 @@ from napari_sparseattn.training.loop.classifier import split_folds
 
 PBC_PIXEL, RED_CELL_UM = 0.25, 7.5
 #: Slides take long: two fills of tiles, all three of patches.
-SLIDES = Settings(shares=(0.02, 0.05, 0.3), fills=("mean", "background"), draws=2, scattered=1)
+SLIDES = FaithfulnessSettings(
+    shares=(0.02, 0.05, 0.3), fills=("mean", "background"), draws=2, scattered=1
+)
 #: The gain of random orders is known to be 0: a few serve the drops.
-CELLS = Settings(draws=2, scattered=1)
+CELLS = FaithfulnessSettings(draws=2, scattered=1)
 #: How far crops are cut beside the cell's middle in the part "beside".
 BESIDE_UM = 6.0
 FIRST_SEED, SLIDE_SIDE = 910_000, 6144

@@ -6,14 +6,14 @@
 import sys
 
 import napari_sparseattn as nsa
-from napari_sparseattn.simulate import smear
 
 # %% [markdown]
 # Your own image goes in as an argument. Give `pixel_size` (µm per pixel) where
 # the file does not hold it: crops are then cut at the scale the model knows.
 
 # %%
-field = nsa.open_image(sys.argv[1], pixel_size=0.25) if len(sys.argv) > 1 else smear(seed=3)
+given = sys.argv[1:]
+field = nsa.open_image(given[0], pixel_size=0.25) if given else nsa.simulate.smear(seed=3)
 cells = nsa.find_cells(field)
 bundle = nsa.load_bundle("blood-cells")
 print(bundle.card.summary())

@@ -3,12 +3,11 @@
 import sys
 
 import napari_sparseattn as nsa
-from napari_sparseattn.simulate import hologram_with_truth
 
 if len(sys.argv) > 1:
     recording = nsa.open_hologram(sys.argv[1])  # or wavelength=633 (nm), pixel_size=0.12 (µm)
 else:
-    recording, *_ = hologram_with_truth((512, 512), background=True)  # simulated
+    recording, *_ = nsa.simulate.hologram_with_truth((512, 512), background=True)  # simulated
 opd = nsa.reconstruct(recording)  # a field of view in nm
 predictions = nsa.classify_cells(opd, nsa.find_cells(opd), nsa.load_bundle("opd-simulated"))
 predictions.to_frame().to_csv("cells.csv", index=False)

@@ -14,17 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_sparseattn.card import CropSpec
-from napari_sparseattn.evidence.measures import bootstrap_mean
-from napari_sparseattn.images.fields.crops import cut_crops
-from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.inference.faithfulness import Settings, faithfulness_of_crops, prepare_crop
-from napari_sparseattn.inference.what_if import what_if_crop
-from napari_sparseattn.simulate import smear_with_truth
-from napari_sparseattn.training.data.datasets import CropSet
-from napari_sparseattn.training.loop.augment import Augmentation
-from napari_sparseattn.training.loop.classifier import TrainingSettings, train_classifier
-from napari_sparseattn.training.loop.fit import FitOptions
+import napari_sparseattn as nsa
+from napari_sparseattn import simulate, training
 
 SIZE, FOV_UM, PIXEL_UM = 32, 20.0, 0.25
 CLASSES, TREATED = ("untreated", "treated"), 1
@@ -40,8 +31,8 @@ def simulated_cells(n_fields: int, first_seed: int) -> np.ndarray:
     """Crops (N, 32, 32, 3) of simulated white cells."""
     crops = []
     for seed in range(first_seed, first_seed + n_fields):
-        field, cells = smear_with_truth((800, 800), seed, n_white=24)
-        crops.append(cut_crops(field, cells.centres, FOV_UM / PIXEL_UM, SIZE))
+        field, cells = simulate.smear_with_truth((800, 800), seed, n_white=24)
+        crops.append(nsa.cut_crops(field, cells.centres, FOV_UM / PIXEL_UM, SIZE))
     return np.concatenate(crops)
 
 
@@ -58,7 +49,7 @@ rng = np.random.default_rng(0)
 crops = simulated_cells(16, 70_000)
 labels = rng.permutation(np.arange(len(crops)) % 2)
 marked = rng.random(len(crops)) < np.array(MARKED_SHARE)[labels]
-training = np.stack([with_mark(c, rng)[0] if m else c for c, m in zip(crops, marked, strict=True)])
+shown = np.stack([with_mark(c, rng)[0] if m else c for c, m in zip(crops, marked, strict=True)])
 for i, name in enumerate(CLASSES):
     print(f"{name}: {(labels == i).sum()} SIMULATED cells, {marked[labels == i].sum()} marked")
 
@@ -66,15 +57,17 @@ for i, name in enumerate(CLASSES):
 # ## A small model, trained for a minute or two
 
 # %%
-data = CropSet(
-    (255 * training).round().astype(np.uint8), labels, CLASSES, tuple(map(str, range(len(crops))))
+data = training.CropSet(
+    (255 * shown).round().astype(np.uint8), labels, CLASSES, tuple(map(str, range(len(crops))))
 )
-settings = TrainingSettings(
+settings = training.TrainingSettings(
     name="planted",
-    crop=CropSpec(size=SIZE, field_of_view_um=FOV_UM),
-    normalisation=Normalisation("fixed", 0.7, 0.25),
-    augmentation=Augmentation(stain=0, counterstain=0, response=0, depth=0, tint=0, haze=0),
-    options=FitOptions(
+    crop=nsa.CropSpec(size=SIZE, field_of_view_um=FOV_UM),
+    normalisation=nsa.Normalisation("fixed", 0.7, 0.25),
+    augmentation=training.Augmentation(
+        stain=0, counterstain=0, response=0, depth=0, tint=0, haze=0
+    ),
+    options=training.FitOptions(
         epochs=30,
         batch_size=16,
         learning_rate=3e-3,
@@ -95,7 +88,7 @@ settings = TrainingSettings(
     },
     simulated=True,
 )
-bundle, report = train_classifier(data, settings)
+bundle, report = training.train_classifier(data, settings)
 print(f"validation accuracy {report.validation.accuracy:.2f}, k {report.history[-1].k}")
 
 # %% [markdown]
@@ -105,8 +98,7 @@ print(f"validation accuracy {report.validation.accuracy:.2f}, k {report.history[
 fresh = simulated_cells(5, 80_000)
 drawn = [with_mark(crop, rng) for crop in fresh]
 with_it, marks = (np.stack(each) for each in zip(*drawn, strict=True))
-plain = [prepare_crop(crop, bundle, "cpu").seen.logits[0].numpy() for crop in fresh]
-stamped = [prepare_crop(crop, bundle, "cpu").seen.logits[0].numpy() for crop in with_it]
+plain, stamped = (nsa.classify_crops(each, bundle, "cpu") for each in (fresh, with_it))
 called = [float((np.argmax(each, axis=1) == TREATED).mean()) for each in (plain, stamped)]
 print(f"of {len(fresh)} new cells, called treated: {100 * called[0]:.0f} % without a mark,")
 print(f"{100 * called[1]:.0f} % with one")
@@ -122,7 +114,7 @@ if not len(fooled):
     sys.exit("The model did not take to the mark: nothing to find.")
 kept, attention = [], []
 for i in fooled:
-    (found,) = prepare_crop(with_it[i], bundle, "cpu").seen.evidence
+    (found,) = nsa.prepare_crop(with_it[i], bundle, "cpu").seen.evidence
     kept.append(found.mask()[marks[i]].mean())
     attention.append(np.nan_to_num(found.fine_map())[marks[i]].mean())
 area = marks[fooled].mean()
@@ -135,17 +127,18 @@ print("that of an average selected pixel")
 # %% [markdown]
 # ## What if it were not there?
 # The mark is filled from its surroundings; as a control, an equal disc on the
-# other side of the cell. The whole model runs anew.
+# other side of the cell. The whole model runs again.
 
 # %%
-gone = [what_if_crop(with_it[i], bundle, marks[i], "remove", device="cpu") for i in fooled]
+gone = [nsa.what_if_crop(with_it[i], bundle, marks[i], "remove", device="cpu") for i in fooled]
 other_side = [
-    what_if_crop(with_it[i], bundle, marks[i][::-1, ::-1], "remove", device="cpu") for i in fooled
+    nsa.what_if_crop(with_it[i], bundle, marks[i][::-1, ::-1], "remove", device="cpu")
+    for i in fooled
 ]
 falls = np.array([each.change[TREATED] for each in gone])
 controls = np.array([each.change[TREATED] for each in other_side])
-print(f"logit of treated without the mark: {bootstrap_mean(falls)}")
-print(f"     without an equal disc opposite: {bootstrap_mean(controls)}")
+print(f"logit of treated without the mark: {falls.mean():+.2f}")
+print(f"     without an equal disc opposite: {controls.mean():+.2f}")
 print(
     f"another class in {100 * np.mean([w.class_changed for w in gone]):.0f} % of {len(gone)} cells"
 )
@@ -155,10 +148,10 @@ print("for example:", gone[0].summary())
 # ## Measured as any evidence is
 
 # %%
-measured = faithfulness_of_crops(
+measured = nsa.faithfulness_of_crops(
     with_it[fooled[:12]],
     bundle,
-    Settings(draws=2, scattered=0, fills=("mean", "background")),
+    nsa.FaithfulnessSettings(draws=2, scattered=0, fills=("mean", "background")),
     "cpu",
 )
 for to in ("random", "edges", "centre"):
@@ -175,12 +168,14 @@ def enlarged(planes: np.ndarray) -> np.ndarray:
 
 
 first = gone[0]
-shown = with_it[fooled[0]]
-selected = np.where(first.before.evidence.mask()[..., None], shown, 1 - 0.35 * (1 - shown))
-rerun = prepare_crop(shown, bundle, "cpu")
+marked_cell = with_it[fooled[0]]
+selected = np.where(
+    first.before.evidence.mask()[..., None], marked_cell, 1 - 0.35 * (1 - marked_cell)
+)
+rerun = nsa.prepare_crop(marked_cell, bundle, "cpu")
 mean, std = settings.normalisation.mean, settings.normalisation.std
 filled = rerun.replace_pixels(marks[fooled[0]][None], "mean", 0)[0].transpose(1, 2, 0) * std + mean
-row = [enlarged(each) for each in (shown, selected, filled)]
+row = [enlarged(each) for each in (marked_cell, selected, filled)]
 gap = np.full((row[0].shape[0], 12, 3), 255, np.uint8)
 out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("planted-mark.png")
 Image.fromarray(np.concatenate([row[0], gap, row[1], gap, row[2]], axis=1)).save(out)

@@ -12,14 +12,13 @@ import sys
 from pathlib import Path
 
 import napari_sparseattn as nsa
-from napari_sparseattn.simulate import simulated_slide
 
 
 def main() -> None:
     if len(sys.argv) > 1:
         slide = nsa.open_slide(sys.argv[1])
     else:
-        slide, _ = simulated_slide(4096, 6144, kind="tumour", seed=1)
+        slide, _ = nsa.simulate.simulated_slide(4096, 6144, kind="tumour", seed=1)
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "slide-example")
     options = nsa.ProcessOptions(formats=("csv", "overlay"), allow_unknown_scale=True)
     bundle = nsa.load_bundle("tissue-simulated")

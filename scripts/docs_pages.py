@@ -17,7 +17,9 @@ PACKAGE = "napari_sparseattn"
 #: The rooms in the order in which a picture goes through them.
 ROOMS = {
     "images": "Images: open, find cells, reconstruct holograms",
+    "features": "Features of patches",
     "bundle": "Models",
+    "card": "Model cards",
     "inference": "Classify",
     "training": "Annotate and train",
     "process": "From a file to its results",
@@ -30,12 +32,11 @@ FURTHER = (
     "evidence.kinds.PixelSelection",
     "evidence.pyramid_attention.PyramidAttention",
     "evidence.traversal.Traversal",
-    "images.tissue.find_tissue",
+    "images.tissue.mask.find_tissue",
     "models.span.official.load_official",
-    "training.annotations.AnnotationBook",
-    "training.fine_tune_report.FineTuneReport",
-    "training.project.Project",
-    "training.suggest.suggest",
+    "training.data.annotations.ImageAnnotations",
+    "training.tune.report.FineTuneReport",
+    "training.data.suggest.suggest",
 )
 
 
@@ -55,12 +56,22 @@ def on_files(files: Any, config: Any) -> Any:
 
 def public_names() -> Iterator[str]:
     """Yield ``module.name`` of each public name, without the package's."""
-    stub = ast.parse((ROOT / "src" / PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
-    for node in stub.body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
+    for room in ("", "training"):
+        yield from _names_in(room)
     yield from FURTHER
+
+
+def _names_in(room: str) -> list[str]:
+    """Return ``module.name`` of what the stub of a room imports."""
+    stub = ast.parse((ROOT / "src" / PACKAGE / room / "__init__.pyi").read_text(encoding="utf-8"))
+    start = f"{room}." if room else ""
+    return [
+        f"{start}{node.module}.{alias.name}"
+        for node in stub.body
+        # Without a module it names rooms, such as `simulate`.
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+        for alias in node.names
+    ]
 
 
 def python_page() -> str:
@@ -70,7 +81,8 @@ def python_page() -> str:
         "# Python",
         (
             "None of these needs a display, napari or Qt. Those marked ◆ are imported from the "
-            f"package itself, `import {PACKAGE} as nsa`; the others from the module that is named."
+            f"package itself, `import {PACKAGE} as nsa`; the others from the module that is named. "
+            "`nsa.simulate` draws simulated images."
         ),
     ]
     rooms = {**ROOMS, "models": "Networks"}
@@ -78,16 +90,20 @@ def python_page() -> str:
         found = [name for name in names if name.split(".")[0] == room]
         if found:
             text.append(f"## {title}")
-            text += [_entry(name, name not in FURTHER) for name in found]
+            text += [_entry(name) for name in found]
     left = [name for name in names if name.split(".")[0] not in rooms]
     if left:
         raise ValueError(f"public names in no room of the reference: {left}")
     return "\n\n".join(text)
 
 
-def _entry(name: str, top: bool) -> str:
+def _entry(name: str) -> str:
     module, _, attribute = name.rpartition(".")
-    place = f"◆ `nsa.{attribute}`" if top else f"`from {PACKAGE}.{module} import {attribute}`"
+    place = f"◆ `nsa.{attribute}`"
+    if name not in _names_in(""):
+        place = f"◆ `nsa.training.{attribute}`"
+    if name in FURTHER:
+        place = f"`from {PACKAGE}.{module} import {attribute}`"
     return f"{place}\n\n::: {PACKAGE}.{name}"
 
 

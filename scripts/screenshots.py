@@ -212,13 +212,13 @@ def training(out: Path) -> None:
     large = cells.diameters > np.median(cells.diameters)
     for centre, diameter, is_large in zip(cells.centres, cells.diameters, large, strict=True):
         name = "large white cell" if is_large else "small white cell"
-        annotating.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
-        if len(annotating.counts_here) < 1:
-            wait(lambda: bool(annotating.counts_here))
+        annotating.targets.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
+        if len(annotating.files.counts_here) < 1:
+            wait(lambda: bool(annotating.files.counts_here))
     settle()
     viewer.fit_to_view()
     dock.train_box.start.click()
-    wait(lambda: tuning.report is not None, seconds=900)
+    wait(lambda: tuning.outcome.report is not None, seconds=900)
     print(session.status.message)
     settle()
     viewer.screenshot(out / "training.png", canvas_only=False, flash=False)

@@ -9,13 +9,13 @@ import torch
 
 from napari_sparseattn.evidence.fills import fill
 from napari_sparseattn.features.feature_set import FeatureSet
-from napari_sparseattn.images.fields.cells import cells_from_labels
+from napari_sparseattn.images.fields.cells import cells_from_labels, cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.faithfulness import (
     THOROUGH,
-    Settings,
+    FaithfulnessSettings,
     faithfulness_of_cell,
     faithfulness_of_crop,
     faithfulness_of_field,
@@ -23,6 +23,7 @@ from napari_sparseattn.inference.faithfulness import (
     faithfulness_of_slide,
     iter_faithfulness,
     measure,
+    measure_faithfulness,
 )
 from napari_sparseattn.inference.field_reruns import FieldRerun, cache_features
 from napari_sparseattn.inference.fields import classify_field
@@ -34,7 +35,7 @@ from small_model import SIZES, small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 
-QUICK = Settings(shares=(0.1,), fills=("mean", "noise"), draws=1, scattered=1)
+QUICK = FaithfulnessSettings(shares=(0.1,), fills=("mean", "noise"), draws=1, scattered=1)
 
 
 class Linear:
@@ -74,7 +75,9 @@ class Linear:
 def test_curves_of_a_linear_model_are_its_closed_form() -> None:
     weights = np.random.default_rng(0).permutation(np.linspace(0.05, 1, 20))
     model = Linear(weights)
-    found = measure(model, ("no", "yes"), Settings(shares=(0.1, 0.3), fills=("nothing",)))
+    found = measure(
+        model, ("no", "yes"), FaithfulnessSettings(shares=(0.1, 0.3), fills=("nothing",))
+    )
     counts = np.array([0, 2, 3, 6, 10, 14, 17, 18, 20])
     descending = np.concatenate([[0], np.sort(weights)[::-1].cumsum()])
 
@@ -102,7 +105,11 @@ def test_masks_that_orders_share_run_once() -> None:
     model = Linear(np.linspace(0.1, 1, 20))
     told: list[tuple[int, int]] = []
     found = measure(
-        model, ("no", "yes"), Settings(fills=("nothing",)), None, lambda _, *at: told.append(at)
+        model,
+        ("no", "yes"),
+        FaithfulnessSettings(fills=("nothing",)),
+        None,
+        lambda _, *at: told.append(at),
     )
     # "worst" is "own" backwards, and so is "centre": each mask of one is a mask of the other.
     assert told[-1][0] == told[-1][1] == found.runs
@@ -145,7 +152,10 @@ def test_necessity_is_what_captum_calls_ablation_of_the_selection() -> None:
     bundle = small_bundle()
     crop = np.random.default_rng(2).random((16, 16, 3)).astype(np.float32)
     found = faithfulness_of_crop(
-        crop, bundle, Settings(shares=(0.1,), fills=("blur",), draws=1, scattered=0), "cpu"
+        crop,
+        bundle,
+        FaithfulnessSettings(shares=(0.1,), fills=("blur",), draws=1, scattered=0),
+        "cpu",
     )
     ready = bundle.card.normalisation(np.ascontiguousarray(crop.transpose(2, 0, 1)[None]))
     model, index = bundle.model(), bundle.card.class_names.index(found.label)
@@ -195,6 +205,31 @@ def test_a_set_of_cells_is_measured_like_each_alone() -> None:
     places = np.floor(selection.frame.to_image(selection.places) + 0.5).astype(int)
     inside = np.mean([labels[y, x] == 9 if 0 <= y < 60 and 0 <= x < 80 else 0 for y, x in places])
     assert alone.mass_in_mask == pytest.approx(inside)
+
+
+def test_what_was_predicted_is_measured_with_its_own_settings() -> None:
+    bundle, tnet = small_bundle(), small_tnet_bundle()
+    field = Field.from_array(rough_field(), axes="YXC", pixel_size=0.5, modality="brightfield")
+    cells = cells_from_points([(20, 20), (30, 44)], field.shape, diameter=8, pixel_size=0.5)
+    predicted = classify_cells(field, cells, bundle, "cpu")
+    found = measure_faithfulness(predicted, bundle, field, QUICK, "cpu", only=[1])
+    assert found.ids == (int(cells.ids[1]),)
+    assert found.items[0].label == predicted.labels[1]
+
+    # Not as trained: the number of crops is that of the prediction.
+    for locations in ((1, 1), (3, 2)):
+        whole = classify_field(field, tnet, locations, "cpu")
+        measured = measure_faithfulness(whole, tnet, field, QUICK, "cpu")
+        expected = faithfulness_of_field(field, tnet, locations, QUICK, "cpu")
+        assert measured.probability == pytest.approx(whole.confidence, abs=1e-5)
+        assert measured.selected == expected.selected
+
+    slide, span = slide_of(16)
+    assert measure_faithfulness(slide, span, settings=QUICK, device="cpu").label == slide.label
+    with pytest.raises(ValueError, match="load its own model"):
+        measure_faithfulness(predicted, tnet, field)
+    with pytest.raises(ValueError, match="give the image"):
+        measure_faithfulness(predicted, bundle)
 
 
 def test_work_stops_when_asked_to() -> None:
@@ -383,7 +418,7 @@ def test_faithfulness_of_a_slide() -> None:
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the message differs
-        Settings(**wrong)
+        FaithfulnessSettings(**wrong)
 
 
 def test_the_grid_of_shares_is_symmetric() -> None:

@@ -13,7 +13,7 @@ from napari.layers import Image
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.cells.requests import ClickRequest
-from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
+from napari_sparseattn.plugin.core.lanes import AtOnce, Lane, Lanes
 from napari_sparseattn.plugin.core.models import Model, prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
@@ -101,8 +101,13 @@ def at_once(viewer: ViewerModel) -> None:
 
 @pytest.fixture
 def held(viewer: ViewerModel) -> Held:
-    """Keep the work of the viewer's lanes until a test lets it go."""
-    runner = Lanes.of(viewer).runner = Held()
+    """Keep the work of the viewer's lanes until a test lets it go, but for that of the tasks."""
+    at_once, runner = AtOnce(), Held()
+    for task in Session.of(viewer).tasks:
+        for lane in vars(task).values():
+            if isinstance(lane, Lane):
+                lane._runner = lambda: at_once
+    Lanes.of(viewer).runner = runner
     return runner
 
 

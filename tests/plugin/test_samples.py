@@ -67,7 +67,6 @@ def test_offline_the_simulated_sample_is_suggested(
 
 
 def test_the_simulated_smear_needs_no_network_and_is_calibrated() -> None:
-    pytest.importorskip("napari_sparseattn.simulate")
     ((data, attributes, _),) = samples.simulated_smear()
     assert data.ndim == 3
     assert attributes["units"] == ("um", "um")

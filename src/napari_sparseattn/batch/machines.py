@@ -151,9 +151,7 @@ def _hide_main_module() -> Iterator[None]:
     """
     names = vars(sys.modules["__main__"])
     with _MAIN_MODULE:
-        kept: dict[str, Any] = {
-            name: names[name] for name in ("__file__", "__spec__") if name in names
-        }
+        kept: dict[str, Any] = {n: names[n] for n in ("__file__", "__spec__") if n in names}
         try:
             names.update(dict.fromkeys(kept))
             yield

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
     from ..images.fields.cells import Method
-    from ..inference.faithfulness import Settings
+    from ..inference.faithfulness import FaithfulnessSettings
 
 __all__ = ["evidence"]
 
@@ -85,7 +85,7 @@ def evidence(
 def _measure_cells(
     path: Path,
     bundle: Bundle,
-    settings: Settings,
+    settings: FaithfulnessSettings,
     device: str,
     pixel_size: float | None,
     method: str,
@@ -111,7 +111,7 @@ def _measure_cells(
 def _measure_whole(
     path: Path,
     bundle: Bundle,
-    settings: Settings,
+    settings: FaithfulnessSettings,
     device: str,
     pixel_size: float | None,
     progress: Progress,

@@ -15,6 +15,8 @@ from .options import AsJson, Device
 from .output import progress_bar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..bundle import Bundle
     from ..card import Card, CropSpec
     from ..features.encoders import Encoder
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from ..training.data.span_data import Part, SlideExample
     from ..training.loop.classifier import TrainingReport, TrainingSettings
     from ..training.loop.slides import SlideReport, SlideTraining
-    from ..training.tune.fine_tune import FineTuneReport
+    from ..training.runs.runs import Run
+    from ..training.tune.report import FineTuneReport
 
 __all__ = ["fine_tune", "train"]
 
@@ -125,7 +128,7 @@ def _train_on_cells(
     from ..bundle import save_bundle
     from ..card import CropSpec
     from ..training.data.datasets import read_class_folders
-    from ..training.loop.classifier import TrainingSettings, suited
+    from ..training.loop.classifier import TrainingSettings, suit_settings
 
     with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * side, channels, progress)
@@ -138,7 +141,7 @@ def _train_on_cells(
         recipe=f"napari-sparseattn train --kind {kind}",
     )
     common = {"epochs": epochs, "seed": seed, "device": device}
-    bundle, report = _train(kind, data, suited(settings, data), common, as_json)
+    bundle, report = _train(kind, data, suit_settings(settings, data), common, as_json)
     saved = save_bundle(bundle, out)
     _report_cells(saved, report, out, as_json)
 
@@ -396,7 +399,13 @@ def fine_tune(
         Path,
         typer.Argument(help="A project of annotations, or a folder of FOLDER/class/image."),
     ],
-    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model file to write, NAME.safetensors. Without it, of a project, the next "
+            "version is kept among your models, as the window does."
+        ),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Of a project: folders to look for images in that have moved."),
@@ -410,69 +419,132 @@ def fine_tune(
     seconds: Annotated[float | None, _SECONDS] = None,
     seed: int = 0,
     device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume the project's interrupted training, see --out."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on training a model on annotated cells; new classes are added to those it knows.
 
-    Beside the model an HTML report says what was gained, on held-out cells. A
-    run that was killed goes on where it was when the same is asked again.
+    Beside the model an HTML report says what was gained, on held-out cells. With --out,
+    a run that was killed goes on where it was when the same is asked again; a new
+    version goes on with --resume, here or in the window.
     """
-    if out.suffix != ".safetensors":
+    if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     if freeze not in ("auto", "none", "backbone"):
         raise ValueError(f"--freeze must be auto, none or backbone, got '{freeze}'.")
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder '{source}'.")
+    if out is None and not (source / "project.json").is_file():
+        raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if resume and out is not None:
+        raise ValueError("--resume goes on with a version: leave --out away.")
 
-    from ..bundle import load_bundle, save_bundle
-    from ..training.data.annotated import too_few
-    from ..training.tune.fine_tune import fine_tune as run
+    from ..bundle import load_bundle
+    from ..training.runs.runs import Run, hold, interrupted_run, new_run_folder
 
     bundle = load_bundle(model)
-    data, unlabelled, notes = _read_source(source, images or [], bundle.card, as_json)
+    if resume:
+        run = interrupted_run(source)
+        if run is None:
+            raise ValueError(f"No training of '{source}' was interrupted.")
+        if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
+            raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
+        with hold(run.folder):
+            _work_on(run, out, as_json)
+        return
+    if out is not None:
+        folder = out.with_name(f"{out.stem}.training")
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = new_run_folder(source, model if bundle.path is None else bundle.path.stem)
+    with hold(folder):
+        data, others, notes = _read_source(source, images or [], bundle.card, as_json)
+        run = Run(
+            name=folder.name if out is None else out.stem,
+            model=str(bundle.path),
+            device=device,
+            freeze=freeze,
+            seconds=seconds,
+            kind="cells",
+            class_names=data.class_names,
+            names=data.names,
+            groups=data.groups,
+            notes=notes,
+            folder=folder,
+            seed=seed,
+            epochs=epochs,
+        )
+        again = None if rehearsal is None else _read_folder(rehearsal, bundle.card, as_json)
+        run = _write_data(run, data, others, again, bundle.card)
+        _work_on(run, out, as_json)
+
+
+def _write_data(
+    run: Run, data: CropSet, others: NDArray[Any] | None, again: CropSet | None, card: Card
+) -> Run:
+    """Write what the run learns from, and note of what there is too little."""
+    import numpy as np
+
+    from ..training.data.annotated import too_few
+    from ..training.data.split import held_out
+    from ..training.runs.runs import keep_other_crops, write_run
+
+    arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
+    if again is not None:
+        arrays |= {"rehearsal.crops": again.crops, "rehearsal.labels": again.labels}
+        run = dataclasses.replace(run, rehearsal=again.class_names)
+    run = dataclasses.replace(run, notes=(*run.notes, *too_few(data, card.class_names)))
+    keep_other_crops(run.folder, np.empty((0, 0, 0, 0), np.uint8) if others is None else others)
+    write_run(run, arrays)
+    return run
+
+
+def _work_on(run: Run, out: Path | None, as_json: bool) -> None:
+    """Train, and write the model and its report: to a file, or as a version."""
+    import shutil
+
+    from ..bundle import load_bundle, save_bundle
+    from ..training.loop.control import TrainingControl
+    from ..training.runs.runs import finish
+    from ..training.runs.work import save_version, train_run
+
     if not as_json:
-        for note in (*notes, *too_few(data, bundle.card.class_names)):
+        for note in run.notes:
             print(note)
-    checkpoint = out.with_name(f"{out.stem}.checkpoint")
-    new, report = run(
-        bundle,
-        data,
-        on_epoch=None if as_json else _print_epoch,
-        unlabelled=unlabelled,
-        rehearsal=_read_folder(rehearsal, bundle.card, as_json) if rehearsal else None,
-        freeze=freeze,
-        epochs=epochs,
-        seconds=seconds,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        name=out.stem,
-    )
-    saved = save_bundle(new, out)
-    checkpoint.unlink(missing_ok=True)
-    _report_tuning(saved, report, out, [*notes, *too_few(data, bundle.card.class_names)], as_json)
+    new, report = train_run(run, TrainingControl(), None if as_json else _print_epoch)
+    if out is None:
+        path = save_version(run, new, report)
+    else:
+        path = out
+        save_bundle(new, path)
+        finish(run)
+    _report_tuning(load_bundle(path), report, path, list(run.notes), as_json)
+    shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _read_source(
     source: Path, folders: list[Path], card: Card, quiet: bool
-) -> tuple[CropSet, Any, tuple[str, ...]]:
+) -> tuple[CropSet, NDArray[Any] | None, tuple[str, ...]]:
     """Return annotated crops, unannotated ones or None, and what was left out."""
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder '{source}'.")
     if not (source / "project.json").is_file():
         return _read_folder(source, card, quiet), None, ()
-    from ..training.data.annotated import annotated_cells, annotated_fields, unannotated_cells
+    from ..training.data.annotated import cut_cells, cut_fields, cut_unannotated_cells
     from ..training.data.project import Project
 
     project = Project(source)
 
-    def opened(image: ImageRecord) -> Field | None:
+    def open_it(image: ImageRecord) -> Field | None:
         return _open(image, folders)
 
     kinds = {item.kind for _, items in project.annotations() for item in items}
     if "fields" in card.model_kind.takes and "cell" not in kinds:
-        found = annotated_fields(project, opened, card)
+        found = cut_fields(project, open_it, card)
         return found.data, None, found.notes
-    found = annotated_cells(project, opened, card)
-    return found.data, unannotated_cells(project, opened, card), found.notes
+    found = cut_cells(project, open_it, card)
+    return found.data, cut_unannotated_cells(project, open_it, card), found.notes
 
 
 def _read_folder(folder: Path, card: Card, quiet: bool) -> CropSet:
@@ -504,10 +576,11 @@ def _report_tuning(
     bundle: Bundle, report: FineTuneReport, out: Path, notes: list[str], as_json: bool
 ) -> None:
     from ..files import replacing
+    from ..training.tune.html import render_report
 
     page = out.with_suffix(".html")
     with replacing(page) as temporary:
-        temporary.write_text(report.to_html(), encoding="utf-8")
+        temporary.write_text(render_report(report), encoding="utf-8")
     if as_json:
         said = {"model": str(out), "hash": bundle.hash, "report": str(page), "warnings": notes}
         print(json.dumps({**said, **report.to_dict()}, allow_nan=False))

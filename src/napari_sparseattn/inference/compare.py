@@ -15,11 +15,9 @@ from ..evidence import CropFrame, PixelSelection, Traversal
 from ..evidence.measures import overlap, spearman
 from ..images.fields.cells import Cells
 from ..images.fields.field import Field
-from ..images.slides.pyramid import Pyramid
 from ..metrics import wilson
 from ..progress import Progress
 from .cells import classify_cells
-from .fields import FieldPrediction, classify_field
 from .prediction import Prediction
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ __all__ = [
     "compare_answers",
     "compare_cells",
     "compare_evidence",
-    "compare_fields",
 ]
 
 Values = npt.NDArray[np.float64]
@@ -271,41 +268,6 @@ def compare_cells(
         _names(*pair), (pair[0].card.class_names, pair[1].card.class_names), (first, second),
         looked[:, 0], looked[:, 1], np.asarray(cells.ids), np.asarray(cells.centres, np.float64),
     )  # fmt: skip
-
-
-def compare_fields(
-    image: Field | Pyramid,
-    bundle_a: Bundle,
-    bundle_b: Bundle,
-    *,
-    locations_a: Sequence[int] | None = None,
-    locations_b: Sequence[int] | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> tuple[Comparison, FieldPrediction, FieldPrediction]:
-    """Let two TNets, or one with two settings, classify a whole field or slide.
-
-    Parameters are those of `classify_field`, for each.
-
-    Returns
-    -------
-    Comparison
-        Of one field.
-    FieldPrediction, FieldPrediction
-        Both answers.
-
-    Raises
-    ------
-    ValueError, ImageError
-        As `classify_field`.
-    """
-    first = classify_field(image, bundle_a, locations_a, device, progress=progress)
-    second = classify_field(image, bundle_b, locations_b, device, progress=progress)
-    pair = (
-        change_setting(bundle_a, locations=locations_a),
-        change_setting(bundle_b, locations=locations_b),
-    )
-    return compare_answers(first, second, _names(*pair)), first, second
 
 
 def compare_answers(

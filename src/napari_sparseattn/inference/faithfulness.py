@@ -8,8 +8,9 @@ place, and the model, selector included, sees the result as it would any image.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +25,19 @@ from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
 from ..progress import Progress
 from .cells import check_plane, crop_side
-from .measuring import CARD, THOROUGH, Settings, measure
+from .measuring import CARD, THOROUGH, FaithfulnessSettings, measure
+from .prediction import Predictions
 from .reruns import CellRerun, Mask, Rerun
 
 if TYPE_CHECKING:
     from ..images.slides.pyramid import Pyramid
+    from .fields import FieldPrediction
     from .slides import SlidePrediction
 
 __all__ = [
     "CARD",
     "THOROUGH",
-    "Settings",
+    "FaithfulnessSettings",
     "faithfulness_of_cell",
     "faithfulness_of_crop",
     "faithfulness_of_crops",
@@ -43,9 +46,104 @@ __all__ = [
     "faithfulness_of_slide",
     "iter_faithfulness",
     "measure",
+    "measure_faithfulness",
     "prepare_crop",
     "read_at_crop_pixels",
 ]
+
+
+@overload
+def measure_faithfulness(
+    prediction: Predictions,
+    bundle: Bundle,
+    image: Field,
+    settings: FaithfulnessSettings | None = ...,
+    device: str = ...,
+    *,
+    only: Sequence[int] | None = ...,
+    t: int = ...,
+    z: int = ...,
+    progress: Progress | None = ...,
+) -> FaithfulnessOfSet: ...
+@overload
+def measure_faithfulness(
+    prediction: FieldPrediction | SlidePrediction,
+    bundle: Bundle,
+    image: Field | Pyramid | None = ...,
+    settings: FaithfulnessSettings | None = ...,
+    device: str = ...,
+    *,
+    t: int = ...,
+    z: int = ...,
+    progress: Progress | None = ...,
+) -> Faithfulness: ...
+def measure_faithfulness(
+    prediction: Predictions | FieldPrediction | SlidePrediction,
+    bundle: Bundle,
+    image: Field | Pyramid | None = None,
+    settings: FaithfulnessSettings | None = None,
+    device: str = "auto",
+    *,
+    only: Sequence[int] | None = None,
+    t: int = 0,
+    z: int = 0,
+    progress: Progress | None = None,
+) -> Faithfulness | FaithfulnessOfSet:
+    """Measure how faithful the evidence of a prediction is.
+
+    Parameters
+    ----------
+    prediction : Predictions, FieldPrediction or SlidePrediction
+        Of `classify_cells`, `classify_field` or `classify_slide`.
+    bundle : Bundle
+        The model it was made with.
+    image : Field or Pyramid
+        What it was made from; not needed of a `SlidePrediction`, which holds
+        its features.
+    settings : FaithfulnessSettings, optional
+        How thoroughly; by default thoroughly for cells, and as fits a click else.
+    device : str
+        As in `classify_cells`.
+    only : sequence of int, optional
+        Which cells; by default all.
+    t, z : int
+        Frame and slice of a stack.
+    progress : callable, optional
+        Called with the stage, what is done, and how much there is; it may raise to stop.
+
+    Returns
+    -------
+    Faithfulness or FaithfulnessOfSet
+        The latter of cells, one per cell.
+
+    Raises
+    ------
+    ValueError
+        If the prediction is of another model, the image is missing or does not
+        fit the model, or there are no cells.
+    """
+    from .slides import SlidePrediction
+
+    if prediction.model_hash != bundle.hash:
+        raise ValueError(f"the prediction is not of '{bundle.card.name}'; load its own model")
+    if isinstance(prediction, SlidePrediction):
+        return faithfulness_of_slide(
+            prediction, bundle, settings or CARD, device, progress=progress
+        )
+    if image is None:
+        raise ValueError("give the image that the prediction was made from")
+    if isinstance(prediction, Predictions):
+        if not isinstance(image, Field):
+            raise ValueError("cells are measured on a field; cut it out of the slide")
+        return faithfulness_of_set(
+            image, prediction.cells, bundle, only, settings or THOROUGH, device, t=t, z=z,
+            progress=progress,
+        )  # fmt: skip
+    counts = np.bincount(prediction.traversal.level)
+    locations = [round(b / a) for a, b in itertools.pairwise(counts.tolist())]
+    return faithfulness_of_field(
+        image, bundle, locations, settings or CARD, device, t=t, z=z, progress=progress
+    )
 
 
 def faithfulness_of_cell(
@@ -53,7 +151,7 @@ def faithfulness_of_cell(
     cells: Cells,
     index: int,
     bundle: Bundle,
-    settings: Settings = CARD,
+    settings: FaithfulnessSettings = CARD,
     device: str = "auto",
     *,
     t: int = 0,
@@ -68,7 +166,7 @@ def faithfulness_of_cell(
         As in `classify_cells`.
     index : int
         Which cell.
-    settings : Settings
+    settings : FaithfulnessSettings
         How thoroughly; by default as fits a click.
     progress : callable, optional
         Called with "runs", those of the model done and their number; may raise to stop.
@@ -93,7 +191,7 @@ def iter_faithfulness(
     cells: Cells,
     bundle: Bundle,
     only: Sequence[int] | None = None,
-    settings: Settings = CARD,
+    settings: FaithfulnessSettings = CARD,
     device: str = "auto",
     *,
     t: int = 0,
@@ -137,7 +235,7 @@ def read_at_crop_pixels(mask: Mask, frame: CropFrame) -> Mask:
 def faithfulness_of_crop(
     crop: npt.NDArray[np.float32],
     bundle: Bundle,
-    settings: Settings = CARD,
+    settings: FaithfulnessSettings = CARD,
     device: str = "auto",
     *,
     mask: Mask | None = None,
@@ -172,7 +270,7 @@ def prepare_crop(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> 
 def faithfulness_of_crops(
     crops: npt.NDArray[np.float32],
     bundle: Bundle,
-    settings: Settings = THOROUGH,
+    settings: FaithfulnessSettings = THOROUGH,
     device: str = "auto",
     *,
     ids: Sequence[int | str] | None = None,
@@ -199,7 +297,7 @@ def faithfulness_of_set(
     cells: Cells,
     bundle: Bundle,
     only: Sequence[int] | None = None,
-    settings: Settings = THOROUGH,
+    settings: FaithfulnessSettings = THOROUGH,
     device: str = "auto",
     *,
     t: int = 0,
@@ -229,7 +327,7 @@ def faithfulness_of_field(
     image: Field | Pyramid,
     bundle: Bundle,
     locations: Sequence[int] | None = None,
-    settings: Settings = CARD,
+    settings: FaithfulnessSettings = CARD,
     device: str = "auto",
     *,
     t: int = 0,
@@ -256,7 +354,7 @@ def faithfulness_of_field(
 def faithfulness_of_slide(
     prediction: SlidePrediction,
     bundle: Bundle,
-    settings: Settings = CARD,
+    settings: FaithfulnessSettings = CARD,
     device: str = "auto",
     *,
     mask: Mask | None = None,
@@ -293,7 +391,7 @@ def faithfulness_of_slide(
     return measure(rerun, bundle.card.class_names, fitting, mask, progress)
 
 
-def _with_fills(settings: Settings, rerun: Rerun) -> Settings:
+def _with_fills(settings: FaithfulnessSettings, rerun: Rerun) -> FaithfulnessSettings:
     """The settings with all fills of this kind of image, unless they name such fills only."""
     fit = set(settings.fills) <= set(rerun.fills)
     return settings if fit else dataclasses.replace(settings, fills=rerun.fills)

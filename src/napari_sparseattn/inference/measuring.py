@@ -15,13 +15,13 @@ from ..evidence.measures import gini, spearman
 from ..progress import Progress
 from .reruns import Mask, Rerun, softmax
 
-__all__ = ["CARD", "THOROUGH", "Settings", "measure"]
+__all__ = ["CARD", "THOROUGH", "FaithfulnessSettings", "measure"]
 
 #: Called with runs (or cells) done and their number; may raise to stop.
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class FaithfulnessSettings:
     """How thoroughly evidence is measured.
 
     Parameters
@@ -64,15 +64,15 @@ class Settings:
 
 
 #: For one clicked cell: under a second on a CPU, by ``benchmarks/evidence.py``.
-CARD = Settings(shares=(0.05, 0.15), fills=("mean", "background"), draws=4, scattered=0)
+CARD = FaithfulnessSettings(shares=(0.05, 0.15), fills=("mean", "background"), draws=4, scattered=0)
 #: For tables of many cells.
-THOROUGH = Settings()
+THOROUGH = FaithfulnessSettings()
 
 
 def measure(
     rerun: Rerun,
     class_names: Sequence[str],
-    settings: Settings,
+    settings: FaithfulnessSettings,
     mask: npt.NDArray[np.floating] | Mask | None = None,
     progress: Progress | None = None,
 ) -> Faithfulness:
@@ -84,7 +84,7 @@ def measure(
         The image and the model.
     class_names : sequence of str
         The C classes.
-    settings : Settings
+    settings : FaithfulnessSettings
         How thoroughly.
     mask : numpy.ndarray, optional
         (n,) which units, or what share of each, show the object.
@@ -139,7 +139,7 @@ def _mass(selected: Mask, mask: npt.NDArray[np.floating] | Mask | None) -> float
 
 
 def _orders(
-    rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: Settings
+    rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: FaithfulnessSettings
 ) -> dict[str, list[npt.NDArray[np.int64]]]:
     """Orders of the n units by name; several where they are drawn by lot."""
     seed = settings.seed
@@ -162,7 +162,7 @@ class _Measurement:
         index: int,
         orders: dict[str, list[npt.NDArray[np.int64]]],
         counts: npt.NDArray[np.int64],
-        settings: Settings,
+        settings: FaithfulnessSettings,
         progress: Progress | None,
     ) -> None:
         self.rerun, self.index, self.orders, self.counts = rerun, index, orders, counts
@@ -214,7 +214,7 @@ class _Measurement:
 
 def _score(
     by_fill: list[npt.NDArray[np.float64]],
-    settings: Settings,
+    settings: FaithfulnessSettings,
     shares: npt.NDArray[np.float64],
     at: int,
 ) -> OrderScore:

@@ -20,6 +20,7 @@ from ..evidence.measures import overlap
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
+from ..images.slides.pyramid import Pyramid
 from .cells import check_plane, crop_side
 from .faithfulness import prepare_crop, read_at_crop_pixels
 from .reruns import CellRerun, Mask, crop_coverage, one_thread, softmax
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..models.tnet.crops import Crops
     from .field_reruns import FieldRerun
     from .slide_reruns import SlideRerun
+    from .slides import SlidePrediction
 
 __all__ = [
     "Answer",
@@ -293,7 +295,7 @@ def _steer_crop(
 
 
 def what_if_field(
-    rerun: FieldRerun,
+    image: Field | Pyramid | FieldRerun,
     bundle: Bundle,
     mask: Mask | None = None,
     question: Question = "remove",
@@ -309,8 +311,9 @@ def what_if_field(
 
     Parameters
     ----------
-    rerun : FieldRerun
-        The image and the model; kept from question to question.
+    image : Field, Pyramid or FieldRerun
+        The image; or a `FieldRerun` of it and the model, which is kept from
+        question to question.
     bundle : Bundle
         The model.
     mask : numpy.ndarray, optional
@@ -326,8 +329,11 @@ def what_if_field(
     ValueError
         If neither or both are given, or they do not fit.
     """
+    from .field_reruns import FieldRerun
+
     if (mask is None) == (moves is None):
         raise ValueError("give either a mask, or crops to be moved")
+    rerun = FieldRerun(image, bundle) if isinstance(image, Field | Pyramid) else image
     first = rerun.seen
     before = _answer(bundle, first.logits, first)
     nothing = np.zeros((1, *rerun.shape), bool)
@@ -353,7 +359,7 @@ def what_if_field(
 
 
 def what_if_slide(
-    rerun: SlideRerun,
+    slide: SlidePrediction | SlideRerun,
     bundle: Bundle,
     mask: Mask | None = None,
     question: Literal["remove", "keep"] = "remove",
@@ -368,8 +374,9 @@ def what_if_slide(
 
     Parameters
     ----------
-    rerun : SlideRerun
-        The features and the model, from `prepare_slide`.
+    slide : SlidePrediction or SlideRerun
+        Of `classify_slide`, with its features; or what `prepare_slide` made of
+        it, which is kept from question to question.
     bundle : Bundle
         The model.
     mask : numpy.ndarray, optional
@@ -388,6 +395,9 @@ def what_if_slide(
     ValueError
         If nothing is asked, or all patches or levels would go.
     """
+    from .slide_reruns import SlideRerun, prepare_slide, top_patches
+
+    rerun = slide if isinstance(slide, SlideRerun) else prepare_slide(slide, bundle)
     n = len(rerun.cells)
     gone = np.zeros(n, bool)
     if mask is not None:
@@ -405,8 +415,6 @@ def what_if_slide(
     after = _answer(bundle, logits, evidence)
     shared = float("nan")
     if evidence is not None:
-        from .slide_reruns import top_patches
-
         shared = overlap(*(top_patches(e.patch_weights()) for e in (rerun.seen, evidence)))
     asked = question if mask is not None else "levels"
     return WhatIf(asked, fill if gone.any() else "", float(gone.mean()), before, after, shared)

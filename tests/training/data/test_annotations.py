@@ -19,7 +19,7 @@ from napari_sparseattn.card import CLASS_COLOURS
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.training.data.annotations import (
     Annotation,
-    AnnotationBook,
+    ImageAnnotations,
     ImageRecord,
     image_hash,
     new_annotation,
@@ -35,8 +35,8 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
 
 
-def opened(project: Project, image: str = HASH) -> AnnotationBook:
-    return project.book(ImageRecord(image, "smear.tif", (480, 640), 0.25, "/data/smear.tif"))
+def opened(project: Project, image: str = HASH) -> ImageAnnotations:
+    return project.open(ImageRecord(image, "smear.tif", (480, 640), 0.25, "/data/smear.tif"))
 
 
 def test_what_was_annotated_is_there_again(project: Project) -> None:
@@ -121,7 +121,7 @@ _HOLDER = """
 import sys
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
-held = Project(sys.argv[1]).book(ImageRecord("a" * 64, "smear.tif", (480, 640)))
+held = Project(sys.argv[1]).open(ImageRecord("a" * 64, "smear.tif", (480, 640)))
 held.add("cell", "a", position=(1, 1))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -274,11 +274,11 @@ def test_a_change_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     journal = Journal(tmp_path / "j.jsonl")
-    book = AnnotationBook(journal, ImageRecord(HASH))
+    book = ImageAnnotations(journal, ImageRecord(HASH))
     book.add("cell", "a", position=(0, 0))
     journal.close()
     full = Journal(tmp_path / "k.jsonl")
-    book = AnnotationBook(full, ImageRecord(HASH))
+    book = ImageAnnotations(full, ImageRecord(HASH))
     assert full._file is not None
     os.dup2(os.open("/dev/full", os.O_RDWR), full._file)
     with pytest.raises(JournalError, match="Free some space"):
@@ -324,7 +324,7 @@ _VICTIM = """
 import sys
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
-book = Project(sys.argv[1]).book(ImageRecord("a" * 64, "smear", (9, 9)))
+book = Project(sys.argv[1]).open(ImageRecord("a" * 64, "smear", (9, 9)))
 assert book.writable, book.message
 start = len(book)
 for i in range(100_000):

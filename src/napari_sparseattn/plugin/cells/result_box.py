@@ -23,7 +23,6 @@ from ...inference.fields import FieldPrediction
 from ...inference.prediction import Prediction
 from ...inference.slides import SlidePrediction
 from ..annotate.class_box import swatch
-from ..annotate.jobs import hold
 from ..annotate.session import Annotating
 from ..core.layers import OverlayChoice
 from ..core.messages import seconds_text
@@ -321,8 +320,8 @@ class WrongRow(SessionWidget):
         if answer is None or viewer is None:
             return
         annotating = Annotating.of(viewer)
-        annotating.refresh_classes()
-        colours = annotating.colours
+        annotating.classes.read()
+        colours = annotating.classes.colours
         if [self.classes.itemText(i) for i in range(1, self.classes.count())] != [*colours]:
             self.classes.clear()
             self.classes.addItem(_CHOOSE)
@@ -336,5 +335,6 @@ class WrongRow(SessionWidget):
             return
         annotating = Annotating.of(viewer)
         if self._let_go is None:
-            self._let_go = hold(annotating)
-        annotating.correct(self._answer, self.classes.itemText(index))
+            annotating.attach()
+            self._let_go = annotating.detach
+        annotating.targets.correct(self._answer, self.classes.itemText(index))

@@ -21,6 +21,7 @@ from superqt import QCollapsible
 
 from ..core.status import Message
 from .base import Follower
+from .keys import KeyFilter
 
 __all__ = ["DockFrame", "MessageLine", "Notifier", "section"]
 
@@ -147,6 +148,8 @@ class DockFrame(QWidget):
         super().showEvent(event)
         if not self._placed:
             self._placed = True
+            for keys in self.window().findChildren(KeyFilter):
+                keys.watch_dock(self)
             # Only after napari has put the dock where it wants it.
             QTimer.singleShot(0, self._join_others)
 

@@ -22,12 +22,12 @@ from .split import Pairs, Split, cell_groups, held_out, shown_pairs, split_group
 __all__ = [
     "AnnotatedCrops",
     "PlacedCells",
-    "annotated_cells",
-    "annotated_fields",
+    "cut_cells",
+    "cut_fields",
+    "cut_unannotated_cells",
     "plan_cells",
     "plan_fields",
     "too_few",
-    "unannotated_cells",
 ]
 
 #: Training images are stored larger than the model's, so that augmentation resamples once.
@@ -107,7 +107,7 @@ def _split_cells(placed: Sequence[PlacedCells]) -> tuple[list[str], Split]:
 
 
 def plan_cells(images: Images, card: Card) -> CropSet:
-    """Return what `annotated_cells` will cut out, without its pixels: no image is opened.
+    """Return what `cut_cells` will cut out, without its pixels: no image is opened.
 
     It is exact where an image has a pixel size or its cells diameters; where
     only the pixels tell how large crops are, each cell is taken to be apart
@@ -132,7 +132,7 @@ def plan_cells(images: Images, card: Card) -> CropSet:
 
 
 def plan_fields(images: Images, card: Card) -> CropSet:
-    """Return what `annotated_fields` will cut out, one of each annotation, without its pixels."""
+    """Return what `cut_fields` will cut out, one of each annotation, without its pixels."""
     items = [(image, x) for image, own in images for x in own if x.kind != "cell"]
     return _without_pixels([x for _, x in items], [image.hash for image, _ in items], card)
 
@@ -178,7 +178,7 @@ def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
     return said
 
 
-def annotated_cells(
+def cut_cells(
     project: Project, open_image: Callable[[ImageRecord], Field | None], card: Card
 ) -> AnnotatedCrops:
     """Cut a crop of every annotated cell.
@@ -214,9 +214,9 @@ def annotated_cells(
             notes.append(f"{len(cells)} annotated cells of {image.name or image.hash[:8]}: {why}")
             continue
         for plane, own in _by_plane(cells).items():
-            each = PlacedCells(image, plane, own, _side(field, own, card, plane))
-            placed.append(each)
-            crops.append(cut_crops(field.plane(*plane), each.centres, each.side, size))
+            side = _side(field, own, card, plane)
+            placed.append(PlacedCells(image, plane, own, side))
+            crops.append(cut_crops(field.plane(*plane), placed[-1].centres, side, size))
     if not placed:
         raise _nothing("cell", notes)
     groups, split = _split_cells(placed)
@@ -235,7 +235,7 @@ def annotated_cells(
     return AnnotatedCrops(kept, tuple(notes))
 
 
-def unannotated_cells(
+def cut_unannotated_cells(
     project: Project,
     open_image: Callable[[ImageRecord], Field | None],
     card: Card,
@@ -250,7 +250,7 @@ def unannotated_cells(
         (M, s, s, C), M at most `most`: a random choice where there are more.
     """
     size = _OVERSIZE * card.crop.size
-    parts = [_stored(np.empty((0, size, size, len(card.channels)), np.float32), card)]
+    parts = [_store(np.empty((0, size, size, len(card.channels)), np.float32), card)]
     for image, items in project.annotations():
         field, _ = _open(open_image, image, card)
         if field is None or not items:
@@ -264,7 +264,7 @@ def unannotated_cells(
                 apart = np.abs(centres[:, None] - placed[None]).max(2).min(1)
                 centres = centres[apart > side / 4]
             if len(centres):
-                parts.append(_stored(cut_crops(field.plane(t, z), centres, side, size), card))
+                parts.append(_store(cut_crops(field.plane(t, z), centres, side, size), card))
     crops = np.concatenate(parts)
     if len(crops) > most:
         chosen = np.random.default_rng(seed).choice(len(crops), most, replace=False)
@@ -272,7 +272,7 @@ def unannotated_cells(
     return crops
 
 
-def annotated_fields(
+def cut_fields(
     project: Project, open_image: Callable[[ImageRecord], Field | None], card: Card
 ) -> AnnotatedCrops:
     """Cut what a TNet sees of images with a class and of annotated regions.
@@ -331,7 +331,7 @@ def _as_set(
     """Join crops of one plane after the other; classes are in the project's order."""
     names = [name for name in dict.fromkeys((*project.classes(), *labels)) if name in set(labels)]
     return CropSet(
-        _stored(np.concatenate(crops), card),
+        _store(np.concatenate(crops), card),
         np.array([names.index(label) for label in labels], dtype=np.int64),
         tuple(names),
         tuple(ids),
@@ -405,7 +405,7 @@ def _by_plane(items: Iterable[Annotation]) -> dict[tuple[int, int], list[Annotat
     return dict(found)
 
 
-def _stored(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[Any]:
+def _store(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[Any]:
     """Keep values with a unit as they are, others as bytes."""
     if card.unit:
         return crops

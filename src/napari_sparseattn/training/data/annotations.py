@@ -22,9 +22,9 @@ from .journal import Journal, JournalError
 
 __all__ = [
     "Annotation",
-    "AnnotationBook",
     "Change",
     "ClassList",
+    "ImageAnnotations",
     "ImageRecord",
     "JournalError",
     "class_colours",
@@ -199,7 +199,7 @@ class ClassList(Protocol):
         """Append those that are not there yet."""
 
 
-class AnnotationBook(Sequence[Annotation]):
+class ImageAnnotations(Sequence[Annotation]):
     """The annotations of one image, in the order in which they were made.
 
     Every change is on disk before it shows here: a process that is
@@ -318,7 +318,7 @@ class AnnotationBook(Sequence[Annotation]):
         back = tuple(Change(c.after, c.before) for c in reversed(self._past[-1]))
         self._write("undo", back)
         self._future.append(self._past.pop())
-        return self._applied(back)
+        return self._apply_and_emit(back)
 
     def redo(self) -> tuple[Change, ...]:
         """Make the change again that was taken back last; returns what happened."""
@@ -327,7 +327,7 @@ class AnnotationBook(Sequence[Annotation]):
         again = self._future[-1]
         self._write("redo", again)
         self._past.append(self._future.pop())
-        return self._applied(again)
+        return self._apply_and_emit(again)
 
     def note_image(self, image: ImageRecord) -> None:
         """Keep what is known of the image now, such as a pixel size that was given.
@@ -380,13 +380,13 @@ class AnnotationBook(Sequence[Annotation]):
         self._future.clear()
         if self.project is not None:
             self.project.add_classes(c.after.label for c in changes if c.after is not None)
-        self._applied(changes)
+        self._apply_and_emit(changes)
 
     def _write(self, op: str, changes: tuple[Change, ...]) -> None:
         rows = [[c and c.to_dict() for c in (change.before, change.after)] for change in changes]
         self._journal.append({"op": op, "changes": rows})
 
-    def _applied(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    def _apply_and_emit(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
         self._apply(changes)
         self.changed.emit(changes)
         return changes

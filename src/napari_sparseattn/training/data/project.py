@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...files import replacing
-from .annotations import Annotation, AnnotationBook, ImageRecord, class_colours
+from .annotations import Annotation, ImageAnnotations, ImageRecord, class_colours
 from .journal import Journal, JournalError, read_journal
 
 __all__ = ["Project", "ProjectError", "default_project_folder", "read_annotations"]
@@ -25,7 +25,7 @@ _HASH = re.compile(r"[0-9a-zA-Z_-]{8,128}")
 
 
 #: What this process can change, by its process and file: two windows of one process share it.
-_OPEN: dict[tuple[int, Path], AnnotationBook] = {}
+_OPEN: dict[tuple[int, Path], ImageAnnotations] = {}
 _OPENING = threading.Lock()
 
 
@@ -136,9 +136,9 @@ class Project:
         """
         if not new.strip():
             raise ProjectError("A class needs a name.")
-        opened: list[AnnotationBook] = []
+        opened: list[ImageAnnotations] = []
         try:
-            opened += (self.book(image) for image in self.images())
+            opened += (self.open(image) for image in self.images())
             busy = [one.image.name or one.image.hash[:8] for one in opened if not one.writable]
             if busy:
                 raise ProjectError(
@@ -155,13 +155,13 @@ class Project:
             for one in opened:
                 one.close()
 
-    def book(self, image: ImageRecord) -> AnnotationBook:
+    def open(self, image: ImageRecord) -> ImageAnnotations:
         """Open the annotations of an image; new where there are none.
 
         What this process has open already is shared: it changes everywhere at
         once, and is free for others when each who opened it has closed it.
         Where another program has it open it can be looked at only; see
-        `AnnotationBook.message`.
+        `ImageAnnotations.message`.
         """
         path = self._path(image.hash).resolve()
         key = (os.getpid(), path)
@@ -173,8 +173,8 @@ class Project:
             journal = Journal(path, image.name or image.hash[:8])
             if not journal.writable:
                 # When it is opened again, it may be free.
-                return AnnotationBook(journal, image, self)
-            _OPEN[key] = AnnotationBook(journal, image, self, lambda: _OPEN.pop(key, None))
+                return ImageAnnotations(journal, image, self)
+            _OPEN[key] = ImageAnnotations(journal, image, self, lambda: _OPEN.pop(key, None))
             return _OPEN[key]
 
     def images(self) -> tuple[ImageRecord, ...]:

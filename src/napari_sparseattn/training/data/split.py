@@ -74,10 +74,12 @@ class _Search:
         self, labels: npt.NDArray[np.int64], groups: Sequence[str], shown: Pairs | None
     ) -> None:
         self.labels, self.shown = labels, shown
-        names, self.group = np.unique(np.array(groups, dtype=object), return_inverse=True)
+        names = sorted(set(groups))
+        place = {name: number for number, name in enumerate(names)}
+        self.group = np.array([place[name] for name in groups], dtype=np.int64)
         # In an order that depends on the names alone.
-        self.order = sorted(range(len(names)), key=lambda i: hash_folds([names[i]], 2**61)[0])
-        folds = hash_folds(list(names), HELD_OUT_FOLDS)
+        self.order = sorted(range(len(names)), key=hash_folds(names, 2**61).__getitem__)
+        folds = hash_folds(names, HELD_OUT_FOLDS)
         self.out: npt.NDArray[np.bool_] = folds[self.group] == 0
         self.n_classes = int(labels.max(initial=-1)) + 1
         self.total = self._count(np.ones(len(labels), bool))
