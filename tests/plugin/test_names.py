@@ -36,7 +36,6 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
-from napari_sparseattn.process.inputs import BatchItem
 from small_model import small_bundle
 
 from .conftest import CENTRES, add_labels, add_picture
@@ -183,7 +182,7 @@ def test_the_queue_of_a_batch(session: Session, viewer: ViewerModel, put: Any) -
     batch = Batch.of(viewer)
     boxes = [put(make(batch)) for make in (BatchQueueBox, BatchSourceBox, BatchOptionsBox)]
     path = Path("/data") / FILE
-    state = ItemState(BatchItem(FILE, path), "failed", f"{FILE} is no image.")
+    state = ItemState(InputFile(FILE, path), "failed", f"{FILE} is no image.")
     batch.states = [state]
     batch.choices.inputs, batch.choices.out = (str(path),), path.parent
     batch.items_changed.emit()
