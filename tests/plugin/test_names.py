@@ -36,6 +36,7 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
+from napari_sparseattn.process.inputs import InputFile
 from small_model import small_bundle
 
 from .conftest import CENTRES, add_labels, add_picture
