@@ -47,21 +47,21 @@ class Bench:
         for name in ("one", "two"):
             pixels = rng.integers(0, 255, (2000, 2000, 3), dtype=np.uint8)
             self.images.append(self.viewer.add_image(pixels, rgb=True, name=name))
-            self.until(lambda: self.annotating.sheet is not None)
+            self.until(lambda: self.annotating.files.chosen is not None)
             self._fill(rng.uniform(0, 1900, (annotations, 2)))
 
     def _fill(self, positions: np.ndarray) -> None:
         from napari_sparseattn.training.data.annotations import new_annotation
 
         for name in CLASSES:
-            self.annotating.add_class(name)
-        sheet = self.annotating.sheet
-        assert sheet is not None
-        sheet.writing().put(
+            self.annotating.classes.add(name)
+        image = self.annotating.files.chosen
+        assert image is not None
+        image.open().put(
             new_annotation("cell", CLASSES[i % len(CLASSES)], position=(float(y), float(x)))
             for i, (y, x) in enumerate(positions)
         )
-        sheet.cell_layer()
+        image.cell_layer()
 
     def until(self, true: Callable[[], bool]) -> None:
         """Let the window work until something is so."""
@@ -97,7 +97,7 @@ def run(annotations: int) -> None:
 
     bench = Bench(annotations)
     annotating, viewer = bench.annotating, bench.viewer
-    layer = annotating.sheet.cells.layer
+    layer = annotating.files.chosen.cells.layer
     colours = np.array(layer.border_color)
     print(
         f"{annotations} annotations in each of two images; ms of the main thread's processor time"
@@ -128,12 +128,16 @@ def run(annotations: int) -> None:
     some = set(range(min(500, annotations // 4)))
     bench.measure("give one a class", lambda i: relabel({7 * i}, i))
     bench.measure(f"give {len(some)} a class", lambda i: relabel(some, i))
-    bench.measure("undo that", lambda i: annotating.undo())
-    bench.measure("redo that", lambda i: annotating.redo())
+    bench.measure("undo that", lambda i: annotating.files.undo())
+    bench.measure("redo that", lambda i: annotating.files.redo())
     bench.measure("remove one", remove)
     layer.mode = "pan_zoom"
-    bench.measure("change the image", lambda i: annotating.session.set_image(bench.images[i % 2]))
-    bench.measure("change the class", lambda i: annotating.set_current(CLASSES[i % len(CLASSES)]))
+    bench.measure(
+        "change the image", lambda i: annotating.session.selection.set_image(bench.images[i % 2])
+    )
+    bench.measure(
+        "change the class", lambda i: annotating.classes.choose(CLASSES[i % len(CLASSES)])
+    )
     bench.box.release()
     viewer.close()
 

@@ -79,11 +79,11 @@ def kill(fields: int, folder: Path) -> dict[str, object]:
         while not kept.is_dir() or len(list(kept.iterdir())) < fields // 2:
             time.sleep(0.05)
         os.kill(first.pid, signal.SIGKILL)
-    before = {record.key for record in Records(out).all()}
+    before = {record.key for record in Records(out).read_all()}
     began = time.perf_counter()
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = json.loads(second.stdout)
-    times = collections.Counter(record.runs for record in Records(out).all())
+    times = collections.Counter(record.runs for record in Records(out).read_all())
     return {
         "fields": fields,
         "done_when_killed": len(before),

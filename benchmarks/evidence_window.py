@@ -3,7 +3,7 @@
     python benchmarks/evidence_window.py [--clicks 20] [--model FILE]
 
 Opens a window on a picture of 140 drawn cells, presses and releases the mouse on one
-cell after another, and waits until the line "vs random" shows what was measured. All
+cell after another, and waits until the line "Faithfulness vs. random" shows what was measured. All
 times are from the release of the button:
 
 overlay    layers and result panel are updated, while evidence is measured with each click
@@ -58,7 +58,7 @@ def main() -> None:
     evidence.set_automatic(False)
     without, _ = clicks(bench, evidence, order[2:])
     print(f"machine: {machine()}, load {os.getloadavg()[0]:.1f}")
-    model = bench.session.model
+    model = bench.session.selection.model
     print(f"model: {model.bundle.card.name} on {model.device}, {runs} runs per verdict")
     print(f"{options.clicks} clicks, s from the button's release:")
     for name, times in (("overlay", overlay), ("without", without), ("verdict", verdict)):

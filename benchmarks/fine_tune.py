@@ -59,7 +59,7 @@ from napari_sparseattn.training.tune.grown_head import (
     fit_head,
     grow,
     head_features,
-    united_classes,
+    unite_classes,
 )
 
 SIZE = 64
@@ -108,7 +108,7 @@ class World:
     """The user's images, the test cells, and the model before."""
 
     def __init__(self, data: CropSet, base: Bundle) -> None:
-        classes = united_classes(base.card.class_names, data.class_names)
+        classes = unite_classes(base.card.class_names, data.class_names)
         place = np.array([classes.index(name) for name in data.class_names])
         parts = split_folds(
             dataclasses.replace(data, labels=place[data.labels], class_names=classes)
@@ -199,7 +199,7 @@ def tuned(world: World, setting: str, rows: Rows, seed: int) -> tuple[np.ndarray
     """What a user gets."""
     data, others = world.annotated(rows)
     rng = np.random.default_rng(seed)
-    kept = rng.permutation(len(others))[:1000]  # as `unannotated_cells`
+    kept = rng.permutation(len(others))[:1000]  # as `cut_unannotated_cells`
     rehearsal = None
     if setting == "rehearsal":
         own = world.train.subset(world.train.labels < world.n_old)

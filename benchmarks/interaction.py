@@ -70,18 +70,18 @@ class Bench:
             "napari-sparseattn", "Sparse attention"
         )
         self.session = Session.of(self.viewer)
-        self.wait(lambda: self.session.model is not None)
+        self.wait(lambda: self.session.selection.model is not None)
         if model:
             self.dock.model_box.load_file(model)
-            self.wait(lambda: self.session.model is not None)
-        self.session.set_cell_layer(points)
+            self.wait(lambda: self.session.selection.model is not None)
+        self.session.selection.set_cell_layer(points)
         self.canvas: QWidget = next(
             w for w in QApplication.allWidgets() if type(w).__name__ == "CanvasBackendDesktop"
         )
         self.answered = False
         self.shown = 0.0
         self.session.answer_changed.connect(self._on_answer)
-        self.session.message_changed.connect(self._on_message)
+        self.session.status.message_changed.connect(self._on_message)
 
     def _on_answer(self, answer: object) -> None:
         self.answered = answer is not None
@@ -95,7 +95,9 @@ class Bench:
         end = time.monotonic() + seconds
         while not until():
             if time.monotonic() > end:
-                raise TimeoutError(f"waited {seconds} s in vain: {self.session.message.text}")
+                raise TimeoutError(
+                    f"waited {seconds} s in vain: {self.session.status.message.text}"
+                )
             QApplication.processEvents()
 
     def click(self, centre: Any) -> list[float]:
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument("--model", help="a model file; by default the one the window opens with")
     options = parser.parse_args()
     bench = Bench(options.model)
-    bundle = bench.session.model.bundle
+    bundle = bench.session.selection.model.bundle
     rng = np.random.default_rng(1)
     order = rng.integers(0, len(bench.centres), options.clicks + 6)
     first = bench.click(bench.centres[order[0]])
@@ -146,7 +148,7 @@ def main() -> None:
         times.append(bench.click(bench.centres[i]))
         QTest.qWait(50)
     print(f"machine: {machine()}, load {os.getloadavg()[0]:.1f}")
-    device = bench.session.model.device
+    device = bench.session.selection.model.device
     print(f"model: {bundle.card.name}, {bundle.n_parameters} parameters, on {device}")
     print(f"{options.clicks} clicks, ms from the button's release (first, with new layers):")
     for name, column, one in zip(KINDS, np.array(times).T, first, strict=True):

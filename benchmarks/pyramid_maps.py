@@ -31,7 +31,7 @@ from napari_sparseattn.images.tissue.mask import tissue_from_polygons
 from napari_sparseattn.inference.prediction import ReadingLedger
 from napari_sparseattn.inference.slides import SlidePrediction
 from napari_sparseattn.models.span import SpanMil, SpanMilConfig
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
 from napari_sparseattn.plugin.slides.requests import SlideAnswer
@@ -88,13 +88,13 @@ def open_window(attention: PyramidAttention) -> tuple[napari.Viewer, Session]:
     viewer.add_image(data, **attributes)
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    while session.model is None:
+    while session.selection.model is None:
         QTest.qWait(50)
-    session.set_model(untrained())
+    session.selection.set_model(untrained())
     # The answer is made up here, not worked out.
     session.slide_requested.disconnect()
     session.local_requested.disconnect()
-    request = session.classify_slide()
+    request = session.slides.classify()
     tissue = tissue_from_polygons(SHAPE, [[(0, 0), (0, 60_000), (80_000, 30_000)]], 64.0)
     ledger = ReadingLedger(1, 1, 1, 1.0, "cpu")
     answer = SlidePrediction(
@@ -131,14 +131,16 @@ def main() -> None:
     print(f"{len(attention)} patches; {platform.machine()}, milliseconds")
 
     def choose(**changes: object) -> None:
-        session.set_pyramid_choice(dataclasses.replace(session.pyramid_choice, **changes))
+        session.slides.set_pyramid_choice(
+            dataclasses.replace(session.slides.pyramid_choice, **changes)
+        )
 
     timed("values, level 0 shown", lambda i: choose(kind=KINDS[i % 4]))
     timed("level 1 shown and hidden", lambda i: choose(levels=frozenset({0, *([1] * (i % 2))})))
     choose(levels=frozenset({0, 1, 2}))
     timed("values, all levels shown", lambda i: choose(kind=KINDS[i % 4]))
     timed("head", lambda i: choose(head=i % 4))
-    timed("patch picked out", lambda i: session.select_patch(997 * i))
+    timed("patch picked out", lambda i: session.slides.select_patch(997 * i))
     viewer.close()
 
 

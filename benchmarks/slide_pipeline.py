@@ -128,7 +128,7 @@ def main() -> None:
                 f"{stages['features']:11.1f} {row['patches'] / stages['features']:10.0f} "
                 f"{stages['attention']:12.2f} {row['tiles']:6d} {row['bytes_read'] / 1e6:9.1f} "
                 f"{usage.ru_maxrss / 1024:9.0f} {again['seconds']:13.1f} {kills:6d}  "
-                f"{'yes' if compare(row, out, path.stem) else 'NO'}",
+                f"{'yes' if compare(row, out, path.name) else 'NO'}",
                 flush=True,
             )
     finally:

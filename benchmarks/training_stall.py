@@ -38,7 +38,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
-from napari_sparseattn.training.runs.requests import Stage
 
 WAYS = ("nothing", "thread", "process")
 TICK_MS, PAN_MS = 5, 33
@@ -109,9 +108,9 @@ class Bench:
         _, self.main = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Sparse attention"
         )
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         self.main.model_box.load_file(self._path("blood-cells"))
-        self.wait(lambda: self.main.session.model is not None)
+        self.wait(lambda: self.main.session.selection.model is not None)
         _, self.dock = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Annotate and train"
         )
@@ -159,21 +158,21 @@ class Bench:
                 beat.mark("report")
 
         self.tuning.state_changed.connect(told)
-        self.tuning.report_changed.connect(reported)
+        self.tuning.outcome.changed.connect(reported)
         self.tuning.start()
         self.wait(lambda: not self.tuning.working)
         QTest.qWait(1000)
         self.tuning.state_changed.disconnect(told)
-        self.tuning.report_changed.disconnect(reported)
-        assert self.tuning.report is not None, self.tuning.session.message.text
-        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.report.sentence}")
+        self.tuning.outcome.changed.disconnect(reported)
+        assert self.tuning.outcome.report is not None, self.tuning.session.status.message.text
+        print(f"  {len(self.tuning.epochs)} epochs: {self.tuning.outcome.report.sentence}")
 
     def _in_thread(self, beat: Heartbeat) -> None:
         import torch
 
-        from napari_sparseattn.training.data.annotated import unannotated_cells
+        from napari_sparseattn.training.data.annotated import cut_unannotated_cells
         from napari_sparseattn.training.data.datasets import CropSet
-        from napari_sparseattn.training.runs.data import gathered_cells
+        from napari_sparseattn.training.runs.data import gather_cells
         from napari_sparseattn.training.runs.runs import read_images
         from napari_sparseattn.training.tune.fine_tune import fine_tune
 
@@ -181,7 +180,7 @@ class Bench:
         told: list[str] = []
 
         def work() -> None:
-            gathering = gathered_cells(request, Stage, Path(self.folder))
+            gathering = gather_cells(request, Path(self.folder))
             while True:
                 try:
                     next(gathering)
@@ -189,8 +188,8 @@ class Bench:
                     found = end.value
                     break
             fields = read_images(Path(self.folder))
-            others = unannotated_cells(
-                self.tuning.annotating.project,
+            others = cut_unannotated_cells(
+                self.tuning.annotating.classes.project,
                 lambda image: fields.get(image.hash),
                 request.model.bundle.card,
             )
@@ -219,9 +218,9 @@ class Bench:
         names = ("one lobe", "three lobes")
         chosen = [i for kind in (0, 1) for i in [j for j in order if j % 2 == kind][:25]]
         places = [tuple(map(float, self.centres[i])) for i in chosen]
-        annotating.annotate_cell(places[0], names[chosen[0] % 2], diameter=64.0)
-        self.wait(lambda: annotating.book(self.layer) is not None)
-        annotating.book(self.layer).put(
+        annotating.targets.annotate_cell(places[0], names[chosen[0] % 2], diameter=64.0)
+        self.wait(lambda: annotating.files.annotations(self.layer) is not None)
+        annotating.files.annotations(self.layer).put(
             new_annotation("cell", names[i % 2], position=place, diameter_px=64.0)
             for i, place in list(zip(chosen, places, strict=True))[1:]
         )

@@ -4,7 +4,6 @@
 
 # %%
 import sys
-from pathlib import Path
 
 import napari_sparseattn as nsa
 
@@ -35,4 +34,9 @@ if len(predictions):
     row, column = evidence.frame.to_image(heaviest)
     print(f"{evidence.k} pixels; the heaviest lies at row {row:.0f}, column {column:.0f}")
 
-nsa.write_results(predictions, field, Path(), "cells", ["csv", "overlay"], bundle.card)
+# %% [markdown]
+# The same in one step, with a table, a summary and a picture as files.
+
+# %%
+with nsa.process_image(field, bundle, nsa.ProcessOptions(formats=("csv", "overlay"))) as result:
+    result.write("results")

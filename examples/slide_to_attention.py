@@ -20,19 +20,16 @@ def main() -> None:
     else:
         slide, _ = nsa.simulate.simulated_slide(4096, 6144, kind="tumour", seed=1)
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "slide-example")
-    with slide:
-        bundle = nsa.load_bundle("tissue-simulated")
-        found = nsa.classify_slide(
-            slide,
-            bundle,
-            store=out / "features",
-            allow_unknown_scale=True,
-        )
-        files = nsa.write_results(found, slide, out, "slide", ["csv", "overlay"], bundle.card)
+    options = nsa.ProcessOptions(formats=("csv", "overlay"), allow_unknown_scale=True)
+    bundle = nsa.load_bundle("tissue-simulated")
+    with slide, nsa.process_image(slide, bundle, options, store=out / "features") as result:
+        files = result.write(out)
+        found = result.prediction
     print(f"{found.label} ({100 * found.confidence:.1f} %)")
     for name, share in zip(found.class_names, found.attention.level_shares().T, strict=True):
         print(f"  {name}: {', '.join(f'{value:+.2f}' for value in share)} from level 0, 1, 2")
-    print(*files, sep="\n")
+    for paths in files.values():
+        print(f"  {paths[0]}")
 
 
 if __name__ == "__main__":

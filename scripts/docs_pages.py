@@ -22,7 +22,7 @@ ROOMS = {
     "card": "Model cards",
     "inference": "Classify",
     "training": "Annotate and train",
-    "process": "One file",
+    "process": "From a file to its results",
     "batch": "Many files",
     "export": "Export",
     "evidence": "Evidence",
@@ -34,9 +34,9 @@ FURTHER = (
     "evidence.traversal.Traversal",
     "images.tissue.mask.find_tissue",
     "models.span.official.load_official",
-    "training.data.annotations.AnnotationBook",
-    "training.data.suggest.suggest",
+    "training.data.annotations.ImageAnnotations",
     "training.tune.report.FineTuneReport",
+    "training.data.suggest.suggest",
 )
 
 

@@ -18,8 +18,8 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-from napari_sparseattn.plugin.cells.requests import prepare_model
 from napari_sparseattn.plugin.commands import open_main
+from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.holograms.session import Holograms
@@ -63,26 +63,26 @@ def smear(out: Path, sample: str) -> None:
     viewer.open_sample("napari-sparseattn", sample)
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    wait(lambda: session.model is not None or session.message.level == "error")
+    wait(lambda: session.selection.model is not None or session.status.message.level == "error")
     settle()
 
     viewer.fit_to_view()
-    session.classify_all()
-    wait(lambda: not session.running)
-    print(session.message)
+    session.cells.classify_all()
+    wait(lambda: not session.status.running)
+    print(session.status.message)
     settle()
     viewer.screenshot(out / "classify-all.png", canvas_only=False, flash=False)
 
-    cells = session.results.cells
+    cells = session.cells.results.cells
     # The cell that lies most in the middle shows best.
-    middle = np.array(session.image.data.shape[:2]) / 2
+    middle = np.array(session.selection.image.data.shape[:2]) / 2
     first = int(np.argmin(np.hypot(*(cells.centres - middle).T)))
-    session.click_cell(first)
+    session.cells.click_cell(first)
     wait(lambda: session.answer is not None)
-    row, column = session.image.data_to_world(cells.centres[first])
-    side = session.answer.evidence.frame.side * session.image.scale[-1]
+    row, column = session.selection.image.data_to_world(cells.centres[first])
+    side = session.answer.evidence.frame.side * session.selection.image.scale[-1]
     look_at(viewer, row, column, 0.7 * min(viewer.canvas.size) / side)
-    print(session.message, session.answer.rank_classes()[:3])
+    print(session.status.message, session.answer.rank_classes()[:3])
     settle()
     viewer.screenshot(out / "window.png", canvas_only=False, flash=False)
     viewer.close()
@@ -103,16 +103,21 @@ def holograms(out: Path) -> None:
     panel.work.reconstruct()
     wait(lambda: not panel.work.running)
     open_main(viewer)
-    wait(lambda: session.model is not None and session.model.bundle.card.modality == "opd")
+    wait(
+        lambda: (
+            session.selection.model is not None
+            and session.selection.model.bundle.card.modality == "opd"
+        )
+    )
     settle()
-    session.classify_all()
-    wait(lambda: not session.running)
-    cells = session.results.cells
-    middle = np.array(session.image.data.shape[:2]) / 2
-    session.click_cell(int(np.argmin(np.hypot(*(cells.centres - middle).T))))
+    session.cells.classify_all()
+    wait(lambda: not session.status.running)
+    cells = session.cells.results.cells
+    middle = np.array(session.selection.image.data.shape[:2]) / 2
+    session.cells.click_cell(int(np.argmin(np.hypot(*(cells.centres - middle).T))))
     wait(lambda: session.answer is not None)
     viewer.fit_to_view()
-    print(session.message)
+    print(session.status.message)
     settle()
     viewer.screenshot(out / "opd-classified.png", canvas_only=False, flash=False)
     viewer.close()
@@ -123,22 +128,22 @@ def traversal(out: Path) -> None:
     viewer.open_sample("napari-sparseattn", "simulated-smear")
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    wait(lambda: session.model is not None)
-    session.set_model(prepare_model("blood-cells-tnet", "cpu"))
+    wait(lambda: session.selection.model is not None)
+    session.selection.set_model(prepare_model("blood-cells-tnet", "cpu"))
     settle()
     viewer.fit_to_view()
-    session.classify_all()
-    wait(lambda: not session.running)
-    cells = session.results.cells
+    session.cells.classify_all()
+    wait(lambda: not session.status.running)
+    cells = session.cells.results.cells
     cell = int(cells.diameters.argmin())
-    session.click_cell(cell)
+    session.cells.click_cell(cell)
     wait(lambda: session.answer is not None)
     first = session.answer
-    session.set_locations((5, 1))
+    session.crops.set_locations((5, 1))
     wait(lambda: session.answer is not first)
-    row, column = session.image.data_to_world(cells.centres[cell])
+    row, column = session.selection.image.data_to_world(cells.centres[cell])
     look_at(viewer, row, column, 16)
-    print(session.message, session.answer.rank_classes()[:3])
+    print(session.status.message, session.answer.rank_classes()[:3])
     settle()
     viewer.screenshot(out / "traversal.png", canvas_only=False, flash=False)
     viewer.close()
@@ -149,16 +154,18 @@ def slide(out: Path) -> None:
     _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     viewer.open_sample("napari-sparseattn", "simulated-slide")
     session = Session.of(viewer)
-    wait(lambda: session.model is not None)
-    session.set_model(prepare_model("tissue-simulated", "cpu"))
+    wait(lambda: session.selection.model is not None)
+    session.selection.set_model(prepare_model("tissue-simulated", "cpu"))
     settle()
     viewer.fit_to_view()
-    session.classify_slide()
-    wait(lambda: not session.running, seconds=1800)
-    print(session.message, session.answer.rank_classes()[:3])
+    session.slides.classify()
+    wait(lambda: not session.status.running, seconds=1800)
+    print(session.status.message, session.answer.rank_classes()[:3])
     # The map of all patches; what one of them looked at would lie on top of it.
-    session.set_pyramid_choice(dataclasses.replace(session.pyramid_choice, local=False))
-    session.go_to_patch(int(session.attention.rank_patches()[0]))
+    session.slides.set_pyramid_choice(
+        dataclasses.replace(session.slides.pyramid_choice, local=False)
+    )
+    session.slides.go_to_patch(int(session.slides.attention.rank_patches()[0]))
     viewer.fit_to_view()
     settle()
     scroll = dock.findChild(QScrollArea)
@@ -174,16 +181,16 @@ def question(out: Path) -> None:
     viewer.open_sample("napari-sparseattn", "simulated-smear")
     _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    wait(lambda: session.model is not None)
+    wait(lambda: session.selection.model is not None)
     settle()
-    session.classify_all()
-    wait(lambda: not session.running)
+    session.cells.classify_all()
+    wait(lambda: not session.status.running)
     cell = 1
-    session.click_cell(cell)
+    session.cells.click_cell(cell)
     evidence = AnswerFaithfulness.of(viewer)
     wait(lambda: evidence.measured is not None)
     dock.result_box.faithfulness.curves.click()
-    row, column = session.image.data_to_world(session.results.cells.centres[cell])
+    row, column = session.selection.image.data_to_world(session.cells.results.cells.centres[cell])
     look_at(viewer, row, column, 16)
     settle()
     viewer.screenshot(out / "evidence.png", canvas_only=False, flash=False)
@@ -200,19 +207,19 @@ def training(out: Path) -> None:
     viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
     session, tuning = Session.of(viewer), FineTuning.of(viewer)
-    wait(lambda: session.model is not None)
+    wait(lambda: session.selection.model is not None)
     annotating = tuning.annotating
     large = cells.diameters > np.median(cells.diameters)
     for centre, diameter, is_large in zip(cells.centres, cells.diameters, large, strict=True):
         name = "large white cell" if is_large else "small white cell"
-        annotating.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
-        if len(annotating.counts_here) < 1:
-            wait(lambda: bool(annotating.counts_here))
+        annotating.targets.annotate_cell(tuple(map(float, centre)), name, diameter=float(diameter))
+        if len(annotating.files.counts_here) < 1:
+            wait(lambda: bool(annotating.files.counts_here))
     settle()
     viewer.fit_to_view()
     dock.train_box.start.click()
-    wait(lambda: tuning.report is not None, seconds=900)
-    print(session.message)
+    wait(lambda: tuning.outcome.report is not None, seconds=900)
+    print(session.status.message)
     settle()
     viewer.screenshot(out / "training.png", canvas_only=False, flash=False)
     viewer.close()

@@ -33,7 +33,7 @@ from napari_sparseattn.training.loop.augment import Augmentation
 from napari_sparseattn.training.loop.classifier import TrainingSettings, split_folds
 from napari_sparseattn.training.loop.fit import EpochReport
 from napari_sparseattn.training.loop.tnet import TNetOptions
-from napari_sparseattn.training.loop.tnet_cells import new_tnet, train_tnet, with_dial
+from napari_sparseattn.training.loop.tnet_cells import measure_locations, new_tnet, train_tnet
 
 SETTINGS = TrainingSettings(
     name="blood-cells-tnet",
@@ -95,7 +95,7 @@ def main() -> None:
     data = read_blood_cells(arguments.data)
     if arguments.dial:
         bundle = load_bundle(arguments.out)
-        save_bundle(with_dial(bundle, split_folds(data)["validation"]), arguments.out)
+        save_bundle(measure_locations(bundle, split_folds(data)["validation"]), arguments.out)
         return
     torch.manual_seed(0)
     model = new_tnet(data, SETTINGS)

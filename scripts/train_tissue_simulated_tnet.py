@@ -53,7 +53,8 @@ from napari_sparseattn.models.tnet.crops import TNetOutput
 from napari_sparseattn.models.tnet.layers import CandidateGrid, levels_of, sample_map
 from napari_sparseattn.models.tnet.network import TNet, TNetConfig
 from napari_sparseattn.training.loop.classifier import fit_temperature
-from napari_sparseattn.training.loop.fit import EpochReport, optimiser
+from napari_sparseattn.training.loop.fit import EpochReport
+from napari_sparseattn.training.loop.loop import optimiser
 from napari_sparseattn.training.loop.tnet import TNetOptions, fit_tnet
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,14 +25,14 @@ import torch
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, save_bundle
 from napari_sparseattn.training.data.annotations import (
     Annotation,
-    AnnotationBook,
+    ImageAnnotations,
     ImageRecord,
     new_annotation,
 )
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.data.project import Project
 from napari_sparseattn.training.data.span_data import SlideExample
-from napari_sparseattn.training.tune.checkpoint import read_progress
+from napari_sparseattn.training.loop.checkpoint import read_checkpoint
 from napari_sparseattn.training.tune.fine_tune import FineTuneOptions, fine_tune
 from napari_sparseattn.training.tune.slides import (
     TuneSlidesOptions,
@@ -40,7 +40,7 @@ from napari_sparseattn.training.tune.slides import (
     tune_slides,
 )
 from napari_sparseattn.training.tune.slides_run import SlideTask
-from napari_sparseattn.training.tune.steps import Recipe
+from napari_sparseattn.training.tune.steps import StepOptions
 from napari_sparseattn.training.tune.task import Task
 from small_model import small_bundle
 from small_span import small_span_bundle
@@ -152,7 +152,7 @@ class Trainings:
             path.unlink()
 
     def _look(self, tally: Tally, told: int) -> None:
-        found = read_progress(self.checkpoint, self.mark)
+        found = read_checkpoint(self.checkpoint, self.mark)
         if isinstance(found, str):
             # Before the first epoch there is no file, which is told by an empty text.
             tally.unreadable += bool(found)
@@ -195,9 +195,9 @@ def _mark(what: What, model: Path, checkpoint: Path) -> str:
 
 
 def _options(checkpoint: Path | None) -> FineTuneOptions:
-    recipe = Recipe(epochs=EPOCHS, steps=1, batch_size=8)
+    recipe = StepOptions(epochs=EPOCHS, steps=1, batch_size=8)
     return FineTuneOptions(
-        mixed_precision="off", device="cpu", recipe=recipe, checkpoint=checkpoint, freeze="none"
+        mixed_precision="off", device="cpu", steps=recipe, checkpoint=checkpoint, freeze="none"
     )
 
 
@@ -257,7 +257,7 @@ class Autosaves:
                 allowed[image].add(found)
         project, total = Project(self.folder), 0
         for image in IMAGES:
-            book = project.book(_record(image))
+            book = project.open(_record(image))
             assert book.writable
             tally.torn += "put aside" in book.message
             self.known[image] = digest(book)
@@ -276,7 +276,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
     """Change annotations as fast as it goes; tell each change before and after it is made."""
     rng = np.random.default_rng(seed)
     project = Project(folder)
-    books = {image: project.book(_record(image)) for image in IMAGES}
+    books = {image: project.open(_record(image)) for image in IMAGES}
     past: dict[str, list[str]] = {image: [] for image in IMAGES}
     future: dict[str, list[str]] = {image: [] for image in IMAGES}
     sender.send("ready")
@@ -287,7 +287,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
         if number % 150 == 149:
             # Opening a long history again cuts it, which writes the file anew.
             book.close()
-            books[image], past[image], future[image] = project.book(_record(image)), [], []
+            books[image], past[image], future[image] = project.open(_record(image)), [], []
         elif chance < 0.1 and past[image]:
             sender.send(("will", image, past[image][-1]))
             book.undo()
@@ -311,7 +311,7 @@ def annotate(sender: Connection, folder: Path, seed: int) -> None:
             sender.send(("did", image, digest(after.values())))
 
 
-def _change(book: AnnotationBook, rng: np.random.Generator) -> dict[str, Annotation]:
+def _change(book: ImageAnnotations, rng: np.random.Generator) -> dict[str, Annotation]:
     """Return what the book is to hold: one more, one of another class, or some less."""
     items = {item.id: item for item in book}
     label, chance = f"class {rng.integers(12)}", rng.random()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle
 
 PARTS = ("network", "build", "evidence", "rerunner", "trainer", "classify_crops", "exporter")
-BUNDLES = {
+BUNDLES: dict[str, Callable[[], Bundle]] = {
     "sparse-attn-net": small_bundle,
     "tnet": small_tnet_bundle,
     "span-mil": small_span_bundle,

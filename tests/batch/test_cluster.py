@@ -55,7 +55,7 @@ def test_a_killed_worker_leaves_all_complete_and_the_same(
     assert last.pop("a-bad.png").state == "failed"
     assert {state.state for state in last.values()} == {"done"}
     assert len(last) == 9
-    assert {record.runs for record in Records(plan.out).all()} == {1}
+    assert {record.runs for record in Records(plan.out).read_all()} == {1}
 
     # The same, one by one in this process.
     alone = make_plan(folder, model_file, tmp_path / "alone")

@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def sound(plan: BatchPlan) -> dict[str, bool]:
     """Which items have records, and whether all their results are right."""
     records = Records(plan.out)
-    return {r.key: records.sound(r) == {"csv", "shown"} for r in records.all()}
+    return {r.key: records.intact_formats(r) == {"csv", "shown"} for r in records.read_all()}
 
 
 def test_a_full_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_full_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:
     assert {s.item.key for s in states if s.state == "skipped"} == set(kept)
     assert {s.state for s in states} == {"done", "skipped"}
     assert sound(plan) == {item.key: True for item in plan.items}
-    assert {record.runs for record in Records(plan.out).all()} == {1}
-    assert not list(Records(plan.out).failures())
+    assert {record.runs for record in Records(plan.out).read_all()} == {1}
+    assert not list(Records(plan.out).read_failures())
 
 
 def test_a_read_only_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:

@@ -44,7 +44,7 @@ def one(path: Path, bundle: Bundle, **options: Any) -> tuple[BatchPlan, Outcome,
     records.prepare()
     outcome = process_item(BatchTask.of(plan, plan.items[0]))
     assert outcome.state == "done", outcome.reason
-    (record,) = records.all()
+    (record,) = records.read_all()
     return plan, outcome, read_result(plan.out / record.outputs["shown"][0].path)
 
 

@@ -43,7 +43,7 @@ def worker_at(plan: BatchPlan, key: str) -> psutil.Process | None:
 
 
 def runs(plan: BatchPlan) -> dict[str, int]:
-    return {record.key: record.runs for record in Records(plan.out).all()}
+    return {record.key: record.runs for record in Records(plan.out).read_all()}
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_a_killed_process_costs_its_item_only(tmp_path: Path, model_file: Path) 
     assert {state.item.key for state in again} == {"b-slow.png", "c-deadly.png"}
     assert set(runs(plan).values()) == {1}
     assert updates[-1].finished == updates[-1].total == 7
-    assert [failed.key for failed in Records(plan.out).failures()] == ["c-deadly.png"]
+    assert [failed.key for failed in Records(plan.out).read_failures()] == ["c-deadly.png"]
     table = (plan.out / "batch.csv").read_text().splitlines()
     assert len(table) == 8
 
@@ -117,6 +117,26 @@ def test_a_batch_that_was_killed_goes_on(tmp_path: Path, model_file: Path) -> No
     # Each once, over both runs.
     assert runs(plan) == {f"f{i:03}.png": 1 for i in range(20)}
     assert not list((out / ".napari-sparseattn" / "staging").iterdir())
+
+
+def test_a_script_need_not_guard_itself(tmp_path: Path, model_file: Path) -> None:
+    """Processes do not import it: it would begin a batch, or open a window, in each of them."""
+    write_fields(tmp_path / "in", 2)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from napari_sparseattn import plan_batch, run_batch\n"
+        "print('begun', flush=True)\n"
+        f"given = [{str(tmp_path / 'in')!r}], {str(model_file)!r}, {str(tmp_path / 'out')!r}\n"
+        "plan = plan_batch(*given)\n"
+        "for update in run_batch(plan, workers=1):\n"
+        "    print(update.changed.state, flush=True)\n"
+        "print(__file__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["begun", *["running", "done"] * 2, str(script)]
 
 
 def test_two_batches_share_a_folder(tmp_path: Path, model_file: Path) -> None:

@@ -36,7 +36,7 @@ def plan(tmp_path: Path, model_file: Path) -> BatchPlan:
 
 
 def runs(plan: BatchPlan) -> list[int]:
-    return [record.runs for record in Records(plan.out).all()]
+    return [record.runs for record in Records(plan.out).read_all()]
 
 
 def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
@@ -49,7 +49,7 @@ def test_results_are_those_of_python(plan: BatchPlan, model_file: Path) -> None:
     table = pd.read_csv(plan.out / outcome.outputs[0])
     np.testing.assert_allclose(table["confidence"], expected.confidence, rtol=1e-5)
     assert outcome.summary["counts"] == expected.counts()
-    (record,) = Records(plan.out).all()
+    (record,) = Records(plan.out).read_all()
     kept = read_result(plan.out / record.outputs["shown"][0].path)
     np.testing.assert_array_equal(kept.cells.boxes, cells.boxes)
     np.testing.assert_array_equal(kept.probabilities, expected.probabilities)
@@ -147,7 +147,7 @@ def test_bad_files_are_named_with_the_reason(tmp_path: Path, model_file: Path) -
     }
     assert "empty" in outcomes["empty.png"].reason
     assert "3 channel" in outcomes["grey.npy"].reason
-    assert {failed.key for failed in Records(plan.out).failures()} == {
+    assert {failed.key for failed in Records(plan.out).read_failures()} == {
         "empty.png",
         "grey.npy",
         "torn.png",
@@ -155,7 +155,7 @@ def test_bad_files_are_named_with_the_reason(tmp_path: Path, model_file: Path) -
     # Once mended, it is done, and no longer among the failures.
     shutil.copy(good, tmp_path / "in" / "torn.png")
     assert work(plan, 3).state == "done"
-    assert "torn.png" not in {failed.key for failed in Records(plan.out).failures()}
+    assert "torn.png" not in {failed.key for failed in Records(plan.out).read_failures()}
 
 
 def test_a_file_that_breaks_keeps_its_earlier_results(plan: BatchPlan) -> None:

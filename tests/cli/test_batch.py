@@ -38,12 +38,12 @@ def test_failures_are_named_and_make_the_status_2(folder: Path) -> None:
     call = [folder / "in", "--model", folder / "small.safetensors", "--out", out, "--workers", 1]
     call += ["--pixel-size", 0.5, "--device", "cpu"]
     said, failures = run(*call, status=2)
-    assert "3 files: 2 done, 0 were done before and are right, 1 failed" in said
+    assert "3 files: 2 done, 0 up to date (verified), 1 failed" in said
     assert "b/broken.png" in failures
     assert "is not a TIFF" in failures
     assert (out / "a.png.csv").is_file()
     assert (out / "b" / "a.png.csv").is_file()
-    with (out / "batch.csv").open(encoding="utf-8") as file:
+    with (out / "batch.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [(row["item"], row["state"]) for row in rows] == [
         ("a.png", "done"),

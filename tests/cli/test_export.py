@@ -98,7 +98,7 @@ def test_annotations_go_out_and_come_back(folder: Path) -> None:
     record = ImageRecord(
         image_hash(image), "smear", image.shape, None, str(folder / "images" / "smear.tif")
     )
-    book = project.book(record)
+    book = project.open(record)
     book.add("cell", "lobed", position=(30.0, 40.0), diameter_px=18.0)
     book.add("region", "round", polygon=((0.0, 0.0), (0.0, 9.0), (9.0, 9.0)))
     book.close()

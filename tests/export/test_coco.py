@@ -37,8 +37,12 @@ def test_categories_scores_and_images(write: Write) -> None:
     first = coco.loadAnns(small)[0]
     assert first["score"] == pytest.approx(0.8)
     assert first["probabilities"] == pytest.approx({"round": 0.05, "lobed": 0.15, "small": 0.8})
-    # Frame 2 has no outlines: the box alone.
+    # Frame 2 has no outlines: the box is the polygon.
     (other,) = coco.loadAnns(coco.getAnnIds(imgIds=[2], catIds=[3]))
-    assert other["segmentation"] == []
-    assert other["area"] == other["bbox"][2] * other["bbox"][3]
+    x, y, width, height = other["bbox"]
+    (polygon,) = other["segmentation"]
+    corners = {(x, y), (x + width, y), (x, y + height), (x + width, y + height)}
+    assert set(map(tuple, np.reshape(polygon, (-1, 2)).tolist())) == corners
+    assert coco.annToMask(other).sum() == pytest.approx(width * height, rel=0.1)
+    assert other["area"] == width * height
     assert coco.dataset["info"]["napari-sparseattn"]["model_hash"] == made.HASH

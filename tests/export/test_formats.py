@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import dataclasses
 import importlib.util
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from napari_sparseattn.export.formats import (
     write_results,
 )
 from napari_sparseattn.export.request import Export, kind_of
+from napari_sparseattn.export.tables import as_text, write_csv
 
 from . import results as made
 from .conftest import KINDS, Write
@@ -102,6 +107,23 @@ def test_nothing_is_written_if_a_format_cannot(
         write_results(made.cells(), made.field(), *arguments, ["csv", "parquet"], made.cell_card())
     assert not list(tmp_path.iterdir())
     assert [each.name for each in check_formats(["csv", "geojson", "csv"])] == ["csv", "geojson"]
+
+
+def test_spreadsheets_read_csv_as_text(tmp_path: Path) -> None:
+    names = ("=2+5", "-é", "@small")
+    found = dataclasses.replace(made.cells(), class_names=names)
+    write_csv(found, tmp_path / "cells.csv", model_name="+model")
+    data = (tmp_path / "cells.csv").read_bytes()
+    # The mark by which spreadsheets tell UTF-8 from the machine's own encoding.
+    assert data.startswith(codecs.BOM_UTF8)
+    table = pd.read_csv(tmp_path / "cells.csv")
+    assert table["class"].dropna().tolist() == ["'=2+5", "'@small"]
+    assert table["model"].str.startswith("'+model@").all()
+    # Numbers stay numbers, negative ones too.
+    assert table.select_dtypes("number").shape[1] > 5
+    assert as_text(-1.5) == -1.5
+    for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))):
+        assert not any(cell.startswith(("=", "@", "+", "-")) for cell in row)
 
 
 def test_csv_has_the_rows_and_says_where_they_came_from(write: Write) -> None:

@@ -12,20 +12,13 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import save_bundle
-from napari_sparseattn.plugin.cells.requests import (
-    CellsFound,
-    ClickRequest,
-    Model,
-    RunRequest,
-    answer_click,
-    prepare_model,
-    stream_run,
-)
-from napari_sparseattn.plugin.core.lanes import AtOnce as LanesAtOnce
-from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.cells.requests import ClickRequest
+from napari_sparseattn.plugin.core.lanes import AtOnce, Lane, Lanes
+from napari_sparseattn.plugin.core.models import Model, prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
-from napari_sparseattn.plugin.traversal.requests import FieldAnswer, FieldRequest, stream_field
+from napari_sparseattn.plugin.slides.requests import SlideRequest
+from napari_sparseattn.plugin.traversal.requests import FieldRequest
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
 
@@ -89,10 +82,10 @@ def only_small_model(
     model_file: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Let windows find the small model, and be quick to load it, not the one shipped."""
-    from napari_sparseattn.plugin.widgets import model_box
+    from napari_sparseattn.plugin.core import models
 
     monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(model_file.parent))
-    monkeypatch.setattr(model_box, "find_bundles", lambda: {"small": model_file})
+    monkeypatch.setattr(models, "find_bundles", lambda: {"small": model_file})
 
 
 @pytest.fixture(scope="session")
@@ -112,54 +105,56 @@ def viewer() -> ViewerModel:
 @pytest.fixture
 def at_once(viewer: ViewerModel) -> None:
     """Do the work of the viewer's lanes when it is asked for, in this thread."""
-    Lanes.of(viewer).runner = LanesAtOnce()
+    Lanes.of(viewer).runner = AtOnce()
 
 
 @pytest.fixture
 def held(viewer: ViewerModel) -> Held:
-    """Keep the work of the viewer's lanes until a test lets it go."""
-    runner = Lanes.of(viewer).runner = Held()
+    """Keep the work of the viewer's lanes until a test lets it go, but for that of the tasks."""
+    at_once, runner = AtOnce(), Held()
+    for task in Session.of(viewer).tasks:
+        for lane in vars(task).values():
+            if isinstance(lane, Lane):
+                lane._runner = lambda: at_once
+    Lanes.of(viewer).runner = runner
     return runner
 
 
-class AtOnce:
-    """Does a session's work when it is asked for, in this thread; keeps the requests."""
+class Worker:
+    """Where a session's work is done in tests: at once, unless held; keeps what was asked."""
 
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self.clicks: list[ClickRequest] = []
-        self.runs: list[RunRequest] = []
-        self.fields: list[FieldRequest] = []
-        session.click_requested.connect(self.click)
-        session.run_requested.connect(self.run)
-        session.field_requested.connect(self.field)
+        assert session.viewer is not None
+        self._lanes = Lanes.of(session.viewer)
+        self.asked: list[Any] = []
+        self.go()
+        session.asked.connect(self.note)
 
-    def click(self, request: ClickRequest) -> None:
-        self.clicks.append(request)
-        try:
-            self.session.accept_click(answer_click(request))
-        except ValueError as error:
-            self.session.fail(request, error)
+    def note(self, request: object) -> None:
+        self.asked.append(request)
 
-    def run(self, request: RunRequest) -> None:
-        self.runs.append(request)
-        for given in stream_run(request):
-            if isinstance(given, CellsFound):
-                self.session.accept_cells(request, given.cells)
-            else:
-                self.session.accept_part(request, given)
-        self.session.finish_run(request)
+    def hold(self) -> None:
+        """Do no work from now on."""
+        self._lanes.runner = Held()
 
-    def field(self, request: FieldRequest) -> None:
-        self.fields.append(request)
-        try:
-            for given in stream_field(request):
-                if isinstance(given, FieldAnswer):
-                    self.session.accept_field(given)
-                else:
-                    self.session.accept_field_progress(request, given)
-        except ValueError as error:
-            self.session.fail(request, error)
+    def go(self) -> None:
+        """Do work at once from now on."""
+        self._lanes.runner = AtOnce()
+
+    def of(self, kind: type) -> list[Any]:
+        return [request for request in self.asked if isinstance(request, kind)]
+
+    @property
+    def clicks(self) -> list[ClickRequest]:
+        return self.of(ClickRequest)
+
+    @property
+    def fields(self) -> list[FieldRequest]:
+        return self.of(FieldRequest)
+
+    @property
+    def slides(self) -> list[SlideRequest]:
+        return self.of(SlideRequest)
 
 
 @pytest.fixture
@@ -167,9 +162,8 @@ def session(viewer: ViewerModel, model: Model) -> Iterator[Session]:
     """A session with a model and no image yet; work is done at once."""
     session = Session.of(viewer)
     session.attach()
-    session.set_model(model)
-    worker = AtOnce(session)
-    session.worker = worker  # kept alive: psygnal holds its methods weakly
+    session.worker = Worker(session)
+    session.selection.set_model(model)
     yield session
     session.detach()
 
@@ -183,7 +177,9 @@ def add_picture(viewer: ViewerModel, **attributes: Any) -> Image:
 def add_labels(session: Session, viewer: ViewerModel, **attributes: Any) -> None:
     """Add labels of the discs and let the session use them."""
     attributes = {"scale": (0.5, 0.5), "units": ("um", "um"), **attributes}
-    session.set_cell_layer(viewer.add_labels(label_image(), name="my cells", **attributes))
+    session.selection.set_cell_layer(
+        viewer.add_labels(label_image(), name="my cells", **attributes)
+    )
 
 
 @pytest.fixture

@@ -11,13 +11,24 @@ from napari_sparseattn.plugin.core.lanes import AtOnce
 
 
 class Held:
-    """Does work in this thread, but only when told to; the oldest first."""
+    """Does work in this thread, but only when told to; the oldest first.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    *works : callable
+        What lanes do that is held; all, if none is given. Other work is done
+        at once.
+    """
+
+    def __init__(self, *works: Callable[..., Any]) -> None:
+        self._works = works
         self.stopped = 0
         self.kept: list[tuple[Iterator[Any], dict[str, Callable[..., None]]]] = []
 
     def start(self, work: Callable[[], Any], **slots: Any) -> Callable[[], None]:
+        if self._works and function_of(work) not in self._works:
+            return AtOnce().start(work, **slots)
+
         def values() -> Iterator[Any]:
             found = work()
             yield from found if inspect.isgenerator(found) else (found,)
@@ -52,3 +63,9 @@ class Held:
             except AtOnce.errors as error:
                 slots["failed"](error)
             slots["finished"]()
+
+
+def function_of(work: Callable[[], Any]) -> Any:
+    """Return the function that a lane calls with the request."""
+    bound = getattr(work, "func", None)
+    return inspect.getclosurevars(work).nonlocals.get("work") if bound is None else bound

@@ -13,18 +13,8 @@ from bad_slides import halves
 from napari_sparseattn.card import CropSpec, EncoderSpec
 from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
-from napari_sparseattn.plugin.cells.requests import Model
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.slides.layers import slide_layer
-from napari_sparseattn.plugin.slides.requests import (
-    LocalRequest,
-    PicturesRequest,
-    SlideAnswer,
-    SlideRequest,
-    answer_local,
-    stream_pictures,
-    stream_slide,
-)
 from small_span import small_span_bundle
 
 SIDE = 1536
@@ -75,37 +65,6 @@ def span_model(segments: bool = False, **card: Any) -> Model:
     crop = CropSpec(size=PATCH, field_of_view_um=float(PATCH))
     bundle = small_span_bundle(segments, encoder=spec, crop=crop, **card)
     return Model(bundle, "cpu", "CPU", ("cpu",))
-
-
-class SlidesAtOnce:
-    """Does a session's work on slides when it is asked for, in this thread."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.slides: list[SlideRequest] = []
-        self.locals: list[LocalRequest] = []
-        session.slide_requested.connect(self.slide)
-        session.local_requested.connect(self.local)
-        session.pictures_requested.connect(self.pictures)
-
-    def slide(self, request: SlideRequest) -> None:
-        self.slides.append(request)
-        try:
-            for given in stream_slide(request):
-                if isinstance(given, SlideAnswer):
-                    self.session.accept_slide(given)
-                else:
-                    self.session.accept_stages(request, given)
-        except (ValueError, OSError) as error:
-            self.session.fail(request, error)
-
-    def local(self, request: LocalRequest) -> None:
-        self.locals.append(request)
-        self.session.accept_local(answer_local(request))
-
-    def pictures(self, request: PicturesRequest) -> None:
-        for picture in stream_pictures(request):
-            self.session.accept_picture(request, picture)
 
 
 def keep_features_in(monkeypatch: Any, folder: Path) -> None:

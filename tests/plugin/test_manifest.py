@@ -66,8 +66,8 @@ def test_the_menu_opens_the_dock_and_classifies_the_active_image(
     (action,) = [a for a in actions(layers) if a.text().startswith(wanted)]
     action.trigger()
     session = Session.of(viewer)
-    wait_until(qtbot, lambda: session.results is not None)
-    assert len(session.results) == 4
+    wait_until(qtbot, lambda: session.cells.results is not None)
+    assert len(session.cells.results) == 4
 
 
 def test_a_sample_opens_and_can_be_classified(make_napari_viewer: Any) -> None:
@@ -76,9 +76,9 @@ def test_a_sample_opens_and_can_be_classified(make_napari_viewer: Any) -> None:
     (layer,) = viewer.layers
     session = Session.of(viewer)
     session.attach()
-    assert session.image is layer
-    assert session.settings.modality == "phase"
-    assert session.settings.pixel_size == pytest.approx(0.107)
+    assert session.selection.image is layer
+    assert session.selection.settings.modality == "phase"
+    assert session.selection.settings.pixel_size == pytest.approx(0.107)
     session.detach()
 
 
@@ -92,5 +92,5 @@ def test_napari_opens_hdf5_with_the_reader(make_napari_viewer: Any, tmp_path: Pa
     assert layer.data.shape == (20, 30)
     session = Session.of(viewer)
     session.attach()
-    assert session.settings.modality == "phase"
+    assert session.selection.settings.modality == "phase"
     session.detach()

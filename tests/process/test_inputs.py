@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_sparseattn.process.inputs import NOTES_FOLDER, find_inputs
+from napari_sparseattn.process.inputs import NOTES_FOLDER, find_inputs, name_inputs
 
 
 def touch(path: Path) -> Path:
@@ -99,3 +99,15 @@ def test_a_slide_that_is_a_folder_is_one_item(tmp_path: Path) -> None:
     touch(tmp_path / "a.tif")
     assert keys(tmp_path) == ["a.tif", "s.zarr"]
     assert keys(slide) == ["s.zarr"]
+
+
+def test_files_that_are_given_are_named_as_those_that_are_found(tmp_path: Path) -> None:
+    one, two = touch(tmp_path / "a" / "x.tif"), touch(tmp_path / "b" / "x.tif")
+    found = find_inputs([one, two])
+    assert [item.key for item in found] == ["a/x.tif", "b/x.tif"]
+    assert name_inputs([two, one, two]) == (found[1], found[0], found[1])
+    assert name_inputs([one])[0].key == "x.tif"
+    # Whether a file is there is not asked, and links keep their own names.
+    (tmp_path / "c.tif").symlink_to(one)
+    assert [item.key for item in name_inputs([tmp_path / "c.tif", one])] == ["c.tif", "a/x.tif"]
+    assert name_inputs([tmp_path / "none.tif"])[0].key == "none.tif"

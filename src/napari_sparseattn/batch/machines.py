@@ -12,8 +12,10 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -28,6 +30,8 @@ _MOST_WORKERS = 4
 _AHEAD = 2
 _CONNECT_SECONDS = 20
 _LOOK_SECONDS = 1.0
+#: Held while it is hidden, as several batches may begin processes at once.
+_MAIN_MODULE = threading.Lock()
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -124,7 +128,8 @@ class _Lane:
         self._executor = ProcessPoolExecutor(
             1, mp_context=context, initializer=_watch, initargs=(theirs,)
         )
-        self._work = self._executor.submit(process_item, task)
+        with _hide_main_module():
+            self._work = self._executor.submit(process_item, task)
         theirs.close()
         return self._work
 
@@ -135,6 +140,23 @@ class _Lane:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self._executor = self._line = self._work = None
+
+
+@contextlib.contextmanager
+def _hide_main_module() -> Iterator[None]:
+    """Start a process that does not import the script again, which it has no use for.
+
+    A script that begins a batch, or opens a window, without asking whether it
+    is ``__main__`` would otherwise do so in each process.
+    """
+    names = vars(sys.modules["__main__"])
+    with _MAIN_MODULE:
+        kept: dict[str, Any] = {n: names[n] for n in ("__file__", "__spec__") if n in names}
+        try:
+            names.update(dict.fromkeys(kept))
+            yield
+        finally:
+            names.update(kept)
 
 
 def _broke(work: Future[Outcome]) -> bool:

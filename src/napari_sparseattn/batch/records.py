@@ -16,6 +16,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..export.summary import describe
+from ..export.tables import CSV_ENCODING, as_text
 from ..files import replacing
 from ..process.inputs import NOTES_FOLDER
 
@@ -130,7 +131,7 @@ class Records:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OSError(unwritable(self.out, error)) from error
+            raise OSError(explain_unwritable(self.out, error)) from error
 
     def lock(self, key: str) -> FileLock:
         """Return the lock of an input; who holds it works on it. Freed when its process dies."""
@@ -170,20 +171,20 @@ class Records:
         with replacing(self._notes / "failures" / f"{_safe(failure.key)}.json") as temporary:
             temporary.write_text(failure.model_dump_json(indent=1), encoding="utf-8")
 
-    def all(self) -> Iterator[Record]:
+    def read_all(self) -> Iterator[Record]:
         """Give the records that can be read, in the order of their names."""
         yield from _all(Record, self._notes / "records")
 
-    def failures(self) -> Iterator[Failure]:
+    def read_failures(self) -> Iterator[Failure]:
         """Give what failed the last time."""
         yield from _all(Failure, self._notes / "failures")
 
-    def sound(self, record: Record) -> set[str]:
+    def intact_formats(self, record: Record) -> set[str]:
         """Return the formats whose files are all there, with their size and sha256."""
         return {
             name
             for name, outputs in record.outputs.items()
-            if outputs and all(self._is_sound(output) for output in outputs)
+            if outputs and all(self._is_intact(output) for output in outputs)
         }
 
     def output(self, path: Path) -> Output:
@@ -191,7 +192,7 @@ class Records:
         size, digest = _measure(path)
         return Output(path=path.relative_to(self.out).as_posix(), size=size, sha256=digest)
 
-    def _is_sound(self, output: Output) -> bool:
+    def _is_intact(self, output: Output) -> bool:
         path = self.out / output.path
         try:
             return _size(path) == output.size and _measure(path)[1] == output.sha256
@@ -220,24 +221,24 @@ def write_table(records: Records) -> None:
             "seconds": record.seconds,
             "host": record.host,
         }
-        for record in records.all()
+        for record in records.read_all()
     ]
     rows += [
         {"item": failed.key, "state": "failed", "reason": failed.reason, "file": failed.input}
-        for failed in records.failures()
+        for failed in records.read_failures()
     ]
     rows.sort(key=lambda row: (row["item"], row["state"]))
     with (
         replacing(records.out / TABLE) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding=CSV_ENCODING) as file,
     ):
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
 
 
-def unwritable(folder: Path, error: OSError) -> str:
-    """Say that results cannot be written, and what to do."""
+def explain_unwritable(folder: Path, error: OSError) -> str:
+    """Return why results cannot be written, and what to do."""
     why = error.strerror or str(error) or type(error).__name__
     return (
         f"The results cannot be written to '{folder}' ({why}). Free space there, or choose another "
@@ -245,7 +246,7 @@ def unwritable(folder: Path, error: OSError) -> str:
     )
 
 
-def now() -> str:
+def current_time() -> str:
     """Return the time, as records have it."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 

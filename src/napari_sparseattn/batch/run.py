@@ -14,7 +14,7 @@ from ..export.summary import describe
 from ..process.inputs import InputFile
 from .machines import Cluster, LocalProcesses, Machines, default_workers, was_killed
 from .plan import BatchPlan
-from .records import Failure, Records, now, write_table
+from .records import Failure, Records, current_time, write_table
 from .work import BatchTask, Outcome
 
 __all__ = ["BatchStoppedError", "BatchUpdate", "ItemState", "run_batch"]
@@ -24,6 +24,7 @@ State = Literal["waiting", "running", "done", "skipped", "failed"]
 _TICK_SECONDS = 0.1
 #: How long an item that another process is at is left alone.
 _BUSY_SECONDS = 1.0
+_BUSY = "another process is working on it"
 #: An item whose process dies this often is to blame itself.
 _MOST_TRIES = 2
 _MOST_RECENT = 50
@@ -103,9 +104,6 @@ def run_batch(
     folder, also from several machines. A file that fails is named and does not
     stop the others; an item whose process is killed is given out once more.
 
-    Scripts must begin it below ``if __name__ == "__main__":``, as processes
-    import the script again.
-
     Parameters
     ----------
     plan : BatchPlan
@@ -144,7 +142,7 @@ def run_batch(
     finally:
         machines.close()
     if run.stopped:
-        raise BatchStoppedError(run.why_stopped())
+        raise BatchStoppedError(run.explain_stop())
     write_table(records)
 
 
@@ -169,7 +167,7 @@ class _Run:
         left = self._out if self.stopped else (self._waiting or self._busy or self._out)
         return not left
 
-    def why_stopped(self) -> str:
+    def explain_stop(self) -> str:
         """Say why, and what to do."""
         total = len(self._plan.items)
         return (
@@ -227,7 +225,7 @@ class _Run:
         else:
             reason = f"Something unexpected: {type(error).__name__}: {error}. Please report it."
         self._records.fail(
-            Failure(key=item.key, input=str(item.path), reason=reason, finished=now())
+            Failure(key=item.key, input=str(item.path), reason=reason, finished=current_time())
         )
         return self._settle(index, Outcome(item.key, "failed", reason))
 
@@ -235,7 +233,7 @@ class _Run:
         item = self._item(index)
         if outcome.state == "busy":
             self._busy.append((time.monotonic() + _BUSY_SECONDS, index))
-            return self._update(index, ItemState(item, "waiting", "another process is at it"))
+            return self._update(index, ItemState(item, "waiting", _BUSY))
         self._finished += 1
         if outcome.state != "skipped":
             self._worked += 1

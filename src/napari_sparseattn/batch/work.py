@@ -24,7 +24,7 @@ from ..process.options import ProcessOptions
 from ..process.process import choose_task, process_file
 from ..process.result import ResultsExistError, check_free, identity_of
 from .plan import BatchPlan
-from .records import Failure, Output, Record, Records, now, unwritable
+from .records import Failure, Output, Record, Records, current_time, explain_unwritable
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -65,8 +65,7 @@ class Outcome:
     key : str
         Of the item.
     state : {"done", "skipped", "failed", "busy"}
-        Skipped: its results were there, and right. Busy: another process is
-        at it.
+        Skipped: up to date (verified). Busy: another process is working on it.
     reason : str
         Why it failed, or what was redone.
     seconds : float
@@ -103,7 +102,7 @@ class _UnwritableError(Exception):
 
 
 def process_item(task: BatchTask) -> Outcome:
-    """Work on one item, unless its results are there or another process is at it.
+    """Work on one item, unless it is up to date or another process is working on it.
 
     Errors that a file or the disk can cause are part of the outcome; others,
     which are bugs, are raised.
@@ -116,7 +115,7 @@ def process_item(task: BatchTask) -> Outcome:
     except Timeout:
         return Outcome(key, "busy")
     except OSError as error:  # of the lock's file
-        return Outcome(key, "failed", unwritable(task.out, error), stop=True)
+        return Outcome(key, "failed", explain_unwritable(task.out, error), stop=True)
 
 
 class _Work:
@@ -131,13 +130,13 @@ class _Work:
         try:
             return self._process()
         except _UnwritableError as error:
-            return self._failed(unwritable(self.task.out, error.error), stop=True)
+            return self._fail(explain_unwritable(self.task.out, error.error), stop=True)
         except OSError as error:
             if _is_full(error):
-                return self._failed(unwritable(self.task.out, error), stop=True)
-            return self._failed(_reason_of(error))
+                return self._fail(explain_unwritable(self.task.out, error), stop=True)
+            return self._fail(_reason_of(error))
         except (ValueError, TypeError, MemoryError, ImportError, RuntimeError) as error:
-            return self._failed(_reason_of(error))
+            return self._fail(_reason_of(error))
 
     def _process(self) -> Outcome:
         from ..features.hashes import path_hash
@@ -149,10 +148,10 @@ class _Work:
         content = path_hash(self.path)
         record = self.records.read(self.key)
         why = self._why(record, content)
-        sound = self.records.sound(record) if record is not None and not why else set()
+        sound = self.records.intact_formats(record) if record is not None and not why else set()
         wanted = {*self.task.options.formats, SHOWN}
         if record is not None and not why and wanted <= sound:
-            return self._outcome("skipped", "its results are there, and right", record)
+            return self._outcome("skipped", "up to date (verified)", record)
         self._refuse_others(record)
         if record is not None:
             # Those of another model beside new ones would be taken for results of this one.
@@ -256,7 +255,7 @@ class _Work:
             summary=summary,
             runs=1 if before is None else before.runs + 1,
             seconds=round(time.perf_counter() - self.began, 3),
-            finished=now(),
+            finished=current_time(),
             host=platform.node(),
             software=f"napari-sparseattn {__version__}",
         )
@@ -267,8 +266,10 @@ class _Work:
         seconds = time.perf_counter() - self.began
         return Outcome(self.key, state, reason, seconds, record.summary, files)
 
-    def _failed(self, reason: str, *, stop: bool = False) -> Outcome:
-        failure = Failure(key=self.key, input=str(self.path), reason=reason, finished=now())
+    def _fail(self, reason: str, *, stop: bool = False) -> Outcome:
+        failure = Failure(
+            key=self.key, input=str(self.path), reason=reason, finished=current_time()
+        )
         # Where nothing can be written, the outcome still says why.
         with contextlib.suppress(OSError):
             self.records.fail(failure)

@@ -115,7 +115,7 @@ def _record(folder: Path, name: str) -> ImageRecord:
 
 
 def _add(project: Project, record: ImageRecord, items: list[Annotation]) -> int:
-    book = project.book(record)
+    book = project.open(record)
     try:
         if not book.writable:
             raise ValueError(book.message)

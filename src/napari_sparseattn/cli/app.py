@@ -13,12 +13,11 @@ from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
 from .evidence import evidence
-from .fine_tune import fine_tune
 from .hologram import hologram
 from .models import cache, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
-from .training import train
+from .train import fine_tune, train
 
 __all__ = ["app", "main"]
 

@@ -135,8 +135,8 @@ def _report(plan: BatchPlan, states: list[ItemState], as_json: bool) -> None:
     else:
         counts = {name: sum(s.state == name for s in states) for name in ("done", "skipped")}
         print(
-            f"{len(states)} files: {counts['done']} done, {counts['skipped']} were done before "
-            f"and are right, {len(failed)} failed"
+            f"{len(states)} files: {counts['done']} done, "
+            f"{counts['skipped']} up to date (verified), {len(failed)} failed"
         )
         _name_failures(failed)
         print(f"Results, and batch.csv with a row per file: {plan.out}")

@@ -71,9 +71,9 @@ def evidence(
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
             if bundle.card.takes_slides or whole:
-                found = _of_whole(path, bundle, settings, device, pixel_size, progress)
+                found = _measure_whole(path, bundle, settings, device, pixel_size, progress)
             else:
-                found = _of_cells(
+                found = _measure_cells(
                     path, bundle, settings, device, pixel_size, method, cells, progress
                 )
         return _write(path, found, mine, target)
@@ -82,7 +82,7 @@ def evidence(
     report_rows(rows, as_json, _about)
 
 
-def _of_cells(
+def _measure_cells(
     path: Path,
     bundle: Bundle,
     settings: FaithfulnessSettings,
@@ -108,7 +108,7 @@ def _of_cells(
     return faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
 
 
-def _of_whole(
+def _measure_whole(
     path: Path,
     bundle: Bundle,
     settings: FaithfulnessSettings,

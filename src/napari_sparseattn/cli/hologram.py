@@ -161,6 +161,10 @@ def _process(
     from ..process.process import process_file
     from ..process.result import check_free, identity_of
 
+    if scores:
+        from ..export.rtdc import check_scorable
+
+        check_scorable(path)
     scored = name.with_name(f"{name.name}_scored.rtdc")
     others = [map_, scored] if scores else [map_]
     mine = identity_of("hologram", bundle, path)

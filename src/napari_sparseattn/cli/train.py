@@ -1,27 +1,99 @@
-"""Training on class folders from the command line: which model, on what, with what on its card."""
+"""The verbs that train: ``train``, on class folders of cells or on slides, and ``fine-tune``."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
+import typer
+
+from ..kinds import KINDS
+from .options import AsJson, Device
 from .output import progress_bar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..bundle import Bundle
-    from ..images.fields.field import Modality
+    from ..card import Card, CropSpec
+    from ..features.encoders import Encoder
+    from ..images.fields.field import Field, Modality
+    from ..training.data.annotations import ImageRecord
     from ..training.data.datasets import CropSet
+    from ..training.data.span_data import Part, SlideExample
     from ..training.loop.classifier import TrainingReport, TrainingSettings
-    from ..training.loop.fit import EpochReport
+    from ..training.loop.slides import SlideReport, SlideTraining
+    from ..training.runs.runs import Run
+    from ..training.tune.report import FineTuneReport
 
-__all__ = ["KINDS", "train_cells"]
+__all__ = ["fine_tune", "train"]
 
-#: What is trained on class folders, and the side of its crops in pixels by default.
-KINDS = {"sparse-attn-net": 64, "tnet": 128}
+_OUTLINES = (".geojson", ".json")
+#: What can be trained, by the name it has here.
+_TRAINED = {kind.trained_as: kind for kind in KINDS.values()}
+_SOURCE = typer.Argument(
+    help="FOLDER/class/image; for span a CSV of slides (slide, label, group, split); for "
+    "span-regions a folder of slides, each with NAME.geojson beside it."
+)
+_KIND = typer.Option(
+    help="sparse-attn-net: the pixels that matter; tnet: closer and closer looks; span: classes "
+    "of slides; span-regions: tissue outlined on slides"
+)
+_FIELD = typer.Option(help="Side of an image in µm; sets the model's scale.", min=1e-3)
+_SIZE = typer.Option(
+    help="Side of the model's crop in pixels; by default 64, and 128 for tnet.", min=16
+)
+_MODALITY = typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit.")
+_ENCODER = typer.Option(help="For slides: stain-texture, or transformers:NAME-OR-FOLDER.")
+_PIXEL_SIZE = typer.Option(help="For slides: µm per pixel of the patches.", min=0.01, max=100)
+_WANTED = typer.Option(help="For span-regions: the class of the tissue to find.")
+_SECONDS = typer.Option(help="About how long it may take.", min=1)
 
 
-def train_cells(
+def train(
+    source: Annotated[Path, _SOURCE],
+    out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
+    kind: Annotated[str, _KIND] = "sparse-attn-net",
+    field_of_view: Annotated[float, _FIELD] = 32.0,
+    size: Annotated[int | None, _SIZE] = None,
+    channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
+    modality: Annotated[str | None, _MODALITY] = None,
+    encoder: Annotated[str, _ENCODER] = "stain-texture",
+    pixel_size: Annotated[float, _PIXEL_SIZE] = 0.5,
+    wanted: Annotated[str | None, _WANTED] = None,
+    epochs: Annotated[int | None, typer.Option(help="By default as suits the kind.", min=1)] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on images in class folders, or on slides, from random weights."""
+    if kind not in _TRAINED:
+        raise ValueError(f"--kind must be one of {', '.join(_TRAINED)}, got '{kind}'.")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    if "slides" in _TRAINED[kind].takes:
+        order = _SlideOrder(source, out, kind, encoder, pixel_size, wanted, epochs, seed, device)
+        _train_on_slides(order, as_json)
+        return
+    _train_on_cells(
+        source,
+        out,
+        kind=kind,
+        field_of_view=field_of_view,
+        size=size,
+        channels=channels,
+        modality=modality,
+        epochs=24 if epochs is None else epochs,
+        seed=seed,
+        device=device,
+        as_json=as_json,
+    )
+
+
+def _train_on_cells(
     folder: Path,
     out: Path,
     *,
@@ -44,15 +116,11 @@ def train_cells(
     FileNotFoundError, ImageError
         As `read_class_folders`.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind '{kind}' is not known; for cells there is {' or '.join(KINDS)}.")
     if channels not in (1, 3):
         raise ValueError("channels must be 1 or 3.")
-    if out.suffix != ".safetensors":
-        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     shown = _modality(modality, channels)
-    side = size or KINDS[kind]
-    if kind == "tnet":
+    side = size or _TRAINED[kind].crop_side or 64
+    if "fields" in _TRAINED[kind].takes:
         from ..training.loop.tnet_cells import cell_architecture
 
         cell_architecture(side)  # before the images are read, which takes a while
@@ -60,7 +128,7 @@ def train_cells(
     from ..bundle import save_bundle
     from ..card import CropSpec
     from ..training.data.datasets import read_class_folders
-    from ..training.loop.classifier import TrainingSettings, suited
+    from ..training.loop.classifier import TrainingSettings, suit_settings
 
     with progress_bar("images", quiet=as_json) as progress:
         data = read_class_folders(folder, 2 * side, channels, progress)
@@ -73,9 +141,9 @@ def train_cells(
         recipe=f"napari-sparseattn train --kind {kind}",
     )
     common = {"epochs": epochs, "seed": seed, "device": device}
-    bundle, report = _train(kind, data, suited(settings, data), common, as_json)
+    bundle, report = _train(kind, data, suit_settings(settings, data), common, as_json)
     saved = save_bundle(bundle, out)
-    _report(saved, report, out, as_json)
+    _report_cells(saved, report, out, as_json)
 
 
 def _modality(asked: str | None, channels: int) -> Modality:
@@ -99,18 +167,14 @@ def _train(
     from ..training.loop.tnet_cells import train_tnet
 
     common = {**common, "device": choose_device(common["device"])}
-    show = None if as_json else _show_epoch
-    if kind == "tnet":
+    show = None if as_json else _print_epoch
+    if "fields" in _TRAINED[kind].takes:
         return train_tnet(data, settings, TNetOptions(**common), show)
     settings = dataclasses.replace(settings, options=FitOptions(**common))
     return train_classifier(data, settings, show)
 
 
-def _show_epoch(epoch: EpochReport) -> None:
-    print(epoch, flush=True)
-
-
-def _report(bundle: Bundle, report: TrainingReport, out: Path, as_json: bool) -> None:
+def _report_cells(bundle: Bundle, report: TrainingReport, out: Path, as_json: bool) -> None:
     dial = bundle.card.metrics.get("by_locations")
     if as_json:
         said = {"model": str(out), "hash": bundle.hash, **report.to_dict()}
@@ -121,3 +185,409 @@ def _report(bundle: Bundle, report: TrainingReport, out: Path, as_json: bool) ->
         print(f"closer looks per crop, and how often right of {dial[0]['n']} validation images:")
     for row in dial or ():
         print(f"  {','.join(map(str, row['locations'])):6s} {100 * row['accuracy']:5.1f} %")
+
+
+@dataclasses.dataclass(frozen=True)
+class _SlideOrder:
+    """What to train on which slides.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        With kind ``"span"`` a CSV of slides, see `read_slide_table`. With
+        ``"span-regions"`` a folder of slides, each with its regions beside it
+        in NAME.geojson, see `read_regions`.
+    out : pathlib.Path
+        The model file. Features are kept beside it in ``features``.
+    kind : str
+        ``"span"`` or ``"span-regions"``.
+    encoder : str
+        See `load_encoder`.
+    pixel_size : float
+        µm per pixel of the patches.
+    wanted : str or None
+        With ``"span-regions"``: the class of the tissue to find; all other
+        regions show what it is not.
+    epochs : int or None
+        None trains as the paper's authors do.
+    seed : int
+        Seeds everything.
+    device : str
+        See `choose_device`.
+    """
+
+    source: Path
+    out: Path
+    kind: str
+    encoder: str
+    pixel_size: float
+    wanted: str | None
+    epochs: int | None
+    seed: int
+    device: str
+
+
+def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
+    """Train a SPAN, write it, and print how good it is.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense, or the slides are too few.
+    """
+    source, out, wanted = order.source, order.out, order.wanted
+    from ..bundle import save_bundle
+    from ..card import CropSpec
+    from ..device import choose_device
+    from ..features.encoders import encoder_licence, load_encoder
+    from ..training.loop.slides import SlideTraining, encoder_spec, train_slides
+    from ..training.loop.span import SpanOptions
+
+    if not as_json:
+        print(f"{order.encoder}: {encoder_licence(order.encoder)}")
+    chosen = choose_device(order.device)
+    changes: dict[str, Any] = {"seed": order.seed, "device": chosen}
+    if order.epochs is not None:
+        changes["epochs"] = order.epochs
+    model_kind: Literal["span-mil", "span-unet"] = "span-mil"
+    options = SpanOptions(**changes)
+    classes: tuple[str, ...] = ()
+    if _TRAINED[order.kind].segments:
+        if not wanted:
+            raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
+        model_kind, classes = "span-unet", (f"not {wanted}", wanted)
+        options = SpanOptions.for_patches(**changes)
+    encoder = load_encoder(order.encoder, chosen)
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * order.pixel_size)
+    preparation = _Preparation(encoder, crop, out.parent / "features", chosen, as_json)
+    if wanted and model_kind == "span-unet":
+        examples, parts = preparation.outline(source, wanted), None
+    else:
+        examples, parts, classes = preparation.read_table(source)
+    settings = SlideTraining(
+        name=out.stem,
+        class_names=classes,
+        encoder=encoder_spec(encoder),
+        crop=crop,
+        kind=model_kind,
+        options=options,
+        data=f"{len(examples)} slides of {source.name}",
+        recipe=f"napari-sparseattn train --kind {order.kind}",
+    )
+    show = None if as_json else _print_epoch
+    bundle, report = train_slides(examples, settings, show, parts=parts)
+    saved = save_bundle(bundle, out)
+    _report_slides(saved.hash, settings, report, out, as_json)
+
+
+class _Preparation:
+    """Turns slides into examples, one encoder for all."""
+
+    def __init__(
+        self, encoder: Encoder, crop: CropSpec, store: Path, device: str, quiet: bool
+    ) -> None:
+        self.encoder, self.crop, self.store = encoder, crop, store
+        self.device, self.quiet = device, quiet
+
+    def read_table(
+        self, source: Path
+    ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, tuple[str, ...]]:
+        """Slides with classes, and their parts where the table says them."""
+        from ..training.data.slide_tables import read_slide_table
+
+        table = read_slide_table(source)
+        examples = [
+            self._example(row.path, row.group, label=table.label_of(row)) for row in table.rows
+        ]
+        stated = [row.part for row in table.rows]
+        if all(part is None for part in stated):
+            return examples, None, table.class_names
+        parts: dict[Part, list[SlideExample]] = {"train": [], "validation": [], "test": []}
+        for example, part in zip(examples, stated, strict=True):
+            if part is None:
+                raise ValueError(f"{source.name}: {example.name} has no split, others have one.")
+            parts[part].append(example)
+        empty = [name for name, part in parts.items() if not part]
+        if empty:
+            raise ValueError(f"{source.name}: no slide is for {', '.join(empty)}.")
+        return examples, parts, table.class_names
+
+    def outline(self, folder: Path, wanted: str) -> list[SlideExample]:
+        """Slides whose patches are labelled by the regions outlined on them."""
+        from ..images.slides.regions import read_regions
+
+        found = []
+        for outlines in _outline_files(folder):
+            regions = read_regions(outlines)
+            if regions:
+                found.append(self._example(_slide_beside(outlines), "", wanted, regions))
+        labels = [each.patch_labels for each in found if each.patch_labels is not None]
+        if not any(1 in each for each in labels):
+            raise ValueError(f"No region of {folder.name} has the class '{wanted}'.")
+        return found
+
+    def _example(
+        self,
+        path: Path,
+        group: str,
+        wanted: str = "",
+        regions: Sequence[Any] = (),
+        label: int | None = None,
+    ) -> SlideExample:
+        from ..images.slides.opening import open_slide
+        from ..training.data.span_data import AnnotatedRegion, SlideExample, patch_labels_of
+        from ..training.loop.slides import slide_features
+
+        self.store.mkdir(parents=True, exist_ok=True)
+        kept = self.store / f"{path.stem}-{self.encoder.hash[:12]}.h5"
+        with open_slide(path) as pyramid, progress_bar(path.name, self.quiet) as progress:
+            made = slide_features(
+                pyramid, self.encoder, self.crop, kept, device=self.device, progress=progress
+            )
+        with made:
+            features = made.read(slice(None))
+        patch_labels = None
+        if regions:
+            drawn = [AnnotatedRegion(each.outline, int(each.name == wanted)) for each in regions]
+            patch_labels = patch_labels_of(
+                made.cells, step=made.step, side=made.side, origin=made.origin, regions=drawn
+            )
+        return SlideExample(features, made.cells, label, patch_labels, group, path.stem)
+
+
+def _outline_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _OUTLINES)
+    if not files:
+        raise FileNotFoundError(
+            f"No .geojson files in {folder}. Put NAME.geojson beside the slide NAME.svs."
+        )
+    return files
+
+
+def _slide_beside(outlines: Path) -> Path:
+    found = [
+        path
+        for path in outlines.parent.iterdir()
+        if path.stem == outlines.stem and path.suffix.lower() not in (*_OUTLINES, ".csv")
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"{outlines.name}: {len(found)} slides of that name lie beside it; one is needed."
+        )
+    return found[0]
+
+
+def _report_slides(
+    model_hash: str, settings: SlideTraining, report: SlideReport, out: Path, as_json: bool
+) -> None:
+    if as_json:
+        print(json.dumps({"model": str(out), "hash": model_hash, **report.to_dict()}))
+        return
+    low, high = report.test.accuracy_interval
+    of = "patches" if settings.segments else "slides"
+    print(
+        f"test accuracy {100 * report.test.accuracy:.1f} % of {report.test.n} {of} "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}); written to {out}"
+    )
+    if report.dice is not None:
+        print(f"Dice of {settings.class_names[1]} {report.dice:.3f}")
+
+
+def fine_tune(
+    model: Annotated[str, typer.Argument(help="Name of a model, or its file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A project of annotations, or a folder of FOLDER/class/image."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model file to write, NAME.safetensors. Without it, of a project, the next "
+            "version is kept among your models, as the window does."
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of a project: folders to look for images in that have moved."),
+    ] = None,
+    rehearsal: Annotated[
+        Path | None,
+        typer.Option(help="FOLDER/class/image of what the model was trained on, if at hand."),
+    ] = None,
+    freeze: Annotated[str, typer.Option(help="auto, none or backbone.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(help="By default decided.", min=1)] = None,
+    seconds: Annotated[float | None, _SECONDS] = None,
+    seed: int = 0,
+    device: Device = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume the project's interrupted training, see --out."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on training a model on annotated cells; new classes are added to those it knows.
+
+    Beside the model an HTML report says what was gained, on held-out cells. With --out,
+    a run that was killed goes on where it was when the same is asked again; a new
+    version goes on with --resume, here or in the window.
+    """
+    if out is not None and out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    if freeze not in ("auto", "none", "backbone"):
+        raise ValueError(f"--freeze must be auto, none or backbone, got '{freeze}'.")
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder '{source}'.")
+    if out is None and not (source / "project.json").is_file():
+        raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if resume and out is not None:
+        raise ValueError("--resume goes on with a version: leave --out away.")
+
+    from ..bundle import load_bundle
+    from ..training.runs.runs import Run, hold, interrupted_run, new_run_folder
+
+    bundle = load_bundle(model)
+    if resume:
+        run = interrupted_run(source)
+        if run is None:
+            raise ValueError(f"No training of '{source}' was interrupted.")
+        if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
+            raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
+        with hold(run.folder):
+            _work_on(run, out, as_json)
+        return
+    if out is not None:
+        folder = out.with_name(f"{out.stem}.training")
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = new_run_folder(source, model if bundle.path is None else bundle.path.stem)
+    with hold(folder):
+        data, others, notes = _read_source(source, images or [], bundle.card, as_json)
+        run = Run(
+            name=folder.name if out is None else out.stem,
+            model=str(bundle.path),
+            device=device,
+            freeze=freeze,
+            seconds=seconds,
+            kind="cells",
+            class_names=data.class_names,
+            names=data.names,
+            groups=data.groups,
+            notes=notes,
+            folder=folder,
+            seed=seed,
+            epochs=epochs,
+        )
+        again = None if rehearsal is None else _read_folder(rehearsal, bundle.card, as_json)
+        run = _write_data(run, data, others, again, bundle.card)
+        _work_on(run, out, as_json)
+
+
+def _write_data(
+    run: Run, data: CropSet, others: NDArray[Any] | None, again: CropSet | None, card: Card
+) -> Run:
+    """Write what the run learns from, and note of what there is too little."""
+    import numpy as np
+
+    from ..training.data.annotated import too_few
+    from ..training.data.split import held_out
+    from ..training.runs.runs import keep_other_crops, write_run
+
+    arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
+    if again is not None:
+        arrays |= {"rehearsal.crops": again.crops, "rehearsal.labels": again.labels}
+        run = dataclasses.replace(run, rehearsal=again.class_names)
+    run = dataclasses.replace(run, notes=(*run.notes, *too_few(data, card.class_names)))
+    keep_other_crops(run.folder, np.empty((0, 0, 0, 0), np.uint8) if others is None else others)
+    write_run(run, arrays)
+    return run
+
+
+def _work_on(run: Run, out: Path | None, as_json: bool) -> None:
+    """Train, and write the model and its report: to a file, or as a version."""
+    import shutil
+
+    from ..bundle import load_bundle, save_bundle
+    from ..training.loop.control import TrainingControl
+    from ..training.runs.runs import finish
+    from ..training.runs.work import save_version, train_run
+
+    if not as_json:
+        for note in run.notes:
+            print(note)
+    new, report = train_run(run, TrainingControl(), None if as_json else _print_epoch)
+    if out is None:
+        path = save_version(run, new, report)
+    else:
+        path = out
+        save_bundle(new, path)
+        finish(run)
+    _report_tuning(load_bundle(path), report, path, list(run.notes), as_json)
+    shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _read_source(
+    source: Path, folders: list[Path], card: Card, quiet: bool
+) -> tuple[CropSet, NDArray[Any] | None, tuple[str, ...]]:
+    """Return annotated crops, unannotated ones or None, and what was left out."""
+    if not (source / "project.json").is_file():
+        return _read_folder(source, card, quiet), None, ()
+    from ..training.data.annotated import cut_cells, cut_fields, cut_unannotated_cells
+    from ..training.data.project import Project
+
+    project = Project(source)
+
+    def open_it(image: ImageRecord) -> Field | None:
+        return _open(image, folders)
+
+    kinds = {item.kind for _, items in project.annotations() for item in items}
+    if "fields" in card.model_kind.takes and "cell" not in kinds:
+        found = cut_fields(project, open_it, card)
+        return found.data, None, found.notes
+    found = cut_cells(project, open_it, card)
+    return found.data, cut_unannotated_cells(project, open_it, card), found.notes
+
+
+def _read_folder(folder: Path, card: Card, quiet: bool) -> CropSet:
+    from ..training.data.datasets import read_class_folders
+
+    with progress_bar("images", quiet=quiet) as progress:
+        return read_class_folders(
+            folder, 2 * card.crop.size, len(card.channels), progress, least_classes=1
+        )
+
+
+def _open(image: ImageRecord, folders: list[Path]) -> Field | None:
+    """Open the image where it was, or in one of the folders; only if its pixels are the same."""
+    from ..images.fields.field import Field
+    from ..images.opening import open_image
+    from ..training.data.annotations import image_hash
+
+    name = Path(image.path).name or image.name
+    for path in (Path(image.path), *(folder / name for folder in folders)):
+        if not path.is_file():
+            continue
+        field = open_image(path, pixel_size=image.pixel_size)
+        if isinstance(field, Field) and image_hash(field) == image.hash:
+            return field
+    return None
+
+
+def _report_tuning(
+    bundle: Bundle, report: FineTuneReport, out: Path, notes: list[str], as_json: bool
+) -> None:
+    from ..files import replacing
+    from ..training.tune.html import render_report
+
+    page = out.with_suffix(".html")
+    with replacing(page) as temporary:
+        temporary.write_text(render_report(report), encoding="utf-8")
+    if as_json:
+        said = {"model": str(out), "hash": bundle.hash, "report": str(page), "warnings": notes}
+        print(json.dumps({**said, **report.to_dict()}, allow_nan=False))
+        return
+    print(report.sentence)
+    print(f"written to {out}, report {page}")
+
+
+def _print_epoch(epoch: object) -> None:
+    print(epoch, flush=True)

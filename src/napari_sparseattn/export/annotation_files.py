@@ -233,7 +233,7 @@ def _by_plane(
 
 
 def _classes(project: Project, planes: Mapping[Any, Sequence[Annotation]]) -> dict[str, str]:
-    from ..training.data.project import class_colours
+    from ..training.data.annotations import class_colours
 
     return class_colours(project.classes(), (x.label for items in planes.values() for x in items))
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .json_stream import rounded, write_json_list
-from .outlines import Ring, area, cell_rings
+from .outlines import Ring, area, box_ring, cell_rings
 from .request import Export
 
 __all__ = ["annotation_row", "categories_of", "write_coco"]
@@ -76,6 +76,7 @@ def annotation_row(
         (n, 2) (x, y) outlines; the box where there are none.
     """
     x, y, width, height = rounded(box, 3)
+    outlines = rings or [box_ring((y, x, y + height, x + width))]
     covered = sum(map(area, rings)) if rings else width * height
     return {
         "id": number,
@@ -84,7 +85,7 @@ def annotation_row(
         "bbox": [x, y, width, height],
         "area": round(float(covered), 3),
         "iscrowd": 0,
-        "segmentation": [rounded(ring.ravel(), 3) for ring in rings],
+        "segmentation": [rounded(ring.ravel(), 3) for ring in outlines],
     }
 
 

@@ -20,7 +20,7 @@ from ..images.errors import ImageError
 from ..images.holograms import _hdf5 as h5
 from ..images.holograms.rtdc import feature_lengths
 
-__all__ = ["LOG", "score_names", "write_scores"]
+__all__ = ["LOG", "check_scorable", "score_names", "write_scores"]
 
 LOG = "napari-sparseattn"
 _PREFIX = "ml_score_"
@@ -54,6 +54,17 @@ def score_names(class_names: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"too many classes begin with {start[0]!r} for three-letter names")
         taken.append(free)
     return tuple(_PREFIX + code for code in taken)
+
+
+def check_scorable(source: str | os.PathLike[str]) -> None:
+    """Refuse a file to which no scores can be added, before they are worked out.
+
+    Raises
+    ------
+    ImageError
+        If it is no sound .rtdc file: the message says what is wrong with it.
+    """
+    _look(Path(source), set())
 
 
 def write_scores(

@@ -1,20 +1,17 @@
-"""A slide with what a SPAN attended to, as one PNG."""
+"""A slide with what a SPAN attended to, as one picture."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ..evidence import PyramidAttention
-from ..files import replacing
 from ..images.slides.pyramid import Pyramid, read_window
 from ..inference.slides import SlidePrediction
 from .pictures import display_rgb
 
-__all__ = ["attention_picture", "describe_attention", "write_attention_png"]
+__all__ = ["attention_picture", "describe_attention"]
 
 #: Perceptually even from dark blue by green to yellow; interpolated between.
 _RAMP = np.array(
@@ -68,14 +65,6 @@ def attention_picture(
         shown = _sample(grid, placement, pyramid, plain)
         panels.append((f"Probability of {prediction.class_names[1]}", _tint(plain, shown)))
     return _join(panels)
-
-
-def write_attention_png(
-    pyramid: Pyramid, prediction: SlidePrediction, path: str | os.PathLike[str]
-) -> None:
-    """Write `attention_picture` as PNG, atomically."""
-    with replacing(path) as temporary:
-        attention_picture(pyramid, prediction).save(temporary, format="PNG")
 
 
 def _headline(prediction: SlidePrediction) -> str:

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from ..inference.slides import SlidePrediction
     from .request import Export, Result
 
-__all__ = ["as_classes", "crops_table", "iter_tables", "with_model", "write_csv", "write_table"]
+__all__ = [
+    "CSV_ENCODING",
+    "as_classes",
+    "as_text",
+    "crops_table",
+    "iter_tables",
+    "with_model",
+    "write_csv",
+    "write_table",
+]
+
+#: UTF-8 with the mark by which spreadsheets recognise it.
+CSV_ENCODING = "utf-8-sig"
 
 #: Of the W3C's "CSV on the Web", by the kinds of numpy's dtypes.
 _CSVW = {"i": "integer", "u": "integer", "f": "double", "b": "boolean"}
@@ -146,6 +158,16 @@ def crops_table(found: FieldPrediction) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def as_text(value: object) -> object:
+    """Return a cell of a table so that no spreadsheet takes text for a formula.
+
+    Text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break
+    gets an apostrophe before it; all else is returned as it is.
+    """
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if formula else value
+
+
 def as_classes(column: pd.Series, names: Sequence[str]) -> pd.Categorical:
     """Return a column of class names as categories; missing where a cell has no class."""
     import pandas as pd
@@ -169,7 +191,13 @@ def with_model(
 
 def _write_rows(tables: Iterable[pd.DataFrame], path: Path) -> Iterator[pd.DataFrame]:
     """Write tables one below the other, and give back each that is written."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding=CSV_ENCODING, newline="") as file:
         for number, table in enumerate(tables):
-            table.to_csv(file, index=False, header=number == 0, float_format="%.6g")
+            text = {
+                str(name): column.map(as_text)
+                for name, column in table.items()
+                if column.dtype.kind not in _CSVW
+            }
+            safe = table.assign(**text).rename(columns=as_text)
+            safe.to_csv(file, index=False, header=number == 0, float_format="%.6g")
             yield table

@@ -242,5 +242,7 @@ class _Work:
 def _grid_hash(grid: PatchGrid) -> str:
     numbers = json.dumps([grid.step, grid.side, grid.size, grid.pixel_size, *grid.origin])
     digest = hashlib.sha256(numbers.encode())
+    if grid.black_fill:
+        digest.update(b"black fill")
     digest.update(np.ascontiguousarray(grid.cells, "<i4").tobytes())
     return digest.hexdigest()

@@ -57,6 +57,8 @@ class Layout:
         Its name.
     extent : (float, float) or None
         Height and width of the slide in that unit.
+    reduction : float
+        Level-0 pixels per pixel of the level that patches were read from.
     """
 
     tool: str
@@ -66,6 +68,7 @@ class Layout:
     pixel_size: float | None = None
     encoder: str = ""
     extent: tuple[float, float] | None = None
+    reduction: float = 1.0
 
 
 def layout_of(path: Path, file: h5py.File) -> Layout:
@@ -103,7 +106,8 @@ def layout_of(path: Path, file: h5py.File) -> Layout:
     level, reduction = number(attributes, "patch_level"), _first(attributes, "downsample")
     if reduction is None and level == 0:
         reduction = 1.0
-    return Layout("CLAM", side=size * reduction if size and reduction else None)
+    side = size * reduction if size and reduction else None
+    return Layout("CLAM", side=side, reduction=reduction or 1.0)
 
 
 def _stamp(file: h5py.File) -> Layout:
@@ -161,7 +165,13 @@ def imported(
         If the file states neither step nor side, and one patch shows none.
     """
     n, width, block = size
-    tolerance, side = None, layout.side
+    tolerance, side, notes = None, layout.side, [f"features and places from {layout.tool}"]
+    if step is None and _is_of_level(coords, layout):
+        coords = coords * layout.reduction
+        notes.append(
+            f"its coordinates are those of a level {layout.reduction:g} times smaller, not of "
+            "level 0 as CLAM's are: they were scaled"
+        )
     if layout.unit == "um":
         if side is None:
             coords, side = _old_stamp(path, coords), _OLD_STAMP_UM
@@ -188,8 +198,20 @@ def imported(
         path=path,
         failed=np.zeros(len(audited.cells), np.bool_),
         unit=layout.unit,
-        notes=(f"features and places from {layout.tool}", *filter(None, [audited.report])),
+        notes=(*notes, *filter(None, [audited.report])),
     )
+
+
+def _is_of_level(coords: npt.NDArray[np.float64], layout: Layout) -> bool:
+    """Tell whether places are in pixels of the level that was read, though stated in level 0's."""
+    if layout.side is None or layout.unit != "px" or layout.reduction < 1.5:
+        return False
+    try:
+        shown = infer_step(coords)
+    except GridError:
+        return False
+    # Side by side at that level; nobody overlaps patches by just that much.
+    return abs(shown * layout.reduction - layout.side) < 0.01 * layout.side
 
 
 def _step(path: Path, coords: npt.NDArray[np.float64], side: float | None) -> float:

@@ -70,6 +70,8 @@ _MICROMETRES = {
     "å": 1e-4,
 }
 _PLAUSIBLE_UM = (0.01, 20.0)
+# Of 255: half of a brightfield image at least is as bright in each of its colours.
+_BRIGHT_MEDIAN = 128
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -78,7 +80,8 @@ class Decoded:
     """What a file holds: pixels, axis letters, µm per pixel, colour or not, unit.
 
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
-    OPD and phase maps that `export.opd` writes.
+    OPD and phase maps that `export.opd` writes. `notes` is what the user should
+    know, such as that the file holds other images.
     """
 
     data: npt.NDArray[Any]
@@ -86,10 +89,18 @@ class Decoded:
     pixel_size: tuple[float, float] | None = None
     colour: bool = False
     unit: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, image: int | None = None) -> Decoded:
     """Read a TIFF, PNG, JPEG, BMP or NPY file, told by its first bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    image : int, optional
+        Which of several images in a TIFF, from 0; by default the largest.
 
     Raises
     ------
@@ -111,7 +122,7 @@ def decode(path: Path) -> Decoded:
     except PermissionError as error:
         raise ImageError(f"{path.name} cannot be read: no permission") from error
     if magic[:4] in TIFF_MAGIC:
-        return _read_tiff(path, size)
+        return _read_tiff(path, size, image)
     if magic[:6] == b"\x93NUMPY":
         return _read_npy(path, size)
     if magic == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
@@ -222,20 +233,23 @@ def _check_size(path: Path, *lengths: int) -> None:
         )
 
 
-def _read_tiff(path: Path, size: int) -> Decoded:
+def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as tif:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
-            series = tif.series[0]
+            series, notes = _choose_series(path, tif, image)
             check_tiff(path, size, series)
             check_streams(path, series)
             data = series.asarray()
-            pixel_size = tiff_pixel_size(tif)
+            pixel_size = tiff_pixel_size(tif, series)
+            if pixel_size is None and _is_printed(tif, series):
+                note = f"the resolution in {path.name} is that of a screen or a printer, not of a "
+                notes += (note + "microscope, and was not used; give the µm per pixel",)
             arranged = _arrange(path, data, series, pixel_size)
-            return dataclasses.replace(arranged, unit=_ome_unit(tif))
+            return dataclasses.replace(arranged, unit=_ome_unit(tif), notes=notes)
     except ImageError:
         raise
     except TIFF_ERRORS as error:
@@ -248,6 +262,31 @@ def _read_tiff(path: Path, size: int) -> Decoded:
         raise ImageError(
             f"{path.name} is a damaged TIFF ({error}); copy or export it again"
         ) from error
+
+
+def _choose_series(
+    path: Path, tif: tifffile.TiffFile, image: int | None
+) -> tuple[tifffile.TiffPageSeries, tuple[str, ...]]:
+    """Return one image of several, by default the largest, and what to note."""
+    if image is not None:
+        if not 0 <= image < len(tif.series):
+            raise ImageError(f"{path.name} has no image {image}: it holds {len(tif.series)}")
+        return tif.series[image], ()
+    areas = [
+        int(s.keyframe.imagelength) * int(s.keyframe.imagewidth)
+        if "Y" in s.axes and "X" in s.axes and s.keyframe is not None
+        else 0
+        for s in tif.series
+    ]
+    largest = areas.index(max(areas))
+    if len(areas) == 1:
+        return tif.series[0], ()
+    page = tif.series[largest].keyframe
+    note = (
+        f"{path.name} holds {len(areas)} images; number {largest}, the largest "
+        f"({page.imagewidth} x {page.imagelength} pixels), was opened"
+    )
+    return tif.series[largest], (note,)
 
 
 def check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:
@@ -307,6 +346,7 @@ def _arrange(
     # Not masks of one bit: tifffile writes those as MINISWHITE with True as 1.
     if photometric == "MINISWHITE" and data.dtype.kind == "u":
         data = ~data
+    planes = _is_three_planes(series)
     keep = [n for n, a in enumerate(axes) if a in "YX" or data.shape[n] > 1]
     data = data.reshape([data.shape[n] for n in keep])
     letters = [axes[n] for n in keep]
@@ -326,23 +366,52 @@ def _arrange(
                     f"{path.name} has axes {axes!r}; save one series of it as a plain stack"
                 )
             named[n] = free[0]
-    return Decoded(data, "".join(named), pixel_size, colour)
+    return Decoded(data, "".join(named), pixel_size, colour or planes)
 
 
-def tiff_pixel_size(tif: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Return µm per pixel along y and x, where the file states a plausible one."""
+def _is_three_planes(series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether three 8-bit channels are red, green and blue that were stored one by one.
+
+    Fluorescence is dark where nothing is stained; the three planes of a
+    brightfield image are all bright there.
+    """
+    axes, shape = series.axes, series.shape
+    lengths = dict(zip(axes, shape, strict=True))
+    others = [n for a, n in lengths.items() if a not in "CYX"]
+    if lengths.get("C") != 3 or max(others, default=1) > 1 or series.dtype != np.uint8:
+        return False
+    data = series.asarray()
+    every = np.moveaxis(data, axes.index("C"), 0).reshape(3, -1)[:, ::16]
+    medians = np.median(every, axis=1)
+    return bool(medians.min() > _BRIGHT_MEDIAN)
+
+
+def tiff_pixel_size(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None = None
+) -> tuple[float, float] | None:
+    """Return µm per pixel along y and x of an image, where the file states a plausible one.
+
+    Parameters
+    ----------
+    tif : tifffile.TiffFile
+        The file.
+    series : tifffile.TiffPageSeries, optional
+        Which of its images, by default the first.
+    """
     if tif.ome_metadata:
-        return _ome_pixel_size(tif.ome_metadata)
-    page = tif.pages.first
+        return _ome_pixel_size(tif, series)
+    page = tif.pages.first if series is None else series.keyframe
     per_unit = [_ratio(page.tags.get(name)) for name in ("YResolution", "XResolution")]
     if per_unit[0] is None or per_unit[1] is None:
         return None
     if tif.imagej_metadata:
         unit = _micrometres(tif.imagej_metadata.get("unit"))
-        return None if unit is None else (unit / per_unit[0], unit / per_unit[1])
+        if unit is None or _is_screen_resolution(unit, per_unit[0]):
+            return None
+        return unit / per_unit[0], unit / per_unit[1]
     tag = page.tags.get("ResolutionUnit")
     unit = {2: 25400.0, 3: 1e4}.get(int(tag.value) if tag is not None else 0)
-    if unit is None:
+    if unit is None or _is_screen_resolution(unit, per_unit[0]):
         return None
     y, x = unit / per_unit[0], unit / per_unit[1]
     low, high = _PLAUSIBLE_UM
@@ -362,13 +431,41 @@ def _ome_unit(tif: tifffile.TiffFile) -> str:
     return _UNITS_BY_CHANNEL.get(str(name), "")
 
 
-def _ome_pixel_size(xml: str) -> tuple[float, float] | None:
+def _is_printed(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether a file states a resolution in inches or cm that no microscope has."""
+    per_unit = _ratio(series.keyframe.tags.get("YResolution"))
+    if per_unit is None or tif.ome_metadata:
+        return False
+    if tif.imagej_metadata:
+        unit = _micrometres(tif.imagej_metadata.get("unit"))
+    else:
+        tag = series.keyframe.tags.get("ResolutionUnit")
+        unit = {2: 25400.0, 3: 1e4}.get(int(tag.value) if tag is not None else 0)
+    return unit is not None and _is_screen_resolution(unit, per_unit)
+
+
+def _is_screen_resolution(unit: float, per_unit: float) -> bool:
+    """Tell whether it is a screen's or a printer's: so many dots per inch, over 20 µm each."""
+    return unit >= 1e4 and unit / per_unit > _PLAUSIBLE_UM[1]
+
+
+def _ome_pixel_size(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None
+) -> tuple[float, float] | None:
     import tifffile
 
-    image: Any = tifffile.xml2dict(xml).get("OME", {}).get("Image", {})
-    first = image[0] if isinstance(image, list) else image
-    pixels: Mapping[str, Any] = first.get("Pixels", {})
-    sizes = []
+    found: Any = tifffile.xml2dict(str(tif.ome_metadata)).get("OME", {}).get("Image", {})
+    images = [image for image in (found if isinstance(found, list) else [found]) if image]
+    every: list[Mapping[str, Any]] = [image.get("Pixels", {}) for image in images]
+    index = 0 if series is None else tif.series.index(series)
+    if series is not None:
+        # Images of which the file holds no pixels have no series.
+        size = int(series.keyframe.imagewidth), int(series.keyframe.imagelength)
+        alike = [n for n, p in enumerate(every) if (p.get("SizeX"), p.get("SizeY")) == size]
+        index = index if index in alike else (alike or [index])[0]
+    if index >= len(every):
+        return None
+    pixels, sizes = every[index], []
     for axis in "YX":
         unit = _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         value = pixels.get(f"PhysicalSize{axis}")

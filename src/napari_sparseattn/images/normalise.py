@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Normalisation", "to_float"]
+__all__ = ["Normalisation", "level_outside", "to_float"]
 
 BLOCK = 4
 WHITE_QUANTILE = 0.95
@@ -19,6 +19,8 @@ LEAST_DENSITY = 0.2
 DARKEST = 0.01
 #: A crop with no white to speak of is not amplified beyond this.
 LEAST_WHITE = 0.05
+#: Of a map that is NaN outside of its cells, at least this share is.
+LEAST_OUTSIDE = 0.2
 
 
 def to_float(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -42,6 +44,32 @@ def to_float(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     raise TypeError(
         f"images of type {array.dtype} are not supported; convert to integers or floats"
     )
+
+
+def level_outside(values: npt.NDArray[Any], finite: npt.NDArray[np.bool_]) -> float | None:
+    """Return the background of a phase or OPD map that is NaN outside of its cells.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (H, W)
+        The map.
+    finite : numpy.ndarray, shape (H, W), bool
+        Where it has numbers.
+
+    Returns
+    -------
+    float or None
+        0, which a corrected background has, or what the rims of the cells have
+        if they are far from that; None where so little is NaN that it lies
+        within cells.
+    """
+    import scipy.ndimage as ndi
+
+    if not finite.any() or 1 - finite.mean() < LEAST_OUTSIDE:
+        return None
+    rim = values[finite & ndi.binary_dilation(~finite)]
+    level, reach = float(np.median(rim)), float(np.abs(values[finite]).max())
+    return 0.0 if abs(level) < 0.5 * reach else level
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
     path : path-like
         An image, a recording of holography, or a whole-slide image.
     **metadata
-        Of a field of view: pixel_size, modality, unit, axes, name; see
+        Of a field of view: pixel_size, modality, unit, axes, name, image; see
         `open_field`. Of a slide: pixel_size, in µm at full
         resolution.
 
@@ -58,6 +58,7 @@ def open_field(
     unit: str | None = None,
     axes: str | None = None,
     name: str | None = None,
+    image: int | None = None,
 ) -> Field:
     """Read an image file as a `Field`.
 
@@ -76,6 +77,9 @@ def open_field(
         The file.
     pixel_size, modality, unit, axes, name
         Override what the file says; see `Field.from_array`.
+    image : int, optional
+        Which of several images in a TIFF, from 0; by default the largest.
+        `Field.notes` tells of the others.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def open_field(
     file = Path(path)
     if _is_hdf5(file):
         return _from_hdf5(file, pixel_size, modality, unit, axes, name)
-    decoded = decode(file)
+    decoded = decode(file, image)
     if axes is None:
         axes = decoded.axes
     if modality is None and decoded.colour:
@@ -101,6 +105,7 @@ def open_field(
             unit=decoded.unit if unit is None else unit,
             name=name or file.stem,
             path=file,
+            notes=decoded.notes,
         )
     except (TypeError, ValueError) as error:
         raise ImageError(f"{file.name}: {error}") from error

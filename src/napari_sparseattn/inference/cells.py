@@ -117,6 +117,7 @@ def iter_cells(
     """
     plane = check_plane(field, bundle, t, z)
     runner = _Runner(bundle, choose_device(device), batch_size)
+    runner.notes += field.notes
     sides, scale_known = crop_side(field, cells, bundle)
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]

@@ -40,7 +40,8 @@ __all__ = [
     "local_attention",
 ]
 
-#: Called with the stage's name, what is done, and how much there is; may raise to stop.
+# Patches of foreign features may differ from those of the training by this factor.
+_MOST_OFF = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +237,7 @@ class _Work:
             )
         if found.slide_hash and found.slide_hash != slide_hash(self.pyramid):
             raise ValueError(f"The features are of another slide than {self.pyramid.name}.")
+        self._check_patch_size(found)
         middles = found.corners + found.side / 2
         off = np.flatnonzero(((middles < 0) | (middles > self.pyramid.shape)).any(axis=1))
         if len(off):
@@ -244,6 +246,19 @@ class _Work:
                 f"row {off[0]}. Are the features of this slide, at this resolution?"
             )
         return found
+
+    def _check_patch_size(self, found: FeatureSet) -> None:
+        """Refuse features whose patches are of another size than those trained on, in µm."""
+        crop, pixel_size = self.bundle.card.crop, self.pyramid.pixel_size
+        if pixel_size is None or found.encoder_hash:
+            return
+        side, trained = found.side * pixel_size, crop.field_of_view_um
+        if not trained / _MOST_OFF <= side <= trained * _MOST_OFF:
+            raise ValueError(
+                f"The patches are {side:.3g} µm wide by their places, those that "
+                f"'{self.bundle.card.name}' was trained on {trained:.3g} µm. Are the coordinates "
+                "those of level 0? Make the features again at the model's µm per pixel."
+            )
 
     def make_features(
         self,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from ..inference.prediction import Predictions
-    from .core.messages import Level
+    from .core.status import Level
 
 __all__ = [
     "choose_slide_folder",
@@ -35,18 +35,18 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session = Session.of(viewer)
 
     def classify() -> None:
-        session.classify_slide() if session.spanning else session.classify_all()
+        session.task.ask("all" if session.advice.cells else "whole")
 
-    if session.model is not None:
+    if session.selection.model is not None:
         classify()
         return
 
     def ready(model: object) -> None:
         if model is not None:
-            session.model_changed.disconnect(ready)
+            session.selection.model_changed.disconnect(ready)
             classify()
 
-    session.model_changed.connect(ready)
+    session.selection.model_changed.connect(ready)
 
 
 def _bring_to_front(dock: QWidget) -> None:
@@ -141,11 +141,11 @@ def demo(viewer: napari.viewer.Viewer) -> None:
 
     def show_one(results: Predictions | None) -> None:
         if results is not None and len(results):
-            session.results_changed.disconnect(show_one)
+            session.cells.results_changed.disconnect(show_one)
             centres = results.cells.centres
             middle = centres.mean(axis=0)
-            session.click_cell(int(((centres - middle) ** 2).sum(axis=1).argmin()))
+            session.cells.click_cell(int(((centres - middle) ** 2).sum(axis=1).argmin()))
 
-    session.results_changed.connect(show_one)
+    session.cells.results_changed.connect(show_one)
     # The canvas has its size once the dock has been laid out.
     QTimer.singleShot(300, viewer.fit_to_view)

@@ -92,7 +92,7 @@ def find_inputs(
     if not found:
         what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(_SUFFIXES))}"
         raise FileNotFoundError(f"Nothing to work on: no file in {_list_names(inputs)} {what}.")
-    return _name(_once(found), roots)
+    return _name(_drop_duplicates(found), roots)
 
 
 def name_inputs(paths: Sequence[str | os.PathLike[str]]) -> tuple[InputFile, ...]:
@@ -101,8 +101,9 @@ def name_inputs(paths: Sequence[str | os.PathLike[str]]) -> tuple[InputFile, ...
     The same file given twice is taken twice, under one name.
     """
     absolute = [Path(os.path.normpath(Path(path).absolute())) for path in paths]
-    named = {item.path: item for item in _name(_once(absolute), [p.parent for p in absolute])}
-    return tuple(named.get(path) or InputFile(path.name, path) for path in absolute)
+    roots = [path.parent for path in absolute]
+    named = {item.path: item for item in _name(list(dict.fromkeys(absolute)), roots)}
+    return tuple(named[path] for path in absolute)
 
 
 def _list_names(inputs: Sequence[str | os.PathLike[str]]) -> str:
@@ -175,7 +176,7 @@ def _matches(path: Path, folder: Path, pattern: str) -> bool:
     return fnmatch.fnmatch(path.name, pattern) or PurePosixPath(below).match(pattern)
 
 
-def _once(paths: Sequence[Path]) -> list[Path]:
+def _drop_duplicates(paths: Sequence[Path]) -> list[Path]:
     """Take each file once, by its own name rather than a link's."""
     found: dict[str, Path] = {}
     for path in paths:

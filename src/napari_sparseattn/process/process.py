@@ -318,7 +318,7 @@ class _Frames:
             "pixel_size_um": settled.pixel_size,
             "sideband": settled.sideband,
             "focus_um": settled.focus,
-            "notes": list(self.recording.notes),
+            "notes": [*self.recording.notes, *settled.notes],
         }
 
 

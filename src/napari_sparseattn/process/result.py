@@ -81,9 +81,14 @@ class Result:
         self.closing.close()
 
     @property
+    def name(self) -> str:
+        """What names of files begin with: the file's name with its ending, or the image's."""
+        return (self.path or Path(self.image.name or "image")).name
+
+    @property
     def identity(self) -> dict[str, str]:
         """Whose results these are: task, model and input, as they stand in ``NAME.json``."""
-        return identity_of(self.task, self.bundle, self.path or self.image.name)
+        return identity_of(self.task, self.bundle, self.path or self.name)
 
     def summary(self) -> dict[str, Any]:
         """Return what was found as plain values, for tables and JSON; see `summarise`."""
@@ -137,7 +142,7 @@ class Result:
         ValueError, OSError
             As `write_results`.
         """
-        target = Path(folder) / (name or (self.path or Path(self.image.name)).name)
+        target = Path(folder) / (name or self.name)
         check_free(target, self.identity, overwrite=overwrite)
         chosen = dict.fromkeys(("json", *(self.options.formats if formats is None else formats)))
         return self.write_formats(target.parent, target.name, list(chosen), progress=progress)

@@ -1,6 +1,6 @@
 # Both the types and, through lazy_loader, the list of what is imported lazily.
-from .data.annotated import annotated_cells, too_few, unannotated_cells
-from .data.annotated_slides import annotated_slides
+from .data.annotated import cut_cells, cut_unannotated_cells, too_few
+from .data.annotated_slides import gather_slides
 from .data.datasets import CropSet, read_class_folders
 from .data.project import Project
 from .loop.augment import Augmentation
@@ -15,13 +15,13 @@ __all__ = [
     "FitOptions",
     "Project",
     "TrainingSettings",
-    "annotated_cells",
-    "annotated_slides",
+    "cut_cells",
+    "cut_unannotated_cells",
     "fine_tune",
+    "gather_slides",
     "read_class_folders",
     "too_few",
     "too_few_slides",
     "train_classifier",
     "tune_slides",
-    "unannotated_cells",
 ]

@@ -1,4 +1,4 @@
-"""Annotating without a window: layers, book, keys, classes, projects, what is next."""
+"""Annotating without a window: layers, files, keys, classes, projects, suggestions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from napari.components import ViewerModel
 from napari.layers import Image, Points, Shapes
 
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
-from napari_sparseattn.plugin.annotate.session import Annotating, Work
-from napari_sparseattn.plugin.cells.requests import Model
-from napari_sparseattn.training.data.annotations import Annotation, AnnotationBook, ImageRecord
+from napari_sparseattn.plugin.annotate.classes import key_of
+from napari_sparseattn.plugin.annotate.session import Annotating
+from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes, Runner
+from napari_sparseattn.plugin.core.models import Model
+from napari_sparseattn.plugin.core.selection import Results
+from napari_sparseattn.plugin.core.sources import PlaneRef
+from napari_sparseattn.training.data.annotations import Annotation, ImageAnnotations, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
 from ..conftest import CENTRES, add_labels, add_picture, label_image, picture
@@ -34,24 +40,38 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "project"
 
 
-class WorkAtOnce:
-    """Does annotating's work when it is asked for."""
+class Waiting:
+    """Does no work until it is told to."""
 
-    def __init__(self, annotating: Annotating) -> None:
-        annotating.work_requested.connect(self.start)
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, ...]] = []
 
-    def start(self, work: Work) -> None:
-        try:
-            found = work.run()
-        except (OSError, ValueError) as error:
-            work.failed(error)
-        else:
-            work.done(found)
+    def start(self, work: Any, *, given: Any, failed: Any, finished: Any) -> Any:
+        self.waiting.append((work, given, finished))
+        return lambda: None
+
+    def later(self, milliseconds: int, call: Any) -> None:
+        call()
+
+    def work(self) -> Any:
+        """Do the work that was asked for first, and return what gives the answer."""
+        work, given, finished = self.waiting.pop(0)
+        found = work()
+
+        def answer() -> None:
+            given(found)
+            finished()
+
+        return answer
+
+    def work_all(self) -> None:
+        while self.waiting:
+            self.work()()
 
 
-def begin(viewer: ViewerModel) -> Annotating:
+def begin(viewer: ViewerModel, runner: Runner | None = None) -> Annotating:
+    Lanes.of(viewer).runner = runner or AtOnce()
     annotating = Annotating.of(viewer)
-    annotating.worker = WorkAtOnce(annotating)  # kept alive: psygnal holds its methods weakly
     annotating.attach()
     return annotating
 
@@ -61,34 +81,34 @@ def annotating(viewer: ViewerModel) -> Iterator[Annotating]:
     """Annotating in a viewer with the picture; classes 'a' and 'b', no model."""
     found = begin(viewer)
     add_picture(viewer)
-    found.add_class("a")
-    found.add_class("b")
-    found.set_current("a")
+    found.classes.add("a")
+    found.classes.add("b")
+    found.classes.choose("a")
     yield found
     found.detach()
     viewer.layers.clear()
 
 
 def cell_layer(annotating: Annotating) -> Points:
-    assert annotating.sheet is not None
-    assert annotating.sheet.cells is not None
-    return annotating.sheet.cells.layer
+    assert annotating.files.chosen is not None
+    assert annotating.files.chosen.cells is not None
+    return annotating.files.chosen.cells.layer
 
 
 def region_layer(annotating: Annotating) -> Shapes:
-    assert annotating.sheet is not None
-    assert annotating.sheet.regions is not None
-    return annotating.sheet.regions.layer
+    assert annotating.files.chosen is not None
+    assert annotating.files.chosen.regions is not None
+    return annotating.files.chosen.regions.layer
 
 
-def book_of(annotating: Annotating) -> AnnotationBook:
-    book = annotating.book(annotating.session.image)
-    assert book is not None
-    return book
+def kept(annotating: Annotating) -> ImageAnnotations:
+    found = annotating.files.annotations(annotating.session.selection.image)
+    assert found is not None
+    return found
 
 
 def placed(annotating: Annotating) -> list[tuple[str, tuple[float, float] | None]]:
-    return [(item.label, item.position) for item in book_of(annotating)]
+    return [(item.label, item.position) for item in kept(annotating)]
 
 
 def on_disk(folder: Path) -> list[Annotation]:
@@ -96,17 +116,22 @@ def on_disk(folder: Path) -> list[Annotation]:
     return [item for file in files for item in read_annotations(file)]
 
 
+def lock_of(folder: Path, hash_: str) -> FileLock:
+    """Return the lock of an image's file, as another program would hold it."""
+    return FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0)
+
+
 def agree(annotating: Annotating) -> None:
-    """Fail unless layer and book show the same cells, classes and colours."""
+    """Fail unless the layer and what is kept show the same cells, classes and colours."""
     layer = cell_layer(annotating)
     shown = sorted(
         (tuple(point[-2:]), label)
         for point, label in zip(layer.data.tolist(), layer.features["class"], strict=True)
     )
-    kept = sorted((x.position, x.label) for x in book_of(annotating) if x.kind == "cell")
-    assert shown == kept
+    there = sorted((x.position, x.label) for x in kept(annotating) if x.kind == "cell")
+    assert shown == there
     for label, colour in zip(layer.features["class"], layer.border_color, strict=True):
-        wanted = [int(annotating.colours[label][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        wanted = [int(annotating.classes.colours[label][i : i + 2], 16) / 255 for i in (1, 3, 5)]
         np.testing.assert_allclose(colour[:3], wanted, atol=1e-6)
 
 
@@ -114,14 +139,14 @@ def agree(annotating: Annotating) -> None:
 
 
 def test_looking_at_an_image_writes_nothing(annotating: Annotating, folder: Path) -> None:
-    assert annotating.sheet is not None
-    assert annotating.sheet.layers() == []
+    assert annotating.files.chosen is not None
+    assert annotating.files.chosen.layers() == []
     assert not (folder / "images").exists() or not list((folder / "images").iterdir())
 
 
 def test_an_annotated_cell_is_a_ring_on_the_image(annotating: Annotating) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b", diameter=18.0)
-    layer, image = cell_layer(annotating), annotating.session.image
+    annotating.targets.annotate_cell((30.0, 40.0), "b", diameter=18.0)
+    layer, image = cell_layer(annotating), annotating.session.selection.image
     assert layer.name == "smear · annotations"
     np.testing.assert_allclose(layer.data_to_world((30, 40)), image.data_to_world((30, 40)))
     assert layer.units == image.units
@@ -146,27 +171,27 @@ def test_moves_and_removals_are_followed_and_undone(annotating: Annotating) -> N
     annotating.mark_cells()
     layer = cell_layer(annotating)
     layer.add([[10, 20], [30, 40], [50, 60]])
-    ids = [item.id for item in book_of(annotating)]
+    ids = [item.id for item in kept(annotating)]
     layer.mode = "select"
     layer.selected_data = {1}
     moved = layer.data.copy()
     moved[1] = (33, 44)
     layer.data = moved
-    assert [item.id for item in book_of(annotating)] == ids
-    assert book_of(annotating).get(ids[1]).position == (33, 44)
+    assert [item.id for item in kept(annotating)] == ids
+    assert kept(annotating).get(ids[1]).position == (33, 44)
     layer.selected_data = {0, 2}
     layer.remove_selected()
     assert placed(annotating) == [("a", (33, 44))]
-    annotating.undo()
+    annotating.files.undo()
     assert len(layer.data) == 3
     agree(annotating)
-    annotating.undo()
+    annotating.files.undo()
     assert {position for _, position in placed(annotating)} == {(10, 20), (30, 40), (50, 60)}
     agree(annotating)
-    annotating.undo()
+    annotating.files.undo()
     assert len(layer.data) == 0
     for _ in range(3):
-        annotating.redo()
+        annotating.files.redo()
     assert placed(annotating) == [("a", (33, 44))]
     agree(annotating)
 
@@ -177,21 +202,21 @@ def test_a_class_that_is_changed_in_the_features_is_followed(annotating: Annotat
     layer.add([[10, 20], [30, 40]])
     layer.features = {"class": np.array(["a", "c"])}
     assert placed(annotating) == [("a", (10, 20)), ("c", (30, 40))]
-    assert annotating.class_names == ("a", "b", "c")
+    assert annotating.classes.names == ("a", "b", "c")
     agree(annotating)
 
 
 def test_pasted_points_are_new_annotations(annotating: Annotating) -> None:
-    annotating.annotate_cell((10.0, 20.0), "b")
+    annotating.targets.annotate_cell((10.0, 20.0), "b")
     layer = cell_layer(annotating)
     layer.data = np.array([(10.0, 20.0), (10.0, 20.0)])
     assert placed(annotating) == [("b", (10, 20)), ("a", (10, 20))]
-    assert len({item.id for item in book_of(annotating)}) == 2
+    assert len({item.id for item in kept(annotating)}) == 2
 
 
 def test_dragging_is_one_change(annotating: Annotating) -> None:
     """As napari's tool does it: many moves without an event of data, then one with."""
-    annotating.annotate_cell((10.0, 20.0), "a")
+    annotating.targets.annotate_cell((10.0, 20.0), "a")
     layer = cell_layer(annotating)
     with layer.events.data.blocker():
         for step in range(5):
@@ -199,7 +224,7 @@ def test_dragging_is_one_change(annotating: Annotating) -> None:
             layer.events.features()
     layer.events.data(value=layer.data, action="changed", data_indices=(0,), vertex_indices=((),))
     assert placed(annotating) == [("a", (14, 20))]
-    annotating.undo()
+    annotating.files.undo()
     assert placed(annotating) == [("a", (10, 20))]
 
 
@@ -210,7 +235,7 @@ def test_regions_are_what_shapes_enclose(annotating: Annotating) -> None:
     layer.add(square, shape_type="rectangle")
     layer.add(square, shape_type="ellipse")
     layer.add(square[:2], shape_type="line")
-    regions = list(book_of(annotating))
+    regions = list(kept(annotating))
     assert [item.kind for item in regions] == ["region", "region"]
     np.testing.assert_allclose(regions[0].outline, square)
     radius = np.hypot(*(regions[1].outline - 30).T)
@@ -218,11 +243,11 @@ def test_regions_are_what_shapes_enclose(annotating: Annotating) -> None:
     layer.mode = "select"
     layer.selected_data = {1}
     annotating.give_key(2)
-    assert [item.label for item in book_of(annotating)] == ["a", "b"]
+    assert [item.label for item in kept(annotating)] == ["a", "b"]
     layer.remove([0])
-    assert [item.label for item in book_of(annotating)] == ["b"]
-    annotating.undo()
-    assert sorted(item.label for item in book_of(annotating)) == ["a", "b"]
+    assert [item.label for item in kept(annotating)] == ["b"]
+    annotating.files.undo()
+    assert sorted(item.label for item in kept(annotating)) == ["a", "b"]
     assert sorted(layer.features["class"].tolist()) == ["a", "a", "b"]  # with the line
 
 
@@ -231,15 +256,15 @@ def test_annotations_of_a_stack_belong_to_their_plane(viewer: ViewerModel, folde
     viewer.add_image(np.random.default_rng(0).random((4, 3, 40, 50)), name="stack")
     viewer.dims.set_point(0, 2)
     viewer.dims.set_point(1, 1)
-    annotating.annotate_cell((10.0, 20.0), "a")
-    annotating.annotate_image("a")
+    annotating.targets.annotate_cell((10.0, 20.0), "a")
+    annotating.targets.annotate_image("a")
     viewer.dims.set_point(0, 3)
-    annotating.annotate_image("b")
-    assert [(x.kind, x.label, x.t, x.z) for x in book_of(annotating)] == [
+    annotating.targets.annotate_image("b")
+    assert [(x.kind, x.label, x.t, x.z) for x in kept(annotating)] == [
         ("cell", "a", 2, 1), ("image", "a", 2, 1), ("image", "b", 3, 1)
     ]  # fmt: skip
     shown: list[str] = []
-    annotating.changed.connect(keep := lambda: shown.append(annotating.image_class))
+    annotating.changed.connect(keep := lambda: shown.append(annotating.targets.image_class))
     viewer.dims.set_point(0, 2)
     assert shown[-1] == "a"
     viewer.dims.set_point(0, 3)
@@ -249,7 +274,7 @@ def test_annotations_of_a_stack_belong_to_their_plane(viewer: ViewerModel, folde
     annotating.draw_regions()
     outline = [(3, 1, 1, 1), (3, 1, 1, 9), (3, 1, 9, 9)]
     region_layer(annotating).add(np.array(outline, dtype=float), shape_type="polygon")
-    region = book_of(annotating)[-1]
+    region = kept(annotating)[-1]
     assert (region.t, region.z) == (3, 1)
     annotating.detach()
 
@@ -257,47 +282,70 @@ def test_annotations_of_a_stack_belong_to_their_plane(viewer: ViewerModel, folde
 def test_slides_are_annotated_in_pixels_of_the_full_resolution(viewer: ViewerModel) -> None:
     annotating = begin(viewer)
     layer = add_slide(viewer)
-    annotating.annotate_image("tumour")
+    annotating.targets.annotate_image("tumour")
     annotating.draw_regions()
     outline = np.array([(100, 100), (100, 900), (900, 900)], dtype=float)
     region_layer(annotating).add(outline, shape_type="polygon")
-    assert annotating.image_class == "tumour"
-    np.testing.assert_allclose(book_of(annotating)[-1].outline, outline)
-    record = book_of(annotating).image
+    assert annotating.targets.image_class == "tumour"
+    np.testing.assert_allclose(kept(annotating)[-1].outline, outline)
+    record = kept(annotating).image
     assert record.shape == tuple(layer.data[0].shape[:2])
-    assert annotating.opener()(record) is layer.metadata["napari-sparseattn"]["pyramid"]
+    assert annotating.files.opener()(record) is layer.metadata["napari-sparseattn"]["pyramid"]
     annotating.detach()
 
 
 # -- keys
 
 
-def test_keys_are_bound_to_image_and_annotations_until_the_dock_closes(
+def test_a_key_is_ours_but_where_the_user_draws_or_has_bound_it(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
+    mine = viewer.add_points([(1.0, 1.0)], name="mine")
+    viewer.layers.selection.active = mine
+    mine.mode = "pan_zoom"
+    assert annotating.press_key("2")
+    assert annotating.classes.current == "b"
+    mine.mode = "select"
+    assert not annotating.press_key("1")
+    assert annotating.press_key("1", on_layers=False)
+    assert annotating.classes.current == "a"
+    mine.mode = "pan_zoom"
+    mine.bind_key("2", lambda layer: None)
+    assert not annotating.press_key("2")
     annotating.mark_cells()
-    layers = [annotating.session.image, cell_layer(annotating)]
-    for layer in layers:
-        assert {"1", "9", "N", "Ctrl+Z"} <= {str(key) for key in layer.keymap}
-    viewer.add_image(np.zeros((5, 5)), name="other")
-    assert not any(layer.keymap for layer in layers)
-    annotating.session.set_image(layers[0])
-    assert all(layer.keymap for layer in layers)
+    assert viewer.layers.selection.active is cell_layer(annotating)
+    assert annotating.press_key("2")
+    assert annotating.classes.current == "b"
     annotating.detach()
-    assert not any(layer.keymap for layer in viewer.layers)
+    assert not annotating.press_key("1")
     annotating.attach()
 
 
-def test_keys_of_the_user_are_left_alone(annotating: Annotating, viewer: ViewerModel) -> None:
-    pressed: list[str] = []
-    image = annotating.session.image
-    viewer.add_image(np.zeros((9, 9)), name="other")
-    image.bind_key("1", lambda layer: pressed.append("mine"))
-    annotating.session.set_image(image)
-    next(act for key, act in image.keymap.items() if str(key) == "1")(image)
-    assert pressed == ["mine"]
-    annotating.session.set_image(viewer.layers["other"])
-    assert [str(key) for key in image.keymap] == ["1"]
+def test_the_tenth_class_has_the_key_0(annotating: Annotating) -> None:
+    for name in "cdefghijk":
+        annotating.classes.add(name)
+    assert annotating.press_key("0")
+    assert annotating.classes.current == "j"
+    assert [key_of(row) for row in (0, 8, 9, 10)] == ["1", "9", "0", ""]
+
+
+def test_the_image_whose_annotations_are_selected_is_the_chosen_one(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    first, layer = annotating.session.selection.image, cell_layer(annotating)
+    second = viewer.add_image(np.eye(60), name="second")
+    assert annotating.session.selection.image is second
+    annotating.targets.annotate_cell((3.0, 4.0), "b")
+    # Annotating, which adds a layer, has not changed what is chosen.
+    assert annotating.session.selection.image is second
+    viewer.layers.selection.active = layer
+    assert annotating.session.selection.image is first
+    annotating.files.undo()
+    assert len(annotating.files.annotations(first)) == 0
+    assert len(annotating.files.annotations(second)) == 1
+    viewer.layers.selection.active = second
+    assert annotating.session.selection.image is second
 
 
 def test_a_key_relabels_what_is_selected(annotating: Annotating) -> None:
@@ -310,7 +358,7 @@ def test_a_key_relabels_what_is_selected(annotating: Annotating) -> None:
     assert [label for label, _ in placed(annotating)] == ["b", "a", "b"]
     assert set(layer.selected_data) == {0, 2}
     agree(annotating)
-    annotating.undo()
+    annotating.files.undo()
     assert [label for label, _ in placed(annotating)] == ["a", "a", "a"]
     agree(annotating)
 
@@ -320,12 +368,12 @@ def test_a_key_while_points_are_added_changes_none_of_them(annotating: Annotatin
     cell_layer(annotating).add([[10, 20]])
     annotating.give_key(2)
     assert [label for label, _ in placed(annotating)] == ["a"]
-    assert annotating.current_class == "b"
+    assert annotating.classes.current == "b"
 
 
 def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
     annotating.give_key(7)
-    assert "no class 7" in annotating.session.message.text
+    assert "no class 7" in annotating.session.status.message.text
 
 
 # -- corrections
@@ -334,45 +382,45 @@ def test_a_key_without_a_class_says_so(annotating: Annotating) -> None:
 @pytest.fixture
 def classified(annotating: Annotating, viewer: ViewerModel, model: Model) -> Annotating:
     """All four cells of the picture classified by the small model."""
-    from ..conftest import AtOnce
+    from ..conftest import Worker as SessionAtOnce
 
     session = annotating.session
-    session.set_model(model)
-    session.worker = AtOnce(session)
+    session.selection.set_model(model)
+    session.worker = SessionAtOnce(session)
     add_labels(session, viewer)
-    session.classify_all()
+    session.cells.classify_all()
     return annotating
 
 
 def test_the_models_classes_follow_those_of_the_project(classified: Annotating) -> None:
-    assert classified.class_names == ("a", "b", "round", "lobed", "small")
-    assert classified.project.classes().keys() == {"a", "b"}
+    assert classified.classes.names == ("a", "b", "round", "lobed", "small")
+    assert classified.classes.project.classes().keys() == {"a", "b"}
     classified.give("small")
-    classified.annotate_cell((30.0, 40.0))
+    classified.targets.annotate_cell((30.0, 40.0))
     # All at once, so that keys stay as they were shown.
-    assert tuple(classified.project.classes()) == classified.class_names
+    assert tuple(classified.classes.project.classes()) == classified.classes.names
 
 
 def test_a_clicked_cell_is_corrected(classified: Annotating) -> None:
     session = classified.session
-    session.click(session.image.data_to_world(CENTRES[2]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[2]))
     assert session.answer is not None
     classified.give("a")
-    (item,) = book_of(classified)
+    (item,) = kept(classified)
     assert item.origin == "corrected"
     assert item.predicted == session.answer.label
-    assert item.model == session.model.bundle.hash
+    assert item.model == session.selection.model.bundle.hash
     np.testing.assert_allclose(item.position, CENTRES[2], atol=1)
     assert item.diameter_px == pytest.approx(19, abs=1)
     classified.give(session.answer.label)
-    (again,) = book_of(classified)
+    (again,) = kept(classified)
     assert (again.id, again.origin) == (item.id, "placed")
 
 
 def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
-    results = classified.session.results
-    classified.correct(1, "b")
-    (item,) = book_of(classified)
+    results = classified.session.cells.results
+    classified.targets.correct(1, "b")
+    (item,) = kept(classified)
     np.testing.assert_allclose(item.position, results.cells.centres[1])
     assert (item.label, item.predicted) == ("b", results.labels[1])
 
@@ -380,21 +428,19 @@ def test_a_row_of_the_table_is_corrected(classified: Annotating) -> None:
 def test_another_click_is_another_cell(classified: Annotating) -> None:
     session = classified.session
     for centre, label in ((CENTRES[0], "a"), (CENTRES[1], "b")):
-        session.click(session.image.data_to_world(centre))
+        session.cells.click(session.selection.image.data_to_world(centre))
         classified.give(label)
     assert [label for label, _ in placed(classified)] == ["a", "b"]
 
 
 def test_an_annotation_waits_until_the_image_is_known(viewer: ViewerModel) -> None:
-    annotating, works = Annotating.of(viewer), list[Work]()
-    annotating.work_requested.connect(works.append)
-    annotating.attach()
+    runner = Waiting()
+    annotating = begin(viewer, runner)
     add_picture(viewer)
-    annotating.add_class("a")
-    annotating.annotate_cell((30.0, 40.0), "a")
-    assert annotating.sheet is None
-    for work in works:
-        work.done(work.run())
+    annotating.classes.add("a")
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    assert annotating.files.chosen is None
+    runner.work_all()
     assert placed(annotating) == [("a", (30.0, 40.0))]
     annotating.detach()
 
@@ -405,39 +451,41 @@ def test_an_annotation_waits_until_the_image_is_known(viewer: ViewerModel) -> No
 def test_classes_are_renamed_recoloured_removed_everywhere(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
-    annotating.annotate_cell((30.0, 40.0), "a")
-    first = annotating.session.image
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    first = annotating.session.selection.image
     viewer.add_image(np.eye(60), name="second")
-    annotating.annotate_cell((3.0, 4.0), "a")
-    annotating.annotate_cell((30.0, 40.0), "b")
-    assert annotating.counts == {"a": 2, "b": 1}
-    assert annotating.counts_here == {"a": 1, "b": 1}
+    annotating.targets.annotate_cell((3.0, 4.0), "a")
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    assert annotating.files.counts == {"a": 2, "b": 1}
+    assert annotating.files.counts_here == {"a": 1, "b": 1}
     viewer.layers.remove(first)
-    colours = list(annotating.colours.values())
+    colours = list(annotating.classes.colours.values())
     annotating.rename_class("a", "granulocyte")
-    assert list(annotating.project.classes().items()) == [
+    assert list(annotating.classes.project.classes().items()) == [
         ("granulocyte", colours[0]), ("b", colours[1])
     ]  # fmt: skip
-    assert annotating.counts == {"granulocyte": 2, "b": 1}
-    annotating.recolour_class("granulocyte", "#123456")
-    assert annotating.project.classes()["granulocyte"] == "#123456"
+    assert annotating.files.counts == {"granulocyte": 2, "b": 1}
+    annotating.classes.recolour("granulocyte", "#123456")
+    assert annotating.classes.project.classes()["granulocyte"] == "#123456"
     agree(annotating)
     annotating.remove_class("b")
-    assert "b" in annotating.class_names
-    annotating.add_class("c")
+    assert "b" in annotating.classes.names
+    annotating.classes.add("c")
     annotating.remove_class("c")
-    assert annotating.class_names == ("granulocyte", "b")
+    assert annotating.classes.names == ("granulocyte", "b")
 
 
 def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path) -> None:
-    annotating.annotate_cell((30.0, 40.0), "a")
-    elsewhere = Project(folder).book(ImageRecord("0" * 64, "elsewhere"))
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    elsewhere = Project(folder).open(ImageRecord("0" * 64, "elsewhere"))
     elsewhere.add("cell", "a", position=(1, 2))
-    annotating.rename_class("a", "z")
-    assert "elsewhere" in annotating.session.message.text
-    assert [label for label, _ in placed(annotating)] == ["a"]
-    assert "a" in annotating.class_names
     elsewhere.close()
+    # As another program would: the lock belongs to the open file, not to the process.
+    with lock_of(folder, "0" * 64):
+        annotating.rename_class("a", "z")
+    assert "elsewhere" in annotating.session.status.message.text
+    assert [label for label, _ in placed(annotating)] == ["a"]
+    assert "a" in annotating.classes.names
 
 
 # -- keeping
@@ -446,53 +494,53 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
 def test_the_same_pixels_find_their_annotations_again(
     annotating: Annotating, viewer: ViewerModel, tmp_path: Path
 ) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
     annotating.draw_regions()
     square = np.array([(10, 10), (10, 50), (50, 50)], dtype=float)
     region_layer(annotating).add(square, shape_type="polygon")
-    annotating.annotate_image("a")
+    annotating.targets.annotate_image("a")
     viewer.layers.clear()
-    assert annotating.sheet is None
+    assert annotating.files.chosen is None
     again = ViewerModel()
     other = begin(again)
     add_picture(again, name="another name", scale=(2, 2))
     assert [layer.name for layer in again.layers] == [
         "another name", "another name · annotations", "another name · regions"
     ]  # fmt: skip
-    assert (other.counts_here, other.image_class) == ({"a": 2, "b": 1}, "a")
+    assert (other.files.counts_here, other.targets.image_class) == ({"a": 2, "b": 1}, "a")
     np.testing.assert_allclose(cell_layer(other).scale, (2, 2))
     np.testing.assert_allclose(region_layer(other).data[0], square)
-    other.undo()  # reaches back over the reopening
-    assert other.image_class == ""
+    other.files.undo()  # reaches back over the reopening
+    assert other.targets.image_class == ""
     again.layers.clear()
     other.detach()
 
 
 def test_other_pixels_are_another_image(annotating: Annotating, viewer: ViewerModel) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
-    image = annotating.session.image
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    image = annotating.session.selection.image
     changed = picture()
     changed[0, 0] += 1
     image.data = changed
-    assert annotating.book(image) is None
+    assert annotating.files.annotations(image) is None
     assert [layer.name for layer in viewer.layers] == ["smear"]
     image.data = picture()
     assert placed(annotating) == [("b", (30.0, 40.0))]
 
 
 def test_removed_layers_lose_nothing(annotating: Annotating, viewer: ViewerModel) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
     viewer.layers.remove(cell_layer(annotating))
-    assert annotating.counts_here == {"a": 0, "b": 1}
+    assert annotating.files.counts_here == {"a": 0, "b": 1}
     annotating.show_layers()
     agree(annotating)
     # The image goes first: what is drawn meanwhile is still kept.
-    image, layer = annotating.session.image, cell_layer(annotating)
+    image, layer = annotating.session.selection.image, cell_layer(annotating)
     viewer.layers.remove(image)
     layer.add([[50, 60]])
     viewer.layers.remove(layer)
     add_picture(viewer)
-    assert len(book_of(annotating)) == 2
+    assert len(kept(annotating)) == 2
 
 
 def test_what_is_done_while_no_dock_is_open_is_kept(annotating: Annotating, folder: Path) -> None:
@@ -504,28 +552,46 @@ def test_what_is_done_while_no_dock_is_open_is_kept(annotating: Annotating, fold
     agree(annotating)
 
 
-def test_a_second_window_may_only_look(annotating: Annotating) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
+def test_two_windows_share_the_annotations_of_an_image(annotating: Annotating) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
     window = ViewerModel()
     second = begin(window)
     add_picture(window)
-    assert "Another window" in second.message
-    layer = cell_layer(second)
-    assert not layer.editable
-    layer.add([[1, 2]])
+    assert second.files.message == ""
+    cell_layer(second).add([[1, 2]])
+    assert len(kept(annotating)) == 2
+    agree(annotating)
     agree(second)
-    assert len(book_of(second)) == 1
-    assert "another window" in second.session.message.text
     window.layers.clear()
     second.detach()
+    annotating.files.undo()
+    agree(annotating)
+
+
+def test_what_another_program_has_open_can_only_be_looked_at(
+    annotating: Annotating, viewer: ViewerModel, folder: Path
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    hash_ = kept(annotating).image.hash
+    viewer.layers.clear()
+    with lock_of(folder, hash_):
+        add_picture(viewer)
+        assert "Another program has the annotations of smear open" in annotating.files.message
+        layer = cell_layer(annotating)
+        assert not layer.editable
+        layer.add([[1, 2]])
+        agree(annotating)
+        assert len(kept(annotating)) == 1
+        assert "smear are open in another program" in annotating.session.status.message.text
+        viewer.layers.clear()
 
 
 def test_another_project(annotating: Annotating, viewer: ViewerModel, tmp_path: Path) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
     assert annotating.open_project(tmp_path / "second")
-    assert annotating.class_names == ()
+    assert annotating.classes.names == ()
     assert [layer.name for layer in viewer.layers] == ["smear"]
-    annotating.annotate_cell((50.0, 60.0), "x")
+    annotating.targets.annotate_cell((50.0, 60.0), "x")
     assert annotating.open_project(tmp_path / "project")
     assert placed(annotating) == [("b", (30.0, 40.0))]
     agree(annotating)
@@ -536,29 +602,29 @@ def test_a_damaged_project_is_not_opened(annotating: Annotating, tmp_path: Path)
     bad.mkdir()
     (bad / "project.json").write_text("{")
     assert not annotating.open_project(bad)
-    assert "damaged" in annotating.session.message.text
-    assert annotating.project.folder == tmp_path / "project"
+    assert "damaged" in annotating.session.status.message.text
+    assert annotating.classes.project.folder == tmp_path / "project"
 
 
 def test_the_pixel_size_that_was_given_comes_back(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     image = viewer.add_image(np.eye(70), name="no scale")
-    annotating.session.set_settings(image, pixel_size=0.5, origin="user")
-    annotating.annotate_cell((3.0, 4.0), "a")
+    annotating.session.selection.set_settings(image, pixel_size=0.5, origin="user")
+    annotating.targets.annotate_cell((3.0, 4.0), "a")
     # Also after the file has been written.
-    annotating.session.set_settings(image, pixel_size=0.25, origin="user")
+    annotating.session.selection.set_settings(image, pixel_size=0.25, origin="user")
     viewer.layers.clear()
     again = viewer.add_image(np.eye(70), name="no scale")
-    assert annotating.session.settings_of(again).pixel_size == 0.25
+    assert annotating.session.selection.settings_of(again).pixel_size == 0.25
 
 
 def test_images_are_opened_for_training(
     annotating: Annotating, viewer: ViewerModel, tmp_path: Path
 ) -> None:
-    annotating.annotate_cell((30.0, 40.0), "b")
-    opened = annotating.opener()
-    ((record, _),) = annotating.project.annotations()
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    opened = annotating.files.opener()
+    ((record, _),) = annotating.classes.project.annotations()
     field = opened(record)
     np.testing.assert_array_equal(field.plane(), picture())
     assert field.pixel_size == 0.5
@@ -570,10 +636,10 @@ def test_images_are_opened_for_training(
         opened(ImageRecord("3" * 64, "changed", (80, 9), None, there.path))
 
 
-# -- taking over
+# -- classes of other layers
 
 
-def test_a_points_layer_of_the_users_is_taken_over(
+def test_a_points_layer_of_the_users_is_imported(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     mine = viewer.add_points(
@@ -584,16 +650,16 @@ def test_a_points_layer_of_the_users_is_taken_over(
     )
     assert annotating.importable() == [mine]
     before = mine.data.copy()
-    annotating.take_over(mine)
+    annotating.import_classes(mine)
     # Half a micrometre per pixel: the layer's own pixels are micrometres.
     assert placed(annotating) == [("a", (30, 40)), ("c", (40, 50))]
-    assert {item.origin for item in book_of(annotating)} == {"imported"}
+    assert {item.origin for item in kept(annotating)} == {"imported"}
     np.testing.assert_array_equal(mine.data, before)
-    annotating.undo()
-    assert len(book_of(annotating)) == 0
+    annotating.files.undo()
+    assert len(kept(annotating)) == 0
 
 
-def test_labels_and_shapes_of_the_users_are_taken_over(
+def test_labels_and_shapes_of_the_users_are_imported(
     annotating: Annotating, viewer: ViewerModel
 ) -> None:
     place = {"scale": (0.5, 0.5), "units": ("um", "um")}
@@ -605,15 +671,15 @@ def test_labels_and_shapes_of_the_users_are_taken_over(
         [square, square[:2]], shape_type=["rectangle", "line"],
         features={"label": ["a", "b"]}, **place,
     )  # fmt: skip
-    annotating.take_over(labels)
-    found = list(book_of(annotating))
+    annotating.import_classes(labels)
+    found = list(kept(annotating))
     assert [item.label for item in found] == ["a", "b"]
     np.testing.assert_allclose([item.position for item in found], CENTRES[[0, 2]], atol=0.5)
-    annotating.take_over(shapes)
-    assert [item.kind for item in book_of(annotating)] == ["cell", "cell", "region"]
+    annotating.import_classes(shapes)
+    assert [item.kind for item in kept(annotating)] == ["cell", "cell", "region"]
 
 
-# -- what is next
+# -- suggestions
 
 
 def results_of(annotating: Annotating, shares: list[float]) -> Predictions:
@@ -624,10 +690,9 @@ def results_of(annotating: Annotating, shares: list[float]) -> Predictions:
     ledger = ReadingLedger(0, 0, 0, 0.0, "cpu")
     found = Predictions(cells, ("a", "b"), np.stack([first, 1 - first], 1), (), ledger, "m" * 64)
     session = annotating.session
-    session._book[session.image].results = (
-        type("Plane", (), {"index": (), "data": None})(), found, ("#000000", "#ffffff")
-    )  # fmt: skip
-    session.results_changed.emit(found)
+    plane = PlaneRef(None, (), True, "smear")
+    session.selection.record.results = Results(plane, found, ("#000000", "#ffffff"))
+    session.cells.results_changed.emit(found)
     return found
 
 
@@ -637,40 +702,40 @@ def test_the_least_sure_cells_are_asked_about_first(
     shares = [0.99, 0.5, 0.9, 0.2, 0.8]
     results = results_of(annotating, shares)
     asked: list[int] = []
-    annotating.candidate_changed.connect(asked.append)
-    annotating.next()
-    assert annotating.candidate == 1
-    centre = annotating.session.image.data_to_world(results.cells.centres[1])
+    annotating.suggestions.candidate_changed.connect(asked.append)
+    annotating.suggestions.next()
+    assert annotating.suggestions.candidate == 1
+    centre = annotating.session.selection.image.data_to_world(results.cells.centres[1])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], centre)
-    (mark,) = viewer.layers["smear · next to annotate"].data
+    (mark,) = viewer.layers["smear · suggested cell"].data
     np.testing.assert_allclose(mark, results.cells.centres[1])
     annotating.give_key(1)
-    (item,) = book_of(annotating)
+    (item,) = kept(annotating)
     np.testing.assert_allclose(item.position, results.cells.centres[1])
-    while annotating.candidate is not None and len(asked) < 20:
+    while annotating.suggestions.candidate is not None and len(asked) < 20:
         annotating.give_key(2)
     assert sorted(row for row in asked if row is not None) == [0, 1, 2, 3, 4]
-    assert annotating.counts_here == {"a": 1, "b": 4}
-    corrected = {item.predicted for item in book_of(annotating) if item.origin == "corrected"}
+    assert annotating.files.counts_here == {"a": 1, "b": 4}
+    corrected = {item.predicted for item in kept(annotating) if item.origin == "corrected"}
     assert corrected == {"a"}
-    assert "smear · next to annotate" not in viewer.layers
+    assert "smear · suggested cell" not in viewer.layers
 
 
 def test_cells_that_are_passed_or_annotated_are_not_asked_about(annotating: Annotating) -> None:
     results = results_of(annotating, [0.5, 0.6, 0.7])
-    annotating.annotate_cell(tuple(results.cells.centres[0]), "a")
-    annotating.next()
-    assert annotating.candidate == 1
-    annotating.next()
-    assert annotating.candidate == 2
-    annotating.next()
-    assert annotating.candidate is None
-    assert len(book_of(annotating)) == 1
+    annotating.targets.annotate_cell(tuple(results.cells.centres[0]), "a")
+    annotating.suggestions.next()
+    assert annotating.suggestions.candidate == 1
+    annotating.suggestions.next()
+    assert annotating.suggestions.candidate == 2
+    annotating.suggestions.next()
+    assert annotating.suggestions.candidate is None
+    assert len(kept(annotating)) == 1
 
 
 def test_next_without_classified_cells_says_what_to_do(annotating: Annotating) -> None:
-    annotating.next()
-    assert "Classify all" in annotating.session.message.text
+    annotating.suggestions.next()
+    assert "Classify all" in annotating.session.status.message.text
 
 
 # -- the end of the process
@@ -679,13 +744,14 @@ _CHILD = """
 import sys, numpy as np
 from napari.components import ViewerModel
 from napari_sparseattn.plugin.annotate.session import Annotating
+from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
 viewer = ViewerModel()
 annotating = Annotating.of(viewer)
-annotating.work_requested.connect(start := lambda work: work.done(work.run()))
+Lanes.of(viewer).runner = AtOnce()
 annotating.attach()
 viewer.add_image(np.eye(200), name="image")
 annotating.mark_cells()
-layer = annotating.sheet.cells.layer
+layer = annotating.files.chosen.cells.layer
 layer.mode = "select"
 rng = np.random.default_rng(int(sys.argv[1]))
 print("begun", flush=True)
@@ -695,7 +761,7 @@ while True:
         layer.add(rng.integers(0, 200, (1, 2)))
     elif kind == 2:
         layer.selected_data = {int(rng.integers(len(layer.data)))}
-        annotating.give(annotating.class_names[0])
+        annotating.give(annotating.classes.names[0])
     else:
         layer.selected_data = {0}
         layer.remove_selected()
@@ -715,25 +781,28 @@ def test_a_killed_process_loses_nothing_that_was_shown(folder: Path, seed: int) 
     child.send_signal(signal.SIGKILL)
     said = [line for line in child.stdout.read().split("\n") if line.endswith("]")]
     child.wait()
-    kept = sorted(tuple(map(int, item.position)) for item in on_disk(folder))
+    there = sorted(tuple(map(int, item.position)) for item in on_disk(folder))
     last = [tuple(point) for point in ast.literal_eval(said[-1] if said else "[]")]
     # One more change may have been made before it could be printed.
-    assert abs(len(kept) - len(last)) <= 1
-    assert len(set(kept) ^ set(last)) <= 1
+    assert abs(len(there) - len(last)) <= 1
+    assert len(set(there) ^ set(last)) <= 1
 
 
 def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
-    viewer: ViewerModel, folder: Path
+    annotating: Annotating, viewer: ViewerModel, folder: Path
 ) -> None:
-    seed = Project(folder)
-    annotating, works = Annotating.of(viewer), list[Work]()
-    annotating.work_requested.connect(works.append)
-    annotating.attach()
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    record = kept(annotating).image
+    viewer.layers.clear()
+    runner = Waiting()
+    Lanes.of(viewer).runner = runner
     image: Image = add_picture(viewer)
-    asked = [work for work in works if "identify" in repr(work.run)]
-    found = asked[0].run()
+    answer = runner.work()
+    lock = lock_of(folder, record.hash)
+    with pytest.raises(Timeout):
+        lock.acquire()
     viewer.layers.remove(image)
-    asked[0].done(found)
-    assert annotating.books() == {}
-    assert seed.book(ImageRecord(found.record.hash)).writable
-    annotating.detach()
+    answer()
+    assert annotating.files.opened() == {}
+    lock.acquire()
+    lock.release()

@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QModelIndex, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QColorDialog, QFileDialog, QTableWidget, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QColorDialog,
+    QFileDialog,
+    QTableView,
+    QTableWidget,
+    QWidget,
+)
 
 from napari_sparseattn.plugin.annotate.box import AnnotateBox
 from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.widgets.frame import DockFrame
-from napari_sparseattn.training.data.annotations import AnnotationBook
+from napari_sparseattn.training.data.annotations import ImageAnnotations
 from napari_sparseattn.training.data.project import Project
 
 from ..conftest import CENTRES, add_picture
@@ -37,7 +45,7 @@ class AnnotateDock(DockFrame):
 
     def __init__(self, viewer: ViewerModel) -> None:
         annotating = Annotating.of(viewer)
-        super().__init__(annotating.session)
+        super().__init__(annotating.session.status)
         inner = QWidget(self)
         self.box = AnnotateBox(annotating, inner)
         self.lay_out(inner, [self.box])
@@ -57,7 +65,7 @@ class Annotated:
     def open(self) -> None:
         self.dock = AnnotateDock(self.window.viewer)
         self.window.viewer.window.add_dock_widget(self.dock, name="Annotate")
-        self.window.until(lambda: self.annotating.sheet is not None)
+        self.window.until(lambda: self.annotating.files.chosen is not None)
 
     def close(self) -> None:
         self.window.viewer.window.remove_dock_widget(self.dock)
@@ -69,8 +77,8 @@ class Annotated:
         return self.dock.box
 
     @property
-    def book(self) -> AnnotationBook:
-        book = self.annotating.book(self.image)
+    def book(self) -> ImageAnnotations:
+        book = self.annotating.files.annotations(self.image)
         assert book is not None
         return book
 
@@ -83,14 +91,30 @@ class Annotated:
         QApplication.processEvents()
 
     def click_cell(self, cell: int) -> None:
-        # Not with the mouse: where the machine is busy, a click is too slow to be one.
-        self.window.session.click(self.image.data_to_world(CENTRES[cell]))
+        """Click with the mouse; on a busy machine a click may be too slow to be one."""
+        asked: list[object] = []
+        self.window.session.asked.connect(asked.append)
+        self.window.until(
+            lambda: bool(self.window.click(self.image.data_to_world(CENTRES[cell])) or asked)
+        )
+        self.window.session.asked.disconnect(asked.append)
         self.window.until(lambda: self.window.session.answer is not None)
 
 
 @pytest.fixture
 def annotated(window: Window) -> Annotated:
     return Annotated(window)
+
+
+def click_on(table: QTableView, index: QModelIndex) -> None:
+    table.scrollTo(index)
+    QTest.mouseClick(
+        table.viewport(),
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+        table.visualRect(index).center(),
+    )
+    QApplication.processEvents()
 
 
 def texts(table: QTableWidget, column: int) -> list[str]:
@@ -119,17 +143,117 @@ def test_a_cell_is_clicked_and_corrected_by_a_key(annotated: Annotated, folder: 
     assert items == (item,)
 
 
+def test_a_class_is_taken_back_and_another_given(annotated: Annotated, folder: Path) -> None:
+    window = annotated.window
+    for _ in range(2):
+        annotated.click_cell(2)
+        annotated.key(Qt.Key.Key_1)
+        assert annotated.labels == ["round"]
+        annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert annotated.labels == []
+        annotated.key(Qt.Key.Key_2)
+        assert annotated.labels == ["lobed"]
+        annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert annotated.labels == []
+        hash_ = annotated.book.image.hash
+        # As after a restart: nothing is locked, and what was taken back is gone.
+        window.viewer.layers.clear()
+        with FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0):
+            assert not annotated.annotating.files.any_open
+        annotated.image = add_picture(window.viewer)
+        window.until(lambda: annotated.annotating.files.chosen is not None)
+
+
+def test_undo_is_of_the_image_whose_annotations_are_selected(annotated: Annotated) -> None:
+    window, files = annotated.window, annotated.annotating.files
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    layer = files.chosen.cells.layer
+    other = window.viewer.add_image(np.eye(60), name="other")
+    window.until(lambda: files.of(other) is not None)
+    annotated.annotating.targets.annotate_cell((3.0, 4.0), "small")
+    window.viewer.layers.selection.active = layer
+    assert window.dock.image_box.image.currentText() == "smear"
+    annotated.box.undo.click()
+    assert annotated.labels == []
+    annotated.box.redo.click()
+    annotated.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert annotated.labels == []
+    assert [item.label for item in files.annotations(other)] == ["small"]
+
+
+def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated) -> None:
+    window, annotating = annotated.window, annotated.annotating
+    viewer, dock, classes = window.viewer, window.dock, annotating.classes
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
+
+    def press(widget: QWidget, key: Qt.Key) -> str:
+        QTest.keyClick(widget, key)
+        QApplication.processEvents()
+        return classes.current
+
+    # After a click on a row of the table, which is the cell that the key is about.
+    table = dock.table_box.table
+    click_on(table, table.model().index(1, 1))
+    window.until(lambda: window.session.answer is not None)
+    assert press(table, Qt.Key.Key_2) == "lobed"
+    (item,) = annotated.book
+    np.testing.assert_allclose(item.position, window.session.cells.results.cells.centres[1])
+    # After a click on a class, which gives it as its key does.
+    names = annotated.box.classes.table
+    click_on(names, names.model().index(2, 1))
+    assert annotated.labels == ["small"]
+    assert press(names, Qt.Key.Key_1) == "round"
+    assert annotated.labels == ["round"]
+    # Arrow keys choose a class for new annotations, and give it to nothing.
+    assert press(names, Qt.Key.Key_Down) == "lobed"
+    assert annotated.labels == ["round"]
+    press(names, Qt.Key.Key_N)
+    window.until(lambda: annotating.suggestions.candidate is not None)
+    annotating.suggestions.stop()
+    # After another image is chosen in the dock, and after that has been removed.
+    other = viewer.add_image(np.eye(60), name="other")
+    window.until(lambda: annotating.files.of(other) is not None)
+    images = dock.image_box.image
+    assert images.currentText() == "other"
+    QTest.keyClick(images, Qt.Key.Key_Up if images.currentIndex() else Qt.Key.Key_Down)
+    assert window.session.selection.image.name == "smear"
+    assert press(images, Qt.Key.Key_3) == "small"
+    assert window.session.selection.image.name == "smear"
+    viewer.layers.remove(other)
+    assert press(window.canvas, Qt.Key.Key_1) == "round"
+    # A layer of points of ours, or of the user's, is not changed to adding points.
+    rings = next(layer for layer in viewer.layers if "cells" in layer.name)
+    mine = viewer.add_points([(5.0, 5.0)], name="mine")
+    for layer in (rings, mine):
+        viewer.layers.selection.active = layer
+        layer.mode = "pan_zoom"
+        assert press(window.canvas, Qt.Key.Key_2) == "lobed"
+        assert press(window.canvas, Qt.Key.Key_1) == "round"
+        assert layer.mode == "pan_zoom"
+        assert len(layer.data) in (1, 4)
+    # A digit in a text that cannot be written to is nothing, and reaches napari no more.
+    dock.sections["Export"].expand(animate=False)
+    before = annotated.labels
+    for text in (dock.export_box.folder, annotated.box.classes.name):
+        assert press(text, Qt.Key.Key_2) == "round"
+        assert press(text, Qt.Key.Key_N) == "round"
+    assert annotated.box.classes.name.text().lower() == "2n"
+    assert annotated.labels == before
+    assert mine.mode == "pan_zoom"
+
+
 def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:
     window, image = annotated.window, annotated.image
     annotated.box.mark.click()
-    layer = annotated.annotating.sheet.cells.layer
+    layer = annotated.annotating.files.chosen.cells.layer
     window.click(image.data_to_world(CENTRES[0]))
     annotated.key(Qt.Key.Key_3)
     window.click(image.data_to_world(CENTRES[1]))
     window.click(image.data_to_world(CENTRES[3]))
     assert annotated.labels == ["round", "small", "small"]
     np.testing.assert_allclose([x.position for x in annotated.book], CENTRES[[0, 1, 3]], atol=1)
-    colours = [annotated.annotating.colours[x] for x in annotated.labels]
+    colours = [annotated.annotating.classes.colours[x] for x in annotated.labels]
     shown = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in (layer.border_color * 255).astype(int)]
     assert shown == [colour.lower() for colour in colours]
     annotated.box.edit.click()
@@ -150,7 +274,7 @@ def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Ann
 
 def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
     annotated.box.draw.click()
-    layer = annotated.annotating.sheet.regions.layer
+    layer = annotated.annotating.files.chosen.regions.layer
     assert layer.mode == "add_polygon"
     layer.mode = "add_rectangle"
     annotated.window.drag(
@@ -172,18 +296,18 @@ def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
 def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     assert not annotated.box.next.isEnabled()
-    window.session.classify_all()
-    window.until(lambda: window.session.results is not None)
-    results = window.session.results
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
+    results = window.session.cells.results
     annotated.box.next.click()
-    window.until(lambda: annotating.candidate is not None)
-    first = annotating.candidate
+    window.until(lambda: annotating.suggestions.candidate is not None)
+    first = annotating.suggestions.candidate
     assert results.labels[first] in annotated.box.target.text()
     annotated.key(Qt.Key.Key_N)
-    window.until(lambda: annotating.candidate not in (None, first))
-    second = annotating.candidate
+    window.until(lambda: annotating.suggestions.candidate not in (None, first))
+    second = annotating.suggestions.candidate
     annotated.key(Qt.Key.Key_2)
-    window.until(lambda: annotating.candidate not in (None, first, second))
+    window.until(lambda: annotating.suggestions.candidate not in (None, first, second))
     (item,) = annotated.book
     assert item.label == "lobed"
     np.testing.assert_allclose(item.position, results.cells.centres[second])
@@ -196,68 +320,87 @@ def test_classes_are_added_renamed_and_coloured(
     box.name.setText("blast")
     QTest.keyClick(box.name, Qt.Key.Key_Return)
     assert texts(box.table, 1) == ["round", "lobed", "small", "blast"]
-    assert annotated.annotating.current_class == "blast"
-    annotated.annotating.annotate_cell((30.0, 40.0))
+    assert annotated.annotating.classes.current == "blast"
+    annotated.annotating.targets.annotate_cell((30.0, 40.0))
     box.table.item(3, 1).setText("myeloblast")
-    project = annotated.annotating.project
+    project = annotated.annotating.classes.project
     window.until(lambda: [*project.classes()] == ["round", "lobed", "small", "myeloblast"])
     assert annotated.labels == ["myeloblast"]
     assert texts(box.table, 0) == ["1", "2", "3", "4"]
     monkeypatch.setattr(QColorDialog, "show", lambda dialog: dialog.colorSelected.emit(
         type(dialog.currentColor())("#112233")))  # fmt: skip
     box.choose_colour()
-    layer = annotated.annotating.sheet.cells.layer
+    layer = annotated.annotating.files.chosen.cells.layer
     window.until(lambda: project.classes()["myeloblast"] == "#112233")
     window.until(lambda: np.allclose(layer.border_color[0, :3] * 255, (17, 34, 51), atol=1))
 
 
 def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
-    layer = annotated.annotating.sheet.cells.layer
-    assert layer.keymap
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    layer = annotated.annotating.files.chosen.cells.layer
+    annotated.key(Qt.Key.Key_2)
+    assert annotated.annotating.classes.current == "lobed"
     annotated.close()
     QApplication.processEvents()
-    assert not layer.keymap
-    assert not annotated.image.keymap
+    annotated.key(Qt.Key.Key_1)
+    assert annotated.annotating.classes.current == "lobed"
     layer.add([[50, 60]])
     annotated.open()
     assert len(annotated.book) == 2
-    assert layer.keymap
+    annotated.key(Qt.Key.Key_1)
+    assert annotated.annotating.classes.current == "round"
     annotated.box.project.setFocus()
 
 
 def test_another_project_is_chosen_and_the_first_one_again(
     annotated: Annotated, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     for chosen, count in ((tmp_path / "other", 0), (folder, 1)):
         monkeypatch.setattr(
             QFileDialog, "show", lambda dialog, to=chosen: dialog.fileSelected.emit(str(to))
         )
         annotated.box.choose_project()
-        annotated.window.until(lambda: annotated.annotating.sheet is not None)
-        assert sum(annotated.annotating.counts_here.values()) == count
+        annotated.window.until(lambda: annotated.annotating.files.chosen is not None)
+        assert sum(annotated.annotating.files.counts_here.values()) == count
         assert str(chosen) in annotated.box.where.toolTip()
     assert "1 in 1 image" in annotated.box.where.text()
 
 
-def test_a_second_window_may_look(annotated: Annotated, make_window: Callable[[], Window]) -> None:
-    annotated.annotating.annotate_cell((30.0, 40.0), "round")
+def test_a_second_window_shows_the_same(
+    annotated: Annotated, make_window: Callable[[], Window]
+) -> None:
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     other = make_window()
     other.open_dock()
     second = Annotated(other)
-    assert second.box.hint.isVisible()
-    assert "Another window" in second.box.hint.text()
+    assert not second.box.hint.isVisible()
     assert second.labels == ["round"]
-    second.box.mark.click()
-    assert second.annotating.sheet.cells.layer.mode == "pan_zoom"
+    second.annotating.targets.annotate_cell((80.0, 60.0), "small")
+    assert annotated.labels == ["round", "small"]
+    assert len(annotated.annotating.files.chosen.cells.layer.data) == 2
+
+
+def test_what_another_program_has_open_may_be_looked_at(annotated: Annotated, folder: Path) -> None:
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    hash_ = annotated.book.image.hash
+    annotated.window.viewer.layers.clear()
+    with FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0):
+        annotated.image = add_picture(annotated.window.viewer)
+        annotated.window.until(lambda: annotated.annotating.files.chosen is not None)
+        assert annotated.box.hint.isVisible()
+        assert "Another program" in annotated.box.hint.text()
+        assert annotated.labels == ["round"]
+        annotated.box.mark.click()
+        assert annotated.annotating.files.chosen.cells.layer.mode == "pan_zoom"
+        annotated.window.viewer.layers.clear()
 
 
 def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Path) -> None:
     image = add_picture(window.viewer)
     row = window.dock.result_box.wrong
     assert not row.isVisible()
-    window.session.click(image.data_to_world(CENTRES[1]))
+    window.session.cells.click(image.data_to_world(CENTRES[1]))
     window.until(lambda: window.session.answer is not None)
     assert row.isVisible()
     assert not folder.exists()
@@ -265,6 +408,6 @@ def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Pat
     row.classes.setCurrentIndex(index)
     row.classes.activated.emit(index)
     annotating = Annotating.of(window.viewer)
-    window.until(lambda: annotating.book(image) is not None)
-    assert [item.label for item in annotating.book(image)] == ["small"]
+    window.until(lambda: annotating.files.annotations(image) is not None)
+    assert [item.label for item in annotating.files.annotations(image)] == ["small"]
     assert "smear · annotations" in window.viewer.layers

@@ -135,7 +135,7 @@ def test_results_that_are_gone_are_said(batch: Batch, folder: Path, viewer: View
 def test_what_is_missing_is_asked_for(batch: Batch, folder: Path) -> None:
     assert batch.start() is None
     assert batch.message.text == "Choose folders or files, or drop them here."
-    batch.session.set_model(None)
+    batch.session.selection.set_model(None)
     batch.add_inputs([str(folder)])
     assert "Choose a model" in batch.message.text
     assert batch.start() is None

@@ -9,7 +9,8 @@ from napari.layers import Image
 
 from napari_sparseattn.evidence import CropFrame, PixelSelection
 from napari_sparseattn.inference.prediction import Prediction, ReadingLedger
-from napari_sparseattn.plugin.cells.layers import OverlayChoice, Overlays, copied_transform
+from napari_sparseattn.plugin.cells.layers import CellLayers
+from napari_sparseattn.plugin.core.layers import OverlayChoice, Overlays, copied_transform
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own, is_picture
 
 SIZE = 16
@@ -24,6 +25,18 @@ def prediction(row: float = 30.0, column: float = 50.0, side: float = 24.0) -> P
     probabilities = np.array([0.2, 0.8], dtype=np.float32)
     ledger = ReadingLedger(576, 3, 256, 0.01, "cpu")
     return Prediction(("round", "lobed"), probabilities, evidence, ledger, "hash")
+
+
+def show(
+    overlays: Overlays,
+    image: Image,
+    index: tuple[int, ...],
+    answer: Prediction,
+    choice: OverlayChoice,
+) -> None:
+    layers = CellLayers(overlays)
+    layers.show_selection(image, index, answer.evidence, choice)
+    layers.show_class(image, index, answer, COLOURS, choice)
 
 
 def place_by_hand(
@@ -80,9 +93,8 @@ def test_a_crop_pixel_lies_on_the_image_pixels_it_was_made_from(pixel: tuple[int
 
 def test_units_and_axis_labels_are_copied(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
-    Overlays(viewer, lambda *_: None).show_prediction(
-        image, (), prediction(), COLOURS, OverlayChoice(attention=True)
-    )
+    overlays = Overlays(viewer, lambda *_: None)
+    show(overlays, image, (), prediction(), OverlayChoice(attention=True))
     own = [layer for layer in viewer.layers if is_own(layer)]
     assert [x.metadata[METADATA_KEY]["overlay"] for x in own] == ["attention", "pixels", "frame"]
     assert all(layer.units == image.units for layer in own)
@@ -96,7 +108,7 @@ def test_pixels_show_attention_relative_to_uniform_and_nothing_elsewhere(
 ) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     shown = overlays.layer(image, "pixels").data
     assert np.count_nonzero(np.isfinite(shown)) == 3
     np.testing.assert_allclose(shown[np.isfinite(shown)], 1.0)
@@ -108,7 +120,7 @@ def test_pixels_show_attention_relative_to_uniform_and_nothing_elsewhere(
 def test_the_frame_is_the_crops_outline_with_class_and_probability(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     frame = overlays.layer(image, "frame")
     corners = [frame.data_to_world(corner) for corner in frame.data[0]]
     # Pixel centres are integers, so an edge lies half a pixel before one.
@@ -121,9 +133,9 @@ def test_the_frame_is_the_crops_outline_with_class_and_probability(viewer: Viewe
 def test_the_next_click_updates_the_same_layers(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     before = list(viewer.layers)
-    overlays.show_prediction(image, (), prediction(row=60, side=32), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(row=60, side=32), OverlayChoice())
     assert list(viewer.layers) == before
     pixels = overlays.layer(image, "pixels")
     corner = (60 - 16 + 1, 50 - 16 + 1)
@@ -133,10 +145,10 @@ def test_the_next_click_updates_the_same_layers(viewer: ViewerModel) -> None:
 def test_a_moved_source_takes_the_overlays_along_at_the_next_click(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     image.rotate = -75.0
     image.scale = (2.0, 2.0)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     moved = {**TURNED, "rotate": -75.0, "scale": (2.0, 2.0)}
     pixels = overlays.layer(image, "pixels")
     on_image = (18 + 0.75, 38 + 0.75)
@@ -147,8 +159,8 @@ def test_a_hidden_overlay_is_up_to_date_when_shown(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
     hidden = OverlayChoice(pixels=False)
-    overlays.show_prediction(image, (), prediction(), COLOURS, hidden)
-    overlays.show_prediction(image, (), prediction(row=60), COLOURS, hidden)
+    show(overlays, image, (), prediction(), hidden)
+    show(overlays, image, (), prediction(row=60), hidden)
     pixels = overlays.layer(image, "pixels")
     assert not pixels.visible
     pixels.visible = True
@@ -161,7 +173,7 @@ def test_in_a_stack_overlays_belong_to_their_plane(viewer: ViewerModel) -> None:
         np.zeros((5, 100, 120, 3), dtype=np.uint8), rgb=True, scale=(10, 0.5, 0.5)
     )
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (3,), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (3,), prediction(), OverlayChoice())
     pixels = overlays.layer(image, "pixels")
     assert pixels.data.shape == (1, SIZE, SIZE)
     np.testing.assert_allclose(pixels.data_to_world((0, 0, 0)), (30, 0.5 * 18.75, 0.5 * 38.75))
@@ -174,7 +186,7 @@ def test_the_users_layers_and_selection_are_left_alone(viewer: ViewerModel) -> N
     theirs = viewer.add_image(np.zeros((16, 16)), name="[smear] selected pixels")
     viewer.layers.selection = {image}
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     assert viewer.layers.selection.active is image
     assert theirs in viewer.layers
     assert not theirs.data.any()
@@ -184,8 +196,8 @@ def test_the_users_layers_and_selection_are_left_alone(viewer: ViewerModel) -> N
 def test_an_overlay_the_user_removed_comes_back_with_the_next_click(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     viewer.layers.remove(overlays.layer(image, "pixels"))
     assert overlays.layer(image, "pixels") is None
-    overlays.show_prediction(image, (), prediction(), COLOURS, OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
     assert overlays.layer(image, "pixels") in viewer.layers

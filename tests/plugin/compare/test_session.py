@@ -13,14 +13,23 @@ from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.compare import change_setting, compare_cells
 from napari_sparseattn.inference.fields import classify_field
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.compare.requests import stream_comparison
 from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(stream_comparison)
+    return runner
 
 
 @pytest.fixture
@@ -35,18 +44,20 @@ def other(model_file: Path) -> Iterator[Path]:
 @pytest.fixture
 def compare(session: Session, viewer: ViewerModel, other: Path, at_once: None) -> Iterator[Compare]:
     """The picture, and two models to choose from; work is done at once."""
-    session.cards.update({"other": read_card(other), "small": session.model.bundle.card})
+    session.models.cards.update(
+        {"other": read_card(other), "small": session.selection.model.bundle.card}
+    )
     compare = Compare.of(viewer)
     compare.attach()
     add_picture(viewer)
     add_labels(session, viewer)
-    session.set_settings(session.image, modality="brightfield")
+    session.selection.set_settings(session.selection.image, modality="brightfield")
     yield compare
     compare.detach()
 
 
 def click(session: Session, cell: int) -> None:
-    session.click(session.image.data_to_world(CENTRES[cell]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[cell]))
 
 
 def test_it_says_what_to_do_first(compare: Compare, session: Session) -> None:
@@ -68,7 +79,7 @@ def test_both_answers_are_those_of_each_model_alone(
     compare.choose("other")
     request = compare.compare()
     assert not compare.working
-    field = field_of(request.source.asked.plane, session.settings)
+    field = field_of(request.source.asked.plane, session.selection.settings)
     cells = request.source.cells
     index = cells.nearest(CENTRES[2])
     expected = classify_cells(
@@ -79,13 +90,13 @@ def test_both_answers_are_those_of_each_model_alone(
     np.testing.assert_allclose(found.probabilities[1][0], expected.probabilities, atol=1e-6)
     kept = [e.mask() for e in (session.answer.evidence, expected.evidence)]
     assert found.overlap[0] == pytest.approx((kept[0] & kept[1]).sum() / (kept[0] | kept[1]).sum())
-    layer = compare.layers.layer(session.image, "compared selection")
+    layer = compare.layers.layer(session.selection.image, "compared selection")
     np.testing.assert_array_equal(np.isfinite(layer.data), expected.evidence.mask())
     assert layer.name == "[smear] other"
-    origin = session.image.data_to_world(expected.evidence.frame.origin)
+    origin = session.selection.image.data_to_world(expected.evidence.frame.origin)
     np.testing.assert_allclose(layer.data_to_world((0, 0)), origin)
     # The model in use, and its overlays, are as they were.
-    assert session.model.bundle.card.name == "small"
+    assert session.selection.model.bundle.card.name == "small"
     assert "[smear] selected pixels" in viewer.layers
     # The next cell does not load it anew.
     assert compare.second.model.bundle.card.name == "other"
@@ -100,32 +111,34 @@ def test_another_k_of_the_same_model(compare: Compare, session: Session) -> None
     assert compare.one.overlap[0] == pytest.approx(0.5)
     assert compare.title == "small, k = 19"
     assert compare.second.model is None
-    layer = compare.layers.layer(session.image, "compared selection")
+    layer = compare.layers.layer(session.selection.image, "compared selection")
     assert np.isfinite(layer.data).sum() == 19
     compare.set_number(76)
     assert compare.one is None
-    assert compare.layers.layer(session.image, "compared selection") is None
+    assert compare.layers.layer(session.selection.image, "compared selection") is None
     compare.compare()
     assert compare.one.overlap[0] == pytest.approx(0.5)
 
 
 def test_all_cells_and_where_they_differ(compare: Compare, session: Session) -> None:
-    session.classify_all()
+    session.cells.classify_all()
     compare.choose("other")
     compare.compare_all()
-    found, results = compare.every, session.results
+    found, results = compare.every, session.cells.results
     assert found.labels[0] == results.labels
-    field = field_of(session.result_plane, session.settings)
+    field = field_of(session.cells.result_plane, session.selection.settings)
     second = small_bundle(seed=4, name="other")
-    expected = compare_cells(field, results.cells, session.model.bundle, second, device="cpu")
+    expected = compare_cells(
+        field, results.cells, session.selection.model.bundle, second, device="cpu"
+    )
     np.testing.assert_allclose(found.overlap, expected.overlap)
     alone = classify_cells(field, results.cells, second, "cpu").labels
     assert found.agreement == np.mean(np.array(results.labels) == np.array(alone))
     # A cell that is clicked takes nothing away, nor do more columns.
-    session.click_cell(0)
-    session.add_measures(session.image, results, {"size": np.ones(len(results))})
+    session.cells.click_cell(0)
+    session.cells.add_measures(session.selection.image, results, {"size": np.ones(len(results))})
     assert compare.every is found
-    session.set_model(None)
+    session.selection.set_model(None)
     assert compare.every is None
 
 
@@ -176,7 +189,7 @@ def test_side_by_side_and_back(compare: Compare, session: Session, viewer: Viewe
     click(session, 2)
     compare.choose("other")
     compare.compare()
-    image, names = session.image, [layer.name for layer in viewer.layers]
+    image, names = session.selection.image, [layer.name for layer in viewer.layers]
     grid = viewer.canvas.grid
     grid.stride, grid.shape = 3, (-1, 4)
     camera = viewer.scene.camera
@@ -196,11 +209,11 @@ def test_side_by_side_and_back(compare: Compare, session: Session, viewer: Viewe
     assert group_of(viewer, "mine") == (0, 0)
     assert {group_of(viewer, name) for name in right} == {(0, 1)}
     # Neither is the second picture one to classify.
-    assert session.images() == [image]
+    assert session.selection.images() == [image]
     compare.set_side_by_side(False)
     assert (grid.enabled, grid.stride, grid.shape) == (False, 3, (-1, 4))
     assert sorted(layer.name for layer in viewer.layers) == sorted([*names, "mine"])
-    assert session.image is image
+    assert session.selection.image is image
     assert (camera.zoom, camera.center) == seen
 
 
@@ -223,7 +236,7 @@ def test_side_by_side_follows_clicks_and_ends_with_the_grid(
     assert not compare.side_by_side
     assert not viewer.canvas.grid.enabled
     compare.set_side_by_side(True)
-    viewer.layers.remove(session.image)
+    viewer.layers.remove(session.selection.image)
     assert not compare.side_by_side
     assert "smear · second model" not in viewer.layers
 
@@ -246,14 +259,14 @@ def test_a_field_with_another_number_of_crops(
 ) -> None:
     compare = Compare.of(viewer)
     compare.attach()
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     image = add_picture(viewer)
-    session.set_settings(image, modality="brightfield")
-    session.classify_field()
+    session.selection.set_settings(image, modality="brightfield")
+    session.task.ask("whole")
     assert compare.kind == "tnet"
     compare.set_number(1)
     request = compare.compare()
-    field = field_of(request.source.asked.plane, session.settings)
+    field = field_of(request.source.asked.plane, session.selection.settings)
     usual = len(session.answer.evidence.level)
     taken = tnet_model.bundle.model().config.locations_for(180)
     expected = classify_field(field, tnet_model.bundle, (1, *taken[1:]), "cpu")
@@ -268,14 +281,14 @@ def test_cells_by_a_tnet_with_another_number_of_crops(
 ) -> None:
     compare = Compare.of(viewer)
     compare.attach()
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     add_picture(viewer)
     add_labels(session, viewer)
-    session.classify_all()
+    session.cells.classify_all()
     compare.set_number(1)
     compare.compare_all()
-    field = field_of(session.result_plane, session.settings)
+    field = field_of(session.cells.result_plane, session.selection.settings)
     fewer = change_setting(tnet_model.bundle, locations=(1, 1))
-    expected = classify_cells(field, session.results.cells, fewer, "cpu")
+    expected = classify_cells(field, session.cells.results.cells, fewer, "cpu")
     np.testing.assert_allclose(compare.every.probabilities[1], expected.probabilities, atol=1e-6)
     compare.detach()

@@ -24,11 +24,11 @@ def two(
     make_window: Callable[[], Window], model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Window]:
     """A window that finds two models."""
-    from napari_sparseattn.plugin.widgets import model_box
+    from napari_sparseattn.plugin.core import models
 
     other = model_file.parent / "other.safetensors"
     save_bundle(small_bundle(seed=4, name="other"), other)
-    monkeypatch.setattr(model_box, "find_bundles", lambda: {"small": model_file, "other": other})
+    monkeypatch.setattr(models, "find_bundles", lambda: {"small": model_file, "other": other})
     window = make_window()
     window.open_dock()
     yield window
@@ -41,7 +41,7 @@ def test_two_models_side_by_side(two: Window) -> None:
     AnswerFaithfulness.of(viewer).set_automatic(False)
     two.dock.sections["Compare"].expand(animate=False)
     image = add_picture(viewer)
-    session.set_settings(image, modality="brightfield")
+    session.selection.set_settings(image, modality="brightfield")
     add_labels(session, viewer)
     assert not box.ask.isEnabled()
     assert "Click a cell" in box.message.text()
@@ -66,15 +66,15 @@ def test_two_models_side_by_side(two: Window) -> None:
     halves = [half.max(axis=2).mean() for half in np.array_split(shot, 2, axis=1)]
     assert min(halves) > 20
     before = compare.one
-    session.click(image.data_to_world(CENTRES[0]))
+    session.cells.click(image.data_to_world(CENTRES[0]))
     two.until(lambda: compare.one is not None and compare.one is not before)
     shown = viewer.layers["[smear] other"]
     middle = shown.data_to_world(np.array(shown.data.shape) / 2 - 0.5)
     np.testing.assert_allclose(middle, image.data_to_world(CENTRES[0]), atol=1)
 
     # All cells, and from a row of the list to its cell.
-    session.classify_all()
-    two.until(lambda: session.results is not None and not session.running)
+    session.cells.classify_all()
+    two.until(lambda: session.cells.results is not None and not session.status.running)
     right = viewer.canvas.grid.contents_at((0, 1), viewer.layers)
     assert [viewer.layers[i].name for i in right] == ["smear · second model", "[smear] other"]
     box.ask_all.click()

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from napari_sparseattn.bundle import BundleError
-from napari_sparseattn.plugin.core.errors import explain
+from napari_sparseattn.plugin.core.status import explain
 
 
 def test_our_own_errors_speak_for_themselves() -> None:

@@ -23,8 +23,7 @@ from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.plugin.core.opening import field_layer, read_file
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.core.sources import METADATA_KEY, pixel_size_of
-from napari_sparseattn.plugin.slides.layers import slide_of
+from napari_sparseattn.plugin.core.sources import METADATA_KEY, pixel_size_of, slide_of
 
 from ..conftest import wait_until
 
@@ -40,7 +39,7 @@ class Dock:
             "napari-sparseattn", "Sparse attention"
         )
         self.session = Session.of(viewer)
-        self.until(lambda: self.session.model is not None)
+        self.until(lambda: self.session.selection.model is not None)
 
     def until(self, true: Callable[[], bool]) -> None:
         wait_until(self.qtbot, true)
@@ -132,7 +131,7 @@ def test_dropped_slides_are_lazy_layers(dock: Dock, tmp_path: Path) -> None:
         np.testing.assert_allclose(layer.scale, 0.5)
         part = np.asarray(layer.data[0][600:610, 20:30])
         np.testing.assert_allclose(part, scene()[600:610, 20:30], atol=12)
-        assert dock.session.image == layer
+        assert dock.session.selection.image == layer
 
 
 def test_a_dropped_image_has_its_scale(dock: Dock, tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_a_dropped_image_has_its_scale(dock: Dock, tmp_path: Path) -> None:
     layer = dock.viewer.layers[0]
     np.testing.assert_array_equal(layer.data, scene(90, 70))
     assert pixel_size_of(layer) == pytest.approx(0.25)
-    assert dock.session.settings.modality == "brightfield"
+    assert dock.session.selection.settings.modality == "brightfield"
 
 
 def test_what_is_wrong_with_some_files_is_said_and_the_others_open(
@@ -155,7 +154,7 @@ def test_what_is_wrong_with_some_files_is_said_and_the_others_open(
     worse.write_text("hello")
     good = write_svs(tmp_path / "good.svs", pixel_size=None)
     assert dock.drop(bad, good, worse)
-    dock.until(lambda: dock.session.message.level == "error")
+    dock.until(lambda: dock.session.status.message.level == "error")
     assert len(dock.viewer.layers) == 1
     for said in ("text.svs is not a slide", "notes.txt", "does not say how many µm"):
         assert said in dock.said
@@ -310,7 +309,7 @@ def test_the_whole_corpus_can_be_dropped(dock: Dock, tmp_path: Path) -> None:
     """All at once: those that cannot be opened are named with a reason, the others are drawn."""
     corpus = [entry for entry in (*REFUSED, *PARTLY, *UNCALIBRATED) if entry[0] != "bomb.tif"]
     assert dock.drop(*(written(entry, tmp_path) for entry in corpus))
-    dock.until(lambda: dock.session.message.level == "error")
+    dock.until(lambda: dock.session.status.message.level == "error")
     slides = [layer for layer in dock.viewer.layers if slide_of(layer) is not None]
     opened = [e for e in (*PARTLY, *UNCALIBRATED) if e[0] not in ORDINARY]
     assert len(slides) == len(opened)
@@ -328,9 +327,9 @@ def test_the_whole_corpus_can_be_dropped(dock: Dock, tmp_path: Path) -> None:
 
 def test_a_refused_slide_is_named_with_the_reason(dock: Dock, tmp_path: Path) -> None:
     for entry in REFUSED:
-        dock.session.say("")
+        dock.session.status.notify("")
         dock.widget.image_box.open_files([str(written(entry, tmp_path))], as_slides=True)
-        dock.until(lambda: dock.session.message.level == "error")
+        dock.until(lambda: dock.session.status.message.level == "error")
         assert entry[0].split(".")[0] in dock.said
         assert entry[2] in dock.said
     assert len(dock.viewer.layers) == 0
@@ -369,7 +368,7 @@ def test_a_missing_scale_is_asked_for(dock: Dock, tmp_path: Path) -> None:
         assert box.hint.isVisible()
         assert box.pixel_size.text() == "unknown"
         box.pixel_size.setValue(0.4)
-        assert dock.session.settings.pixel_size == 0.4
+        assert dock.session.selection.settings.pixel_size == 0.4
 
 
 def test_a_slide_replaced_while_shown_is_said_and_drawn_black(dock: Dock, tmp_path: Path) -> None:
@@ -390,7 +389,7 @@ def test_a_slide_replaced_while_shown_is_said_and_drawn_black(dock: Dock, tmp_pa
 def test_a_pipe_and_a_missing_file_are_said(dock: Dock, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.svs")
     assert dock.drop(tmp_path / "pipe.svs", tmp_path / "gone.svs")
-    dock.until(lambda: dock.session.message.level == "error")
+    dock.until(lambda: dock.session.status.message.level == "error")
     assert "pipe.svs is not an ordinary file" in dock.said
     assert "gone.svs" in dock.said
 

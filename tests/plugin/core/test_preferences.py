@@ -13,10 +13,10 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDialog, QDoubleSpinBox, QLabel
 import napari_sparseattn
 from napari_sparseattn.cache import Cache
 from napari_sparseattn.device import computing
-from napari_sparseattn.plugin.cells.requests import prepare_model
+from napari_sparseattn.plugin.core.layers import OverlayChoice
+from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.preferences import Preferences, preferences
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.core.shelf import OverlayChoice
 from napari_sparseattn.plugin.slides.requests import store_folder
 
 MANIFEST = Path(napari_sparseattn.__file__).with_name("napari.yaml")

@@ -12,8 +12,9 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.bundle import save_bundle
-from napari_sparseattn.plugin.cells.layers import OverlayChoice
-from napari_sparseattn.plugin.cells.requests import Model, answer_click, prepare_model, stream_run
+from napari_sparseattn.plugin.cells.requests import answer_click, stream_run
+from napari_sparseattn.plugin.core.layers import OverlayChoice
+from napari_sparseattn.plugin.core.models import Model, prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
 from small_model import small_bundle
@@ -44,7 +45,7 @@ def test_a_click_on_a_cell_gives_its_class_and_overlays(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
-    session.click(world(image, 2))
+    session.cells.click(world(image, 2))
     assert session.answer is not None
     assert session.answer.scale_known
     frame = session.answer.evidence.frame
@@ -62,38 +63,38 @@ def test_a_click_agrees_with_classify_all_also_without_a_pixel_size(
     labels = label_image()
     labels[labels == 1] = 0
     labels[28:33, 38:43] = 1
-    session.set_cell_layer(viewer.add_labels(labels))
-    session.classify_all()
-    session.click(world(image, 0))
+    session.selection.set_cell_layer(viewer.add_labels(labels))
+    session.cells.classify_all()
+    session.cells.click(world(image, 0))
     assert not session.answer.scale_known
     np.testing.assert_allclose(
-        session.answer.probabilities, session.results.probabilities[0], atol=1e-5
+        session.answer.probabilities, session.cells.results.probabilities[0], atol=1e-5
     )
 
 
 def test_where_there_is_no_cell_it_says_so(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    session.click(image.data_to_world((5, 5)))
+    session.cells.click(image.data_to_world((5, 5)))
     assert session.answer is None
-    assert "No cell was found here" in session.message.text
+    assert "No cell was found here" in session.status.message.text
 
 
 def test_beside_the_image_it_says_so(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    assert session.click(image.data_to_world((-30, 5))) is None
-    assert "beside 'smear'" in session.message.text
+    assert session.cells.click(image.data_to_world((-30, 5))) is None
+    assert "Outside image 'smear'" in session.status.message.text
 
 
 def test_without_an_image_it_says_what_to_do(session: Session) -> None:
-    assert session.click((0, 0)) is None
-    assert session.classify_all() is None
-    assert "Open an image" in session.message.text
+    assert session.cells.click((0, 0)) is None
+    assert session.cells.classify_all() is None
+    assert "Open an image" in session.status.message.text
 
 
 def test_cells_are_found_once(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     for cell in (0, 1, 2):
-        session.click(world(image, cell))
+        session.cells.click(world(image, cell))
     kept = [request.cells for request in session.worker.clicks]
     assert kept[0] is None
     assert kept[1] is not None
@@ -102,20 +103,20 @@ def test_cells_are_found_once(session: Session, viewer: ViewerModel) -> None:
 
 def test_new_pixels_have_their_cells_found_anew(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    session.click(world(image, 0))
+    session.cells.click(world(image, 0))
     image.data = np.roll(picture(), 40, axis=1)
-    session.click(world(image, 0))
+    session.cells.click(world(image, 0))
     assert session.worker.clicks[1].cells is None
     assert session.answer is None
 
 
 def test_an_outdated_answer_is_dropped(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    session.click_requested.disconnect(session.worker.click)
-    old = session.click(world(image, 0))
-    new = session.click(world(image, 1))
-    session.accept_click(answer_click(new))
-    session.accept_click(answer_click(old))
+    session.worker.hold()
+    old = session.cells.click(world(image, 0))
+    new = session.cells.click(world(image, 1))
+    session.cells.accept(new, answer_click(new))
+    session.cells.accept(old, answer_click(old))
     np.testing.assert_allclose(session.answer.evidence.frame.column, CENTRES[1][1], atol=1.5)
 
 
@@ -124,26 +125,26 @@ def test_what_changes_meanwhile_makes_an_answer_outdated(
     session: Session, viewer: ViewerModel, model: Model, change: str
 ) -> None:
     image = add_picture(viewer)
-    session.click_requested.disconnect(session.worker.click)
-    request = session.click(world(image, 0))
+    session.worker.hold()
+    request = session.cells.click(world(image, 0))
     if change == "image":
         viewer.add_image(picture(), rgb=True, name="other")
     elif change == "model":
-        session.set_model(model)
+        session.selection.set_model(model)
     elif change == "size":
-        session.set_settings(image, pixel_size=0.3, origin="user")
+        session.selection.set_settings(image, pixel_size=0.3, origin="user")
     else:
         viewer.layers.remove(image)
-    session.accept_click(answer_click(request))
+    session.cells.accept(request, answer_click(request))
     assert session.answer is None
     assert not any(is_own(layer) for layer in viewer.layers)
 
 
 def test_overlay_choice_survives_the_next_click(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    session.click(world(image, 0))
-    session.set_choice(OverlayChoice(pixels=False, attention=True))
-    session.click(world(image, 1))
+    session.cells.click(world(image, 0))
+    session.selection.set_choice(OverlayChoice(pixels=False, attention=True))
+    session.cells.click(world(image, 1))
     shown = {role: session.overlays.layer(image, role).visible for role in ("pixels", "attention")}
     assert shown == {"pixels": False, "attention": True}
 
@@ -152,10 +153,10 @@ def test_hiding_an_overlay_in_the_layer_list_is_a_choice_too(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
-    session.click(world(image, 0))
+    session.cells.click(world(image, 0))
     session.overlays.layer(image, "pixels").visible = False
-    assert not session.choice.pixels
-    session.click(world(image, 1))
+    assert not session.selection.choice.pixels
+    session.cells.click(world(image, 1))
     assert not session.overlays.layer(image, "pixels").visible
 
 
@@ -163,15 +164,15 @@ def test_classify_all_fills_the_table_and_shows_the_cells(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
-    session.classify_all()
-    assert len(session.results) == 4
-    assert not session.running
+    session.cells.classify_all()
+    assert len(session.cells.results) == 4
+    assert not session.status.running
     cells = session.overlays.layer(image, "cells")
     found = np.array(sorted(map(tuple, cells.data)))
     np.testing.assert_allclose(found, np.array(sorted(map(tuple, CENTRES))), atol=1.5)
-    assert cells.features["class"].tolist() == session.results.labels
-    colours = session.model.bundle.card.colours
-    expected = [colours[i] for i in session.results.class_index]
+    assert cells.features["class"].tolist() == session.cells.results.labels
+    colours = session.selection.model.bundle.card.colours
+    expected = [colours[i] for i in session.cells.results.class_index]
     got = ["#" + "".join(f"{round(v * 255):02X}" for v in c[:3]) for c in cells.border_color]
     assert got == expected
 
@@ -180,37 +181,37 @@ def test_a_click_selects_the_row_and_a_row_moves_the_view(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
-    session.classify_all()
+    session.cells.classify_all()
     rows: list[int | None] = []
-    session.selected_changed.connect(rows.append)
-    session.click(world(image, 3))
+    session.cells.selected_changed.connect(rows.append)
+    session.cells.click(world(image, 3))
     chosen = rows[-1]
-    np.testing.assert_allclose(session.results.cells.centres[chosen], CENTRES[3], atol=1.5)
+    np.testing.assert_allclose(session.cells.results.cells.centres[chosen], CENTRES[3], atol=1.5)
     assert session.overlays.layer(image, "cells").selected_data == {chosen}
-    session.click_cell(0)
+    session.cells.click_cell(0)
     assert rows[-1] == 0
-    centre = session.results.cells.centres[0]
+    centre = session.cells.results.cells.centres[0]
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], image.data_to_world(centre))
 
 
 def test_cancelling_keeps_what_was_classified(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    session.run_requested.disconnect(session.worker.run)
-    request = session.classify_all()
+    session.worker.hold()
+    request = session.cells.classify_all()
     steps = stream_run(dataclasses.replace(request))
     found, part = next(steps), next(steps)
-    session.accept_cells(request, found.cells)
+    session.cells.accept(request, found)
     half = dataclasses.replace(
         part,
         cells=part.cells.subset([0, 1]),
         probabilities=part.probabilities[:2],
     )
-    session.accept_part(request, half)
-    session.cancel_run()
-    session.accept_part(request, part)
-    session.finish_run(request)
-    assert len(session.results) == 2
-    assert session.message.text.startswith("Cancelled: 2 of 4 cells")
+    session.cells.accept(request, half)
+    session.status.cancel()
+    session.cells.accept(request, part)
+    session.cells.finish(request)
+    assert len(session.cells.results) == 2
+    assert session.status.message.text.startswith("Cancelled: 2 of 4 cells")
     assert len(session.overlays.layer(image, "cells").data) == 2
 
 
@@ -218,33 +219,30 @@ def test_removing_the_image_stops_the_run_and_says_so(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
-    session.run_requested.disconnect(session.worker.run)
-    stopped: list[bool] = []
-    session.run_cancelled.connect(lambda: stopped.append(True))
-    request = session.classify_all()
+    session.worker.hold()
+    request = session.cells.classify_all()
     viewer.layers.remove(image)
-    assert stopped == [True]
-    assert session.message.text == "'smear' was removed."
-    session.finish_run(request)
-    assert not session.running
-    assert session.results is None
+    assert session.status.message.text == "'smear' was removed."
+    session.cells.finish(request)
+    assert not session.status.running
+    assert session.cells.results is None
 
 
 def test_labels_of_the_users_are_the_cells(session: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
     add_labels(session, viewer)
-    session.classify_all()
-    np.testing.assert_allclose(session.results.cells.centres, CENTRES, atol=1e-9)
-    assert session.results.cells.ids.tolist() == [1, 2, 3, 4]
+    session.cells.classify_all()
+    np.testing.assert_allclose(session.cells.results.cells.centres, CENTRES, atol=1e-9)
+    assert session.cells.results.cells.ids.tolist() == [1, 2, 3, 4]
 
 
 def test_painting_labels_changes_the_cells(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     add_labels(session, viewer)
-    session.click(world(image, 0))
-    labels = session.cell_layer
+    session.cells.click(world(image, 0))
+    labels = session.selection.cell_layer
     labels.fill(tuple(CENTRES[0].astype(int)), 0)
-    session.click(world(image, 0))
+    session.cells.click(world(image, 0))
     assert session.answer is None
 
 
@@ -252,17 +250,17 @@ def test_labels_of_another_size_are_refused_with_both_sizes(
     session: Session, viewer: ViewerModel
 ) -> None:
     add_picture(viewer)
-    session.set_cell_layer(viewer.add_labels(np.zeros((10, 12), dtype=int), name="small"))
-    assert session.classify_all() is None
-    assert "10 × 12" in session.message.text
-    assert "120 × 180" in session.message.text
+    session.selection.set_cell_layer(viewer.add_labels(np.zeros((10, 12), dtype=int), name="small"))
+    assert session.cells.classify_all() is None
+    assert "10 × 12" in session.status.message.text
+    assert "120 × 180" in session.status.message.text
 
 
 def test_empty_labels_say_so(session: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    session.set_cell_layer(viewer.add_labels(np.zeros((120, 180), dtype=int)))
-    session.classify_all()
-    assert "No cells were found in 'smear'" in session.message.text
+    session.selection.set_cell_layer(viewer.add_labels(np.zeros((120, 180), dtype=int)))
+    session.cells.classify_all()
+    assert "No cells were found in 'smear'" in session.status.message.text
 
 
 def test_points_of_the_users_are_the_cells_wherever_their_layer_lies(
@@ -272,36 +270,36 @@ def test_points_of_the_users_are_the_cells_wherever_their_layer_lies(
     world_points = np.array([image.data_to_world(c) for c in CENTRES])
     # A layer of its own scale: 0.25 µm per point unit, sizes of 36 of them.
     points = viewer.add_points(world_points * 4, scale=(0.25, 0.25), units=("um", "um"), size=36)
-    session.set_cell_layer(points)
-    session.classify_all()
-    np.testing.assert_allclose(session.results.cells.centres, CENTRES, atol=1e-6)
-    np.testing.assert_allclose(session.results.cells.diameters, 18)
+    session.selection.set_cell_layer(points)
+    session.cells.classify_all()
+    np.testing.assert_allclose(session.cells.results.cells.centres, CENTRES, atol=1e-6)
+    np.testing.assert_allclose(session.cells.results.cells.diameters, 18)
 
 
 def test_a_grey_image_and_a_colour_model_is_a_clear_message(
     session: Session, viewer: ViewerModel
 ) -> None:
     viewer.add_image(picture()[..., 0].astype(float), name="grey")
-    session.set_cell_layer(viewer.add_points(CENTRES, size=18))
-    assert "needs 3 channel(s)" in session.advice()
-    session.click(CENTRES[0])
-    assert session.message.level == "warning"
-    assert "needs 3 channel(s)" in session.message.text
-    assert "Say what the image shows" in session.message.text
+    session.selection.set_cell_layer(viewer.add_points(CENTRES, size=18))
+    assert "needs 3 channel(s)" in session.advice.text
+    session.cells.click(CENTRES[0])
+    assert session.status.message.level == "warning"
+    assert "needs 3 channel(s)" in session.status.message.text
+    assert "Say what the image shows" in session.status.message.text
 
 
 def test_alpha_is_no_channel_to_a_model(session: Session, viewer: ViewerModel) -> None:
     opaque = np.full((*picture().shape[:2], 1), 255, np.uint8)
     viewer.add_image(np.concatenate([picture(), opaque], axis=2), rgb=True)
-    assert session.obstacle() == ""
+    assert session.advice.no_cells == ""
 
 
 def test_another_modality_is_a_clear_message(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     add_labels(session, viewer)
-    session.set_settings(image, modality="phase")
-    session.click(world(image, 0))
-    assert "was trained on brightfield images" in session.message.text
+    session.selection.set_settings(image, modality="phase")
+    session.cells.click(world(image, 0))
+    assert "was trained on brightfield images" in session.status.message.text
 
 
 def test_a_stack_uses_the_displayed_plane(session: Session, viewer: ViewerModel) -> None:
@@ -310,13 +308,13 @@ def test_a_stack_uses_the_displayed_plane(session: Session, viewer: ViewerModel)
     image = viewer.add_image(
         stack, rgb=True, name="stack", scale=(2.0, 0.5, 0.5), units=("s", "um", "um")
     )
-    session.set_settings(image, pixel_size=0.5, origin="user")
+    session.selection.set_settings(image, pixel_size=0.5, origin="user")
     viewer.dims.set_point(0, 2.0)
-    session.click(image.data_to_world((1, *CENTRES[0])))
+    session.cells.click(image.data_to_world((1, *CENTRES[0])))
     assert session.answer is not None
     assert session.worker.clicks[-1].plane.index == (1,)
     viewer.dims.set_point(0, 0.0)
-    session.click(image.data_to_world((0, *CENTRES[0])))
+    session.cells.click(image.data_to_world((0, *CENTRES[0])))
     assert session.answer is None
 
 
@@ -325,9 +323,9 @@ def test_the_cells_of_a_plane_lie_in_it(session: Session, viewer: ViewerModel) -
     image = viewer.add_image(
         stack, rgb=True, name="stack", scale=(2.0, 0.5, 0.5), units=("s", "um", "um")
     )
-    session.set_settings(image, pixel_size=0.5, origin="user")
+    session.selection.set_settings(image, pixel_size=0.5, origin="user")
     viewer.dims.set_point(0, 4.0)
-    session.classify_all()
+    session.cells.classify_all()
     cells = session.overlays.layer(image, "cells")
     assert cells is not None
     assert len(cells.data) > 0
@@ -341,8 +339,8 @@ def test_the_cells_of_a_plane_lie_in_it(session: Session, viewer: ViewerModel) -
 def test_a_3d_view_is_refused_with_a_cure(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     viewer.dims.ndisplay = 3
-    assert session.click(world(image, 0)) is None
-    assert "Change to 2D" in session.message.text
+    assert session.cells.click(world(image, 0)) is None
+    assert "Change to 2D" in session.status.message.text
 
 
 def test_the_image_follows_the_active_layer_but_not_to_overlays(
@@ -350,33 +348,33 @@ def test_the_image_follows_the_active_layer_but_not_to_overlays(
 ) -> None:
     first = add_picture(viewer)
     second = add_picture(viewer, name="second")
-    assert session.image is second
+    assert session.selection.image is second
     viewer.layers.selection.active = first
-    session.click(world(first, 0))
+    session.cells.click(world(first, 0))
     viewer.layers.selection.active = session.overlays.layer(first, "pixels")
-    assert session.image is first
+    assert session.selection.image is first
 
 
 def test_results_belong_to_their_image(session: Session, viewer: ViewerModel) -> None:
     first = add_picture(viewer)
-    session.classify_all()
+    session.cells.classify_all()
     add_picture(viewer, name="second")
-    assert session.results is None
+    assert session.cells.results is None
     viewer.layers.selection.active = first
-    assert len(session.results) == 4
+    assert len(session.cells.results) == 4
 
 
 def test_the_layers_scale_is_followed_until_the_user_says_otherwise(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = viewer.add_image(picture(), rgb=True)
-    assert session.settings.pixel_size is None
+    assert session.selection.settings.pixel_size is None
     image.scale = (0.2, 0.2)
     image.units = ("um", "um")
-    assert session.settings.pixel_size == pytest.approx(0.2)
-    session.set_settings(image, pixel_size=0.31, origin="user")
+    assert session.selection.settings.pixel_size == pytest.approx(0.2)
+    session.selection.set_settings(image, pixel_size=0.31, origin="user")
     image.scale = (0.4, 0.4)
-    assert session.settings.pixel_size == 0.31
+    assert session.selection.settings.pixel_size == 0.31
 
 
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
@@ -385,7 +383,7 @@ def test_an_impossible_pixel_size_is_refused(
 ) -> None:
     image = add_picture(viewer)
     with pytest.raises(ValueError, match="positive"):
-        session.set_settings(image, pixel_size=size, origin="user")
+        session.selection.set_settings(image, pixel_size=size, origin="user")
 
 
 def test_detaching_leaves_others_callbacks_and_nothing_of_ours(viewer: ViewerModel) -> None:
@@ -431,13 +429,13 @@ def with_holes(image: np.ndarray) -> np.ndarray:
 def test_unusual_pixels_of_the_users_cells_are_classified(
     session: Session, viewer: ViewerModel, grey_model: Model, change: Callable
 ) -> None:
-    session.set_model(grey_model)
+    session.selection.set_model(grey_model)
     image = viewer.add_image(
         change(picture()[..., 0]), name="grey", scale=(0.5, 0.5), units=("um", "um")
     )
     add_labels(session, viewer)
-    session.click(world(image, 1))
-    assert session.message.level == "info"
+    session.cells.click(world(image, 1))
+    assert session.status.message.level == "info"
     assert np.isfinite(session.answer.probabilities).all()
 
 
@@ -445,44 +443,44 @@ def test_alpha_is_left_out(session: Session, viewer: ViewerModel) -> None:
     opaque = np.full((120, 180, 1), 255, dtype=np.uint8)
     image = viewer.add_image(np.concatenate([picture(), opaque], axis=2), rgb=True)
     plain = add_picture(viewer)
-    session.set_image(image)
-    session.set_settings(image, pixel_size=0.5, origin="user")
-    session.click(image.data_to_world(CENTRES[0]))
+    session.selection.set_image(image)
+    session.selection.set_settings(image, pixel_size=0.5, origin="user")
+    session.cells.click(image.data_to_world(CENTRES[0]))
     first = session.answer
-    assert first is not None, session.message
-    session.set_image(plain)
-    session.click(world(plain, 0))
+    assert first is not None, session.status.message
+    session.selection.set_image(plain)
+    session.cells.click(world(plain, 0))
     np.testing.assert_allclose(first.probabilities, session.answer.probabilities, atol=1e-6)
 
 
 def test_a_one_pixel_image_has_no_cells_and_says_so(session: Session, viewer: ViewerModel) -> None:
     viewer.add_image(np.zeros((1, 1, 3), dtype=np.uint8), rgb=True, name="dot")
-    session.classify_all()
-    assert "No cells were found in 'dot'" in session.message.text
+    session.cells.classify_all()
+    assert "No cells were found in 'dot'" in session.status.message.text
 
 
 def test_a_hologram_is_to_be_reconstructed_first(session: Session, viewer: ViewerModel) -> None:
     image = viewer.add_image(np.zeros((40, 50)), name="holo")
-    session.set_settings(image, modality="hologram")
-    assert "Reconstruct it first" in session.message.text
-    assert session.to_reconstruct
-    assert session.click((20, 20)) is None
-    assert session.classify_all() is None
-    assert session.message.level == "warning"
-    assert "'holo' is a hologram" in session.message.text
+    session.selection.set_settings(image, modality="hologram")
+    assert "Reconstruct it first" in session.status.message.text
+    assert session.advice.reconstruct
+    assert session.cells.click((20, 20)) is None
+    assert session.cells.classify_all() is None
+    assert session.status.message.level == "warning"
+    assert "'holo' is a hologram" in session.status.message.text
 
 
 def test_the_advice_names_the_model_that_fits(session: Session, viewer: ViewerModel) -> None:
     opd = small_bundle(1, name="opd-simulated", modality="opd", unit="nm").card
-    session.cards = {"small": session.model.bundle.card, "opd-simulated": opd}
+    session.models.cards = {"small": session.selection.model.bundle.card, "opd-simulated": opd}
     image = viewer.add_image(np.zeros((40, 50)), name="map")
-    session.set_settings(image, modality="opd")
-    assert "'map' shows OPD images" not in session.message.text
-    assert "'map' shows OPD" in session.message.text
-    assert "Choose opd-simulated under Model" in session.message.text
-    assert not session.to_reconstruct
+    session.selection.set_settings(image, modality="opd")
+    assert "'map' shows OPD images" not in session.status.message.text
+    assert "'map' shows OPD" in session.status.message.text
+    assert "Choose opd-simulated under Model" in session.status.message.text
+    assert not session.advice.reconstruct
     add_picture(viewer)
-    assert session.message.text == "Click a cell in the image, or classify all of them."
+    assert session.status.message.text == "Click a cell in the image, or classify all of them."
 
 
 def test_phase_can_become_what_an_opd_model_takes(
@@ -490,8 +488,8 @@ def test_phase_can_become_what_an_opd_model_takes(
 ) -> None:
     path = tmp_path / "opd.safetensors"
     save_bundle(small_bundle(1, modality="opd", unit="nm"), path)
-    session.set_model(prepare_model(str(path), "cpu"))
+    session.selection.set_model(prepare_model(str(path), "cpu"))
     image = viewer.add_image(np.zeros((40, 50)), name="phase map")
-    session.set_settings(image, modality="phase")
-    assert session.to_reconstruct
-    assert "Turn the phase into OPD" in session.message.text
+    session.selection.set_settings(image, modality="phase")
+    assert session.advice.reconstruct
+    assert "Turn the phase into OPD" in session.status.message.text

@@ -12,9 +12,11 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.evidence.faithfulness import Faithfulness
 from napari_sparseattn.inference.faithfulness import faithfulness_of_cell
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
+from napari_sparseattn.plugin.evidence.requests import stream_faithfulness
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.evidence.words import (
     about_method,
@@ -26,7 +28,14 @@ from napari_sparseattn.plugin.evidence.words import (
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
-from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
+from ..made_slides import add_slide, keep_features_in, span_model
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(stream_faithfulness)
+    return runner
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def faithfulness(session: Session, viewer: ViewerModel, held: Held) -> Iterator[
 
 
 def click(session: Session, cell: int) -> None:
-    session.click(session.image.data_to_world(CENTRES[cell]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[cell]))
 
 
 def without_time(found: Faithfulness) -> dict[str, Any]:
@@ -57,9 +66,12 @@ def test_a_clicked_cell_is_measured_by_itself(
     assert faithfulness.progress is not None
     assert faithfulness.measured is None
     held.go()
-    field, cells = field_of(session.shown.plane, session.settings), faithfulness.request().cells
+    field, cells = (
+        field_of(session.shown.plane, session.selection.settings),
+        faithfulness.request().cells,
+    )
     expected = faithfulness_of_cell(
-        field, cells, cells.nearest(CENTRES[2]), session.model.bundle, device="cpu"
+        field, cells, cells.nearest(CENTRES[2]), session.selection.model.bundle, device="cpu"
     )
     assert without_time(faithfulness.measured) == without_time(expected)
     # A disc of radius 9 px in a crop of 16 px covers all of its middle: the mask was found.
@@ -113,8 +125,8 @@ def test_a_field_is_measured_when_asked_for(
     held: Held,
 ) -> None:
     add_picture(viewer)
-    session.set_model(tnet_model)
-    session.classify_field()
+    session.selection.set_model(tnet_model)
+    session.task.ask("whole")
     assert faithfulness.subject == "field"
     assert held.kept == []
     request = faithfulness.measure()
@@ -127,7 +139,7 @@ def test_a_field_is_measured_when_asked_for(
     held.go()
     assert faithfulness.measured.label == session.answer.label
     assert faithfulness.measured.probability == pytest.approx(session.answer.confidence, abs=1e-4)
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     assert faithfulness.measured is None
 
 
@@ -140,10 +152,10 @@ def test_a_slide_is_measured_on_its_patches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_features_in(monkeypatch, tmp_path)
-    worker = SlidesAtOnce(session)
+    worker = session.worker
     add_slide(viewer)
-    session.set_model(span_model())
-    session.classify_slide()
+    session.selection.set_model(span_model())
+    session.slides.classify()
     assert len(worker.slides) == 1
     assert faithfulness.subject == "slide"
     faithfulness.measure()
@@ -162,10 +174,10 @@ def test_a_model_of_patches_says_why_it_is_not_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep_features_in(monkeypatch, tmp_path)
-    worker = SlidesAtOnce(session)
+    worker = session.worker
     add_slide(viewer)
-    session.set_model(span_model(segments=True))
-    session.classify_slide()
+    session.selection.set_model(span_model(segments=True))
+    session.slides.classify()
     assert len(worker.slides) == 1
     assert "each patch" in faithfulness.why_not
     assert faithfulness.measure() is None

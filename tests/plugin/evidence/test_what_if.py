@@ -10,10 +10,12 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_sparseattn.evidence import CropFrame
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.what_if_requests import (
     Region,
+    answer_what_if,
     crop_middles,
     patch_middles,
 )
@@ -22,7 +24,14 @@ from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
 from ..made_attention import made_up_attention
-from ..made_slides import SlidesAtOnce, add_slide, keep_features_in, span_model
+from ..made_slides import add_slide, keep_features_in, span_model
+
+
+@pytest.fixture
+def held(session: Session, viewer: ViewerModel) -> Held:
+    """Keep what is asked here until a test lets it go; the session answers at once."""
+    runner = Lanes.of(viewer).runner = Held(answer_what_if)
+    return runner
 
 
 @pytest.fixture
@@ -39,14 +48,14 @@ def clicked(what_ifs: WhatIfSession, session: Session, viewer: ViewerModel) -> W
     """The third cell of the picture was clicked; its crop is 16 px of 0.5 µm."""
     image = add_picture(viewer)
     add_labels(session, viewer)
-    session.click(image.data_to_world(CENTRES[2]))
+    session.cells.click(image.data_to_world(CENTRES[2]))
     assert session.answer is not None
     return what_ifs
 
 
 def draw_square(what_ifs: WhatIfSession, middle: tuple[float, float], half: float) -> None:
     assert what_ifs.draw("lasso")
-    layer = what_ifs.layers.outlines(what_ifs.session.image, (), make=False)
+    layer = what_ifs.layers.outlines(what_ifs.session.selection.image, (), make=False)
     row, column = middle
     corners = [(-half, -half), (-half, half), (half, half), (half, -half)]
     layer.add_polygons([np.array([(row + y, column + x) for y, x in corners])])
@@ -102,7 +111,7 @@ def test_without_a_region_it_says_what_to_do(clicked: WhatIfSession) -> None:
 def test_removing_the_cell_reruns_the_model_and_lists_it(clicked: WhatIfSession) -> None:
     draw_square(clicked, (80, 60), 6)
     # The region is drawn by napari's own tool, on a layer of ours.
-    layer = clicked.layers.outlines(clicked.session.image, (), make=False)
+    layer = clicked.layers.outlines(clicked.session.selection.image, (), make=False)
     assert layer.mode == "add_polygon_lasso"
     assert layer.name == "smear · what if"
     np.testing.assert_allclose(layer.scale, (0.5, 0.5))
@@ -122,13 +131,13 @@ def test_what_is_selected_then_lies_on_the_crop(clicked: WhatIfSession, session:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("look")
     (entry,) = clicked.entries
-    layer = clicked.layers.layer(session.image, "what-if selection")
+    layer = clicked.layers.layer(session.selection.image, "what-if selection")
     frame = session.answer.evidence.frame
     selected = np.isfinite(layer.data)
     np.testing.assert_array_equal(selected, entry.found.after.evidence.mask())
     forced = Region(entry.request.region.outlines).on_crop(frame)
     assert selected[forced].all()
-    origin = session.image.data_to_world(frame.origin)
+    origin = session.selection.image.data_to_world(frame.origin)
     np.testing.assert_allclose(layer.data_to_world((0, 0)), origin)
 
 
@@ -148,7 +157,7 @@ def test_undo_and_redo_go_back_and_forth_with_the_region(clicked: WhatIfSession)
     assert len(clicked.region().outlines) == 1
     assert clicked.undo()
     assert clicked.shown is None
-    assert clicked.layers.layer(clicked.session.image, "what-if selection") is None
+    assert clicked.layers.layer(clicked.session.selection.image, "what-if selection") is None
     assert not clicked.undo()
     assert clicked.redo()
     assert clicked.redo()
@@ -173,7 +182,7 @@ def test_painting_counts_too_and_can_be_cleared(
     clicked: WhatIfSession, viewer: ViewerModel
 ) -> None:
     assert clicked.draw("paint")
-    layer = clicked.layers.paint(clicked.session.image, (), make=False)
+    layer = clicked.layers.paint(clicked.session.selection.image, (), make=False)
     assert layer.mode == "paint"
     layer.data[76:84, 56:64] = 1
     layer.refresh()
@@ -183,7 +192,7 @@ def test_painting_counts_too_and_can_be_cleared(
     assert entry.found.share == pytest.approx(0.25, abs=0.07)
     clicked.clear()
     assert clicked.region().empty
-    assert viewer.layers.selection.active is clicked.session.image
+    assert viewer.layers.selection.active is clicked.session.selection.image
     clicked.undo()
     clicked.redo()
     np.testing.assert_array_equal(clicked.region().painted, entry.request.region.painted)
@@ -202,10 +211,10 @@ def test_the_list_stays_when_another_cell_is_clicked(
 ) -> None:
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
-    session.click(session.image.data_to_world(CENTRES[0]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[0]))
     assert len(clicked.entries) == 1
     assert clicked.shown is None
-    assert clicked.layers.layer(session.image, "what-if selection") is None
+    assert clicked.layers.layer(session.selection.image, "what-if selection") is None
 
 
 def test_an_answer_to_what_is_no_longer_shown_is_dropped(
@@ -214,7 +223,7 @@ def test_an_answer_to_what_is_no_longer_shown_is_dropped(
     draw_square(clicked, (80, 60), 3)
     clicked.ask("remove")
     assert not clicked.can_ask
-    session.click(session.image.data_to_world(CENTRES[0]))
+    session.cells.click(session.selection.image.data_to_world(CENTRES[0]))
     held.go()
     assert clicked.entries == []
 
@@ -226,11 +235,11 @@ def test_a_dragged_crop_is_read_where_its_point_is(
     what_ifs: WhatIfSession, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     image = add_picture(viewer)
-    session.set_model(tnet_model)
-    session.classify_field()
+    session.selection.set_model(tnet_model)
+    session.task.ask("whole")
     assert what_ifs.move_crops()
     layer = what_ifs.layers.layer(image, "what-if crops")
-    way = session.traversal
+    way = session.crops.traversal
     assert len(layer.data) == len(way) - 1
     np.testing.assert_allclose(layer.data, crop_middles(way)[1:])
     first = int(np.flatnonzero(way.level == 1)[0])
@@ -250,8 +259,8 @@ def test_a_field_can_be_asked_without_a_region_of_it(
     what_ifs: WhatIfSession, session: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     add_picture(viewer)
-    session.set_model(tnet_model)
-    session.classify_field()
+    session.selection.set_model(tnet_model)
+    session.task.ask("whole")
     draw_square(what_ifs, (60, 90), 30)
     what_ifs.set_fill("noise")
     what_ifs.ask("remove")
@@ -273,18 +282,18 @@ def slide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> WhatIfSession:
     keep_features_in(monkeypatch, tmp_path)
-    worker = SlidesAtOnce(session)
+    worker = session.worker
     add_slide(viewer)
-    session.set_model(span_model())
-    session.classify_slide()
+    session.selection.set_model(span_model())
+    session.slides.classify()
     assert len(worker.slides) == 1
     return what_ifs
 
 
 def test_patches_and_levels_of_a_slide_are_dropped(slide: WhatIfSession, session: Session) -> None:
     assert "drop" in slide.fills
-    attention = session.attention
-    session.select_patch(3)
+    attention = session.slides.attention
+    session.slides.select_patch(3)
     slide.ask("remove")
     picked = slide.entries[-1]
     assert picked.request.region.patches == (3,)

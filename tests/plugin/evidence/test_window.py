@@ -60,7 +60,7 @@ def test_the_curves_stay_unfolded_for_the_next_cell(clicked: Window) -> None:
     clicked.until(lambda: evidence.measured is not None)
     box.curves.click()
     before, answer = evidence.measured, clicked.session.answer
-    clicked.click(clicked.session.image.data_to_world(CENTRES[0]))
+    clicked.click(clicked.session.selection.image.data_to_world(CENTRES[0]))
     clicked.until(lambda: clicked.session.answer is not answer)
     clicked.until(lambda: evidence.measured is not None)
     assert evidence.measured is not before
@@ -104,7 +104,7 @@ def test_a_lasso_a_question_and_back_again(clicked: Window) -> None:
     box.redo.click()
     assert box.table.rowCount() == 1
     box.clear.click()
-    assert clicked.viewer.layers.selection.active == clicked.session.image
+    assert clicked.viewer.layers.selection.active == clicked.session.selection.image
     assert what_ifs.region().empty
     box.table.cellClicked.emit(0, 0)
     assert len(what_ifs.region().outlines) == 1
@@ -117,7 +117,7 @@ def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     box = dock.faithfulness_box
     assert box.empty.isVisible()
     dock.actions_box.all.click()
-    window.until(lambda: window.session.results is not None)
+    window.until(lambda: window.session.cells.results is not None)
     box.measure.click()
     window.until(lambda: measured.progress is None and len(measured.cells()) == len(CENTRES))
     shown = [*box.highest.patches(), *box.lowest.patches()]
@@ -130,7 +130,7 @@ def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     box.highest.itemClicked.emit(box.highest.item(0))
     window.until(lambda: window.session.answer is not None)
     frame = window.session.answer.evidence.frame
-    centre = window.session.results.cells.centres[first]
+    centre = window.session.cells.results.cells.centres[first]
     np.testing.assert_allclose((frame.row, frame.column), centre)
 
 
@@ -144,7 +144,7 @@ def test_a_report_is_saved(
     )
     clicked.dock.result_box.faithfulness.curves.click()
     clicked.dock.result_box.faithfulness.details.save.click()
-    clicked.until(lambda: "report.json" in clicked.session.message.text)
+    clicked.until(lambda: "report.json" in clicked.session.status.message.text)
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert found["answer"]["class"] == clicked.session.answer.label
     assert found["model_hash"] == clicked.session.answer.model_hash

@@ -18,15 +18,15 @@ from qtpy.QtWidgets import QFileDialog
 from superqt import QCollapsible
 
 from napari_sparseattn.export.formats import FORMATS
-from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.core.lanes import Lanes
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.export.box import ExportBox, ExportButton
 from napari_sparseattn.plugin.export.session import ExportSession, ModelExport
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
-from ..made_slides import SlidesAtOnce, add_slide, keep_features_in
+from ..made_slides import add_slide, keep_features_in
 from ..widgets.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
@@ -58,7 +58,7 @@ def test_cells_are_written_as_they_are_shown(
 ) -> None:
     add_picture(viewer)
     add_labels(session, viewer)
-    session.classify_all()
+    session.cells.classify_all()
     (result,) = exporting.exportables()
     assert result.title == "4 cells of smear"
     assert {each.name for each in exporting.formats(result)} == set(FORMATS)
@@ -68,8 +68,8 @@ def test_cells_are_written_as_they_are_shown(
     assert [path.name for path in exporting.written] == [
         "smear.csv", "smear.csv-metadata.json", "smear.geojson", "smear_maps.ome.zarr",
     ]  # fmt: skip
-    assert "4 files written to" in session.message.text
-    results = session.results
+    assert "4 files written to" in session.status.message.text
+    results = session.cells.results
     assert results is not None
     table = pd.read_csv(tmp_path / "smear.csv")
     assert table["class"].tolist() == results.labels
@@ -91,7 +91,7 @@ def test_nothing_in_the_folder_is_replaced(
     exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.classify_all()
+    session.cells.classify_all()
     exporting.set_folder(tmp_path)
     (tmp_path / "smear.html").write_text("mine")
     choose(exporting, "csv")
@@ -110,12 +110,12 @@ def test_results_of_another_model_keep_their_card(
     tmp_path: Path,
 ) -> None:
     add_picture(viewer)
-    session.classify_all()
-    first = session.model
+    session.cells.classify_all()
+    first = session.selection.model
     assert first is not None
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     assert exporting.exportables() == []  # nothing is known of the model that gave them
-    session.cards = {first.bundle.card.name: first.bundle.card}
+    session.models.cards = {first.bundle.card.name: first.bundle.card}
     (result,) = exporting.exportables()
     assert result.card is first.bundle.card
     exporting.set_folder(tmp_path)
@@ -132,17 +132,17 @@ def test_a_field_comes_before_its_cells(
     tmp_path: Path,
 ) -> None:
     add_picture(viewer)
-    session.set_model(tnet_model)
-    session.classify_all()
-    session.classify_field()
+    session.selection.set_model(tnet_model)
+    session.cells.classify_all()
+    session.task.ask("whole")
     assert [each.title for each in exporting.exportables()] == ["Field smear", "4 cells of smear"]
     exporting.set_folder(tmp_path)
     choose(exporting, "csv", "coco", "overlay")
     assert exporting.ticked(exporting.exportables()[0]) == ("csv", "overlay")
     exporting.export(0)
     crops = pd.read_csv(tmp_path / "smear.csv")
-    assert session.traversal is not None
-    assert len(crops) == len(session.traversal)
+    assert session.crops.traversal is not None
+    assert len(crops) == len(session.crops.traversal)
 
 
 def test_a_slide_with_its_features(
@@ -151,17 +151,16 @@ def test_a_slide_with_its_features(
 ) -> None:  # fmt: skip
     keep_features_in(monkeypatch, kept)
     add_slide(viewer)
-    session.set_model(span)
-    session.slides_worker = SlidesAtOnce(session)
-    session.classify_slide()
+    session.selection.set_model(span)
+    session.slides.classify()
     (result,) = exporting.exportables()
     assert result.title == "Slide s"
     exporting.set_folder(tmp_path)
     choose(exporting, "anndata", "geojson", "html")
     exporting.export()
-    assert session.attention is not None
+    assert session.slides.attention is not None
     table = anndata.read_h5ad(tmp_path / "s.h5ad")
-    assert table.n_obs == len(session.attention)
+    assert table.n_obs == len(session.slides.attention)
     features = session.answer.features.read()  # type: ignore[union-attr]
     np.testing.assert_array_equal(table.X, features)
 
@@ -170,17 +169,17 @@ def test_failures_and_stops_are_said_and_leave_no_half(
     exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_picture(viewer)
-    session.classify_all()
+    session.cells.classify_all()
     choose(exporting)
     assert exporting.export() is None
-    assert session.message.text == "Tick at least one format to export."
+    assert session.status.message.text == "Tick at least one format to export."
     choose(exporting, "csv")
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     exporting.set_folder(blocked)
     exporting.export()
-    assert session.message.level == "error"
-    assert session.message.text.startswith("Not everything was written: ")
+    assert session.status.message.level == "error"
+    assert session.status.message.text.startswith("Not everything was written: ")
     assert not exporting.running
     exporting.set_folder(tmp_path / "new")
     held = Lanes.of(viewer).runner = Held()
@@ -206,7 +205,7 @@ def test_missing_packages_are_named(
         formats.importlib.util, "find_spec", lambda x: None if x == "anndata" else find(x)
     )
     add_picture(viewer)
-    session.classify_all()
+    session.cells.classify_all()
     box = ExportBox(ExportSession.of(viewer))
     qtbot.addWidget(box)
     assert not box.boxes["anndata"].isEnabled()
@@ -239,7 +238,9 @@ def test_the_window_writes_what_is_ticked(
     assert names == {"smear.csv", "smear.csv-metadata.json", "smear.h5ad", "smear.html"}
     assert "Open the folder" in box.written.text()
     assert box.export.isVisible()
-    assert anndata.read_h5ad(tmp_path / "out" / "smear.h5ad").n_obs == len(window.session.results)
+    assert anndata.read_h5ad(tmp_path / "out" / "smear.h5ad").n_obs == len(
+        window.session.cells.results
+    )
     for untick in box.boxes.values():
         untick.setChecked(False)
     assert not box.export.isEnabled()
@@ -267,17 +268,19 @@ def test_a_model_is_exported_one_at_a_time(
 ) -> None:
     button, export = ExportButton(session), ModelExport.of(viewer)
     qtbot.addWidget(button)
-    bundle = session.model.bundle
+    bundle = session.selection.model.bundle
     export.export(bundle, tmp_path / "first.safetensors", "safetensors")
     assert not button.button.isEnabled()
     export.export(bundle, tmp_path / "second.safetensors", "safetensors")
-    assert session.message.text == "A model is being exported; wait until it is written."
+    assert session.status.message.text == "A model is being exported; wait until it is written."
     held.go()
     assert button.button.isEnabled()
     assert [path.name for path in tmp_path.iterdir()] == ["first.safetensors"]
     # The reason is the true one.
     export.export(bundle, tmp_path / "third.zip", "safetensors")
     held.go()
-    assert session.message.text.startswith("third.zip was not written: Files of safetensors copy")
+    assert session.status.message.text.startswith(
+        "third.zip was not written: Files of safetensors copy"
+    )
     assert not export.running
     button.release()

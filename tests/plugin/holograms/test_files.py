@@ -142,7 +142,7 @@ def test_decimal_numbers_are_asked_about(
     tifffile.imwrite(path, truth.astype(np.float32))
     panel.open_file(path)
     assert "choose hologram, phase or OPD" in panel.message.text
-    assert Session.of(viewer).settings_of(panel.source.layer).modality == "unknown"
+    assert Session.of(viewer).selection.settings_of(panel.source.layer).modality == "unknown"
     panel.source.set_kind("opd")
     assert rmse_of(panel.previews.shown.retrieved.opd) < 10
 

@@ -85,21 +85,21 @@ def test_kind_and_pixel_size_are_shared_with_the_main_dock(
 ) -> None:
     layer = viewer.add_image(np.zeros((20, 30)), name="grey")
     main = Session.of(viewer)
-    main.set_image(layer)
+    main.selection.set_image(layer)
     assert panel.source.kind == "hologram"
     panel.source.set_kind("phase")
-    assert main.settings.modality == "phase"
-    assert main.settings.unit == "rad"
-    main.set_settings(layer, modality="opd", pixel_size=0.3, origin="user")
+    assert main.selection.settings.modality == "phase"
+    assert main.selection.settings.unit == "rad"
+    main.selection.set_settings(layer, modality="opd", pixel_size=0.3, origin="user")
     assert panel.source.kind == "opd"
     assert panel.source.scale.pixel_size == 0.3
 
 
 def test_a_layer_marked_as_brightfield_is_left(panel: Holograms, viewer: ViewerModel) -> None:
     layer = viewer.add_image(np.zeros((20, 30)))
-    Session.of(viewer).set_image(layer)
+    Session.of(viewer).selection.set_image(layer)
     assert panel.source.layer is layer
-    Session.of(viewer).set_settings(layer, modality="brightfield")
+    Session.of(viewer).selection.set_settings(layer, modality="brightfield")
     assert panel.source.layer is None
 
 
@@ -244,9 +244,9 @@ def test_the_result_is_opd_in_nm_placed_on_its_source(
     assert layer.units == source.units
     main = Session.of(viewer)
     main.attach()
-    assert main.image is layer
-    assert main.settings.modality == "opd"
-    assert main.settings.pixel_size == pytest.approx(OPTICS.pixel_size)
+    assert main.selection.image is layer
+    assert main.selection.settings.modality == "opd"
+    assert main.selection.settings.pixel_size == pytest.approx(OPTICS.pixel_size)
     main.detach()
 
 
@@ -290,7 +290,7 @@ def test_without_a_wavelength_it_is_phase_and_says_so(
     panel.work.reconstruct()
     assert panel.result is layer
     assert layer.name == "simulated hologram OPD"
-    assert Session.of(viewer).settings_of(layer).modality == "opd"
+    assert Session.of(viewer).selection.settings_of(layer).modality == "opd"
 
 
 def test_a_stack_keeps_its_axes(panel: Holograms, viewer: ViewerModel) -> None:

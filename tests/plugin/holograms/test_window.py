@@ -19,10 +19,10 @@ from napari_sparseattn.card import CropSpec, Training
 from napari_sparseattn.export.opd import write_opd
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.plugin.commands import open_holograms, reconstruct_layer
+from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.dock import HologramDock
 from napari_sparseattn.plugin.holograms.session import Holograms
-from napari_sparseattn.plugin.widgets import model_box
 from small_model import small_bundle
 
 from ..conftest import wait_until
@@ -85,7 +85,7 @@ def opd_model(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch)
     }
     save_bundle(small_bundle(1, **card), path)
     found = {"small": model_file, "opd-simulated": path}
-    monkeypatch.setattr(model_box, "find_bundles", lambda: found)
+    monkeypatch.setattr(models, "find_bundles", lambda: found)
     return path
 
 
@@ -93,8 +93,8 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     viewer = panel.viewer
     _, main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    panel.until(lambda: session.model is not None)
-    assert session.model.bundle.card.modality == "brightfield"
+    panel.until(lambda: session.selection.model is not None)
+    assert session.selection.model.bundle.card.modality == "brightfield"
     panel.add_hologram()
     assert "Reconstruct it first" in main.message_line.label.text()
     main.image_box.reconstruct.click()
@@ -102,14 +102,19 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     panel.dock.actions_box.reconstruct.click()
     panel.until(lambda: panel.holograms.result is not None and not panel.holograms.work.running)
     layer = panel.holograms.result
-    assert session.image is layer
-    assert session.settings.modality == "opd"
+    assert session.selection.image is layer
+    assert session.selection.settings.modality == "opd"
     # The model was not the user's choice, so one that fits takes its place.
-    panel.until(lambda: session.model is not None and session.model.bundle.card.modality == "opd")
+    panel.until(
+        lambda: (
+            session.selection.model is not None
+            and session.selection.model.bundle.card.modality == "opd"
+        )
+    )
     panel.dock.actions_box.classify.click()
     panel.until(main.model_box.simulated.isVisible)
     _, _, cells = simulated()
-    session.click(layer.data_to_world(cells.centres[0]))
+    session.cells.click(layer.data_to_world(cells.centres[0]))
     panel.until(lambda: session.answer is not None)
     frame = session.answer.evidence.frame
     np.testing.assert_allclose((frame.row, frame.column), cells.centres[0], atol=2)
@@ -120,15 +125,15 @@ def test_a_model_that_the_user_chose_stays(panel: Panel, opd_model: Path) -> Non
     viewer = panel.viewer
     _, main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    panel.until(lambda: session.model is not None)
+    panel.until(lambda: session.selection.model is not None)
     small = main.model_box.models.findText("small")
     main.model_box.models.setCurrentIndex(small)
     main.model_box.models.activated.emit(small)
-    panel.until(lambda: session.model is not None)
+    panel.until(lambda: session.selection.model is not None)
     viewer.add_image(np.zeros((40, 50)), name="map")
-    session.set_settings(session.image, modality="opd")
-    assert session.model is not None
-    assert session.model.bundle.card.name == "small"
+    session.selection.set_settings(session.selection.image, modality="opd")
+    assert session.selection.model is not None
+    assert session.selection.model.bundle.card.name == "small"
     assert "Choose opd-simulated under Model" in main.message_line.label.text()
     assert read_card(opd_model).training.simulated
 

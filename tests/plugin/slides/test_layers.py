@@ -15,12 +15,12 @@ from napari.utils.notifications import notification_manager
 from bad_slides import PARTLY, halves, scene, write_svs, zeroed
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
+from napari_sparseattn.plugin.core.sources import slide_of
 from napari_sparseattn.plugin.slides.layers import (
     LevelView,
     follow_unreadable,
     read_slide,
     slide_layer,
-    slide_of,
     unread_layer,
     unreadable_layer,
 )

@@ -14,10 +14,10 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
 from bad_slides import write_svs
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
+from napari_sparseattn.plugin.core.status import StageDone
 from napari_sparseattn.plugin.slides.box import StageBars
-from napari_sparseattn.plugin.slides.requests import StageDone
 
 from ..conftest import wait_until
 from ..made_slides import LEVELS, add_slide, keep_features_in
@@ -29,7 +29,7 @@ __all__ = ["make_window", "window"]  # fixtures
 @pytest.fixture
 def spanning(window: Window, span: Model, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Window:
     keep_features_in(monkeypatch, kept)
-    window.session.set_model(span)
+    window.session.selection.set_model(span)
     return window
 
 
@@ -43,7 +43,7 @@ def anew(spanning: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
 def classify(window: Window) -> None:
     window.dock.actions_box.field.click()
     # Where the machine is busy, the features alone may take this long.
-    wait_until(window.qtbot, lambda: window.session.attention is not None)
+    wait_until(window.qtbot, lambda: window.session.slides.attention is not None)
 
 
 def overlays(window: Window) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_slide_from_its_file_to_its_patches(spanning: Window, tmp_path: Path) 
     assert "patches" in dock.result_box.facts.text()
     assert "is tissue" in dock.slide_box.tissue.text()
     assert len(dock.pyramid_box.shares.rows) == 4
-    assert image is session.image
+    assert image is session.selection.image
 
     # Other values, another level.
     box = dock.pyramid_box
@@ -83,12 +83,12 @@ def test_a_slide_from_its_file_to_its_patches(spanning: Window, tmp_path: Path) 
     assert not box.levels[0].isChecked()
 
     # A patch that is clicked in the image.
-    attention = session.attention
+    attention = session.slides.attention
     middle = int(np.abs(attention.cells - attention.cells.mean(axis=0)).sum(axis=1).argmin())
     top, left, side = attention.patch_box(middle)
     spanning.click(image.data_to_world((top + side / 2 - 0.5, left + side / 2 - 0.5)))
-    spanning.until(lambda: session.local is not None)
-    assert session.patch == middle
+    spanning.until(lambda: session.slides.local is not None)
+    assert session.slides.patch == middle
     assert {"patch", "local attention"} <= set(overlays(spanning))
     assert f"Patch {middle + 1}" in dock.gallery_box.facts.text()
     spanning.until(lambda: not dock.gallery_box.picture.pixmap().isNull())
@@ -98,19 +98,19 @@ def test_galleries_go_to_their_patches(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)
     session, box = spanning.session, spanning.dock.gallery_box
-    order = session.attention.rank_patches()
+    order = session.slides.attention.rank_patches()
     assert box.most.patches() == order[:8].tolist()
     assert box.least.patches() == order[::-1][:8].tolist()
     wanted = {*box.most.patches(), *box.least.patches()}
-    spanning.until(lambda: set(session.pictures) == wanted)
+    spanning.until(lambda: set(session.slides.pictures) == wanted)
     rect = box.most.visualItemRect(box.most.item(2))
     none = Qt.KeyboardModifier.NoModifier
     QTest.mouseClick(box.most.viewport(), Qt.MouseButton.LeftButton, none, rect.center())
-    assert session.patch == order[2]
-    top, left, side = session.attention.patch_box(int(order[2]))
+    assert session.slides.patch == order[2]
+    top, left, side = session.slides.attention.patch_box(int(order[2]))
     np.testing.assert_allclose(
         spanning.viewer.scene.camera.center[-2:],
-        session.image.data_to_world((top + side / 2 - 0.5, left + side / 2 - 0.5)),
+        session.selection.image.data_to_world((top + side / 2 - 0.5, left + side / 2 - 0.5)),
     )
     box.more.click()
     assert len(box.most.patches()) == 16
@@ -126,14 +126,16 @@ def test_patches_are_written_as_a_table(
     chosen = str(tmp_path / "file" / "patches.csv")
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (chosen, ""))
     box.export.click()
-    spanning.until(lambda: "could not be written" in spanning.session.message.text)
+    spanning.until(lambda: "could not be written" in spanning.session.status.message.text)
     chosen = str(path)
     box.export.click()
-    spanning.until(lambda: "written to" in spanning.session.message.text)
+    spanning.until(lambda: "written to" in spanning.session.status.message.text)
     table = pd.read_csv(path)
-    assert len(table) == len(spanning.session.attention)
+    assert len(table) == len(spanning.session.slides.attention)
     np.testing.assert_allclose(
-        table["attention_1"], spanning.session.attention.patch_weights() * len(table), rtol=1e-4
+        table["attention_1"],
+        spanning.session.slides.attention.patch_weights() * len(table),
+        rtol=1e-4,
     )
 
 
@@ -142,15 +144,15 @@ def test_pictures_are_read_only_once_somebody_looks(spanning: Window) -> None:
     spanning.dock.gallery_box.hide()
     classify(spanning)
     spanning.qtbot.wait(100)
-    assert not spanning.session.pictures
+    assert not spanning.session.slides.pictures
     spanning.dock.gallery_box.show()
-    spanning.until(lambda: len(spanning.session.pictures) == 16)
+    spanning.until(lambda: len(spanning.session.slides.pictures) == 16)
 
 
 def test_how_few_patches_hold_how_much(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)
-    box, attention = spanning.dock.pyramid_box, spanning.session.attention
+    box, attention = spanning.dock.pyramid_box, spanning.session.slides.attention
     assert box.curve.numbers[-1] == len(attention)
     assert box.curve.shares[-1] == pytest.approx(1)
     assert (np.diff(box.curve.shares) >= -1e-9).all()
@@ -164,7 +166,7 @@ def start(window: Window) -> None:
     """Begin with a slide of several batches of patches, and wait for the first."""
     add_slide(window.viewer, pixel_size=2.0)
     told: list[tuple[StageDone, ...] | None] = []
-    window.session.stages_changed.connect(told.append)
+    window.session.slides.stages_changed.connect(told.append)
     window.dock.actions_box.field.click()
 
     def going_on() -> bool:
@@ -172,7 +174,7 @@ def start(window: Window) -> None:
         return any(stage.name == "features" and stage.done for stage in stages)
 
     wait_until(window.qtbot, going_on)
-    window.session.stages_changed.disconnect(told.append)
+    window.session.slides.stages_changed.disconnect(told.append)
 
 
 def stop_by_cancel(window: Window) -> None:
@@ -183,7 +185,7 @@ def stop_by_cancel(window: Window) -> None:
     box.cancel.click()
     assert box.field.isVisible()
     assert not window.dock.slide_box.bars.isVisible()
-    assert "patches are kept" in window.session.message.text
+    assert "patches are kept" in window.session.status.message.text
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_a_slide_can_be_stopped(anew: Window, stop: Callable[[Window], None]) ->
     start(anew)
     stop(anew)
     anew.qtbot.wait(300)
-    assert not anew.session.running
+    assert not anew.session.status.running
     assert anew.session.answer is None
 
 
@@ -204,7 +206,7 @@ def test_what_was_cancelled_goes_on_where_it_was(anew: Window) -> None:
     anew.dock.actions_box.cancel.click()
     # Asked before the first has come to its end.
     classify(anew)
-    assert "were kept from an earlier run" in anew.session.message.text
+    assert "were kept from an earlier run" in anew.session.status.message.text
 
 
 def test_the_bars_count_and_say_how_long(qtbot: Any) -> None:

@@ -14,19 +14,15 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
-from napari_sparseattn.plugin.cells.requests import prepare_model
+from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
+from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
-from napari_sparseattn.training.data.annotated import held_out
 from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.runs.reports import read_report, report_from_dict
 from napari_sparseattn.training.runs.requests import (
     Epoch,
-    FineTuneRequest,
-    Prepared,
-    Trained,
-    stream_training,
-    survey,
 )
 from napari_sparseattn.training.runs.runs import (
     discard,
@@ -63,39 +59,6 @@ def field() -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[tuple[float, floa
     return (image + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8), centres, kinds
 
 
-class AtOnce:
-    """Does what annotating and fine-tuning ask for when they ask, in this thread."""
-
-    def __init__(self, tuning: FineTuning) -> None:
-        self.tuning = tuning
-        self.kill_after: int | None = None
-        self.given: list[Any] = []
-        tuning.annotating.work_requested.connect(self.annotate)
-        tuning.survey_requested.connect(self.survey)
-        tuning.training_requested.connect(self.train)
-        tuning.model_requested.connect(self.load)
-
-    def annotate(self, work: Any) -> None:
-        work.done(work.run())
-
-    def survey(self, request: FineTuneRequest) -> None:
-        self.tuning.accept_survey(request, survey(request))
-
-    def train(self, request: FineTuneRequest) -> None:
-        try:
-            for given in stream_training(request):
-                self.given.append(given)
-                self.tuning.accept(request, given)
-                if isinstance(given, Epoch) and given.epoch == self.kill_after:
-                    request.switch.kill()
-        except (ValueError, InterruptedError) as error:
-            self.tuning.fail(request, error)
-        self.tuning.end(request)
-
-    def load(self, path: Path) -> None:
-        self.tuning.accept_model(prepare_model(str(path), "cpu"))
-
-
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's models with one small one, and a project."""
@@ -109,10 +72,10 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tuning(viewer: ViewerModel, folders: Path) -> Iterator[FineTuning]:
     session = Session.of(viewer)
     tuning = FineTuning.of(viewer)
-    tuning.worker = AtOnce(tuning)  # kept alive: psygnal holds its methods weakly
+    Lanes.of(viewer).runner = AtOnce()
     tuning.annotating.attach()
     tuning.attach()
-    session.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
+    session.selection.set_model(prepare_model(str(folders / "models" / "small.safetensors"), "cpu"))
     tuning.set_choices(seconds=0.1)
     yield tuning
     tuning.detach()
@@ -129,8 +92,8 @@ def annotate(tuning: FineTuning, layer: Image, rows: range | None = None) -> Non
     """Give cells their kinds, as one change."""
     _, centres, kinds = field()
     annotating = tuning.annotating
-    annotating.annotate_cell(centres[0], kinds[0], diameter=12.0)
-    book = annotating.book(layer)
+    annotating.targets.annotate_cell(centres[0], kinds[0], diameter=12.0)
+    book = annotating.files.annotations(layer)
     assert book is not None
     some = rows if rows is not None else range(1, len(centres))
     book.put(new_annotation("cell", kinds[i], position=centres[i], diameter_px=12.0) for i in some)
@@ -148,14 +111,13 @@ def test_too_little_is_said_before_training(tuning: FineTuning, viewer: ViewerMo
 
 
 def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: ViewerModel) -> None:
-    from napari_sparseattn.training.data.annotated import annotated_cells
-    from napari_sparseattn.training.runs.data import planned_crops
+    from napari_sparseattn.training.data.annotated import cut_cells, plan_cells
 
     layer = add_field(viewer)
     annotate(tuning, layer)
-    project, card = tuning.annotating.project, tuning.session.model.bundle.card
-    planned = planned_crops(list(project.annotations()), card, "cell")
-    cut = annotated_cells(project, tuning.annotating.opener(), card).data
+    project, card = tuning.annotating.classes.project, tuning.session.selection.model.bundle.card
+    planned = plan_cells(list(project.annotations()), card)
+    cut = cut_cells(project, tuning.annotating.files.opener(), card).data
     assert (
         dict(zip(cut.names, held_out(cut), strict=True)).items()
         <= dict(zip(planned.names, held_out(planned), strict=True)).items()
@@ -168,10 +130,10 @@ def test_train_report_use_and_go_to_a_cell(
     session = tuning.session
     layer = add_field(viewer)
     annotate(tuning, layer)
-    old = session.model
+    old = session.selection.model
     tuning.start()
     assert tuning.state == "idle"
-    report, prepared = tuning.report, tuning.prepared
+    report, prepared = tuning.outcome.report, tuning.prepared
     assert report is not None
     assert prepared is not None
     assert [epoch.epoch for epoch in tuning.epochs] == [1, 2]
@@ -181,60 +143,66 @@ def test_train_report_use_and_go_to_a_cell(
     assert set(_new(report)) == {"disk", "ring"}
 
     # Nothing changes until the user says so.
-    assert tuning.to_decide
-    assert session.model is old
+    assert tuning.outcome.to_decide
+    assert session.selection.model is old
     today = dt.datetime.now().astimezone().date().isoformat()
     name = f"small-tuned-{today}-1"
-    assert [version.name for version in tuning.versions()] == [name]
-    assert read_report(report_path(tuning.trained.path)).to_dict() == report.to_dict()
+    assert [version.name for version in tuning.outcome.versions()] == [name]
+    assert read_report(report_path(tuning.outcome.trained.path)).to_dict() == report.to_dict()
 
-    tuning.save_report(folders / "report.html")
+    tuning.outcome.save_report(folders / "report.html")
     assert json.loads((folders / "report.json").read_text())["sentence"] == report.sentence
     assert "</html>" in (folders / "report.html").read_text()
 
     # A held-out cell is found again, and brought to the middle.
     cell = report.cells[0]
-    wrong = tuning.offenders(cell.label, cell.after)
+    wrong = tuning.outcome.held_out_cells(cell.label, cell.after)
     assert cell in wrong
     assert [c.probability for c in wrong] == sorted((c.probability for c in wrong), reverse=True)
-    tuning.go_to(cell)
-    book = tuning.annotating.book(layer)
+    tuning.outcome.go_to(cell)
+    book = tuning.annotating.files.annotations(layer)
     position = book.get(cell.id).position
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], np.array(position) / 2)
 
-    tuning.use()
-    assert session.model.bundle.card.name == name
-    assert session.model_is_chosen
-    assert not tuning.to_decide
+    tuning.outcome.use()
+    assert session.selection.model.bundle.card.name == name
+    assert session.selection.model_is_chosen
+    assert not tuning.outcome.to_decide
     assert load_bundle(name).card.class_names == report.class_names
-    assert interrupted_run(tuning.annotating.project.folder) is None
+    assert interrupted_run(tuning.annotating.classes.project.folder) is None
 
 
-def test_a_killed_training_goes_on(tuning: FineTuning, viewer: ViewerModel, folders: Path) -> None:
+def test_a_training_whose_dock_is_closed_is_resumed(
+    tuning: FineTuning, viewer: ViewerModel, folders: Path
+) -> None:
     layer = add_field(viewer)
     annotate(tuning, layer)
-    worker = tuning.worker
-    worker.kill_after = 1
+    epochs: list[Epoch] = []
+
+    def close_the_dock(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        if len(epochs) == 1:
+            tuning.detach()
+
+    tuning.epoch_added.connect(close_the_dock)
     tuning.start()
-    assert tuning.report is None
+    assert tuning.outcome.report is None
     assert tuning.state == "idle"
+    tuning.attach()
     run = tuning.interrupted
     assert run is not None
     assert run.epochs_done == 1
+    assert "interrupted after 1 epoch. " in tuning.session.status.message.text
     assert not versions()
     # What is annotated meanwhile has no part in it.
-    tuning.annotating.annotate_cell((5.0, 5.0), "ring")
-    worker.kill_after = None
-    worker.given.clear()
-    tuning.go_on()
-    report = tuning.report
+    tuning.annotating.targets.annotate_cell((5.0, 5.0), "ring")
+    tuning.resume_interrupted()
+    report = tuning.outcome.report
     assert report is not None
-    assert [type(x) for x in worker.given if not isinstance(x, Prepared)][-1] is Trained
-    told = [x.epoch for x in worker.given if isinstance(x, Epoch)]
-    assert told == [2]
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
     assert [epoch.epoch for epoch in tuning.epochs] == [1, 2]
-    assert any("Went on after epoch 1" in note for note in report.notes)
-    assert tuning.trained.path.stem == run.name
+    assert any("after epoch 1" in note for note in report.notes)
+    assert tuning.outcome.trained.path.stem == run.name
     assert tuning.interrupted is None
 
 
@@ -244,25 +212,25 @@ def test_slides_teach_a_span(
     keep_features_in(monkeypatch, folders / "cache")
     path = folders / "models" / "span.safetensors"
     save_bundle(span_model().bundle, path)
-    tuning.session.set_model(prepare_model(str(path), "cpu"))
+    tuning.session.selection.set_model(prepare_model(str(path), "cpu"))
     assert "No slide has a class" in tuning.survey.text
     pixels = tissue_pixels()
     for i in range(6):
         # Each a piece of its own of the tissue.
         piece = np.ascontiguousarray(pixels[100 * i : 100 * i + 700, 300:1000])
-        tuning.session.set_image(
+        tuning.session.selection.set_image(
             viewer.add_image(piece, rgb=True, name=f"s{i}", scale=(1, 1), units=("um", "um"))
         )
-        tuning.annotating.annotate_image("odd" if i % 2 else "benign")
+        tuning.annotating.targets.annotate_image("odd" if i % 2 else "benign")
     assert tuning.survey.text.startswith("6 annotated slides of 2 classes")
     tuning.start()
-    report = tuning.report
-    assert report is not None, tuning.session.message.text
+    report = tuning.outcome.report
+    assert report is not None, tuning.session.status.message.text
     assert report.class_names == ("benign", "tumour", "odd")
     assert {cell.id for cell in report.cells} <= {f"s{i}" for i in range(6)}
-    assert load_bundle(tuning.trained.path).card.kind == "span-mil"
-    tuning.go_to(report.cells[0])
-    assert tuning.session.image.name == report.cells[0].id
+    assert load_bundle(tuning.outcome.trained.path).card.kind == "span-mil"
+    tuning.outcome.go_to(report.cells[0])
+    assert tuning.session.selection.image.name == report.cells[0].id
 
 
 def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: ViewerModel) -> None:
@@ -270,9 +238,9 @@ def test_a_cancelled_training_changes_nothing(tuning: FineTuning, viewer: Viewer
     annotate(tuning, layer)
     tuning.state_changed.connect(lambda state: tuning.cancel() if state == "preparing" else None)
     tuning.start()
-    assert tuning.report is None
+    assert tuning.outcome.report is None
     assert not versions()
-    assert "Cancelled before anything was learned" in tuning.session.message.text
+    assert "Cancelled before anything was learned" in tuning.session.status.message.text
 
 
 def test_names_count_up_and_keep_their_base(folders: Path) -> None:

@@ -14,7 +14,6 @@ from napari_sparseattn.bundle import find_bundles, save_bundle
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.train.dock import TrainDock
 from napari_sparseattn.plugin.train.session import FineTuning
-from napari_sparseattn.plugin.widgets import model_box
 from napari_sparseattn.training.data.annotations import new_annotation
 from small_model import small_bundle
 
@@ -34,7 +33,7 @@ class Window:
         _, self.main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
         self.session = Session.of(viewer)
         self.tuning = FineTuning.of(viewer)
-        self.until(lambda: self.session.model is not None)
+        self.until(lambda: self.session.selection.model is not None)
         self.dock: TrainDock | None = None
         self.open_dock()
 
@@ -54,10 +53,10 @@ class Window:
     def annotate(self, cells: Sequence[int]) -> None:
         """Annotate one cell as a click does, and the others as one change."""
         annotating, kinds = self.tuning.annotating, self.kinds
-        annotating.annotate_cell(self.centres[cells[0]], kinds[cells[0]], diameter=12.0)
+        annotating.targets.annotate_cell(self.centres[cells[0]], kinds[cells[0]], diameter=12.0)
         # The first waits until it is known which image it is on.
-        self.until(lambda: annotating.book(self.layer) is not None)
-        annotating.book(self.layer).put(
+        self.until(lambda: annotating.files.annotations(self.layer) is not None)
+        annotating.files.annotations(self.layer).put(
             new_annotation("cell", kinds[i], position=self.centres[i], diameter_px=12.0)
             for i in cells[1:]
         )
@@ -67,7 +66,7 @@ class Window:
 
     def until_trained(self) -> None:
         self.until(lambda: not self.tuning.working)
-        assert self.tuning.report is not None, self.session.message.text
+        assert self.tuning.outcome.report is not None, self.session.status.message.text
 
 
 @pytest.fixture
@@ -82,14 +81,14 @@ def window(
     def own() -> dict[str, Path]:
         return {name: path for name, path in find_bundles().items() if path.parent == models}
 
-    monkeypatch.setattr(model_box, "find_bundles", own)
+    monkeypatch.setattr(models, "find_bundles", own)
     window = Window(make_napari_viewer_proxy(show=True), qtbot)
     yield window
     window.dock = None
 
 
 @pytest.mark.timeout(900)
-def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> None:
+def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> None:
     tuning, session = window.tuning, window.session
     box = window.dock.train_box
     assert not box.start.isEnabled()
@@ -106,12 +105,12 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     box.pause.click()
     box.cancel.click()
     window.until_trained()
-    assert any("Cancelled" in note for note in tuning.report.notes)
+    assert any("Cancelled" in note for note in tuning.outcome.report.notes)
     assert len(tuning.epochs) < tuning.epochs_total
-    first = tuning.trained.path.stem
+    first = tuning.outcome.trained.path.stem
     assert window.dock.report_box.use.isVisible()
     window.dock.report_box.keep.click()
-    assert session.model.bundle.card.name == "small"
+    assert session.selection.model.bundle.card.name == "small"
     assert not window.dock.report_box.use.isVisible()
     assert window.main.model_box.models.findText(first) >= 0
 
@@ -122,9 +121,9 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     assert not tuning.working
     window.open_dock()
     box = window.dock.train_box
-    window.until(box.go_on.isVisible)
+    window.until(box.resume_run.isVisible)
     tuning.set_choices(seconds=0.1)
-    box.go_on.click()
+    box.resume_run.click()
     window.until(lambda: len(tuning.epochs) >= 2)
     assert tuning.epochs[0].epoch == 1
     box.cancel.click()
@@ -133,19 +132,23 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     # Correct some, annotate more, train again, and use it.
     label = window.kinds[0]
     other = next(kind for kind in window.kinds if kind != label)
-    tuning.annotating.annotate_cell(window.centres[0], other)
+    tuning.annotating.targets.annotate_cell(window.centres[0], other)
     window.annotate(range(1, 40, 2))
     window.until_counted(80)
     box.start.click()
     window.until_trained()
     report = window.dock.report_box
-    assert report.matrix.counts.sum() == tuning.report.all_cells.n
+    assert report.matrix.counts.sum() == tuning.outcome.report.all_cells.n
     report.use.click()
-    name = tuning.trained.path.stem
-    window.until(lambda: session.model is not None and session.model.bundle.card.name == name)
+    name = tuning.outcome.trained.path.stem
+    window.until(
+        lambda: (
+            session.selection.model is not None and session.selection.model.bundle.card.name == name
+        )
+    )
     assert window.main.model_box.models.currentText() == name
     assert {first, name} <= set(find_bundles())
-    assert {"disk", "ring"} <= set(session.model.bundle.card.class_names)
+    assert {"disk", "ring"} <= set(session.selection.model.bundle.card.class_names)
 
     # Click a field of the matrix, then a cell in the list.
     row, column = divmod(int(report.matrix.counts.argmax()), len(report.matrix.names))
@@ -159,7 +162,7 @@ def test_annotate_train_cancel_go_on_correct_retrain_reload(window: Window) -> N
     assert report.cells.count() == report.matrix.counts[row, column]
     cell = report.cells.item(0).data(Qt.ItemDataRole.UserRole)
     report.cells.itemClicked.emit(report.cells.item(0))
-    place = tuning.annotating.book(window.layer).get(cell.id).position
+    place = tuning.annotating.files.annotations(window.layer).get(cell.id).position
     assert tuple(window.viewer.scene.camera.center[-2:]) == pytest.approx(
         (place[0] / 2, place[1] / 2)
     )

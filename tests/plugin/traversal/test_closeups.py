@@ -13,7 +13,7 @@ from napari.layers import Image
 from bad_slides import halves, scene, write_svs, zeroed
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import ImageSettings, PlaneRef
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
@@ -31,23 +31,27 @@ Box = tuple[float, float, float, float]
 
 @pytest.fixture
 def tnet(session: Session, tnet_model: Model) -> Session:
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     return session
 
 
 @pytest.fixture
-def asked(tnet: Session) -> list[CloseUpRequest]:
+def asked(tnet: Session, monkeypatch: pytest.MonkeyPatch) -> list[CloseUpRequest]:
     """What the session asks for, to be answered by hand."""
     requests: list[CloseUpRequest] = []
-    tnet.close_up_requested.connect(requests.append)
+    monkeypatch.setattr(tnet.crops._close_ups, "ask", requests.append)
     return requests
+
+
+def accept(session: Session, request: CloseUpRequest) -> None:
+    session.crops._accept_close_up(request, read_close_up(request))
 
 
 def click_cell(session: Session, viewer: ViewerModel, cell: int = 2) -> Image:
     image = add_picture(viewer)
     add_labels(session, viewer)
     viewer.layers.selection.active = image
-    session.click(image.data_to_world(CENTRES[cell]))
+    session.cells.click(image.data_to_world(CENTRES[cell]))
     return image
 
 
@@ -60,16 +64,16 @@ def test_a_crop_of_a_cell_is_cut_from_the_image(
     tnet: Session, viewer: ViewerModel, asked: list[CloseUpRequest]
 ) -> None:
     image = click_cell(tnet, viewer)
-    tnet.select_crop(0)
-    assert tnet.awaits_close_up
-    tnet.accept_close_up(read_close_up(asked[0]))
-    assert not tnet.awaits_close_up
+    tnet.crops.select_crop(0)
+    assert tnet.crops.awaits_close_up
+    accept(tnet, asked[0])
+    assert not tnet.crops.awaits_close_up
     # A cell's crop lies between pixels; those nearest to it are shown, unblurred.
     row, column = np.round(CENTRES[2] - 31.5).astype(int)
     np.testing.assert_array_equal(
-        tnet.close_up.picture, image.data[row : row + 64, column : column + 64]
+        tnet.crops.close_up.picture, image.data[row : row + 64, column : column + 64]
     )
-    assert (tnet.close_up.reduction, tnet.close_up.unreadable) == (1.0, 0.0)
+    assert (tnet.crops.close_up.reduction, tnet.crops.close_up.unreadable) == (1.0, 0.0)
 
 
 def test_a_crop_of_a_slide_is_its_own_pixels_and_not_in_the_ledger(
@@ -78,11 +82,13 @@ def test_a_crop_of_a_slide_is_its_own_pixels_and_not_in_the_ledger(
     path = write_svs(tmp_path / "slide.svs", halves(scene(), 3), compression="deflate")
     ((data, attributes, _),) = read_slide(str(path))
     viewer.add_image(data, **attributes)
-    tnet.classify_field()
+    tnet.task.ask("whole")
     before = tnet.answer.reading.n_used, asked_ledger(data).snapshot().n_used
-    top, left, side, _ = tnet.traversal.on_image(tnet.traversal.boxes)[3].round().astype(int)
+    top, left, side, _ = (
+        tnet.crops.traversal.on_image(tnet.crops.traversal.boxes)[3].round().astype(int)
+    )
     assert 0 < side <= MOST_SIDE
-    tnet.select_crop(3)
+    tnet.crops.select_crop(3)
     found = read_close_up(asked[0])
     assert found.request.crop == 3
     inside = np.s_[max(top, 0) : top + side, max(left, 0) : left + side]
@@ -154,34 +160,34 @@ def test_stale_close_ups_are_dropped(
     tnet: Session, viewer: ViewerModel, asked: list[CloseUpRequest]
 ) -> None:
     image = click_cell(tnet, viewer)
-    tnet.select_crop(1)
-    tnet.select_crop(2)
+    tnet.crops.select_crop(1)
+    tnet.crops.select_crop(2)
     first, second = asked
-    tnet.accept_close_up(read_close_up(first))
-    assert tnet.close_up is None
-    tnet.accept_close_up(read_close_up(second))
-    assert tnet.close_up.request is second
-    tnet.select_crop(None)
-    assert tnet.close_up is None
-    tnet.accept_close_up(read_close_up(second))
-    assert tnet.close_up is None
-    tnet.select_crop(1)
-    tnet.click(image.data_to_world(CENTRES[0]))
-    tnet.accept_close_up(read_close_up(asked[-1]))
-    assert tnet.close_up is None, "that was of another cell"
+    accept(tnet, first)
+    assert tnet.crops.close_up is None
+    accept(tnet, second)
+    assert tnet.crops.close_up.request is second
+    tnet.crops.select_crop(None)
+    assert tnet.crops.close_up is None
+    accept(tnet, second)
+    assert tnet.crops.close_up is None
+    tnet.crops.select_crop(1)
+    tnet.cells.click(image.data_to_world(CENTRES[0]))
+    accept(tnet, asked[-1])
+    assert tnet.crops.close_up is None, "that was of another cell"
 
 
 def test_a_close_up_that_fails_is_a_message_unless_stale(
     tnet: Session, viewer: ViewerModel, asked: list[CloseUpRequest]
 ) -> None:
     click_cell(tnet, viewer)
-    tnet.select_crop(1)
-    tnet.select_crop(2)
-    tnet.fail_close_up(asked[0], ImageError("the old one is gone"))
-    assert tnet.awaits_close_up
-    tnet.fail_close_up(asked[1], ImageError("the file is gone"))
-    assert tnet.message.text == "the file is gone"
-    assert not tnet.awaits_close_up
+    tnet.crops.select_crop(1)
+    tnet.crops.select_crop(2)
+    tnet.crops._fail_close_up(asked[0], ImageError("the old one is gone"))
+    assert tnet.crops.awaits_close_up
+    tnet.crops._fail_close_up(asked[1], ImageError("the file is gone"))
+    assert tnet.status.message.text == "the file is gone"
+    assert not tnet.crops.awaits_close_up
 
 
 def test_the_whole_image_is_one_of_the_crops() -> None:
@@ -201,33 +207,33 @@ def test_the_dock_shows_a_crop_beside_what_was_read(
     viewer = make_napari_viewer(show=True)
     _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    wait_until(qtbot, lambda: session.model is not None)
-    session.set_model(tnet_model)
+    wait_until(qtbot, lambda: session.selection.model is not None)
+    session.selection.set_model(tnet_model)
     ((data, attributes, _),) = read_slide(str(write_svs(tmp_path / "slide.svs")))
     viewer.add_image(data, **attributes)
-    session.classify_field()
+    session.task.ask("whole")
     wait_until(qtbot, lambda: session.answer is not None)
     facts = dock.result_box.facts
     for said in ("crops of 16", "tiles", "of the full resolution", "read anew"):
         assert said in facts.text()
     assert "s)" in facts.toolTip(), "the ledger says how long reading took"
     for crop in (1, 2, 1, 0, 3):
-        session.select_crop(crop)
+        session.crops.select_crop(crop)
     box = dock.traversal_box.close_up
-    wait_until(qtbot, lambda: session.close_up is not None)
-    assert session.close_up.request.crop == 3
+    wait_until(qtbot, lambda: session.crops.close_up is not None)
+    assert session.crops.close_up.request.crop == 3
     assert (box.native.picture.width(), box.read.picture.width()) == (
-        session.close_up.picture.shape[1],
+        session.crops.close_up.picture.shape[1],
         16,
     )
     assert "full resolution" in box.native_caption.text()
     assert "16 × 16" in box.read_caption.text()
     large = box.native.enlarge()
-    assert large.pixmap().width() % session.close_up.picture.shape[1] == 0
+    assert large.pixmap().width() % session.crops.close_up.picture.shape[1] == 0
     large.close()
-    session.select_crop(0)
+    session.crops.select_crop(0)
     assert box.native_caption.text() == "reading…"
     wait_until(qtbot, lambda: "2× reduced" in box.native_caption.text())
-    session.select_crop(None)
+    session.crops.select_crop(None)
     assert not box.isVisible()
     dock = box = facts = large = None

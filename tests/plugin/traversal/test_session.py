@@ -15,8 +15,8 @@ from bad_slides import write_svs, zeroed
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.fields import FieldPrediction, classify_field
-from napari_sparseattn.plugin.cells.layers import OverlayChoice
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.layers import OverlayChoice
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
@@ -31,7 +31,7 @@ from ..conftest import CENTRES, add_labels, add_picture
 @pytest.fixture
 def tnet(session: Session, tnet_model: Model) -> Session:
     """A session with a TNet."""
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     return session
 
 
@@ -39,7 +39,7 @@ def click_cell(session: Session, viewer: ViewerModel, cell: int = 0) -> Image:
     image = add_picture(viewer)
     add_labels(session, viewer)
     viewer.layers.selection.active = image
-    session.click(image.data_to_world(CENTRES[cell]))
+    session.cells.click(image.data_to_world(CENTRES[cell]))
     return image
 
 
@@ -54,7 +54,7 @@ def add_slide(viewer: ViewerModel, path: Path) -> Image:
 
 def test_a_click_draws_the_crops_where_they_are(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer, 2)
-    traversal = tnet.traversal
+    traversal = tnet.crops.traversal
     assert roles(viewer) == ["unread", "candidates", "tree", "crops", "frame"]
     crops = tnet.overlays.layer(image, "crops")
     # 32 µm at 0.5 µm per pixel, around the cell; a pixel's middle is its index.
@@ -77,7 +77,7 @@ def relative_logit(session: Session) -> float:
 
 def test_edges_tell_levels_and_faces_signs(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
-    crops, traversal = tnet.overlays.layer(image, "crops"), tnet.traversal
+    crops, traversal = tnet.overlays.layer(image, "crops"), tnet.crops.traversal
     edges = ["#" + "".join(f"{round(255 * v):02x}" for v in c[:3]) for c in crops.edge_color]
     assert edges == [level_colours(3)[level] for level in traversal.level]
     share = crops.features["share"].to_numpy()
@@ -92,7 +92,7 @@ def test_the_tree_joins_parents_and_children(tnet: Session, viewer: ViewerModel)
     image = click_cell(tnet, viewer)
     tree, crops = tnet.overlays.layer(image, "tree"), tnet.overlays.layer(image, "crops")
     middles = [np.mean(corners, axis=0) for corners in crops.data]
-    parents = tnet.traversal.parent
+    parents = tnet.crops.traversal.parent
     assert len(tree.data) == 4
     for line, child in zip(tree.data, range(1, 5), strict=True):
         np.testing.assert_allclose(line, [middles[parents[child]], middles[child]])
@@ -102,10 +102,10 @@ def test_candidates_are_those_of_the_crop_that_is_picked_out(
     tnet: Session, viewer: ViewerModel
 ) -> None:
     image = click_cell(tnet, viewer)
-    tnet.set_choice(OverlayChoice(candidates=True))
-    traversal = tnet.traversal
+    tnet.selection.set_choice(OverlayChoice(candidates=True))
+    traversal = tnet.crops.traversal
     for selected, searched in ((None, 0), (1, 1), (2, 2), (3, int(traversal.parent[3]))):
-        tnet.select_crop(selected)
+        tnet.crops.select_crop(selected)
         layer = tnet.overlays.layer(image, "candidates")
         row = traversal.searched.tolist().index(searched)
         assert layer.features["chosen"].tolist() == sorted(traversal.chosen[row])
@@ -117,7 +117,7 @@ def test_candidates_are_those_of_the_crop_that_is_picked_out(
 def test_the_next_click_updates_the_same_layers(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
     before = list(viewer.layers)
-    tnet.click(image.data_to_world(CENTRES[3]))
+    tnet.cells.click(image.data_to_world(CENTRES[3]))
     assert list(viewer.layers) == before
     first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
     np.testing.assert_allclose(first.mean(axis=0), CENTRES[3], atol=1e-6)
@@ -127,13 +127,13 @@ def test_another_kind_of_model_takes_the_overlays_of_this_one_away(
     tnet: Session, viewer: ViewerModel, model: Model, tnet_model: Model
 ) -> None:
     image = click_cell(tnet, viewer)
-    tnet.set_model(model)
+    tnet.selection.set_model(model)
     assert roles(viewer) == ["frame"]
-    tnet.click(image.data_to_world(CENTRES[0]))
+    tnet.cells.click(image.data_to_world(CENTRES[0]))
     assert set(roles(viewer)) == {"frame", "attention", "pixels"}
-    tnet.set_model(tnet_model)
+    tnet.selection.set_model(tnet_model)
     assert roles(viewer) == ["frame"]
-    tnet.click(image.data_to_world(CENTRES[0]))
+    tnet.cells.click(image.data_to_world(CENTRES[0]))
     assert set(roles(viewer)) == {"frame", "unread", "candidates", "tree", "crops"}
 
 
@@ -141,51 +141,52 @@ def test_a_click_on_a_crop_picks_it_out_and_elsewhere_classifies(
     tnet: Session, viewer: ViewerModel
 ) -> None:
     image = click_cell(tnet, viewer)
-    traversal = tnet.traversal
+    traversal = tnet.crops.traversal
     top, left, height, width = traversal.on_image(traversal.boxes)[4]
     place = (top + height / 2 - 0.5, left + width / 2 - 0.5)
     expected = crop_at(traversal, place)
     assert traversal.level[expected] == 2
-    tnet.pressed(image.data_to_world(place))
-    assert (tnet.crop, len(tnet.worker.clicks)) == (expected, 1)
-    assert f"Crop {expected + 1}," in tnet.message.text
-    tnet.pressed(image.data_to_world(CENTRES[3]))
-    assert (tnet.crop, len(tnet.worker.clicks)) == (None, 2)
+    tnet.press(image.data_to_world(place))
+    assert (tnet.crops.crop, len(tnet.worker.clicks)) == (expected, 1)
+    assert f"Crop {expected + 1}," in tnet.status.message.text
+    tnet.press(image.data_to_world(CENTRES[3]))
+    assert (tnet.crops.crop, len(tnet.worker.clicks)) == (None, 2)
     # Hidden crops are in nobody's way.
-    tnet.set_choice(OverlayChoice(crops=False))
-    tnet.pressed(image.data_to_world(place))
-    assert tnet.crop is None
+    tnet.selection.set_choice(OverlayChoice(crops=False))
+    tnet.press(image.data_to_world(place))
+    assert tnet.crops.crop is None
 
 
 def test_shares_of_another_class(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
     other = (tnet.answer.index + 1) % 3
-    tnet.set_shown_class(other)
+    tnet.crops.set_shown_class(other)
     np.testing.assert_allclose(
-        tnet.overlays.layer(image, "crops").features["share"], tnet.traversal.evidence_for(other)
+        tnet.overlays.layer(image, "crops").features["share"],
+        tnet.crops.traversal.evidence_for(other),
     )
 
 
 def test_thumbnails_are_what_the_model_saw(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer, 2)
-    assert [picture.shape for picture in tnet.thumbnails] == [(16, 16, 3)] * 5
+    assert [picture.shape for picture in tnet.crops.thumbnails] == [(16, 16, 3)] * 5
     # 64 px at a sixteenth of the size: each pixel is the mean of 4 x 4.
     row, column = (CENTRES[2] - 31.5).astype(int)
     half = np.asarray(image.data[row : row + 64, column : column + 64], dtype=float)
     mean = half.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
-    assert np.abs(mean - tnet.thumbnails[0]).mean() < 6
+    assert np.abs(mean - tnet.crops.thumbnails[0]).mean() < 6
 
 
 def test_a_field_is_what_classify_field_says(tnet: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     progress: list[object] = []
-    tnet.progress_changed.connect(progress.append)
-    assert tnet.classify_field() is not None
+    tnet.status.progress_changed.connect(progress.append)
+    assert tnet.task.ask("whole") is not None
     assert isinstance(tnet.answer, FieldPrediction)
     assert tnet.answer.traversal.shape == (120, 180)
     assert roles(viewer) == ["unread", "candidates", "tree", "crops"]
     assert progress[-1] is None
-    assert not tnet.running
+    assert not tnet.status.running
     # The whole image in the middle of a square as wide as it.
     first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
     np.testing.assert_allclose(first.min(axis=0), (-30.5, -0.5))
@@ -196,26 +197,26 @@ def test_a_field_much_larger_than_those_trained_on_is_warned_of(
     tnet: Session, viewer: ViewerModel
 ) -> None:
     add_picture(viewer, scale=(5, 5))
-    tnet.classify_field()
-    assert tnet.message.level == "warning"
-    assert "trained on fields 32 µm wide, this one is 900 µm" in tnet.message.text
+    tnet.task.ask("whole")
+    assert tnet.status.message.level == "warning"
+    assert "trained on fields 32 µm wide, this one is 900 µm" in tnet.status.message.text
 
 
 def test_a_sparse_attn_net_is_not_for_fields(session: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    assert session.classify_field() is None
-    assert "Choose a TNet" in session.message.text
+    assert session.task.ask("whole") is None
+    assert "Choose a TNet" in session.status.message.text
 
 
 def test_a_slide_is_read_where_it_is_looked_at(
     tnet: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     image = add_slide(viewer, write_svs(tmp_path / "slide.svs", pixel_size="0.5"))
-    tnet.set_settings(image, modality="brightfield")
-    tnet.classify_field()
+    tnet.selection.set_settings(image, modality="brightfield")
+    tnet.task.ask("whole")
     reading = tnet.answer.reading
     assert 0 < reading.fraction_read < 1
-    tnet.set_choice(OverlayChoice(unread=True))
+    tnet.selection.set_choice(OverlayChoice(unread=True))
     unread = tnet.overlays.layer(image, "unread")
     np.testing.assert_array_equal(unread.data == 0, ~reading.unread_mask(0))
     corner = unread.data_to_world((-0.5, -0.5))
@@ -228,9 +229,9 @@ def test_tiles_that_cannot_be_read_are_said(
     tnet: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     add_slide(viewer, zeroed(tmp_path / "slide.svs", tiles=range(16)))
-    tnet.classify_field()
-    assert "could not be decoded" in tnet.message.text
-    assert tnet.message.level == "warning"
+    tnet.task.ask("whole")
+    assert "could not be decoded" in tnet.status.message.text
+    assert tnet.status.message.level == "warning"
 
 
 def test_a_large_slides_cells_are_not_searched_for(tnet: Session, viewer: ViewerModel) -> None:
@@ -245,78 +246,80 @@ def test_a_large_slides_cells_are_not_searched_for(tnet: Session, viewer: Viewer
         VirtualPyramid(render, 80_000, 60_000, pixel_size=0.25, name="big")
     )
     viewer.add_image(data, **attributes)
-    assert tnet.classify_all() is None
-    assert tnet.click((100.0, 100.0)) is None
-    assert "too large" in tnet.message.text
+    assert tnet.cells.classify_all() is None
+    assert tnet.cells.click((100.0, 100.0)) is None
+    assert "too large" in tnet.status.message.text
     assert rendered == []
-    tnet.classify_field()
+    tnet.task.ask("whole")
     assert isinstance(tnet.answer, FieldPrediction)
     assert sum(rendered) < 60 * 256**2
 
 
 def test_the_dial_answers_the_last_question_anew(tnet: Session, viewer: ViewerModel) -> None:
     click_cell(tnet, viewer)
-    tnet.set_locations((3, 2))
-    assert len(tnet.traversal) == 1 + 3 + 6
-    assert [trial.locations for trial in tnet.trials] == [(2, 1), (3, 2)]
-    assert tnet.trials[1].crops == 10
-    assert tnet.trials[1].share > tnet.trials[0].share
-    tnet.set_locations((2, 1))
-    assert tnet.locations is None
-    assert len(tnet.traversal) == 5
-    assert len(tnet.trials) == 2
+    tnet.crops.set_locations((3, 2))
+    assert len(tnet.crops.traversal) == 1 + 3 + 6
+    assert [trial.locations for trial in tnet.crops.trials] == [(2, 1), (3, 2)]
+    assert tnet.crops.trials[1].crops == 10
+    assert tnet.crops.trials[1].share > tnet.crops.trials[0].share
+    tnet.crops.set_locations((2, 1))
+    assert tnet.crops.locations is None
+    assert len(tnet.crops.traversal) == 5
+    assert len(tnet.crops.trials) == 2
 
 
 def test_the_dial_turns_a_field_too_and_repeats_its_last_number(
     tnet: Session, viewer: ViewerModel, tnet_model: Model
 ) -> None:
     add_picture(viewer)
-    tnet.classify_field()
+    tnet.task.ask("whole")
     levels = tnet.answer.traversal.n_levels
-    tnet.set_locations((1, 2))
+    tnet.crops.set_locations((1, 2))
     taken = (1, 2, 2, 2, 2, 2)[: levels - 1]
     assert tnet.worker.fields[-1].locations == taken
-    assert len(tnet.traversal) == crops_at_most(taken)
-    assert tnet.trials[-1].locations == (1, 2)
+    assert len(tnet.crops.traversal) == crops_at_most(taken)
+    assert tnet.crops.trials[-1].locations == (1, 2)
 
 
 def test_classify_all_follows_the_dial(tnet: Session, viewer: ViewerModel) -> None:
     click_cell(tnet, viewer)
-    tnet.set_locations((4, 1))
-    tnet.classify_all()
-    assert len(tnet.results) == 4
-    np.testing.assert_allclose(tnet.results.probabilities[0], tnet.answer.probabilities, atol=1e-5)
+    tnet.crops.set_locations((4, 1))
+    tnet.cells.classify_all()
+    assert len(tnet.cells.results) == 4
+    np.testing.assert_allclose(
+        tnet.cells.results.probabilities[0], tnet.answer.probabilities, atol=1e-5
+    )
 
 
 def test_too_many_crops_are_refused_with_advice(tnet: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    tnet.set_locations((9, 9))
-    tnet.set_image(None)
+    tnet.crops.set_locations((9, 9))
+    tnet.selection.set_image(None)
     data = np.zeros((3000, 3000, 3), np.uint8)
-    tnet.set_image(viewer.add_image(data, rgb=True))
-    assert tnet.classify_field() is None
-    assert "fewer locations" in tnet.message.text
+    tnet.selection.set_image(viewer.add_image(data, rgb=True))
+    assert tnet.task.ask("whole") is None
+    assert "fewer locations" in tnet.status.message.text
 
 
 @pytest.fixture
 def waiting(tnet: Session) -> Iterator[Session]:
     """A session whose fields are answered by hand."""
-    tnet.field_requested.disconnect(tnet.worker.field)
+    tnet.worker.hold()
     return tnet
 
 
 def test_a_stale_field_is_dropped(waiting: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    old = waiting.classify_field()
-    waiting.set_locations((3, 1))
-    new = waiting._field.request
+    old = waiting.task.ask("whole")
+    waiting.crops.set_locations((3, 1))
+    new = waiting.status.work.request
     assert old.stop.is_set()
     assert not new.stop.is_set()
     answers = [x for x in stream_field(new) if isinstance(x, FieldAnswer)]
     prediction = classify_field_of(old)
-    waiting.accept_field(FieldAnswer(old, prediction, ()))
+    waiting.crops.accept(old, FieldAnswer(old, prediction, ()))
     assert waiting.answer is None
-    waiting.accept_field(answers[0])
+    waiting.crops.accept(new, answers[0])
     assert waiting.answer is answers[0].prediction
 
 
@@ -329,34 +332,34 @@ def classify_field_of(request: object) -> FieldPrediction:
 
 def test_cancel_stops_a_field_at_its_next_crop(waiting: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    request = waiting.classify_field()
-    waiting.cancel_run()
+    request = waiting.task.ask("whole")
+    waiting.status.cancel()
     assert request.stop.is_set()
-    assert not waiting.running
-    assert waiting.message.text == "Cancelled."
+    assert not waiting.status.running
+    assert waiting.status.message.text == "Cancelled."
     assert not [x for x in stream_field(request) if isinstance(x, FieldAnswer)]
 
 
 def test_removing_the_image_stops_its_field(waiting: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
-    request = waiting.classify_field()
+    request = waiting.task.ask("whole")
     viewer.layers.remove(image)
     assert request.stop.is_set()
-    assert waiting.message.text == "'smear' was removed."
+    assert waiting.status.message.text == "'smear' was removed."
 
 
 def test_a_field_that_fails_is_a_message(waiting: Session, viewer: ViewerModel) -> None:
     add_picture(viewer)
-    waiting.fail(waiting.classify_field(), OSError("the disk is gone"))
-    assert "the disk is gone" in waiting.message.text
-    assert waiting.message.level == "error"
-    assert not waiting.running
+    waiting.status.fail_work(waiting.task.ask("whole"), OSError("the disk is gone"))
+    assert "the disk is gone" in waiting.status.message.text
+    assert waiting.status.message.level == "error"
+    assert not waiting.status.running
 
 
 def test_a_grey_field_is_refused_before_work_begins(tnet: Session, viewer: ViewerModel) -> None:
-    tnet.set_image(viewer.add_image(np.zeros((60, 60)), name="grey"))
-    assert tnet.classify_field() is None
-    assert "needs 3 channel(s)" in tnet.message.text
+    tnet.selection.set_image(viewer.add_image(np.zeros((60, 60)), name="grey"))
+    assert tnet.task.ask("whole") is None
+    assert "needs 3 channel(s)" in tnet.status.message.text
 
 
 def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) -> None:
@@ -364,7 +367,7 @@ def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) 
         np.zeros((5, 100, 120, 3), dtype=np.uint8), rgb=True, scale=(10, 0.5, 0.5)
     )
     viewer.dims.set_point(0, 30)
-    tnet.classify_field()
+    tnet.task.ask("whole")
     for role in ("crops", "tree", "candidates"):
         layer = tnet.overlays.layer(image, role)
         worlds = [layer.data_to_world(corner)[0] for corner in itertools.chain(*layer.data)]
@@ -378,24 +381,24 @@ def test_models_for_cells_come_first_and_for_slides_those_that_can_read_them(
     session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     whole = small_tnet_bundle(normalisation=Normalisation("white"), name="whole").card
-    session.cards = {
+    session.models.cards = {
         "whole": whole,
         "by-parts": small_tnet_bundle(name="by-parts").card,
         "cells": small_bundle().card.model_copy(update={"modality": "brightfield"}),
     }
     add_picture(viewer)
-    assert session.fitting_models() == ["cells", "whole", "by-parts"]
+    assert session.parts.fitting == ["cells", "whole", "by-parts"]
     add_slide(viewer, write_svs(tmp_path / "slide.svs"))
-    assert session.fitting_models() == ["by-parts", "whole", "cells"]
+    assert session.parts.fitting == ["by-parts", "whole", "cells"]
 
 
 def test_a_model_that_needs_the_whole_image_is_not_for_slides(
     session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:
     bundle = small_tnet_bundle(normalisation=Normalisation("white"))
-    session.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
+    session.selection.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
     add_slide(viewer, write_svs(tmp_path / "slide.svs"))
-    assert session.classify_field() is None
-    assert "made for slides" in session.message.text
+    assert session.task.ask("whole") is None
+    assert "made for slides" in session.status.message.text
     add_picture(viewer)
-    assert session.classify_field() is not None
+    assert session.task.ask("whole") is not None

@@ -12,12 +12,11 @@ from qtpy.QtWidgets import QFileDialog
 
 from fake_hub import FakeHub, serving
 from napari_sparseattn.bundle import load_bundle
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core import preferences as chosen
-from napari_sparseattn.plugin.core.jobs import Jobs
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.preferences import Preferences
 from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.widgets import model_box
 from napari_sparseattn.plugin.widgets.model_box import ModelBox
 
 from ..conftest import wait_until
@@ -26,14 +25,14 @@ from ..conftest import wait_until
 @pytest.fixture
 def box(qtbot: Any, viewer: Any, model: Model) -> Iterator[ModelBox]:
     session = Session.of(viewer)
-    jobs = Jobs(session)
-    found = ModelBox(session, jobs)
+    session.attach()
+    found = ModelBox(session)
     qtbot.addWidget(found)
-    session.set_model(model)
+    session.selection.set_model(model)
     found.show()
     yield found
     found.release()
-    jobs.close()
+    session.detach()
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def answered(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def says(box: ModelBox, text: str) -> bool:
-    return text in box.session.message.text
+    return text in box.session.status.message.text
 
 
 def test_the_model_is_exported_in_the_background(
@@ -76,8 +75,10 @@ def test_the_model_is_exported_in_the_background(
     assert says(box, "Exporting 'small'")
     wait_until(qtbot, lambda: says(box, "Exported mine.safetensors."))
     assert proposed == ["small.safetensors"]
-    assert box.session.model is not None
-    assert load_bundle(tmp_path / "mine.safetensors").hash == box.session.model.bundle.hash
+    assert box.session.selection.model is not None
+    assert (
+        load_bundle(tmp_path / "mine.safetensors").hash == box.session.selection.model.bundle.hash
+    )
 
 
 def test_what_goes_wrong_is_said(
@@ -86,15 +87,15 @@ def test_what_goes_wrong_is_said(
     (tmp_path / "file").write_text("no folder")
     answered(tmp_path / "file" / "mine.safetensors", monkeypatch)
     box.export_button.actions_by_format["safetensors"].trigger()
-    wait_until(qtbot, lambda: box.session.message.level == "error")
+    wait_until(qtbot, lambda: box.session.status.message.level == "error")
     assert (tmp_path / "file").read_text() == "no folder"
 
 
 def test_a_slides_model_is_only_copied(box: ModelBox, span: Model) -> None:
-    box.session.set_model(span)
+    box.session.selection.set_model(span)
     enabled = {k: action.isEnabled() for k, action in box.export_button.actions_by_format.items()}
     assert enabled == {"onnx": False, "bioimageio": False, "safetensors": True}
-    box.session.set_model(None, loading=True)
+    box.session.selection.set_model(None, loading=True)
     assert not box.export_button.button.isEnabled()
 
 
@@ -107,9 +108,9 @@ def test_a_typed_address_is_fetched_and_loaded(
     qtbot.keyClicks(box.address, f"hf://owner/name@{commit}")
     qtbot.keyClick(box.address, Qt.Key.Key_Return)
     assert says(box, "Fetching the model")
-    wait_until(qtbot, lambda: box.session.model is not None)
-    assert box.session.model is not None
-    path = box.session.model.bundle.path
+    wait_until(qtbot, lambda: box.session.selection.model is not None)
+    assert box.session.selection.model is not None
+    path = box.session.selection.model.bundle.path
     assert path is not None
     assert commit in path.parts
     assert box.models.currentData() == str(path)
@@ -117,27 +118,27 @@ def test_a_typed_address_is_fetched_and_loaded(
 
 
 def test_a_branch_is_refused_and_the_model_stays(box: ModelBox, qtbot: Any, hub: FakeHub) -> None:
-    before = box.session.model
+    before = box.session.selection.model
     box.load_button.menu().actions()[1].trigger()
     qtbot.keyClicks(box.address, "hf://owner/name@main")
     qtbot.keyClick(box.address, Qt.Key.Key_Return)
-    assert box.session.message.level == "error"
+    assert box.session.status.message.level == "error"
     assert says(box, "'main' is a branch")
-    assert box.session.model is before
+    assert box.session.selection.model is before
     assert hub.asked == []
 
 
 def test_the_preferred_device_is_the_one_begun_with(
     qtbot: Any, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_box, "preferences", lambda: Preferences(device="cpu"))
+    monkeypatch.setattr(models, "preferences", lambda: Preferences(device="cpu"))
     assert chosen.preferences().device == "auto"
     session = Session.of(viewer)
-    jobs = Jobs(session)
-    box = ModelBox(session, jobs)
+    session.attach()
+    box = ModelBox(session)
     qtbot.addWidget(box)
-    box.start()
-    wait_until(qtbot, lambda: session.model is not None)
+    session.start()
+    wait_until(qtbot, lambda: session.selection.model is not None)
     assert box.devices.currentData() == "cpu"
     box.release()
-    jobs.close()
+    session.detach()

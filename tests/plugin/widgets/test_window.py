@@ -16,7 +16,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
-from napari_sparseattn.plugin.cells.requests import Model
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.slides.layers import slide_layer
@@ -39,7 +39,7 @@ class Window:
         _, self.dock = self.viewer.window.add_plugin_dock_widget(
             "napari-sparseattn", "Sparse attention"
         )
-        self.until(lambda: self.session.model is not None)
+        self.until(lambda: self.session.selection.model is not None)
 
     def close_dock(self) -> None:
         self.viewer.window.remove_dock_widget(self.dock)
@@ -112,7 +112,7 @@ def test_a_click_lights_up_the_cell(window: Window) -> None:
 def test_a_drag_moves_the_view_and_classifies_nothing(window: Window) -> None:
     image = add_picture(window.viewer)
     asked: list[object] = []
-    window.session.click_requested.connect(asked.append)
+    window.session.asked.connect(asked.append)
     window.drag(image.data_to_world(CENTRES[0]), image.data_to_world(CENTRES[2]))
     assert asked == []
     window.click(image.data_to_world(CENTRES[0]))
@@ -130,7 +130,7 @@ def test_a_click_beside_the_cells_says_so(window: Window) -> None:
 def test_click_to_classify_can_be_turned_off(window: Window) -> None:
     image = add_picture(window.viewer)
     asked: list[object] = []
-    window.session.click_requested.connect(asked.append)
+    window.session.asked.connect(asked.append)
     window.dock.actions_box.clicking.click()
     window.click(image.data_to_world(CENTRES[0]))
     assert asked == []
@@ -139,7 +139,7 @@ def test_click_to_classify_can_be_turned_off(window: Window) -> None:
 def test_many_quick_clicks_answer_the_last(window: Window) -> None:
     image = add_picture(window.viewer)
     for cell in (0, 1, 2, 0, 3):
-        window.session.click(image.data_to_world(CENTRES[cell]))
+        window.session.cells.click(image.data_to_world(CENTRES[cell]))
     window.until(lambda: window.session.answer is not None)
     window.qtbot.wait(100)
     frame = window.session.answer.evidence.frame
@@ -151,12 +151,12 @@ def test_work_that_fails_is_a_message_and_the_next_click_is_answered(window: Win
     # Hidden: napari 0.9.2 with software OpenGL crashes when points that were
     # drawn are removed and other layers are added after, also without this plugin.
     theirs = window.viewer.add_points([(3000, 3000)], size=18, visible=False)
-    window.session.set_cell_layer(Session.of(window.viewer).cell_layers()[0])
-    window.session.click((30, 30))
-    window.until(lambda: window.session.message.level == "error")
+    window.session.selection.set_cell_layer(Session.of(window.viewer).cell_layers()[0])
+    window.session.cells.click((30, 30))
+    window.until(lambda: window.session.status.message.level == "error")
     assert "outside of the image" in window.dock.message_line.label.text()
     window.viewer.layers.remove(theirs)
-    window.session.click(image.data_to_world(CENTRES[0]))
+    window.session.cells.click(image.data_to_world(CENTRES[0]))
     window.until(lambda: window.session.answer is not None)
 
 
@@ -166,7 +166,7 @@ def test_overlay_boxes_and_layer_list_agree(window: Window) -> None:
     window.click(image.data_to_world(CENTRES[0]))
     window.until(lambda: window.session.answer is not None)
     box.click()
-    window.session.click(image.data_to_world(CENTRES[1]))
+    window.session.cells.click(image.data_to_world(CENTRES[1]))
     window.qtbot.wait(200)
     pixels = window.viewer.layers["[smear] selected pixels"]
     assert not pixels.visible
@@ -180,12 +180,12 @@ def test_two_windows_are_independent(make_window: Callable[[], Window]) -> None:
     second.open_dock()
     image = add_picture(first.viewer)
     add_picture(second.viewer)
-    first.session.click(image.data_to_world(CENTRES[0]))
+    first.session.cells.click(image.data_to_world(CENTRES[0]))
     first.until(lambda: first.session.answer is not None)
     assert second.session.answer is None
     assert not any(is_own(layer) for layer in second.viewer.layers)
     second.dock.result_box.boxes["pixels"].click()
-    assert first.session.choice.pixels
+    assert first.session.selection.choice.pixels
 
 
 def test_reopening_the_dock_doubles_nothing(window: Window) -> None:
@@ -213,30 +213,32 @@ def many_points(viewer: Any) -> Any:
 
 def start_long_run(window: Window) -> Any:
     image = add_picture(window.viewer)
-    window.session.set_cell_layer(next(iter(window.session.cell_layers()), None))
-    window.session.set_cell_layer(many_points(window.viewer))
+    window.session.selection.set_cell_layer(
+        next(iter(window.session.selection.cell_layers()), None)
+    )
+    window.session.selection.set_cell_layer(many_points(window.viewer))
     progress: list[Any] = []
-    window.session.progress_changed.connect(progress.append)
+    window.session.status.progress_changed.connect(progress.append)
     window.dock.actions_box.all.click()
     window.until(lambda: any(p is not None and p.done for p in progress))
-    window.session.progress_changed.disconnect(progress.append)
+    window.session.status.progress_changed.disconnect(progress.append)
     return image
 
 
 def test_cancel_stops_a_run_and_keeps_its_cells(window: Window) -> None:
     start_long_run(window)
     window.dock.actions_box.cancel.click()
-    assert not window.session.running
+    assert not window.session.status.running
     model = window.dock.table_box.model
     assert 0 < model.rowCount() < 20_000
-    assert window.session.message.text.startswith(f"Cancelled: {model.rowCount()} of 20000")
+    assert window.session.status.message.text.startswith(f"Cancelled: {model.rowCount()} of 20000")
     assert window.dock.actions_box.all.isVisible()
 
 
 def test_removing_the_image_during_a_run_stops_it(window: Window) -> None:
     image = start_long_run(window)
     window.viewer.layers.remove(image)
-    assert not window.session.running
+    assert not window.session.status.running
     assert "'smear' was removed" in window.dock.message_line.label.text()
 
 
@@ -244,23 +246,23 @@ def test_closing_the_window_during_a_run_is_harmless(window: Window) -> None:
     start_long_run(window)
     window.viewer.close()
     window.qtbot.wait(200)
-    assert not window.session.running
+    assert not window.session.status.running
 
 
 def test_closing_the_dock_during_a_run_stops_it(window: Window) -> None:
     start_long_run(window)
     window.close_dock()
     window.qtbot.wait(100)
-    assert not window.session.running
+    assert not window.session.status.running
 
 
 def test_a_broken_model_file_is_a_message_not_a_crash(window: Window, tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"PK\x03\x04 not a model")
     window.dock.model_box.load_file(str(path))
-    window.until(lambda: window.session.message.level == "error")
+    window.until(lambda: window.session.status.message.level == "error")
     assert "pickle" in window.dock.message_line.label.text()
-    assert window.session.model is None
+    assert window.session.selection.model is None
 
 
 def test_a_pixel_size_only_the_file_knows_is_found(window: Window, tmp_path: Path) -> None:
@@ -269,8 +271,8 @@ def test_a_pixel_size_only_the_file_knows_is_found(window: Window, tmp_path: Pat
     size |= {"PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm", "axes": "YX"}
     tifffile.imwrite(path, np.zeros((40, 50), dtype=np.uint8), metadata=size)
     window.viewer.open(str(path), plugin="napari")
-    window.until(lambda: window.session.settings.origin == "file")
-    assert window.session.settings.pixel_size == pytest.approx(0.25)
+    window.until(lambda: window.session.selection.settings.origin == "file")
+    assert window.session.selection.settings.pixel_size == pytest.approx(0.25)
     assert window.dock.image_box.pixel_size.value() == pytest.approx(0.25)
     assert not window.dock.image_box.hint.isVisible()
 
@@ -281,7 +283,7 @@ def test_the_dock_asks_for_an_unknown_pixel_size(window: Window) -> None:
     assert box.hint.isVisible()
     assert box.pixel_size.text() == "unknown"
     box.pixel_size.setValue(0.5)
-    assert window.session.settings.pixel_size == 0.5
+    assert window.session.selection.settings.pixel_size == 0.5
     assert not box.hint.isVisible()
 
 
@@ -301,11 +303,11 @@ def test_a_row_of_the_table_goes_to_its_cell(window: Window) -> None:
         rect.center(),
     )
     window.until(lambda: window.session.answer is not None)
-    centre = window.session.results.cells.centres[cell]
+    centre = window.session.cells.results.cells.centres[cell]
     np.testing.assert_allclose(
         window.viewer.scene.camera.center[-2:], image.data_to_world(centre), atol=1e-6
     )
-    window.session.click(image.data_to_world(window.session.results.cells.centres[1]))
+    window.session.cells.click(image.data_to_world(window.session.cells.results.cells.centres[1]))
     window.until(lambda: table.table.currentIndex().row() == table.model.row(1))
 
 
@@ -314,24 +316,24 @@ def test_a_field_its_crops_and_the_dial(window: Window, tnet_model: Model) -> No
     dock, session = window.dock, window.session
     assert not dock.actions_box.field.isVisible()
     assert not dock.locations_box.isVisible()
-    session.set_model(tnet_model)
+    session.selection.set_model(tnet_model)
     dock.actions_box.field.click()
     window.until(lambda: session.answer is not None)
     model = dock.traversal_box.model
-    assert model.rowCount() == len(session.traversal)
+    assert model.rowCount() == len(session.crops.traversal)
     assert "crops of 16" in dock.result_box.facts.text()
     table = dock.traversal_box.table
     rect = table.visualRect(dock.traversal_box.sorted.index(2, 0))
     none = Qt.KeyboardModifier.NoModifier
     QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, none, rect.center())
-    assert session.crop == 2
+    assert session.crops.crop == 2
     assert "Crop 3" in dock.traversal_box.facts.text()
     before = session.answer
     for value in (3, 4, 5):
         dock.locations_box.sliders[0].setValue(value)
     window.until(lambda: session.answer is not before)
-    assert session.locations == (5, 1)
-    assert len(session.trials) == 2
+    assert session.crops.locations == (5, 1)
+    assert len(session.crops.trials) == 2
     assert "not measured" in dock.locations_box.measured.text()
 
 
@@ -340,7 +342,7 @@ def test_the_dial_says_what_its_settings_were_worth(window: Window, tnet_model: 
     card = tnet_model.bundle.card.model_copy(update={"metrics": {"by_locations": rows}})
     bundle = dataclasses.replace(tnet_model.bundle, card=card)
     box = window.dock.locations_box
-    window.session.set_model(dataclasses.replace(tnet_model, bundle=bundle))
+    window.session.selection.set_model(dataclasses.replace(tnet_model, bundle=bundle))
     box.sliders[0].setValue(2)
     assert box.measured.text() == "92.5 % right on 1598 held-out images."
     box.sliders[0].setValue(3)
@@ -364,13 +366,13 @@ def slow_slide(viewer: Any) -> Any:
 def test_a_field_can_be_stopped(window: Window, tnet_model: Model, how: str) -> None:
     slow_slide(window.viewer)
     session = window.session
-    session.set_model(tnet_model)
-    session.set_locations((9, 1))
+    session.selection.set_model(tnet_model)
+    session.crops.set_locations((9, 1))
     progress: list[Any] = []
-    session.progress_changed.connect(progress.append)
+    session.status.progress_changed.connect(progress.append)
     window.dock.actions_box.field.click()
     window.until(lambda: any(p is not None and p.done for p in progress))
-    session.progress_changed.disconnect(progress.append)
+    session.status.progress_changed.disconnect(progress.append)
     if how == "cancel":
         assert window.dock.actions_box.cancel.isVisible()
         window.dock.actions_box.cancel.click()
@@ -380,5 +382,5 @@ def test_a_field_can_be_stopped(window: Window, tnet_model: Model, how: str) -> 
     else:
         window.viewer.close()
     window.qtbot.wait(300)
-    assert not session.running
+    assert not session.status.running
     assert session.answer is None

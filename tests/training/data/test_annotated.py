@@ -13,13 +13,15 @@ from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import crop_side
 from napari_sparseattn.training.data.annotated import (
-    annotated_cells,
-    annotated_fields,
-    held_out,
-    unannotated_cells,
+    cut_cells,
+    cut_fields,
+    cut_unannotated_cells,
+    plan_cells,
+    too_few,
 )
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
 from napari_sparseattn.training.data.project import Project
+from napari_sparseattn.training.data.split import held_out
 from small_model import small_bundle
 
 CARD: Card = small_bundle().card  # 16 px, 8 µm
@@ -35,7 +37,7 @@ def ramp(height: int = 400, width: int = 600) -> Field:
 
 def annotate(project: Project, field: Field, cells: list[tuple[str, float, float]]) -> ImageRecord:
     record = ImageRecord(image_hash(field), field.name, field.shape, field.pixel_size)
-    book = project.book(record)
+    book = project.open(record)
     for label, y, x in cells:
         book.add("cell", label, position=(y, x))
     book.close()
@@ -45,7 +47,7 @@ def annotate(project: Project, field: Field, cells: list[tuple[str, float, float
 def test_crops_show_what_was_clicked(tmp_path: Path) -> None:
     field, project = ramp(), Project(tmp_path)
     annotate(project, field, [("a", 40, 50), ("b", 100, 200)])
-    found = annotated_cells(project, lambda record: field, CARD)
+    found = cut_cells(project, lambda record: field, CARD)
     data = found.data
     # 8 µm are 16 px of the image; crops are stored at twice the model's 16 px.
     assert data.crops.shape == (2, 32, 32, 3)
@@ -70,11 +72,11 @@ def test_planes_are_counted_along_the_first_axis_whatever_it_is(tmp_path: Path) 
     )
     project = Project(tmp_path)
     record = ImageRecord(image_hash(field), field.name, field.shape, field.pixel_size)
-    book = project.book(record)
+    book = project.open(record)
     book.add("cell", "a", position=(40, 50), t=1)
     book.add("cell", "b", position=(100, 200), t=1)
     book.close()
-    found = annotated_cells(project, lambda record: field, CARD).data
+    found = cut_cells(project, lambda record: field, CARD).data
     for crop, y in zip(found.crops, (40, 100), strict=True):
         np.testing.assert_allclose(crop[..., 0].mean(), y, atol=1)
 
@@ -84,7 +86,7 @@ def test_no_crop_that_is_trained_on_shows_a_held_out_cell(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     places = rng.uniform(8, (392, 592), (800, 2))
     annotate(project, field, [("ab"[i % 2], y, x) for i, (y, x) in enumerate(places)])
-    found = annotated_cells(project, lambda record: field, CARD)
+    found = cut_cells(project, lambda record: field, CARD)
     out = held_out(found.data)
     assert 0.05 < out.mean() < 0.4
     ((_, items),) = project.annotations()
@@ -101,16 +103,62 @@ def test_what_is_held_out_stays_so_when_more_is_annotated(tmp_path: Path) -> Non
     field, project = ramp(), Project(tmp_path)
     rng = np.random.default_rng(1)
     record = annotate(project, field, [("a", *rng.uniform(8, 390, 2)) for _ in range(100)])
-    first = annotated_cells(project, lambda r: field, CARD).data
-    book = project.book(record)
+    first = cut_cells(project, lambda r: field, CARD).data
+    book = project.open(record)
     for _ in range(100):
         book.add("cell", "b", position=tuple(rng.uniform(8, 390, 2)))
     book.close()
-    second = annotated_cells(project, lambda r: field, CARD).data
+    second = cut_cells(project, lambda r: field, CARD).data
     before = {n for n, o in zip(first.names, held_out(first), strict=True) if o}
     after = {n for n, o in zip(second.names, held_out(second), strict=True) if o}
     assert before
     assert before <= after
+
+
+def field_of_47(project: Project, side: float) -> Field:
+    """47 cells of three classes in one field of 640 x 480 pixels, of crops so wide."""
+    field = dataclasses.replace(ramp(480, 640), pixel_size=CARD.crop.field_of_view_um / side)
+    rng = np.random.default_rng(7)
+    rows, columns = np.meshgrid(np.arange(30, 460, 70), np.arange(30, 620, 85), indexing="ij")
+    places = np.stack([rows.ravel(), columns.ravel()], 1)[:47] + rng.uniform(-20, 20, (47, 2))
+    labels = ["common"] * 30 + ["rare"] * 10 + ["new"] * 7
+    rng.shuffle(labels)
+    annotate(project, field, [(n, y, x) for n, (y, x) in zip(labels, places, strict=True)])
+    return field
+
+
+@pytest.mark.parametrize("side", [60.0, 110.0, 160.0])
+def test_one_field_of_47_cells_gives_some_of_each_class_to_both_parts(
+    tmp_path: Path, side: float
+) -> None:
+    project = Project(tmp_path)
+    field = field_of_47(project, side)
+    found = cut_cells(project, lambda record: field, CARD).data
+    out = held_out(found)
+    train, test = (np.bincount(found.labels[rows], minlength=3) for rows in (~out, out))
+    assert (test >= 1).all()
+    assert (train >= np.array([15, 5, 4])).all()
+    assert len(set(np.array(found.groups)[out])) >= 2
+    ((_, items),) = project.annotations()
+    place = {item.id: item.position for item in items}
+    at = np.array([place[i] for i in found.names])
+    assert np.abs(at[~out][:, None] - at[out][None]).max(2).min() >= side / 2
+
+
+@pytest.mark.parametrize("side", [16.0, 110.0, 600.0])
+def test_what_is_said_before_training_is_what_training_does(tmp_path: Path, side: float) -> None:
+    project = Project(tmp_path)
+    field = field_of_47(project, side)
+    found = cut_cells(project, lambda record: field, CARD).data
+    planned = plan_cells(list(project.annotations()), CARD)
+    assert planned.names == found.names
+    assert planned.groups == found.groups
+    np.testing.assert_array_equal(held_out(planned), held_out(found))
+    said, done = too_few(planned), too_few(found)
+    assert sorted(said) == sorted(done)
+    # Crops as wide as the field all show each other: nothing can be held out, which is said.
+    assert any("held out to test on" in hint for hint in said) == (side == 600)
+    assert held_out(found).any() == (side != 600)
 
 
 def test_an_image_that_is_gone_is_told_and_the_others_serve(tmp_path: Path) -> None:
@@ -126,25 +174,25 @@ def test_an_image_that_is_gone_is_told_and_the_others_serve(tmp_path: Path) -> N
             raise FileNotFoundError("no such file")
         return grey if record.hash == single.hash else field
 
-    found = annotated_cells(project, opened, CARD)
+    found = cut_cells(project, opened, CARD)
     assert len(found.data) == 1
     assert sorted(found.notes) == [
         "1 annotated cells of gone: the image cannot be opened (no such file).",
         "1 annotated cells of grey: the image does not have the channels of 'small'.",
     ]
     with pytest.raises(ValueError, match="No annotated cell to learn from"):
-        annotated_cells(project, lambda record: None, CARD)
+        cut_cells(project, lambda record: None, CARD)
 
 
 def test_without_a_pixel_size_cells_set_the_scale(tmp_path: Path) -> None:
     field = dataclasses.replace(ramp(), pixel_size=None)
     project = Project(tmp_path)
     record = ImageRecord(image_hash(field), "ramp", field.shape)
-    book = project.book(record)
+    book = project.open(record)
     book.add("cell", "a", position=(100, 100), diameter_px=20.0)
     book.add("cell", "a", position=(200, 200), diameter_px=24.0)
     book.close()
-    crops = annotated_cells(project, lambda r: field, CARD).data.crops
+    crops = cut_cells(project, lambda r: field, CARD).data.crops
     wide = CARD.crop.cell_diameters * 22
     assert np.ptp(crops[0, ..., 0].astype(float)) == pytest.approx(wide, abs=3)
 
@@ -155,18 +203,18 @@ def test_values_with_a_unit_keep_it(tmp_path: Path) -> None:
     card = small_bundle(1, modality="opd", unit="nm").card
     project = Project(tmp_path)
     annotate(project, field, [("a", 100, 100)])
-    crops = annotated_cells(project, lambda r: field, card).data.crops
+    crops = cut_cells(project, lambda r: field, card).data.crops
     assert crops.dtype == np.float32
     assert 50 < crops.mean() < 150
 
 
 def test_regions_become_squares_inside_of_them(tmp_path: Path) -> None:
     field, project = ramp(), Project(tmp_path)
-    book = project.book(ImageRecord(image_hash(field), "ramp", field.shape, 0.5))
+    book = project.open(ImageRecord(image_hash(field), "ramp", field.shape, 0.5))
     book.add("region", "tumour", polygon=((0, 0), (0, 100), (100, 100), (100, 0)))
     book.add("image", "benign")
     book.close()
-    data = annotated_fields(project, lambda r: field, CARD).data
+    data = cut_fields(project, lambda r: field, CARD).data
     # 100 px hold six squares of 16 px along each axis.
     assert np.bincount(data.labels).tolist() == [36, 1]
     assert data.class_names == ("tumour", "benign")
@@ -185,7 +233,7 @@ def test_unannotated_cells_are_not_the_annotated_ones(tmp_path: Path) -> None:
     assert len(cells) > 3
     project = Project(tmp_path)
     annotate(project, field, [("a", *cells.centres[0]), ("a", *cells.centres[1])])
-    crops = unannotated_cells(project, lambda r: field, CARD)
+    crops = cut_unannotated_cells(project, lambda r: field, CARD)
     assert len(crops) == len(cells) - 2
     assert crops.shape[1:] == (32, 32, 3)
-    assert len(unannotated_cells(project, lambda r: field, CARD, most=2)) == 2
+    assert len(cut_unannotated_cells(project, lambda r: field, CARD, most=2)) == 2

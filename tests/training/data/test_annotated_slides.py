@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_sparseattn.features.feature_set import FeatureSet
-from napari_sparseattn.training.data.annotated_slides import annotated_slides
+from napari_sparseattn.training.data.annotated_slides import gather_slides
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
 
@@ -24,7 +24,7 @@ def features() -> FeatureSet:
 def project(tmp_path: Path) -> Project:
     made = Project(tmp_path)
     for key, label in (("a", "benign"), ("b", "tumour"), ("c", "tumour")):
-        book = made.book(ImageRecord(key * 64, f"slide {key}", (1000, 1000)))
+        book = made.open(ImageRecord(key * 64, f"slide {key}", (1000, 1000)))
         book.add("image", "unsure")
         book.add("image", label)
         book.add("region", "tumour", polygon=((0, 0), (0, 500), (200, 500), (200, 0)))
@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_classes_of_slides(tmp_path: Path) -> None:
-    found = annotated_slides(
+    found = gather_slides(
         project(tmp_path), lambda image: None if image.name == "slide c" else features()
     )
     assert found.class_names == ("benign", "tumour")
@@ -44,7 +44,7 @@ def test_classes_of_slides(tmp_path: Path) -> None:
 
 
 def test_regions_become_labels_of_patches(tmp_path: Path) -> None:
-    found = annotated_slides(project(tmp_path), lambda image: features(), wanted="tumour")
+    found = gather_slides(project(tmp_path), lambda image: features(), wanted="tumour")
     labels = found.examples[0].patch_labels
     assert labels is not None
     grid = labels.reshape(10, 10)
@@ -56,4 +56,4 @@ def test_regions_become_labels_of_patches(tmp_path: Path) -> None:
 
 def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No slide with a class"):
-        annotated_slides(Project(tmp_path), lambda image: features())
+        gather_slides(Project(tmp_path), lambda image: features())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_sparseattn.card import CLASS_COLOURS
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.training.data.annotations import (
     Annotation,
-    AnnotationBook,
+    ImageAnnotations,
     ImageRecord,
     image_hash,
     new_annotation,
@@ -33,8 +34,8 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
 
 
-def opened(project: Project, image: str = HASH) -> AnnotationBook:
-    return project.book(ImageRecord(image, "smear.tif", (480, 640), 0.25, "/data/smear.tif"))
+def opened(project: Project, image: str = HASH) -> ImageAnnotations:
+    return project.open(ImageRecord(image, "smear.tif", (480, 640), 0.25, "/data/smear.tif"))
 
 
 def test_what_was_annotated_is_there_again(project: Project) -> None:
@@ -101,7 +102,7 @@ def test_classes_keep_their_colours_and_order(project: Project) -> None:
     book.add("cell", "new", position=(0, 0))
     assert list(book.classes()) == ["neutrophil", "mine", "new"]
     assert Project(project.folder).classes()["new"] == CLASS_COLOURS[1]
-    project.rename_class("new", "newer", [book])
+    project.rename_class("new", "newer")
     assert book[0].label == "newer"
     assert list(project.classes().items())[2] == ("newer", CLASS_COLOURS[1])
     with pytest.raises(ProjectError, match="there are annotations of this class"):
@@ -115,23 +116,102 @@ def test_more_classes_than_colours_still_work(project: Project) -> None:
     assert len(set(list(classes.values())[: len(CLASS_COLOURS)])) == len(CLASS_COLOURS)
 
 
-def test_a_second_window_can_look_but_not_change(project: Project) -> None:
-    first = opened(project)
-    first.add("cell", "a", position=(1, 1))
+_HOLDER = """
+import sys
+from napari_sparseattn.training.data.annotations import ImageRecord
+from napari_sparseattn.training.data.project import Project
+held = Project(sys.argv[1]).open(ImageRecord("a" * 64, "smear.tif", (480, 640)))
+held.add("cell", "a", position=(1, 1))
+print("ready", flush=True)
+sys.stdin.readline()
+held.add("cell", "a", position=(3, 3))
+print("added", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """Another program that has the annotations open."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(project.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_another_program_can_look_but_not_change(
+    project: Project, holder: subprocess.Popen[str]
+) -> None:
+    assert holder.stdin is not None
+    assert holder.stdout is not None
     second = opened(project)
     assert len(second) == 1
     assert not second.writable
-    assert "Another window" in second.message
-    with pytest.raises(JournalError, match="open in another window"):
+    assert "Another program has the annotations of smear.tif open" in second.message
+    with pytest.raises(JournalError, match=r"of smear\.tif are open in another") as said:
         second.add("cell", "b", position=(2, 2))
+    assert HASH not in str(said.value)
+    with pytest.raises(ProjectError, match=r"smear\.tif is open in another program"):
+        project.rename_class("a", "b")
     assert len(second) == 1
-    first.add("cell", "a", position=(3, 3))
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "added\n"
     second.close()
-    first.close()
+    holder.kill()
+    holder.wait()
     third = opened(project)
     assert third.writable
     assert len(third) == 2
     third.close()
+
+
+def test_a_killed_program_locks_nobody_out(project: Project, holder: subprocess.Popen[str]) -> None:
+    assert not opened(project).writable
+    holder.kill()
+    holder.wait()
+    free = opened(project)
+    assert free.writable
+    free.add("cell", "b", position=(2, 2))
+    free.close()
+
+
+def test_two_windows_of_one_process_share_what_they_annotate(project: Project) -> None:
+    first, second = opened(project), opened(Project(project.folder))
+    assert first.writable
+    assert second.writable
+    seen: list[object] = []
+    second.changed.connect(seen.append)
+    cell = first.add("cell", "a", position=(1, 1))
+    assert list(second) == [cell]
+    assert len(seen) == 1
+    first.close()
+    second.relabel([cell.id], "b")
+    second.close()
+    third = opened(project)
+    assert third.writable
+    assert [item.label for item in third] == ["b"]
+    third.close()
+
+
+def test_who_forgets_to_close_locks_nobody_out(project: Project) -> None:
+    opened(project).add("cell", "a", position=(1, 1))
+    again = opened(project)
+    assert again.writable
+    again.undo()
+    # Empty, and thus false: it is there all the same.
+    assert not len(again)
+    once_more = opened(project)
+    assert once_more.writable
+    once_more.add("cell", "b", position=(2, 2))
+    assert len(again) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -249,7 +329,7 @@ _VICTIM = """
 import sys
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
-book = Project(sys.argv[1]).book(ImageRecord("a" * 64, "smear", (9, 9)))
+book = Project(sys.argv[1]).open(ImageRecord("a" * 64, "smear", (9, 9)))
 assert book.writable, book.message
 start = len(book)
 for i in range(100_000):

@@ -21,7 +21,7 @@ from napari_sparseattn.training.loop.classifier import (
     TrainingSettings,
     fit_temperature,
     split_folds,
-    suited,
+    suit_settings,
     train_classifier,
 )
 from napari_sparseattn.training.loop.fit import EpochReport, FitOptions, fit, predict_logits
@@ -283,7 +283,7 @@ def test_training_in_nanometres_says_so_on_the_card(tmp_path: Path) -> None:
         simulated=True,
         description="SIMULATED spheres",
     )
-    ready = suited(asked, data)
+    ready = suit_settings(asked, data)
     assert ready.augmentation.physical
     assert ready.normalisation.kind == "fixed"
     assert ready.normalisation.mean == pytest.approx(float(data.crops.mean(dtype=float)))
@@ -298,8 +298,8 @@ def test_training_in_nanometres_says_so_on_the_card(tmp_path: Path) -> None:
 
 
 def test_settings_suit_grey_and_leave_colour_alone() -> None:
-    assert suited(settings(), drawn(8)) == settings()
+    assert suit_settings(settings(), drawn(8)) == settings()
     grey = CropSet(np.full((2, 8, 8, 1), 51, np.uint8), np.array([0, 1]), ("a", "b"), ("0", "1"))
-    ready = suited(settings(), grey)
+    ready = suit_settings(settings(), grey)
     assert (ready.normalisation.kind, ready.normalisation.mean) == ("fixed", pytest.approx(0.2))
     assert ready.augmentation == GENTLE

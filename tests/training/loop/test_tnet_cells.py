@@ -19,9 +19,9 @@ from napari_sparseattn.training.loop.fit import predict_logits
 from napari_sparseattn.training.loop.tnet import TNetOptions
 from napari_sparseattn.training.loop.tnet_cells import (
     cell_architecture,
+    measure_locations,
     new_tnet,
     train_tnet,
-    with_dial,
 )
 
 SIDE = 32
@@ -103,7 +103,7 @@ def test_the_dial_of_a_finished_model_can_be_measured_anew() -> None:
     data = drawn(60)
     bundle, _ = train_tnet(data, SETTINGS, TNetOptions(epochs=0), dial=())
     validation = split_folds(data)["validation"]
-    rows = with_dial(bundle, validation, ((4, 2),)).card.metrics["by_locations"]
+    rows = measure_locations(bundle, validation, ((4, 2),)).card.metrics["by_locations"]
     assert [row["locations"] for row in rows] == [[4, 2]]
     assert rows[0]["n"] == len(validation)
 

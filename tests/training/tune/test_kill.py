@@ -55,7 +55,7 @@ def test_a_killed_window_has_lost_no_annotation(kills: int, tmp_path: Path) -> N
 
 def test_an_unfinished_file_is_no_image_of_the_project(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    book = project.book(ImageRecord("a" * 64, "a.tif"))
+    book = project.open(ImageRecord("a" * 64, "a.tif"))
     book.add("cell", "round", position=(1.0, 2.0))
     book.close()
     (path,) = (tmp_path / "images").glob("a*.jsonl")

@@ -16,6 +16,7 @@ from napari_sparseattn.training.data.span_data import SlideExample
 from napari_sparseattn.training.loop.slides import SlideTraining, train_slides
 from napari_sparseattn.training.loop.span import SpanOptions, predict_slides
 from napari_sparseattn.training.tune.fine_tune import FineTuneEpoch, TrainingControl
+from napari_sparseattn.training.tune.html import render_report
 from napari_sparseattn.training.tune.report import Paired
 from napari_sparseattn.training.tune.slides import (
     TuneSlidesOptions,
@@ -94,7 +95,7 @@ def test_a_new_class_of_slides_is_learned_and_the_old_ones_are_kept(
     assert report.all_cells.after == sum(cell.label == cell.after for cell in report.cells)
     assert report.annotated == {"benign": 10, "tumour": 10, "inflamed": 10}
     assert "held-out slides" in report.sentence
-    assert "Per class, on held-out slides" in report.to_html()
+    assert "Per class, on held-out slides" in render_report(report)
     assert json.loads(json.dumps(report.to_dict()))["unit"] == "slides"
 
 
@@ -179,7 +180,7 @@ def test_without_a_held_out_slide_nothing_is_claimed(mil: Bundle) -> None:
     assert report.verdict == "too little data"
     assert "no annotated slide is held out" in report.sentence
     assert report.after is None
-    assert "Fine-tuning report" in report.to_html()
+    assert "Fine-tuning report" in render_report(report)
 
 
 def test_what_is_kept_lies_between_the_model_before_and_the_trained_one(mil: Bundle) -> None:
@@ -240,7 +241,7 @@ def test_a_restart_does_not_renew_the_patience(mil: Bundle, tmp_path: Path) -> N
     _, report = tune_slides(mil, given, names, never, checkpoint=path)
     assert len(report.history) == 3
     assert report.best_epoch == 0
-    assert "the model as it was" in report.to_html()
+    assert "the model as it was" in render_report(report)
 
 
 def test_held_out_slides_take_no_part_in_training(mil: Bundle) -> None:

@@ -101,7 +101,7 @@ def label_red_cells(rgb: Image, pixel_size: float | None = None) -> Labels:
     return _enlarge(labels, factor, rgb.shape[:2])
 
 
-def label_phase(image: Image) -> Labels:
+def label_phase(image: Image, rising: bool = False) -> Labels:
     """Label cells that stand out of a flat background, (H, W).
 
     Parameters
@@ -109,6 +109,8 @@ def label_phase(image: Image) -> Labels:
     image : numpy.ndarray, shape (H, W), float32
         Phase, OPD or an unknown intensity. Cells may be brighter or darker
         than the background, whichever stands out more.
+    rising : bool
+        Whether only what is brighter is a cell.
 
     Notes
     -----
@@ -122,7 +124,7 @@ def label_phase(image: Image) -> Labels:
     noise = 1.4826 * float(np.median(np.abs(contrast - np.median(contrast))))
     if not contrast.any() or np.ptp(contrast) <= 0:
         return np.zeros(image.shape, np.int32)
-    if -np.quantile(contrast, 0.02) > np.quantile(contrast, 0.98):
+    if not rising and -np.quantile(contrast, 0.02) > np.quantile(contrast, 0.98):
         contrast = -contrast
     threshold = float(skimage.filters.threshold_otsu(np.maximum(contrast, 0)))
     strong = contrast > threshold

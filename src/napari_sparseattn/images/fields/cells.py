@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..normalise import to_float
+from ..normalise import level_outside, to_float
 from .field import Field
 
 __all__ = ["Cells", "Method", "cells_from_labels", "cells_from_points", "find_cells"]
@@ -254,7 +254,8 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
     method : {"auto", "white-cells", "red-cells", "phase"}
         ``"white-cells"`` finds nucleated cells of a stained smear by their
         nuclear stain, leaving out red cells and platelets; ``"red-cells"``
-        the others. ``"phase"`` finds what stands out of an even background.
+        the others. ``"phase"`` finds what stands out of an even background;
+        in an OPD map, whose sign is known, only what rises.
         ``"auto"`` takes white cells for brightfield colour and phase for all
         images with one channel.
     t, z : int
@@ -277,9 +278,14 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
 
     chosen = _choose(field, method)
     with np.errstate(over="ignore"):
-        image = _segment.finite_image(to_float(field.plane(t, z)))
+        values = to_float(field.plane(t, z))
+    if field.modality in ("opd", "phase"):
+        finite = np.isfinite(values)
+        outside = level_outside(values[..., 0], finite[..., 0])
+        values = values if outside is None else np.where(finite, values, np.float32(outside))
+    image = _segment.finite_image(values)
     if chosen == "phase":
-        labels = _segment.label_phase(image[..., 0])
+        labels = _segment.label_phase(image[..., 0], rising=field.modality == "opd")
     else:
         label = _segment.label_white_cells if chosen == "white-cells" else _segment.label_red_cells
         labels = label(image, field.pixel_size)

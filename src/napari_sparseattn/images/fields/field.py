@@ -20,6 +20,9 @@ Modality = Literal["brightfield", "phase", "opd", "fluorescence", "hologram", "u
 _AXES = "TZYXC"
 _UNITS = ("", "rad", "nm")
 _COLOUR_CHANNELS = (3, 4)
+# Glass of a well exposed image, of full scale; below `_DIM` a camera has fewer bits than the file.
+_WHITE, _DIM = 0.92, 0.5
+_WHITE_QUANTILE, _GLASS_QUANTILE = 0.98, 0.8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ class Field:
         What to call the field in tables and layers.
     path : pathlib.Path, optional
         The file the pixels came from.
+    notes : tuple of str
+        What the user should know, such as that the file holds other images.
 
     Raises
     ------
@@ -61,6 +66,7 @@ class Field:
     unit: str = ""
     name: str = ""
     path: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pixels(self.data)
@@ -87,6 +93,7 @@ class Field:
         unit: str = "",
         name: str = "",
         path: Path | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Field:
         """Make a field, telling channels from frames where `axes` is not given.
 
@@ -99,6 +106,10 @@ class Field:
         a single channel in rad is phase, in nm OPD. Otherwise it is
         ``"unknown"``, to be asked from the user.
 
+        Of brightfield colour two things are mended, and noted: 16-bit values
+        that a camera of fewer bits left dark are scaled to the image's own
+        white, and what is fully transparent gets the colour of the glass.
+
         Parameters
         ----------
         array : array_like
@@ -107,7 +118,7 @@ class Field:
             Letters from ``"TZYXC"``, in any order; the data is transposed.
         pixel_size : float or (float, float), optional
             µm per pixel, or its y and x parts, which must agree.
-        modality, unit, name, path
+        modality, unit, name, path, notes
             See `Field`.
 
         Raises
@@ -123,7 +134,10 @@ class Field:
         if modality is None:
             modality = _guess_modality(data, axes, unit)
         size = None if pixel_size is None else isotropic_size(pixel_size)
-        return cls(data, axes, size, modality, unit, name, path)
+        if modality == "brightfield" and axes.endswith("C") and not unit:
+            data, mended = _mend_brightfield(data)
+            notes += mended
+        return cls(data, axes, size, modality, unit, name, path, notes)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -193,6 +207,29 @@ def _check_pixels(data: npt.NDArray[Any]) -> None:
         raise TypeError(f"images of type {data.dtype} are not supported; {hint} first")
     if data.size == 0:
         raise ValueError(f"the image is empty: its shape is {data.shape}")
+
+
+def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Return colour pixels (..., C) as a camera of all bits would have given them, and notes."""
+    if data.shape[-1] not in _COLOUR_CHANNELS:
+        return data, ()
+    notes: tuple[str, ...] = ()
+    if data.dtype == np.uint16:
+        white = float(np.quantile(data[..., ::4, ::4, :3], _WHITE_QUANTILE))
+        if 0 < white < _DIM * 65535:
+            lifted = np.minimum(data[..., :3] * np.float32(_WHITE * 65535 / white), 65535)
+            lifted = np.rint(lifted).astype(np.uint16)
+            data = np.concatenate([lifted, data[..., 3:]], axis=-1)
+            note = f"16-bit values were scaled: the image's own white is {white:.0f} of 65535"
+            notes += (note,)
+    if data.shape[-1] == 4 and data.dtype.kind == "u":
+        clear = data[..., 3] == 0
+        if clear.any() and not clear.all():
+            glass = np.quantile(data[~clear][:, :3], _GLASS_QUANTILE, axis=0)
+            data = data.copy()
+            data[clear, :3] = glass.astype(data.dtype)
+            notes += ("transparent parts are not part of the image: they are taken for glass",)
+    return data, notes
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ...progress import Progress
 from ..fields.field import Field, Modality
+from ..normalise import level_outside
 from .demodulate import Complex, Device, field_of, import_quietly, inverse
 from .flatten import contrast, flatten, level_field
 from .recording import Recording
@@ -43,6 +44,12 @@ __all__ = [
 ]
 
 _SIGN_FRAMES = 5
+# What stands out the other way, of what stands out, is then more than a rim's ring.
+_BOTH_WAYS = 0.3
+_GHOST = (
+    "much stands out both ways from the background: the background hologram may hold a cell, whose "
+    "ghost is negative; the sign was taken without it. Give one without cells"
+)
 _MOST_BYTES = 8 * 2**30
 _CHUNK_BYTES = 32 * 2**20
 
@@ -80,11 +87,11 @@ class Retrieved:
 def estimate_settings(
     recording: Recording, settings: HologramSettings | None = None
 ) -> HologramSettings:
-    """Answer what the settings leave open, from the first frames.
+    """Answer what the settings leave open, from some of the frames.
 
     Wavelength, pixel size and medium index are taken from the recording, the
     sideband from its background or first frame, the sign from what stands out
-    of the background (up to five frames are looked at), and the focus, if
+    of the background (in five frames spread over the recording), and the focus, if
     `autofocus` asks for it, from the first frame. Settled settings stay as
     they are.
 
@@ -98,12 +105,13 @@ def estimate_settings(
     Returns
     -------
     HologramSettings
-        What is still None, nobody knows.
+        What is still None, nobody knows. Its `notes` tell where frames
+        disagree on the sign, or the background seems to hold a cell.
 
     Raises
     ------
     HologramError
-        If no fringes are found, or refocusing lacks a quantity.
+        If no fringes are found, in the frames or in the background, or refocusing lacks a quantity.
     """
     given = settings or HologramSettings()
     known = {
@@ -113,7 +121,7 @@ def estimate_settings(
     settled = dataclasses.replace(given, **known)
     if recording.kind == "hologram" and settled.sideband is None:
         plain = recording.background_of(0)
-        found = find_sideband(recording.frame(0) if plain is None else plain)
+        found = _sideband(recording.frame(0), plain)
         settled = dataclasses.replace(settled, sideband=found)
     elif recording.kind == "hologram" and settled.inverted is None:
         # Of two sidebands, the user's choice is also a choice of sign.
@@ -238,7 +246,16 @@ def reconstruct(
     modality: Modality = "opd" if known else "phase"
     data, axes = (stack, "TYX") if n > 1 else (stack[0], "YX")
     unit = "rad" if modality == "phase" else "nm"
-    return Field(data, axes, settled.pixel_size, modality, unit, recording.name, recording.path)
+    return Field(
+        data,
+        axes,
+        settled.pixel_size,
+        modality,
+        unit,
+        recording.name,
+        recording.path,
+        (*recording.notes, *settled.notes),
+    )
 
 
 def _has_fields(recording: Recording) -> bool:
@@ -315,7 +332,11 @@ def _of_phase(
     frame: npt.NDArray[Any], recording: Recording, settings: HologramSettings, index: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Phase (OPD, if it cannot be converted) and amplitude of what was recorded as such."""
+    finite = np.isfinite(frame)
     values = fill_bad(frame)[0]
+    outside = None if finite.all() else level_outside(values, finite)
+    if outside is not None:
+        values = np.where(finite, values, np.float32(outside))
     if (shot := recording.background_of(index)) is not None:
         values = values - fill_bad(shot)[0]
     if recording.kind == "opd" and settings.wavelength is not None:
@@ -331,21 +352,55 @@ def _of_phase(
     return values, amplitude
 
 
+def _sideband(frame: npt.NDArray[Any], plain: npt.NDArray[Any] | None) -> tuple[float, float]:
+    if plain is None:
+        return find_sideband(frame)
+    try:
+        return find_sideband(plain)
+    except HologramError as error:
+        find_sideband(frame)  # if that has no fringes either, this says so
+        raise HologramError(
+            "No fringes stand out in the background hologram, though they do in the recording. "
+            "Give another background, taken with the same optics, or none."
+        ) from error
+
+
 def _with_sign(recording: Recording, settings: HologramSettings) -> HologramSettings:
-    """Choose the sign in which cells stand out upwards."""
+    """Choose the sign in which cells stand out upwards, by most of some frames."""
     first = dataclasses.replace(settings, inverted=False, flip=False, focus=0.0, autofocus=None)
-    up = down = 0.0
-    for index in range(min(_SIGN_FRAMES, len(recording))):
-        done = retrieve(recording, index, first)
-        values = done.phase if done.opd is None else done.opd
-        up, down = contrast(np.nan_to_num(values), done.background)
-        if up != down:
-            break
+    n = len(recording)
+    chosen = np.unique(np.linspace(0, n - 1, min(_SIGN_FRAMES, n)).round().astype(int)).tolist()
+    seen = [_contrast_of(recording, index, first) for index in chosen]
+    notes: tuple[str, ...] = ()
+    if recording.background is not None:
+        doubtful = [k for k, pair in enumerate(seen) if min(pair) > _BOTH_WAYS * max(pair)]
+        alone = dataclasses.replace(recording, background=None)
+        for k in doubtful:
+            # A cell in the background leaves a ghost of the other sign.
+            seen[k] = _contrast_of(alone, chosen[k], first)
+        if doubtful:
+            notes += (_GHOST,)
+    votes = [(up > down) - (up < down) for up, down in seen]
+    falls = sum(votes) < 0
+    if 1 in votes and -1 in votes:
+        some = min(votes.count(1), votes.count(-1))
+        other = f"{some} of {len(votes)} frames that were looked at have the other sign"
+        notes += (f"{other}: look at the maps, and flip the sign if cells are dark",)
+    settings = dataclasses.replace(settings, notes=notes)
     if recording.kind == "hologram" and settings.sideband is not None:
         row, column = settings.sideband
-        sideband = (-row, -column) if down > up else (row, column)
+        sideband = (-row, -column) if falls else (row, column)
         return dataclasses.replace(settings, sideband=sideband, inverted=False)
-    return dataclasses.replace(settings, inverted=down > up)
+    return dataclasses.replace(settings, inverted=falls)
+
+
+def _contrast_of(
+    recording: Recording, index: int, settings: HologramSettings
+) -> tuple[float, float]:
+    """Return how much of a frame stands out above and below its background."""
+    done = retrieve(recording, index, settings)
+    values = done.phase if done.opd is None else done.opd
+    return contrast(np.nan_to_num(values), done.background)
 
 
 # -- focus

@@ -50,6 +50,8 @@ class HologramSettings:
         µm to refocus by.
     autofocus : float, optional
         µm on either side of `focus` to search on the first frame.
+    notes : tuple of str
+        What the user should know of how they were found; not kept in a file.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class HologramSettings:
     background: BackgroundPixels = "auto"
     focus: float = 0.0
     autofocus: float | None = None
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for name in ("wavelength", "pixel_size", "medium_index", "autofocus"):
@@ -109,7 +112,8 @@ class HologramSettings:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the settings to a file, atomically."""
-        content = {"format": _KIND, "version": 1, **dataclasses.asdict(self)}
+        kept = {name: v for name, v in dataclasses.asdict(self).items() if name != "notes"}
+        content = {"format": _KIND, "version": 1, **kept}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 

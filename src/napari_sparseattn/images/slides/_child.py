@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,17 @@ class _OpenSlide(_Slide):
         import openslide
 
         self._slide = openslide.OpenSlide(path)
+        held = self._slide.properties
+        width, height = self._slide.dimensions
+        # The scanned part, which is the whole slide to QuPath too.
+        x, y, w, h = (
+            int(held.get(f"openslide.bounds-{side}", whole))
+            for side, whole in zip(
+                ("x", "y", "width", "height"), (0, 0, width, height), strict=True
+            )
+        )
+        inside = x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height
+        self._bounds = (x, y, w, h) if inside else (0, 0, width, height)
 
     @staticmethod
     def errors() -> tuple[type[Exception], ...]:
@@ -98,16 +110,20 @@ class _OpenSlide(_Slide):
         pixel_size = [float(held.get(f"openslide.mpp-{axis}", "nan")) for axis in "yx"]
         return {
             "vendor": held.get("openslide.vendor", ""),
-            "shapes": [[h, w] for w, h in slide.level_dimensions],
+            "shapes": [
+                [math.ceil(side / downsample) for side in (self._bounds[3], self._bounds[2])]
+                for downsample in slide.level_downsamples
+            ],
             "downsamples": list(slide.level_downsamples),
             "tiles": tiles,
+            "background": held.get("openslide.background-color", ""),
             "pixel_size": pixel_size if np.isfinite(pixel_size).all() else None,
             "images": sorted(slide.associated_images),
         }
 
     def tile(self, level: int, y: int, x: int, height: int, width: int) -> npt.NDArray[np.uint8]:
         downsample = self._slide.level_downsamples[level]
-        corner = round(x * downsample), round(y * downsample)
+        corner = self._bounds[0] + round(x * downsample), self._bounds[1] + round(y * downsample)
         return np.asarray(self._slide.read_region(corner, level, (width, height)))
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
@@ -145,11 +161,30 @@ class _Dicom(_Slide):
         return {
             "vendor": "dicom",
             "shapes": shapes,
-            "downsamples": [shapes[0][0] / height for height, _ in shapes],
+            "downsamples": [self._downsample(level, *shapes[0]) for level in self._levels],
             "tiles": [[tile.height, tile.width]] * len(shapes),
             "pixel_size": None if spacing is None else [spacing.height * 1e3, spacing.width * 1e3],
             "images": [name for name, held in images.items() if held],
         }
+
+    def _downsample(self, level: Any, height: int, width: int) -> float:
+        """Return level-0 pixels per pixel; sizes may be padded to whole tiles."""
+        first, own = self._levels[0].pixel_spacing, level.pixel_spacing
+        if first is None or own is None or not first.width > 0:
+            return float(height / level.size.height)
+        ratio = float((own.width / first.width + own.height / first.height) / 2)
+        whole = round(ratio)
+        padded = level.size.height * ratio, level.size.width * ratio
+        tile = self._slide.tile_size
+        fits = all(
+            side - ratio <= has < side + ratio * (most + 1)
+            for side, has, most in zip(
+                (height, width), padded, (tile.height, tile.width), strict=True
+            )
+        )
+        if not fits:  # the spacing of another level was copied
+            return float(height / level.size.height)
+        return float(whole) if abs(ratio - whole) < 0.01 * ratio else ratio
 
     def tile(
         self, level: int, y: int, x: int, height: int, width: int

@@ -265,6 +265,17 @@ class TileLedger:
         with self._lock:
             return sum(len(tiles) for tiles in self._failed)
 
+    def failed_mask(self, level: int) -> npt.NDArray[np.bool_]:
+        """Return (rows, columns) bool: which tiles of a level could not be decoded.
+
+        What else is not valid in a region was never scanned.
+        """
+        mask = np.zeros(self._levels[level].grid, np.bool_)
+        with self._lock:
+            for tile in self._failed[level]:
+                mask[tile] = True
+        return mask
+
     @property
     def fraction_read(self) -> float:
         """Share, 0..1, of the full-resolution pixels whose tiles were read."""

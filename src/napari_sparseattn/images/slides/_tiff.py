@@ -30,12 +30,12 @@ from ._checks import (
 )
 from ._ledger import TileKey
 from ._tiles import LazyImages, Tile
-from .pyramid import Pyramid, levels_of
+from .pyramid import Pyramid, levels_of, whole_downsample
 
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["TiffPyramid", "open_tiff"]
+__all__ = ["TiffPyramid", "level_pages", "open_tiff"]
 
 # Tiles are read in groups at least this large, in pixels along a side: strips
 # and NDPI's slivers of 8 rows would cost more to keep track of than to decode.
@@ -322,15 +322,16 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     if not tif.series:
         raise ImageError(f"{name} holds no image; export it again")
     main = _main_series(name, tif)
+    levels = level_pages(tif, main)
     notes: tuple[str, ...] = ()
     extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
     if math.prod(extra) > 1:
         notes += (f"the first of {math.prod(extra)} planes of {name} is read",)
-    stored = [_stored(name, level.keyframe) for level in main.levels]
+    stored = [_stored(name, page) for page in levels]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
     if pixel_size is None:
-        pixel_size, missing = known_pixel_size(name, *_declared_pixel_size(tif, main.keyframe))
+        pixel_size, missing = known_pixel_size(name, *_declared_pixel_size(tif, main))
         notes += missing
     profile = main.keyframe.iccprofile
     if profile is not None and len(profile) > _MOST_PROFILE:
@@ -338,7 +339,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     # OpenSlide gives NDPI as many more, from what libjpeg can scale down to.
     small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
     n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
-    images = _associated(source, tif, main)
+    images = _associated(source, tif, main, {page.index for page in levels})
     return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived)
 
 
@@ -348,7 +349,7 @@ def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     if not images:
         raise ImageError(f"{name} holds no image; export it again")
     # A damaged size must not make the thumbnail the slide.
-    if tif.is_svs or tif.is_ndpi or tif.is_philips:
+    if tif.is_ndpi or tif.is_philips or (tif.is_svs and tif.series[0].keyframe.is_tiled):
         return tif.series[0]
     return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
 
@@ -412,13 +413,38 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
     return None
 
 
+def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[Any]:
+    """Return the pages of the levels, finest first, in whatever order the file has them."""
+    pages = [level.keyframe for level in main.levels]
+    if len(pages) > 1 or tif.is_ome or tif.is_ndpi or tif.is_philips or not pages[0].is_tiled:
+        return pages
+    first = pages[0]
+    kind = first.samplesperpixel, first.photometric, first.dtype, first.planarconfig
+    for series in tif.series:
+        for level in series.levels:
+            page = level.keyframe
+            if page is first or not page.is_tiled:
+                continue
+            same = (page.samplesperpixel, page.photometric, page.dtype, page.planarconfig) == kind
+            smaller = page.imagelength < first.imagelength and page.imagewidth < first.imagewidth
+            if same and smaller and _fits(first, page):
+                pages.append(page)
+    return sorted(pages, key=lambda page: -int(page.imagewidth))
+
+
+def _fits(first: Any, page: Any) -> bool:
+    """Tell whether a page can be a smaller level of another, maybe padded to whole tiles."""
+    size, tile = (first.imagelength, first.imagewidth), (page.tilelength, page.tilewidth)
+    return whole_downsample(size, (page.imagelength, page.imagewidth), tile) is not None
+
+
 def _declared_pixel_size(
-    tif: tifffile.TiffFile, page: Any
+    tif: tifffile.TiffFile, main: tifffile.TiffPageSeries
 ) -> tuple[tuple[float, float] | None, str]:
-    """Return µm per pixel, y and x, that the file states, and where."""
-    text = str(page.description or "")[: 2**16]
+    """Return µm per pixel, y and x, that the file states of the image, and where."""
+    text = str(main.keyframe.description or "")[: 2**16]
     if tif.is_svs:
-        found = re.search(r"\bMPP\s*=\s*([0-9.]+)", text)
+        found = re.search(r"\bMPP\s*=\s*([0-9.,]+(?:[eE][+-]?[0-9]+)?)", text)
         if found is not None and _number(found[1]) > 0:
             return (_number(found[1]),) * 2, "Aperio MPP"
     if tif.is_philips:
@@ -427,25 +453,27 @@ def _declared_pixel_size(
             return (_number(found[1]) * 1e3,) * 2, "Philips pixel spacing"
     source = "OME PhysicalSize" if tif.ome_metadata else "TIFF resolution"
     try:
-        return tiff_pixel_size(tif), source
+        return tiff_pixel_size(tif, main), source
     except _DECODE_ERRORS:
         return None, source  # a damaged description says nothing
 
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return float(text.replace(",", "."))
     except ValueError:
         return 0.0
 
 
 def _associated(
-    source: _Source, tif: tifffile.TiffFile, main: tifffile.TiffPageSeries
+    source: _Source, tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: set[int]
 ) -> LazyImages:
-    """Return the other series of the file, by their names."""
+    """Return the other series of the file, by their names; `levels` are pages of the slide."""
     found: dict[str, Callable[[], npt.NDArray[Any]]] = {}
     for index, series in enumerate(tif.series):
         if series is main or "Y" not in series.axes or "X" not in series.axes:
+            continue
+        if series.keyframe.index in levels:
             continue
         name = (series.name or "").strip().lower() or f"image {index}"
         name = name if name not in found else f"{name} {index}"

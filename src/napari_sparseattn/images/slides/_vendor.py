@@ -46,7 +46,14 @@ class VendorPyramid(Pyramid):
         notes: tuple[str, ...] = ()
         if pixel_size is None:
             pixel_size, notes = known_pixel_size(path.name, about["pixel_size"], about["vendor"])
-        super().__init__(levels, name=path.stem, path=path, pixel_size=pixel_size, notes=notes)
+        super().__init__(
+            levels,
+            name=path.stem,
+            path=path,
+            pixel_size=pixel_size,
+            notes=notes,
+            background=_colour(about.get("background")),
+        )
         self._process = process
         self._given, self._state = path, file_state(path)
 
@@ -169,6 +176,15 @@ def open_vendor(
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path.name} has levels that do not fit ({error})") from error
+
+
+def _colour(stated: object) -> tuple[int, ...] | None:
+    """Return a colour from six hexadecimal digits, or None."""
+    try:
+        found = bytes.fromhex(str(stated or ""))
+    except ValueError:
+        return None
+    return tuple(found) if len(found) == 3 else None
 
 
 def _incomplete(path: Path) -> str | None:

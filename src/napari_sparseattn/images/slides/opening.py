@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
 from ..errors import ImageError, isotropic_size
 from .pyramid import Pyramid
+
+if TYPE_CHECKING:
+    import tifffile
 
 __all__ = ["SLIDE_SUFFIXES", "is_slide", "open_slide"]
 
@@ -28,6 +32,8 @@ SLIDE_SUFFIXES = (
 _VENDOR_SUFFIXES = frozenset(SLIDE_SUFFIXES) - {".svs", ".ndpi", ".dcm"}
 _DICOM_MAGIC = b"DICM"
 _HEAD_BYTES = 132
+# Files of a folder whose first bytes are looked at for DICOM.
+_MOST_LOOKED_INTO = 16
 # An image without levels beyond this is opened as a slide rather than as one field of view.
 _MOST_FIELD_PIXELS = 2**26
 _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"\x93NUMPY": "NPY"}
@@ -119,13 +125,21 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
 
     try:
         with tifffile.TiffFile(file) as tif:
-            first = tif.pages.first
-            large = first.imagelength * first.imagewidth > _MOST_FIELD_PIXELS
-            eight_bits = first.bitspersample == 8 and first.samplesperpixel in (1, 3, 4)
-            levels = first.is_tiled and any(len(s.levels) > 1 for s in tif.series)
-            return bool(eight_bits and (large or levels))
+            return any(_is_pyramid(tif, series) for series in tif.series)
     except (*TIFF_ERRORS, SyntaxError, AttributeError):
         return False
+
+
+def _is_pyramid(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether one of the images of a TIFF has levels, or is too large for one field."""
+    page = series.keyframe
+    if page.bitspersample != 8 or page.samplesperpixel not in (1, 3, 4):
+        return False
+    if page.imagelength * page.imagewidth > _MOST_FIELD_PIXELS:
+        return True
+    from ._tiff import level_pages
+
+    return bool(page.is_tiled and len(level_pages(tif, series)) > 1)
 
 
 def _head(file: Path) -> bytes:
@@ -157,8 +171,19 @@ def _open_folder(folder: Path, pixel_size: float | None) -> Pyramid:
 
 def _has_dicom(folder: Path) -> bool:
     try:
-        return any(file.suffix.lower() == ".dcm" for file in folder.iterdir())
+        files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+        if any(file.suffix.lower() == ".dcm" for file in files):
+            return True
+        # Archives name them without an ending.
+        return any(_is_dicom(file) for file in files[:_MOST_LOOKED_INTO] if not file.suffix)
     except OSError:
+        return False
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        return file.is_file() and _head(file)[128:132] == _DICOM_MAGIC
+    except (ImageError, OSError):
         return False
 
 

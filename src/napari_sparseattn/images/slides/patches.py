@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import ImageError
 from .grid_audit import AuditedGrid, GridError, audit_grid, infer_step
-from .pyramid import Pyramid, read_window
+from .pyramid import Pyramid, level_for, read_window
 
 __all__ = [
     "AuditedGrid",
@@ -28,6 +28,10 @@ Floats = npt.NDArray[np.float64]
 #: Columns of patches that are read together, from top to bottom.
 _BAND = 8
 _MOST_PATCHES = 5_000_000
+# Of a patch, so much must have been scanned.
+_LEAST_SCANNED = 0.1
+# Black fill is no darker than this after compression, of 255.
+_BLACK = 8
 
 
 class TissueMask(Protocol):
@@ -40,6 +44,14 @@ class TissueMask(Protocol):
     @property
     def downsample(self) -> float:
         """Level-0 pixels along a pixel of the mask."""
+
+    @property
+    def unscanned(self) -> npt.NDArray[np.bool_] | None:
+        """What was not scanned, (h, w)."""
+
+    @property
+    def black_fill(self) -> bool:
+        """Whether a part of that is filled with black."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +73,9 @@ class PatchGrid:
     origin : (float, float)
         (y, x) of the top left corner of cell (0, 0), in level-0 pixels.
     tissue_share : numpy.ndarray, (N,) float32
-        Share, 0..1, of each patch that is tissue.
+        Share, 0..1, of what was scanned of each patch that is tissue.
+    black_fill : bool
+        Whether black pixels are what was not scanned, and read as background.
     """
 
     cells: npt.NDArray[np.int32]
@@ -71,6 +85,7 @@ class PatchGrid:
     pixel_size: float | None
     origin: tuple[float, float]
     tissue_share: npt.NDArray[np.float32]
+    black_fill: bool = False
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -116,7 +131,8 @@ def patch_grid(
     overlap : float
         Share of the side, from 0 to below 1, by which neighbours overlap.
     min_tissue : float
-        Least share of tissue, 0..1; a patch without any is never kept.
+        Least share of tissue, 0..1, in what was scanned of a patch; one
+        without any is never kept, nor one that was hardly scanned.
 
     Returns
     -------
@@ -135,12 +151,18 @@ def patch_grid(
     side = float(size) if pixel_size is None else size * _reduction(pyramid, pixel_size)
     step = side * (1 - overlap)
     rows, columns = _grid_shape(pyramid, step, side)
-    share = _tissue_shares(tissue, step, side, rows, columns)
+    share = _shares(tissue.mask, tissue.downsample, step, side, rows, columns)
+    absent = tissue.unscanned
+    if absent is not None and absent.any():
+        scanned = 1 - _shares(absent, tissue.downsample, step, side, rows, columns)
+        share = np.where(scanned >= _LEAST_SCANNED, share / np.maximum(scanned, 1e-6), 0)
+        share = np.minimum(share, 1).astype(np.float32)
     row, column = np.nonzero((share >= min_tissue - 1e-6) & (share > 0))
     order = np.lexsort((column, row, column // _BAND))
     cells = np.stack([column, row], axis=1)[order].astype(np.int32)
     known = None if pyramid.pixel_size is None else pyramid.pixel_size * side / size
-    return PatchGrid(cells, step, side, size, known, (0.0, 0.0), share[cells[:, 1], cells[:, 0]])
+    shares = share[cells[:, 1], cells[:, 0]]
+    return PatchGrid(cells, step, side, size, known, (0.0, 0.0), shares, tissue.black_fill)
 
 
 def _grid_shape(pyramid: Pyramid, step: float, side: float) -> tuple[int, int]:
@@ -170,7 +192,8 @@ def read_patch(
     pixels : numpy.ndarray, (size, size, 3) uint8
         A grey slide has its one channel three times.
     valid : numpy.ndarray, (size, size) bool
-        False where the slide could not be read.
+        False where the slide could not be read. What was never scanned is
+        valid, and has the colour of the slide's background.
 
     Raises
     ------
@@ -183,9 +206,29 @@ def read_patch(
         pyramid, float(top), float(left), grid.side, grid.side, grid.size, grid.size
     )
     eight = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    if grid.black_fill:
+        eight[eight.max(axis=2) < _BLACK] = pyramid.background
+    if not valid.all():
+        eight[~valid] = pyramid.background
+        valid |= ~_failed(pyramid, top, left, grid)
     if eight.shape[2] == 1:
         eight = np.repeat(eight, 3, axis=2)
     return eight, valid
+
+
+def _failed(pyramid: Pyramid, top: float, left: float, grid: PatchGrid) -> npt.NDArray[np.bool_]:
+    """Return (size, size) which pixels of a patch lie in tiles that could not be decoded."""
+    number = level_for(pyramid, grid.side / grid.size)
+    level, failed = pyramid.levels[number], pyramid.ledger.failed_mask(number)
+    if not failed.any():
+        return np.zeros((grid.size, grid.size), np.bool_)
+    middles = (np.arange(grid.size) + 0.5) * (grid.side / grid.size)
+    row, column = (
+        np.clip((start + middles) / level.downsample // side, 0, most - 1).astype(np.intp)
+        for start, side, most in zip((top, left), level.tile, level.grid, strict=True)
+    )
+    found: npt.NDArray[np.bool_] = failed[np.ix_(row, column)]
+    return found
 
 
 def _check(pixel_size: float | None, size: int, overlap: float, min_tissue: float) -> None:
@@ -210,15 +253,14 @@ def _reduction(pyramid: Pyramid, pixel_size: float) -> float:
     return pixel_size / pyramid.pixel_size
 
 
-def _tissue_shares(
-    tissue: TissueMask, step: float, side: float, rows: int, columns: int
+def _shares(
+    mask: npt.NDArray[np.bool_], scale: float, step: float, side: float, rows: int, columns: int
 ) -> npt.NDArray[np.float32]:
-    """Return (rows, columns) the share of tissue in each patch, exactly by areas."""
-    height, width = tissue.mask.shape
+    """Return (rows, columns) the share of a mask in each patch, exactly by areas."""
+    height, width = mask.shape
     integral = np.zeros((height + 1, width + 1), np.float64)
-    np.cumsum(tissue.mask, axis=0, dtype=np.float64, out=integral[1:, 1:])
+    np.cumsum(mask, axis=0, dtype=np.float64, out=integral[1:, 1:])
     np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
-    scale = tissue.downsample
     top: Floats = np.multiply(np.arange(rows), step / scale, dtype=np.float64)
     left: Floats = np.multiply(np.arange(columns), step / scale, dtype=np.float64)
     bottom: Floats = top + side / scale

@@ -33,6 +33,7 @@ __all__ = [
     "VirtualPyramid",
     "level_for",
     "read_window",
+    "whole_downsample",
 ]
 
 #: Most pixels of one region; larger ones are read in parts.
@@ -67,6 +68,9 @@ class Pyramid(abc.ABC):
         Decoded tiles kept in memory.
     notes : tuple of str
         What the user should know, such as why the µm per pixel is not known.
+    background : sequence of int, optional
+        Colour of what was not scanned; by default white where the slide is
+        coloured, and 0 elsewhere.
 
     Attributes
     ----------
@@ -85,6 +89,7 @@ class Pyramid(abc.ABC):
         dtype: npt.DTypeLike = np.uint8,
         cache_bytes: int = _CACHE_BYTES,
         notes: tuple[str, ...] = (),
+        background: Sequence[int] | None = None,
     ) -> None:
         if not levels or levels[0].downsample != 1:
             raise ValueError("a pyramid needs levels, of which the first has a downsample of 1")
@@ -97,6 +102,8 @@ class Pyramid(abc.ABC):
         self.pixel_size = None if pixel_size is None else isotropic_size(pixel_size)
         self.dtype = np.dtype(dtype)
         self.notes = notes
+        empty = 255 if channels > 1 and self.dtype == np.uint8 else 0
+        self.background = tuple(background or (empty,) * channels)
         self.ledger = TileLedger(self.levels)
         self._cache = TileCache(cache_bytes)
 
@@ -355,8 +362,8 @@ def levels_of(
 ) -> tuple[Level, ...]:
     """Return levels from their heights and widths, finest first.
 
-    The downsample is the whole number that explains both rounded sizes where
-    there is one, else the mean ratio.
+    The downsample is the whole number that explains both sizes, rounded or
+    padded to whole tiles, where there is one, else the mean ratio.
 
     Raises
     ------
@@ -370,8 +377,8 @@ def levels_of(
             raise ValueError("a level of the pyramid is empty")
         ratios = height / h, width / w
         downsample = sum(ratios) / 2
-        whole = round(downsample)
-        if abs(height / whole - h) <= 1 and abs(width / whole - w) <= 1:
+        whole = whole_downsample((height, width), (h, w), tile)
+        if whole is not None:
             downsample = float(whole)
         elif abs(height / downsample - h) > 2 or abs(width / downsample - w) > 2:
             raise ValueError(f"a level of {h} x {w} pixels does not fit one of {height} x {width}")
@@ -379,3 +386,30 @@ def levels_of(
             raise ValueError("the levels of the pyramid are not in order of their size")
         levels.append(Level(h, w, downsample, tile))
     return tuple(levels)
+
+
+def whole_downsample(
+    full: tuple[int, int], size: tuple[int, int], tile: tuple[int, int]
+) -> int | None:
+    """Return the whole number that makes a level of one size of another, or None.
+
+    Parameters
+    ----------
+    full, size : (int, int)
+        Height and width of level 0, and of the level.
+    tile : (int, int)
+        Height and width of the level's tiles: some programs count the pixels
+        that fill up the last ones.
+    """
+    near = round((full[0] / size[0] + full[1] / size[1]) / 2)
+    if near >= 1 and all(abs(a / near - b) <= 1 for a, b in zip(full, size, strict=True)):
+        return near
+    most = max(full[0] / size[0], full[1] / size[1])
+    for factor in (2**n for n in range(1, 13)):
+        padded = [
+            math.ceil(math.ceil(a / factor) / side) * side
+            for a, side in zip(full, tile, strict=True)
+        ]
+        if factor >= most and tuple(padded) == tuple(size):
+            return factor
+    return None

@@ -27,6 +27,10 @@ _RED_INK_RED, _RED_INK_BLUE = 0.12, 0.5
 _BLACK, _BLACK_WEAK, _BLACK_SPREAD = 1.4, 0.7, 0.25
 # Ink covers more than specks of pigment: 40 pixels of 8 µm are 2600 µm².
 _LEAST_INK = 40
+# What a scanner fills with black is nearly 0, and more than a speck of the slide.
+_FILL, _FILL_SHARE, _FILL_LEAST = 0.03, 0.002, 64
+# Of a slide with black fill, so much of the rest must be as bright as glass.
+_BRIGHT_SHARE = 0.1
 # A structure must stand out from a dark background by this many times its noise.
 _OVER_NOISE = 6.0
 _LEAST_CONTRAST = 0.015
@@ -35,11 +39,12 @@ _BETWEEN_NUCLEI = 2.5
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What an overview shows: masks (h, w), a grey image for focus, and notes."""
+    """What an overview shows: masks (h, w), whether its background is dark, and notes."""
 
     tissue: Mask
     pen: Mask
     dark: bool
+    unscanned: Mask
     notes: tuple[str, ...] = ()
 
 
@@ -55,12 +60,15 @@ def separate(pixels: Floats, valid: Mask) -> Found:
     """
     nothing = np.zeros(valid.shape, np.bool_)
     if not valid.any():
-        return Found(nothing, nothing, False, ("no part of the slide could be read",))
+        return Found(nothing, nothing, False, nothing, ("no part of the slide could be read",))
     light = pixels.mean(axis=2)
-    seen = light[valid]
-    if (seen < 0.15).mean() > (seen > 0.6).mean():
+    fill = _black_fill(pixels, valid)
+    seen = light[valid & ~fill]
+    bright = seen.size > 0 and (not fill.any() or (seen > 0.6).mean() > _BRIGHT_SHARE)
+    if not bright or (seen < 0.15).mean() > (seen > 0.6).mean():
         tissue, notes = _bright_on_dark(pixels.max(axis=2), valid)
-        return Found(_cleaned(tissue, valid), nothing, True, notes)
+        return Found(_cleaned(tissue, valid), nothing, True, nothing, notes)
+    valid = valid & ~fill
     density = _densities(pixels, light, valid)
     pen = _ink(density) & valid
     # Dense nuclei would draw the threshold into the tissue, and the mask out of it.
@@ -69,7 +77,19 @@ def separate(pixels: Floats, valid: Mask) -> Found:
     tissue = (_smoothed(absorbed, valid & ~pen) > threshold) & valid & ~pen
     tissue = _cleaned(tissue, valid & ~pen)
     empty = () if tissue.any() else ("no tissue was found: the slide looks empty",)
-    return Found(tissue, pen, False, empty)
+    return Found(tissue, pen, False, fill, empty)
+
+
+def _black_fill(pixels: Floats, valid: Mask) -> Mask:
+    """Return what a scanner filled with black, with the mixed pixels at its edges."""
+    from skimage.morphology import dilation, footprint_rectangle
+
+    black = (pixels.max(axis=2) < _FILL) & valid
+    black = _without_specks(black, max(_FILL_LEAST, int(_FILL_SHARE * black.size)))
+    if not black.any():
+        return black
+    mask: Mask = dilation(black, footprint_rectangle((3, 3))) & valid
+    return mask
 
 
 def _densities(pixels: Floats, light: Floats, valid: Mask) -> Floats:
@@ -131,23 +151,24 @@ def _bright_on_dark(bright: Floats, valid: Mask) -> tuple[Mask, tuple[str, ...]]
 
 
 def _ink(density: Floats) -> Mask:
-    """Return the mask of marker pens."""
+    """Return the mask of marker pens; none where there is no colour to tell them by."""
     from skimage.morphology import dilation, footprint_rectangle, reconstruction
 
+    if density.shape[2] == 1:
+        return np.zeros(density.shape[:2], np.bool_)
     most, least = density.max(axis=2), density.min(axis=2)
     black = (least > _BLACK) & (most - least < _BLACK_SPREAD * most)
     black_weak = (least > _BLACK_WEAK) & (most - least < _BLACK_SPREAD * most)
     strong, weak = black, black_weak
-    if density.shape[2] == 3:
-        red, green, blue = np.moveaxis(density, 2, 0)
-        strong = strong | ((red > _INK_STRONG) & (red > _RED_OVER_GREEN * green))
-        # No stain is so dense over whole pixels of 8 µm.
-        strong = strong | ((red > _INK_DENSE) & (red > green))
-        weak = weak | ((red > _INK_WEAK) & (red > _RED_OVER_GREEN_WEAK * green))
-        # Blood is as red, but lets less than nine tenths of the red pass.
-        redness = (red < _RED_INK_RED * green) & (blue > _RED_INK_BLUE * green)
-        strong = strong | ((green > 2 * _INK_STRONG) & redness)
-        weak = weak | ((green > _INK_STRONG) & redness)
+    red, green, blue = np.moveaxis(density, 2, 0)
+    strong = strong | ((red > _INK_STRONG) & (red > _RED_OVER_GREEN * green))
+    # No stain is so dense over whole pixels of 8 µm.
+    strong = strong | ((red > _INK_DENSE) & (red > green))
+    weak = weak | ((red > _INK_WEAK) & (red > _RED_OVER_GREEN_WEAK * green))
+    # Blood is as red, but lets less than nine tenths of the red pass.
+    redness = (red < _RED_INK_RED * green) & (blue > _RED_INK_BLUE * green)
+    strong = strong | ((green > 2 * _INK_STRONG) & redness)
+    weak = weak | ((green > _INK_STRONG) & redness)
     strong = _without_specks(strong, _LEAST_INK)
     if not strong.any():
         return strong

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...progress import Progress, ignore_progress
-from ..slides._window import read_window
+from ..slides._window import level_for, read_window
 from . import _focus as focus
 from ._colour import separate
 from ._polygons import outlines, rasterised
@@ -50,9 +50,14 @@ class Tissue:
     blurred : numpy.ndarray, (h, w) bool
         Tissue that is out of focus.
     unreadable : numpy.ndarray, (h, w) bool
-        What the file does not hold, or could not be decoded.
+        What could not be decoded.
     notes : tuple of str
         What the user should know.
+    unscanned : numpy.ndarray, (h, w) bool, optional
+        What the scanner left out: no pixels in the file, transparent, or
+        filled with black; None where that was not looked for.
+    black_fill : bool
+        Whether a part of that is filled with black.
     """
 
     mask: Mask
@@ -62,6 +67,8 @@ class Tissue:
     blurred: Mask
     unreadable: Mask
     notes: tuple[str, ...] = ()
+    unscanned: Mask | None = None
+    black_fill: bool = False
 
     @property
     def share(self) -> float:
@@ -70,13 +77,15 @@ class Tissue:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of the slide, 0..1: tissue, blank, pen, blurred, unreadable; they sum to 1."""
+        """Shares of the slide, 0..1, by name, such as tissue, blank and pen; they sum to 1."""
         parts = {
             "tissue": self.mask,
             "pen": self.pen,
             "blurred": self.blurred,
             "unreadable": self.unreadable,
         }
+        if self.unscanned is not None:
+            parts["unscanned"] = self.unscanned
         shares = {name: float(part.mean()) for name, part in parts.items()}
         return shares | {"blank": max(0.0, 1 - sum(shares.values()))}
 
@@ -84,9 +93,16 @@ class Tissue:
         """Return one line for people."""
         shares = self.shares
         text = f"{100 * shares['tissue']:.3g} % of the slide is tissue"
-        why = {"pen": "marked by a pen", "blurred": "out of focus", "unreadable": "not readable"}
+        why = {
+            "pen": "marked by a pen",
+            "blurred": "out of focus",
+            "unreadable": "not readable",
+            "unscanned": "not scanned",
+        }
         left_out = [
-            f"{100 * shares[name]:.3g} % {words}" for name, words in why.items() if shares[name] > 0
+            f"{100 * shares[name]:.3g} % {words}"
+            for name, words in why.items()
+            if shares.get(name, 0) > 0
         ]
         return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
@@ -161,6 +177,8 @@ def find_tissue(
         blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, report)
     report("tissue", 2 * n_strips, 2 * n_strips)
     mask = found.tissue & ~blurred
+    absent = ~valid & _inside(pyramid.shape, downsample, valid.shape)
+    failed = _failed(pyramid, downsample, valid.shape)
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
     return Tissue(
@@ -169,8 +187,10 @@ def find_tissue(
         pyramid.shape,
         found.pen,
         blurred,
-        ~valid & _inside(pyramid.shape, downsample, valid.shape),
+        absent & failed,
         (*notes, *found.notes, *blur_notes),
+        (absent & ~failed) | found.unscanned,
+        bool(found.unscanned.any()),
     )
 
 
@@ -241,6 +261,18 @@ def _inside(shape: tuple[int, int], downsample: float, size: tuple[int, int]) ->
         (np.arange(n) + 0.5) * downsample <= length for n, length in zip(size, shape, strict=True)
     )
     return np.logical_and.outer(y, x)
+
+
+def _failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
+    """Return which pixels of the mask lie in tiles that could not be decoded."""
+    number = level_for(pyramid, downsample)
+    level, failed = pyramid.levels[number], pyramid.ledger.failed_mask(number)
+    row, column = (
+        np.minimum((np.arange(n) + 0.5) * downsample / level.downsample // side, most - 1)
+        for n, side, most in zip(size, level.tile, level.grid, strict=True)
+    )
+    found: Mask = failed[np.ix_(row.astype(np.intp), column.astype(np.intp))]
+    return found
 
 
 def _read(

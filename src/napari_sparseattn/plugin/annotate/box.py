@@ -1,10 +1,11 @@
-"""Annotate: classes, tools, what was clicked, what to annotate next, where it is kept."""
+"""Annotate: classes, tools, the clicked or suggested cell, where annotations are kept."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -17,9 +18,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
+from ..widgets.frame import DockFrame
+from ..widgets.keys import KeyFilter
+from ..widgets.rich import WrappedLabel, rich
 from .class_box import ClassBox, swatch
-from .jobs import hold
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -39,15 +43,15 @@ _TIPS = {
     "edit": "Select, move or delete (Delete) annotations in their layer; a key relabels them.",
     "undo": "Takes back the last change of this image's annotations (Ctrl+Z).",
     "redo": "Makes it again (Ctrl+Shift+Z).",
-    "next": "Goes to the classified cell whose class would teach the model most (key N).",
+    "next": "Goes to the cell whose class the model is least sure of; N skips it.",
     "whole": "The class of the image or slide as a whole, for models that classify fields.",
-    "over": "Copies classes from a layer of yours, or shows this image's annotations again.",
+    "layers": "Imports classes from a layer of yours, or shows this image's annotations again.",
     "project": "Keeps annotations in another folder; those made so far stay in theirs.",
 }
 
 
 class AnnotateBox(Follower):
-    """What a user needs to annotate; follows `Annotating`, which does the work.
+    """The tools for annotating; follows `Annotating`, which does the work.
 
     Parameters
     ----------
@@ -60,9 +64,10 @@ class AnnotateBox(Follower):
     def __init__(self, annotating: Annotating, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.annotating = annotating
-        self._let_go = hold(annotating)
+        annotating.attach()
         self.empty = _text(self, _EMPTY)
-        self.hint = _text(self, "", "hint")
+        self.hint = WrappedLabel("", self)
+        self.hint.setObjectName("hint")
         self.target = _text(self, "", "card")
         self.where = _text(self, "")
         self.classes = ClassBox(annotating, self)
@@ -71,13 +76,14 @@ class AnnotateBox(Follower):
         self.edit = _button(self, "Select", "edit")
         self.undo = _button(self, "Undo", "undo")
         self.redo = _button(self, "Redo", "redo")
-        self.next = _button(self, "Next to annotate (N)", "next")
+        self.next = _button(self, "Suggest next cell (N)", "next")
         self.whole = shrinkable(QComboBox(self))
         self.whole.setToolTip(_TIPS["whole"])
-        self.over = _button(self, "Layers", "over")
-        self.over_menu = QMenu(self.over)
-        self.over.setMenu(self.over_menu)
+        self.layers = _button(self, "Layers", "layers")
+        self.layers_menu = QMenu(self.layers)
+        self.layers.setMenu(self.layers_menu)
         self.project = _button(self, "Project…", "project")
+        self._keys = KeyFilter(annotating.keys, self._press_key, self)
         self._lay_out()
         self._connect()
         self.refresh()
@@ -102,7 +108,7 @@ class AnnotateBox(Follower):
         column.addLayout(row)
         row = QHBoxLayout()
         row.addWidget(self.where, 1)
-        row.addWidget(self.over)
+        row.addWidget(self.layers)
         row.addWidget(self.project)
         column.addLayout(row)
 
@@ -112,65 +118,78 @@ class AnnotateBox(Follower):
             (self.mark, annotating.mark_cells),
             (self.draw, annotating.draw_regions),
             (self.edit, annotating.edit),
-            (self.undo, annotating.undo),
-            (self.redo, annotating.redo),
-            (self.next, annotating.next),
+            (self.undo, annotating.files.undo),
+            (self.redo, annotating.files.redo),
+            (self.next, annotating.suggestions.next),
         ):
             button.clicked.connect(act)
         self.project.clicked.connect(self.choose_project)
         self.whole.activated.connect(self._whole_chosen)
-        self.over_menu.aboutToShow.connect(self._fill_menu)
+        self.layers_menu.aboutToShow.connect(self._fill_menu)
         self.follow(annotating.changed, self.refresh)
-        self.follow(annotating.candidate_changed, self.refresh)
-        self.follow(annotating.session.images_changed, self.refresh)
+        self.follow(annotating.suggestions.candidate_changed, self.refresh)
+        self.follow(annotating.session.selection.images_changed, self.refresh)
 
     def release(self) -> None:
         """Disconnect, and let go of the viewer."""
         super().release()
+        self._keys.stop()
         self.classes.release()
-        self._let_go()
+        self.annotating.detach()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Watch the keys of the window, once this is in one."""
+        super().showEvent(event)
+        self._keys.watch_window(self.window())
+        for dock in self.window().findChildren(DockFrame):
+            self._keys.watch_dock(dock)
+
+    def _press_key(self, key: str, on_layers: bool) -> bool:
+        return self.annotating.press_key(key, on_layers=on_layers)
 
     def refresh(self, _: object = None) -> None:
         """Show how things are."""
         annotating, session = self.annotating, self.annotating.session
-        there = session.image is not None
-        named = bool(annotating.class_names)
+        there = session.selection.image is not None
+        named = bool(annotating.classes.names)
         self.empty.setVisible(not (there and named))
-        self.hint.setText(annotating.message)
-        self.hint.setVisible(bool(annotating.message))
-        for button in (self.mark, self.draw, self.edit, self.whole, self.over):
+        self.hint.setText(annotating.files.message)
+        self.hint.setVisible(bool(annotating.files.message))
+        for button in (self.mark, self.draw, self.edit, self.whole, self.layers):
             button.setEnabled(there)
-        self.undo.setEnabled(annotating.can_undo)
-        self.redo.setEnabled(annotating.can_redo)
-        self.next.setEnabled(session.results is not None)
+        self.undo.setEnabled(annotating.files.can_undo)
+        self.redo.setEnabled(annotating.files.can_redo)
+        self.next.setEnabled(session.cells.results is not None)
         self._show_target()
         self._show_whole()
-        total, images = sum(annotating.counts.values()), annotating.n_images
-        self.where.setText(
-            f"{total} in {images} image{'' if images == 1 else 's'}" if total else "Saved as you go"
-        )
+        files = annotating.files
+        total, images = sum(files.counts.values()), files.n_images
+        self.where.setText(f"{total} in {counted(images, 'image')}" if total else "Saved as you go")
         self.where.setToolTip(
-            f"Annotations of this project. Each is saved at once, in {annotating.project.folder}."
+            rich(
+                "Annotations of this project. Each is saved at once, in "
+                f"{annotating.classes.project.folder}."
+            )
         )
 
     def _show_target(self) -> None:
-        target, row = self.annotating.target, self.annotating.candidate
+        target, row = self.annotating.targets.target, self.annotating.suggestions.candidate
         if row is None and (target is None or target.position is None):
             self.target.hide()
             return
-        asked = self.annotating.session.results if row is not None else None
+        asked = self.annotating.session.cells.results if row is not None else None
         said = asked.labels[row] if asked is not None and row is not None else ""
         said = said or (target.predicted if target is not None else "")
-        what = "Next to annotate" if row is not None else "Clicked cell"
+        what = "Suggested cell" if row is not None else "Clicked cell"
         what += f": predicted {said}." if said else "."
         how = "Press the key of its class, or click that above"
-        passing = "; N leaves it out" if row is not None else ""
-        self.target.setText(f"<b>{what}</b> {how}{passing}.")
+        passing = "; N skips it" if row is not None else ""
+        self.target.setText(f"<b>{rich(what)}</b> {how}{passing}.")
         self.target.show()
 
     def _show_whole(self) -> None:
-        annotating, names = self.annotating, [_NO_CLASS, *self.annotating.class_names]
-        colours = annotating.colours
+        classes, shown = self.annotating.classes, self.annotating.targets.image_class
+        names, colours = [_NO_CLASS, *classes.names], classes.colours
         if [self.whole.itemText(i) for i in range(self.whole.count())] != names:
             self.whole.clear()
             for name in names:
@@ -178,33 +197,37 @@ class AnnotateBox(Follower):
                     self.whole.addItem(swatch(colours[name]), name)
                 else:
                     self.whole.addItem(name)
-        index = self.whole.findText(annotating.image_class) if annotating.image_class else 0
+        index = self.whole.findText(shown) if shown else 0
         self.whole.setCurrentIndex(max(0, index))
 
     def _whole_chosen(self, index: int) -> None:
         if index == 0:
-            self.annotating.clear_image_class()
+            self.annotating.targets.clear_image_class()
         else:
-            self.annotating.annotate_image(self.whole.itemText(index))
+            self.annotating.targets.annotate_image(self.whole.itemText(index))
 
     def _fill_menu(self) -> None:
-        self.over_menu.clear()
+        self.layers_menu.clear()
         layers = self.annotating.importable()
         for layer in layers:
-            text = f"Take over the classes of '{layer.name}'"
-            self.over_menu.addAction(text, partial(self._take_over, layer))
+            text = f"Import classes from '{layer.name}'"
+            self.layers_menu.addAction(text, partial(self._import, layer))
         if not layers:
-            none = self.over_menu.addAction("No layer of yours has classes to take over")
+            none = self.layers_menu.addAction("None of your layers has classes to import")
             none.setEnabled(False)
-        self.over_menu.addSeparator()
-        self.over_menu.addAction("Show the annotations of this image", self.annotating.show_layers)
+        self.layers_menu.addSeparator()
+        self.layers_menu.addAction(
+            "Show the annotations of this image", self.annotating.show_layers
+        )
 
-    def _take_over(self, layer: Layer, checked: bool = False) -> None:
-        self.annotating.take_over(layer)
+    def _import(self, layer: Layer, checked: bool = False) -> None:
+        self.annotating.import_classes(layer)
 
     def choose_project(self) -> None:
         """Let the user choose the folder of a project; nothing waits for it."""
-        dialog = QFileDialog(self, "Folder of a project", str(self.annotating.project.folder))
+        dialog = QFileDialog(
+            self, "Folder of a project", str(self.annotating.classes.project.folder)
+        )
         dialog.setFileMode(QFileDialog.FileMode.Directory)
         dialog.setOption(QFileDialog.Option.ShowDirsOnly)
         dialog.fileSelected.connect(self.annotating.open_project)

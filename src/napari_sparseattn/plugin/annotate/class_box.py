@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import Follower
-from .classes import N_KEYS
+from .classes import key_of
 
 if TYPE_CHECKING:
     from .session import Annotating
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ClassBox", "swatch"]
 
 _KEY, _NAME, _HERE, _ALL = range(4)
-_TITLES = ("key", "class", "here", "in all")
+_TITLES = ("key", "class", "here", "total")
 _TITLE_TIPS = (
-    "Press it with the image or its annotations selected in the layer list.",
+    "Press it in the image or in a list.",
     "Double-click to rename.",
     "Annotations in the chosen image.",
     "Annotations in all images of the project.",
@@ -70,6 +70,7 @@ class ClassBox(Follower):
         column.addWidget(self.table)
         column.addLayout(row)
         self.table.cellClicked.connect(self._clicked)
+        self.table.currentCellChanged.connect(self._choose_row)
         self.table.itemChanged.connect(self._edited)
         self.table.customContextMenuRequested.connect(self._show_menu)
         self.name.returnPressed.connect(self._add)
@@ -100,20 +101,22 @@ class ClassBox(Follower):
     def refresh(self, _: object = None) -> None:
         """Show the classes and their counts."""
         annotating = self.annotating
-        names, colours = annotating.class_names, annotating.colours
-        here, every = annotating.counts_here, annotating.counts
+        names, colours = annotating.classes.names, annotating.classes.colours
+        here, every = annotating.files.counts_here, annotating.files.counts
         self._filling = True
         self._names = list(names)
         self.table.setRowCount(len(names))
         for row, name in enumerate(names):
-            key = str(row + 1) if row < N_KEYS else ""
-            self._set(row, _KEY, key, editable=False)
+            self._set(row, _KEY, key_of(row), editable=False)
             self._set(row, _NAME, name, colour=colours[name])
             self._set(row, _HERE, _number(here.get(name, 0)), editable=False)
             self._set(row, _ALL, _number(every.get(name, 0)), editable=False)
+        current = annotating.classes.current
+        if current:
+            self.table.setCurrentCell(names.index(current), _NAME)
+        else:
+            self.table.clearSelection()
         self._filling = False
-        current = annotating.current_class
-        self.table.selectRow(names.index(current)) if current else self.table.clearSelection()
         self.table.setVisible(bool(names))
         self.more.setEnabled(bool(names))
         rows = min(len(names), _MOST_ROWS)
@@ -136,14 +139,19 @@ class ClassBox(Follower):
         if colour and item.data(Qt.ItemDataRole.UserRole) != colour:
             item.setData(Qt.ItemDataRole.UserRole, colour)
             item.setIcon(swatch(colour))
-        key = f"Key {row + 1}, or a click: " if row < N_KEYS else "A click: "
+        key = f"Key {key_of(row)} or a click" if key_of(row) else "A click"
         item.setToolTip(
-            f"{key}the selected annotations or the cell clicked last become this class, else "
-            "new ones."
+            f"{key} gives this class to the selected annotations or the cell clicked last, else to "
+            "new ones. Arrow keys choose the class of new ones."
         )
 
     def _clicked(self, row: int, column: int) -> None:
         self.annotating.give(self._names[row])
+
+    def _choose_row(self, row: int, *_: int) -> None:
+        """Follow the arrow keys."""
+        if not self._filling and 0 <= row < len(self._names):
+            self.annotating.classes.choose(self._names[row])
 
     def _edited(self, item: Any) -> None:
         if not self._filling and item.column() == _NAME:
@@ -152,7 +160,7 @@ class ClassBox(Follower):
             self.refresh()
 
     def _add(self) -> None:
-        self.annotating.add_class(self.name.text())
+        self.annotating.classes.add(self.name.text())
         self.name.clear()
 
     def _rename(self) -> None:
@@ -162,24 +170,25 @@ class ClassBox(Follower):
 
     def choose_colour(self) -> None:
         """Let the user choose the colour of the current class; nothing waits for it."""
-        name = self.annotating.current_class
-        dialog = QColorDialog(QColor(self.annotating.colours[name]), self)
+        classes = self.annotating.classes
+        name = classes.current
+        dialog = QColorDialog(QColor(classes.colours[name]), self)
         dialog.setWindowTitle(f"Colour of {name}")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
 
         def chosen(colour: QColor) -> None:
-            self.annotating.recolour_class(name, colour.name().upper())
+            classes.recolour(name, colour.name().upper())
 
         dialog.colorSelected.connect(chosen)
         dialog.show()
 
     def _remove(self) -> None:
-        self.annotating.remove_class(self.annotating.current_class)
+        self.annotating.remove_class(self.annotating.classes.current)
 
     def _show_menu(self, at: QPoint) -> None:
         row = self.table.rowAt(at.y())
         if row >= 0:
-            self.annotating.set_current(self._names[row])
+            self.annotating.classes.choose(self._names[row])
             self.menu.popup(self.table.viewport().mapToGlobal(at))
 
 

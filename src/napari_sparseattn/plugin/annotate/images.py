@@ -14,10 +14,9 @@ from ...images.fields.field import Field
 from ...images.opening import open_field
 from ...images.slides.opening import is_slide, open_slide
 from ...images.slides.pyramid import Pyramid
-from ...training.data.annotations import AnnotationBook, ImageRecord, image_hash
+from ...training.data.annotations import ImageAnnotations, ImageRecord, image_hash
 from ...training.data.project import Project
-from ..core.sources import ImageSettings, SourceError
-from ..slides.layers import slide_of
+from ..core.sources import ImageSettings, SourceError, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -111,10 +110,10 @@ class Known:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identified:
-    """An image layer with its hash, the book of its annotations if it has some, and the project."""
+    """Which image a layer shows, its annotations if it has some, and the project's images."""
 
     record: ImageRecord
-    book: AnnotationBook | None
+    annotations: ImageAnnotations | None
     known: Mapping[str, Known]
 
 
@@ -136,7 +135,7 @@ def identify(source: ImageSource, project: Project, open_here: Collection[str]) 
     project : Project
         Whose annotations.
     open_here : collection of str
-        Hashes of images whose books are open already, and are not opened again.
+        Hashes of images whose annotations are open already, and are not opened again.
 
     Raises
     ------
@@ -149,8 +148,8 @@ def identify(source: ImageSource, project: Project, open_here: Collection[str]) 
     record = ImageRecord(name, source.name, source.shape, source.settings.pixel_size, source.path)
     if name in known:
         record = _with_known(record, known[name].record)
-    book = project.book(record) if name in known and name not in open_here else None
-    return Identified(record, book, known)
+    annotations = project.open(record) if name in known and name not in open_here else None
+    return Identified(record, annotations, known)
 
 
 class Opener:

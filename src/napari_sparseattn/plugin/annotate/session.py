@@ -1,54 +1,91 @@
-"""Annotating in one viewer: classes, layers, keys, and what to annotate next.
-
-No Qt here: work is started by `annotating_jobs`, shown by `widgets`.
-"""
+"""Annotating in one viewer: its parts put together, tools, keys, and the classes of layers."""
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..core.messages import counted
 from ..core.per_viewer import PerViewer
-from .classes import N_KEYS, Work
-from .keys import LayerKeys
-from .mirror import Mirror
-from .sources import importable, read_layer
-from .suggest import Suggestions
-from .targets import Target
+from ..core.sources import is_own, is_picture
+from .classes import N_KEYS, Classes, key_of
+from .context import Context
+from .files import AnnotationFiles
+from .importing import importable, read_layer
+from .suggestions import Suggestions
+from .targets import Targets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
+    from psygnal import SignalInstance
 
-__all__ = ["Annotating", "Target", "Work"]
+    from ...inference.prediction import Prediction
+
+__all__ = ["Annotating"]
+
+_HOW = {
+    "add": "Click cells: each click adds '{}'. Choose another class with its key.",
+    "add_polygon": "Click around a region of '{}', Esc to end. Rectangles and ellipses count too.",
+    "select": "Click or drag to select; then press a class's key, or Delete.",
+}
 
 
-class Annotating(Suggestions, PerViewer):
+class Annotating(PerViewer):
     """What is annotated in one viewer; get it with `Annotating.of`.
 
-    Lines for the user are said through the session of the same viewer.
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Held weakly, by the session.
 
     Attributes
     ----------
-    project : Project
-        Where annotations are kept.
-    class_names, colours, current_class, counts, counts_here
-        See `Classes` and `Books`.
+    session : Session
+        Of the same viewer; its message line is used.
+    classes : Classes
+        The classes that may be given.
+    files : AnnotationFiles
+        The annotations of each image, and the layers that show them.
+    targets : Targets
+        Gives a class to what was clicked, is selected, or the whole image.
+    suggestions : Suggestions
+        Cells that are worth annotating.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
-        super().__init__(viewer)
+        self._context = Context(viewer)
+        self.session = self._context.session
+        self.classes = Classes(self._context)
+        self.files = AnnotationFiles(viewer, self._context, self.classes)
+        self.targets = Targets(self._context, self.classes, self.files)
+        self.suggestions = Suggestions(self._context, self.classes, self.files, self.targets)
+        #: By key, as Qt writes it.
+        self.keys: dict[str, Callable[[], object]] = {
+            **{key_of(row): partial(self.give_key, row + 1) for row in range(N_KEYS)},
+            "N": self.suggestions.next,
+            "Ctrl+Z": self.files.undo,
+            "Ctrl+Shift+Z": self.files.redo,
+            "Ctrl+Y": self.files.redo,
+        }
+        #: The picture, or layer of annotations, that was last selected.
+        self._active: Callable[[], Layer | None] = lambda: None
         self._users = 0
-        actions: dict[str, Any] = {
-            str(number): partial(self.give_key, number) for number in range(1, N_KEYS + 1)
-        }
-        actions |= {
-            "N": self.next,
-            "Control-Z": self.undo,
-            "Control-Shift-Z": self.redo,
-            "Control-Y": self.redo,
-        }
-        self._keys = LayerKeys(actions)
+
+    @property
+    def changed(self) -> SignalInstance:
+        """Emitted when annotations, classes or the project have changed."""
+        return self._context.changed
+
+    @property
+    def viewer(self) -> ViewerModel | None:
+        """The viewer, or None after it is gone."""
+        return self.session.viewer
 
     # -- opening and closing
 
@@ -58,20 +95,18 @@ class Annotating(Suggestions, PerViewer):
         viewer = self.viewer
         if self._users > 1 or viewer is None:
             return
-        session = self.session
+        session, self._context.in_use = self.session, True
         session.attach()
-        viewer.layers.events.removed.connect(self._layer_gone)
-        viewer.dims.events.current_step.connect(self._plane_changed)
-        session.image_changed.connect(self._image_chosen)
-        session.model_changed.connect(self._saved_classes)
-        session.settings_changed.connect(self._scale_given)
-        session.answer_changed.connect(self._answered)
-        session.results_changed.connect(self._results_changed)
-        self._asked.clear()
-        self._refresh()
-        self._answered(session.answer)
-        self._image_chosen(session.image)
-        self.look_through()
+        viewer.layers.events.removed.connect(self.files.forget)
+        viewer.layers.selection.events.active.connect(self._follow_active)
+        viewer.dims.events.current_step.connect(self.targets.follow_plane)
+        for signal, slot in self._followed():
+            signal.connect(slot)
+        self.files.ask_again()
+        self.classes.read()
+        self._follow_answer(session.answer)
+        self._follow_image(session.selection.image)
+        self.files.count()
 
     def detach(self) -> None:
         """Stop following when the last dock closes; what is done in the layers is still kept."""
@@ -80,128 +115,194 @@ class Annotating(Suggestions, PerViewer):
         self._users -= 1
         if self._users:
             return
-        self._set_candidate(None)
-        self._keys.release_all()
-        session, viewer = self.session, self.viewer
-        session.image_changed.disconnect(self._image_chosen)
-        session.model_changed.disconnect(self._saved_classes)
-        session.settings_changed.disconnect(self._scale_given)
-        session.answer_changed.disconnect(self._answered)
-        session.results_changed.disconnect(self._results_changed)
-        self._saving(self.flush)
+        self.suggestions.stop()
+        viewer = self.viewer
+        for signal, slot in self._followed():
+            signal.disconnect(slot)
+        self._context.in_use = False
+        self._context.lane.close()
+        self._context.save(self.files.flush)
         if viewer is not None:
-            viewer.dims.events.current_step.disconnect(self._plane_changed)
-        if viewer is not None and not self._sheets:
-            viewer.layers.events.removed.disconnect(self._layer_gone)
-        session.detach()
+            viewer.dims.events.current_step.disconnect(self.targets.follow_plane)
+            viewer.layers.selection.events.active.disconnect(self._follow_active)
+        if viewer is not None and not self.files.any_open:
+            viewer.layers.events.removed.disconnect(self.files.forget)
+        self.session.detach()
 
-    def _image_chosen(self, image: Image | None) -> None:
-        self._set_candidate(None)
-        self._keys.release_all()
-        if image is not None:
-            self._keys.bind(image)
-        self.open_image(image)
-        self._layers_changed()
+    def open_project(self, folder: str | os.PathLike[str] | Path) -> bool:
+        """Keep annotations in another folder; those shown now are saved in the one before."""
+        if not self.classes.open_project(folder):
+            return False
+        self.files.close_all()
+        self._context.notify(f"Annotations are kept in {self.classes.project.folder} from now on.")
+        self.changed.emit()
+        self.files.open_image(self.session.selection.image)
+        self.files.count()
+        return True
+
+    def _followed(self) -> list[tuple[Any, Any]]:
+        session = self.session
+        return [
+            (session.selection.image_changed, self._follow_image),
+            (session.selection.model_changed, self.classes.reload),
+            (session.selection.settings_changed, self.files.keep_scale),
+            (session.answer_changed, self._follow_answer),
+            (session.cells.results_changed, self.suggestions.follow_results),
+        ]
+
+    def _follow_image(self, image: Image | None) -> None:
+        self.suggestions.stop()
+        self.files.open_image(image)
         self.changed.emit()
 
-    def _layers_changed(self) -> None:
-        """Give the layers of the chosen image's annotations their keys."""
-        sheet = self.sheet
-        for layer in () if sheet is None or not self._users else sheet.layers():
-            self._keys.bind(layer)
+    def _follow_answer(self, answer: Prediction | None) -> None:
+        self.targets.follow_answer(answer)
+        self.suggestions.follow_answer(answer)
 
-    def _book_changed(self, changes: Any) -> None:
-        super()._book_changed(changes)
-        self._layers_changed()
+    def _follow_active(self, event: object = None) -> None:
+        """Choose the image whose annotations the user has selected, or that itself."""
+        viewer, session = self.viewer, self.session
+        active = None if viewer is None else viewer.layers.selection.active
+        # Adding a layer makes it active for a moment: what was, still is.
+        if active is None or self.files.layers.adding or active is self._active():
+            return
+        image = self.files.image_of(active)
+        if image is None and is_picture(active):
+            image = active
+        if image is not None:
+            self._active = weakref.ref(active)
+            session.selection.set_image(image)
 
-    # -- drawing
+    # -- keys
+
+    def press_key(self, key: str, *, on_layers: bool = True) -> bool:
+        """Do what a key does.
+
+        Parameters
+        ----------
+        key : str
+            One of `keys`.
+        on_layers : bool
+            Whether it was pressed in the canvas or the layer list: while the
+            user works with a layer of their own, or where they gave the key
+            another meaning, it is not ours.
+
+        Returns
+        -------
+        bool
+            Whether it was ours.
+        """
+        viewer = self.viewer
+        if viewer is None or not self._users:
+            return False
+        active = viewer.layers.selection.active
+        if on_layers and active is not None:
+            bound = {str(each) for each in (*active.keymap, *viewer.keymap)}
+            drawing = not (is_own(active) or is_picture(active)) and active.mode != "pan_zoom"
+            if key in bound or drawing:
+                return False
+        self.keys[key]()
+        return True
+
+    # -- giving a class
+
+    def give(self, label: str) -> None:
+        """Give what is at hand a class: the cell that is suggested, or what `Targets` knows."""
+        if not self.suggestions.give(label):
+            self.targets.give(label)
+
+    def give_key(self, number: int) -> None:
+        """Give the class with a number, 1 to 10, as it is listed."""
+        names = self.classes.names
+        if number <= len(names):
+            self.give(names[number - 1])
+        else:
+            self._context.notify(
+                f"There is no class {number}. Add one to the list of classes.", "warning"
+            )
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Rename a class in all images; a name in use joins the two."""
+        self.classes.rename(old, new, list(self.files.opened().values()), self.files.count)
+
+    def remove_class(self, name: str) -> None:
+        """Take a class that no annotation has out of the list."""
+        if self.files.counts.get(name):
+            self._context.notify(
+                f"There are annotations of '{name}'. Give them another class.", "warning"
+            )
+        else:
+            self.classes.remove(name)
+
+    # -- tools
 
     def mark_cells(self) -> bool:
         """Make the layer of cells the active one: a click then adds an annotated cell."""
-        return self._when_open(partial(self._draw, "cell_layer", "add"))
+        return self.files.when_open(partial(self._use_tool, "cell_layer", "add"))
 
     def draw_regions(self) -> bool:
         """Make the layer of regions the active one: clicks then draw a polygon."""
-        return self._when_open(partial(self._draw, "region_layer", "add_polygon"))
+        return self.files.when_open(partial(self._use_tool, "region_layer", "add_polygon"))
 
     def edit(self) -> bool:
         """Make the layer of annotations the active one, to select, move and delete them."""
-        sheet = self.sheet
-        kind = "cell_layer" if sheet is not None and sheet.cells is not None else "region_layer"
-        return self._when_open(partial(self._draw, kind, "select"))
+        image = self.files.chosen
+        kind = "cell_layer" if image is not None and image.cells is not None else "region_layer"
+        return self.files.when_open(partial(self._use_tool, kind, "select"))
 
     def show_layers(self) -> bool:
         """Show the annotations of the chosen image again, after their layers were removed."""
-        return self._when_open(self._show_layers)
+        return self.files.when_open(self._show_layers)
 
     def _show_layers(self) -> None:
-        if self.sheet is not None:
-            self.sheet.show()
-            self._layers_changed()
+        image = self.files.chosen
+        if image is not None:
+            image.show()
+            self.files.layers_changed.emit()
 
-    def _draw(self, kind: str, mode: str) -> None:
-        sheet, viewer = self.sheet, self.viewer
-        if sheet is None or viewer is None:
+    def _use_tool(self, kind: str, mode: str) -> None:
+        image, viewer = self.files.chosen, self.viewer
+        if image is None or viewer is None:
             return
-        made: list[Mirror | None] = []
-        if not self._saving(lambda: made.append(getattr(sheet, kind)())) or made[0] is None:
+        if not self._context.save(getattr(image, kind)):
             return
-        layer = made[0].layer
-        viewer.layers.selection.active = layer
-        if made[0].book.writable:
-            layer.mode = mode
-            self.say(_HOW[mode].format(self._new_label()))
+        sync = getattr(image, kind)()
+        if sync is None:
+            return
+        viewer.layers.selection.active = sync.layer
+        if sync.annotations.writable:
+            sync.layer.mode = mode
+            self._context.notify(_HOW[mode].format(self.classes.for_new))
         else:
-            self.say(made[0].book.message, "warning")
-        self._layers_changed()
+            self._context.notify(sync.annotations.message, "warning")
+        self.files.layers_changed.emit()
 
-    def set_current(self, label: str) -> None:
-        """Choose the class that new annotations get."""
-        super().set_current(label)
-        sheet = self.sheet
-        for mirror in () if sheet is None else (sheet.cells, sheet.regions):
-            if mirror is not None:
-                mirror.dress_next()
-
-    def _dress(self) -> None:
-        for sheet in self._sheets.values():
-            for mirror in (sheet.cells, sheet.regions):
-                if mirror is not None:
-                    mirror.dress()
-                    mirror.dress_next()
-
-    # -- taking over
+    # -- classes of other layers
 
     def importable(self) -> list[Layer]:
         """Return the user's layers whose rows have classes."""
         viewer = self.viewer
         return [] if viewer is None else [layer for layer in viewer.layers if importable(layer)]
 
-    def take_over(self, layer: Layer) -> bool:
+    def import_classes(self, layer: Layer) -> bool:
         """Copy the classes of a layer of the user's; the layer stays as it is."""
-        return self._when_open(partial(self._take_over, layer))
+        return self.files.when_open(partial(self._import_classes, layer))
 
-    def _take_over(self, layer: Layer) -> None:
-        sheet, image = self.sheet, self.session.image
-        if sheet is None or image is None:
+    def _import_classes(self, layer: Layer) -> None:
+        chosen, image = self.files.chosen, self.session.selection.image
+        if chosen is None or image is None:
             return
         found = read_layer(layer, image)
         if not found:
-            self.say(f"'{layer.name}' has no classes on '{image.name}'.", "warning")
+            self._context.notify(f"'{layer.name}' has no classes on '{image.name}'.", "warning")
             return
 
         def save() -> None:
-            self._settle(dict.fromkeys(item.label for item in found))
-            sheet.writing().put(found)
-            sheet.show()
+            self.classes.use(dict.fromkeys(item.label for item in found))
+            chosen.open().put(found)
+            chosen.show()
 
-        if self._saving(save):
-            self._layers_changed()
-            self.say(f"{len(found)} annotations taken over from '{layer.name}', which stays.")
-
-
-_HOW = {
-    "add": "Click cells: each click adds '{}'. Choose another class with its key.",
-    "add_polygon": "Click around a region of '{}', Esc to end. Rectangles and ellipses count too.",
-    "select": "Click or drag to select; then press a class's key, or Delete.",
-}
+        if self._context.save(save):
+            self.files.layers_changed.emit()
+            n = counted(len(found), "annotation")
+            self._context.notify(f"{n} imported from '{layer.name}', which stays as it is.")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...inference.prediction import Prediction
-from ...training.data.annotations import Annotation, AnnotationBook
+from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
-from .books import Books
-from .mirror import Mirror
+from .classes import Classes
+from .context import Context
+from .files import AnnotationFiles
+from .layers import LayerSync
 
 if TYPE_CHECKING:
     from ...inference.prediction import Predictions
@@ -45,12 +47,29 @@ class Target:
     diameter: float | None = None
 
 
-class Targets(Books):
-    """What gets a class, and which."""
+class Targets:
+    """Gives things a class, and knows which one the next key is about.
 
-    #: What was clicked last and can be given a class.
-    target: Target | None = None
-    _class_shown = ""
+    Parameters
+    ----------
+    context : Context
+        Shared by the parts of annotating.
+    classes : Classes
+        That may be given.
+    files : AnnotationFiles
+        Where annotations are kept.
+
+    Attributes
+    ----------
+    target : Target or None
+        What was clicked last and can be given a class.
+    """
+
+    def __init__(self, context: Context, classes: Classes, files: AnnotationFiles) -> None:
+        self.session, self._context = context.session, context
+        self._classes, self._files = classes, files
+        self.target: Target | None = None
+        self._class_shown = ""
 
     # -- annotating
 
@@ -83,7 +102,7 @@ class Targets(Books):
         if at is None:
             return
         target = Target(position, at, predicted, model, diameter)
-        self._when_open(lambda: self._annotate(target, label or self._new_label()))
+        self._files.when_open(lambda: self.annotate(target, label or self._classes.for_new))
 
     def annotate_image(self, label: str | None = None, *, predicted: str = "", model: str = ""
                        ) -> None:  # fmt: skip
@@ -91,14 +110,14 @@ class Targets(Books):
         at = self._plane_here()
         if at is not None:
             target = Target(None, at, predicted, model)
-            self._when_open(lambda: self._annotate(target, label or self._new_label()))
+            self._files.when_open(lambda: self.annotate(target, label or self._classes.for_new))
 
     def clear_image_class(self) -> None:
         """Take the class of the image as a whole away."""
-        book, at = self.book(self.session.image), self._plane_here()
-        if book is not None and at is not None:
-            ids = [item.id for item in _on_plane(book, "image", at)]
-            self._saving(lambda: book.remove(ids))
+        annotations, at = self._files.annotations(self.session.selection.image), self._plane_here()
+        if annotations is not None and at is not None:
+            ids = [item.id for item in _on_plane(annotations, "image", at)]
+            self._context.save(lambda: annotations.remove(ids))
 
     def correct(self, which: int | Prediction | Target, label: str) -> None:
         """Say what a classified cell, field or slide really is.
@@ -110,39 +129,38 @@ class Targets(Books):
         label : str
             The right class; may be the one that was given.
         """
-        target = which if isinstance(which, Target) else self._target_of(which)
+        target = which if isinstance(which, Target) else self.target_of(which)
         if target is not None:
-            self._when_open(lambda: self._annotate(target, label))
+            self._files.when_open(lambda: self.annotate(target, label))
 
     def remove(self, ids: list[str] | None = None) -> None:
         """Remove annotations of the chosen image; by default those that are selected."""
-        sheet = self.sheet
-        if sheet is None or sheet.book is None:
+        annotations = self._files.annotations(self.session.selection.image)
+        if annotations is None:
             return
-        book = sheet.book
         found = self.selected if ids is None else ids
         if not found:
-            self.say("Select annotations in their layer first.", "warning")
+            self._context.notify("Select annotations in their layer first.", "warning")
             return
-        self._saving(lambda: book.remove(found))
+        self._context.save(lambda: annotations.remove(found))
 
     @property
     def selected(self) -> list[str]:
         """Ids of the annotations that are selected in the active layer."""
-        mirror = self._active_mirror()
-        return [] if mirror is None else mirror.selected
+        sync = self._active()
+        return [] if sync is None else sync.selected
 
     @property
     def image_class(self) -> str:
         """The class of the displayed image as a whole, or nothing."""
-        book = self.book(self.session.image)
-        viewer = self.viewer
+        annotations = self._files.annotations(self.session.selection.image)
+        viewer = self.session.viewer
         # In 3D there is no plane; nothing needs to be said about that here.
         flat = viewer is not None and viewer.dims.ndisplay == 2
-        at = self._plane_here() if book is not None and flat else None
-        if book is None or at is None:
+        at = self._plane_here() if annotations is not None and flat else None
+        if annotations is None or at is None:
             return ""
-        found = _on_plane(book, "image", at)
+        found = _on_plane(annotations, "image", at)
         return found[-1].label if found else ""
 
     # -- one key for all
@@ -154,86 +172,85 @@ class Targets(Books):
         else the cell that was clicked last. While points or regions are drawn
         only the current class changes.
         """
-        self.set_current(label)
-        mirror = self._active_mirror()
-        mode = "" if mirror is None else str(mirror.layer.mode)
-        if mirror is not None and mode.startswith("add"):
-            self.say(f"New annotations are '{label}'.")
-        elif mirror is not None and mode in ("select", "direct") and mirror.selected:
-            ids = mirror.selected
-            if self._saving(lambda: self._relabel(mirror.book, ids, label)):
-                self.say(f"{_count(len(ids))} now '{label}'.")
+        self._classes.choose(label)
+        sync = self._active()
+        mode = "" if sync is None else str(sync.layer.mode)
+        if sync is not None and mode.startswith("add"):
+            self._context.notify(f"New annotations are '{label}'.")
+        elif sync is not None and mode in ("select", "direct") and sync.selected:
+            ids = sync.selected
+            if self._context.save(lambda: self._relabel(sync.annotations, ids, label)):
+                self._context.notify(f"{_count(len(ids))} now '{label}'.")
         elif self.target is not None:
             self.correct(self.target, label)
         else:
-            self.say(f"New annotations are '{label}'. Click a cell to give it this class.")
-
-    def give_key(self, number: int) -> None:
-        """Give the class with a number, 1 to 9, as it is listed."""
-        if number <= len(self.class_names):
-            self.give(self.class_names[number - 1])
-        else:
-            self.say(f"There is no class {number}. Add one under Classes.", "warning")
+            self._context.notify(
+                f"New annotations are '{label}'. Click a cell to give it this class."
+            )
 
     # -- within
 
-    def _annotate(self, target: Target, label: str) -> bool:
-        sheet = self.sheet
-        if sheet is None:
+    def annotate(self, target: Target, label: str) -> bool:
+        """Give a target a class now; return whether that could be saved."""
+        image = self._files.chosen
+        if image is None:
             return False
 
         def save() -> None:
-            self._settle([label])
-            book = sheet.writing()
+            self._classes.use([label])
+            annotations = image.open()
             if target.position is None:
-                self._put(book, target, label, _on_plane(book, "image", target.plane)[-1:])
+                self._put(
+                    annotations, target, label, _on_plane(annotations, "image", target.plane)[-1:]
+                )
                 return
-            self._put(book, target, label, self._cells_at(book, target))
-            sheet.cell_layer()
-            self._layers_changed()
+            self._put(annotations, target, label, self._cells_at(annotations, target))
+            image.cell_layer()
+            self._files.layers_changed.emit()
 
-        if not self._saving(save):
+        if not self._context.save(save):
             return False
         what = "This image" if target.position is None else "The cell"
         model = f", not '{target.predicted}'" if target.predicted not in ("", label) else ""
-        self.say(f"{what} is '{label}'{model}.")
+        self._context.notify(f"{what} is '{label}'{model}.")
         return True
 
     def _put(
-        self, book: AnnotationBook, target: Target, label: str, there: list[Annotation]
+        self, annotations: ImageAnnotations, target: Target, label: str, there: list[Annotation]
     ) -> None:
         values: dict[str, Any] = {}
         if target.predicted:
             values = {"predicted": target.predicted, "model": target.model}
             values["origin"] = "placed" if target.predicted == label else "corrected"
         if there:
-            book.relabel([there[0].id], label, **values)
+            annotations.relabel([there[0].id], label, **values)
             return
         values |= dict(zip(("t", "z"), target.plane, strict=False))
         if target.position is None:
-            book.add("image", label, **values)
+            annotations.add("image", label, **values)
         else:
             place = {"position": target.position, "diameter_px": target.diameter}
-            book.add("cell", label, **place, **values)
+            annotations.add("cell", label, **place, **values)
 
-    def _cells_at(self, book: AnnotationBook, target: Target) -> list[Annotation]:
+    def _cells_at(self, annotations: ImageAnnotations, target: Target) -> list[Annotation]:
         """Return the annotated cell that a target is, if there is one."""
-        found = [item for item in _on_plane(book, "cell", target.plane) if item.position]
+        found = [item for item in _on_plane(annotations, "cell", target.plane) if item.position]
         if not found or target.position is None:
             return []
         places = np.array([item.position for item in found])
         distance = np.hypot(*(places - target.position).T)
-        image = self.session.image
-        size = target.diameter or (self._ring(image) if image is not None else 0.0)
+        image = self.session.selection.image
+        size = target.diameter or (self._files.ring(image) if image is not None else 0.0)
         nearest = int(distance.argmin())
         return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
 
-    def _relabel(self, book: AnnotationBook, ids: list[str], label: str) -> None:
-        self._settle([label])
-        book.relabel(ids, label)
+    def _relabel(self, annotations: ImageAnnotations, ids: list[str], label: str) -> None:
+        self._classes.use([label])
+        annotations.relabel(ids, label)
 
-    def _target_of(self, which: int | Prediction) -> Target | None:
-        results = self.session.results
+    def target_of(self, which: int | Prediction) -> Target | None:
+        """Return what a row of the session's results, or an answer, is about."""
+        results = self.session.cells.results
         if isinstance(which, Prediction):
             plane = self._plane_here()
             if plane is None:
@@ -247,54 +264,49 @@ class Targets(Books):
         if results is None or not 0 <= which < len(results):
             return None
         y, x = (float(value) for value in results.cells.centres[which])
-        plane = self._plane_of_results()
+        plane = self.plane_of_results()
         size = float(results.cells.diameters[which])
         return Target((y, x), plane, results.labels[which], results.model_hash, size)
 
-    def _plane_of_results(self) -> tuple[int, ...]:
+    def plane_of_results(self) -> tuple[int, ...]:
         """Return the plane whose cells were classified; another may be displayed by now."""
-        image = self.session.image
-        rings = None if image is None else self.session.overlays.layer(image, "cells")
-        if rings is not None and len(rings.data):
-            return tuple(round(float(value)) for value in rings.data[0][:-2])
-        return self._plane_here() or ()
+        plane = self.session.cells.result_plane
+        return (self._plane_here() or ()) if plane is None else plane.index
 
     def _plane_here(self) -> tuple[int, ...] | None:
         """Return the displayed plane of the chosen image; says why where there is none."""
-        image, viewer = self.session.image, self.viewer
+        image, viewer = self.session.selection.image, self.session.viewer
         if image is None or viewer is None:
             return None
         try:
             return displayed_plane(viewer, image).index
         except SourceError as error:
-            self.say(str(error), "error")
+            self._context.notify(str(error), "error")
             return None
 
-    def _active_mirror(self) -> Mirror | None:
-        viewer, sheet = self.viewer, self.sheet
+    def _active(self) -> LayerSync | None:
+        viewer, image = self.session.viewer, self._files.chosen
         active = None if viewer is None else viewer.layers.selection.active
-        if sheet is None or active is None:
-            return None
-        for mirror in (sheet.cells, sheet.regions):
-            if mirror is not None and mirror.layer is active:
-                return mirror
+        for sync in () if image is None or active is None else image.syncs:
+            if sync.layer is active:
+                return sync
         return None
 
-    def _plane_changed(self, event: Any = None) -> None:
+    def follow_plane(self, event: Any = None) -> None:
         """The class of the whole image may be another on the plane that is displayed now."""
         if (shown := self.image_class) != self._class_shown:
             self._class_shown = shown
-            self.changed.emit()
+            self._context.changed.emit()
 
-    def _answered(self, answer: Prediction | None) -> None:
+    def follow_answer(self, answer: Prediction | None) -> None:
         """Take the cell that was clicked for what the next key is about."""
-        self.target = None if answer is None else self._target_of(answer)
-        self.changed.emit()
+        self.target = None if answer is None else self.target_of(answer)
+        self._context.changed.emit()
 
 
-def _on_plane(book: AnnotationBook, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
+def _on_plane(annotations: ImageAnnotations, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
     t, z = (*plane, 0, 0)[:2]
-    return [item for item in book if item.kind == kind and (item.t, item.z) == (t, z)]
+    return [item for item in annotations if item.kind == kind and (item.t, item.z) == (t, z)]
 
 
 def _size_at(results: Predictions, place: tuple[float, float]) -> float | None:

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
 )
 
 from ...batch.run import ItemState
-from ..core.messages import Progress, seconds_text, time_left
+from ..core.messages import seconds_text, time_left
+from ..core.status import Progress
 from ..widgets.base import Follower
 from ..widgets.rich import WrappedLabel, rich
 from .session import Batch
@@ -165,7 +166,7 @@ class BatchQueueBox(Follower):
         self.follow(batch.item_changed, self._update_item)
         self.follow(batch.progress_changed, self._show_progress)
         self.follow(batch.changed, self._enable)
-        self.follow(batch.session.model_changed, self._enable)
+        self.follow(batch.session.selection.model_changed, self._enable)
         self._refill()
         self._show_progress(Progress(what="files") if batch.running else None)
 

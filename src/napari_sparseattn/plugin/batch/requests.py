@@ -135,7 +135,7 @@ def answer_open(request: OpenRequest) -> OpenAnswer:
 
     records = Records(request.out)
     record = records.read(request.item.key)
-    if record is None or SHOWN not in records.sound(record):
+    if record is None or SHOWN not in records.intact_formats(record):
         raise ValueError(
             f"The results of {request.item.key} are gone or damaged; start the batch once more."
         )

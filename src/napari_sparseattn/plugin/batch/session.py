@@ -13,13 +13,14 @@ from psygnal import Signal
 from ...batch.plan import BatchPlan
 from ...batch.run import BatchUpdate, ItemState
 from ...evidence import PyramidAttention, Traversal
+from ...export.formats import check_formats
 from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Level, Message, Progress, counted
+from ..core.messages import counted
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import Level, Message, Progress, explain
 from ..holograms.session import Holograms
 from .choices import BatchChoices
 from .requests import (
@@ -178,7 +179,7 @@ class Batch(Attached):
             return _EMPTY
         if not self.states:
             return "No files were found."
-        if self.session.model is None or self.session.model.bundle.path is None:
+        if self.session.selection.model is None or self.session.selection.model.bundle.path is None:
             return "Choose a model in the dock Sparse attention."
         if self.choices.out is None:
             return "Choose a folder for the results."
@@ -197,7 +198,6 @@ class Batch(Attached):
         return self._begin([i for i, s in enumerate(self.states) if s.state == "failed"])
 
     def _begin(self, rows: Sequence[int]) -> RunRequest | None:
-        from ...export.formats import check_formats
 
         if self.running or self.searching:
             return None
@@ -209,7 +209,7 @@ class Batch(Attached):
         except ValueError as error:
             self.notify(str(error), "error")
             return None
-        model = self.session.model
+        model = self.session.selection.model
         assert model is not None
         assert model.bundle.path is not None
         assert self.choices.out is not None
@@ -229,13 +229,13 @@ class Batch(Attached):
         return request
 
     def _options(self) -> ProcessOptions:
-        model, viewer = self.session.model, self.viewer
+        model, viewer = self.session.selection.model, self.viewer
         assert model is not None
         options = ProcessOptions(
             self.choices.formats,
             self.choices.task,
             pixel_size=self.choices.pixel_size,
-            locations=self.session.locations,
+            locations=self.session.crops.locations,
             device=model.device,
         )
         if self.choices.task != "hologram" or viewer is None:
@@ -349,21 +349,21 @@ def _show_result(session: Session, layer: Layer, result: Result, colours: tuple[
     image: Any = layer
     index = (0,) * (image.ndim - 2)
     if isinstance(result, Predictions):
-        session.overlays.show_cells(image, index, result, colours, session.choice)
+        session.cells.show_all(image, index, result, colours)
         return ""
     if isinstance(result, Mapping):
         frame, found = _find_first_with_cells(result)
         index = (*index[:-1], frame) if index else ()
-        session.overlays.show_cells(image, index, found, colours, session.choice)
+        session.cells.show_all(image, index, found, colours)
         viewer = session.viewer
         if viewer is not None and index:
             viewer.dims.set_point(viewer.dims.ndim - 3, frame)
         return f"The cells of frame {frame + 1} of {len(result)} are marked."
     if isinstance(result.evidence, PyramidAttention):
-        session.maps.show_attention(image, index, result.evidence, session.pyramid_choice)
+        session.slides.show_attention(image, index, result.evidence)
         return ""
     if isinstance(result.evidence, Traversal):
-        session.overlays.show_prediction(image, index, result, colours, session.choice)
+        session.crops.layers.show(image, index, result, session.selection.choice)
     return ""
 
 

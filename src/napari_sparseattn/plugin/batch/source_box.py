@@ -77,7 +77,7 @@ class BatchSourceBox(Follower):
         self.choose_out.clicked.connect(self._choose_out)
         self.follow(batch.choices.changed, self._show)
         self.follow(batch.changed, self._show)
-        self.follow(batch.session.model_changed, self._show)
+        self.follow(batch.session.selection.model_changed, self._show)
         self._show()
 
     def _lay_out(self) -> None:
@@ -109,7 +109,7 @@ class BatchSourceBox(Follower):
         self.inputs.setText(said or "No files yet: drop folders or files here.")
         self.inputs.setToolTip(rich("\n".join(choices.inputs)) if choices.inputs else "")
         self.out.setText("–" if choices.out is None else str(choices.out))
-        model, loading = batch.session.model, batch.session.loading
+        model, loading = batch.session.selection.model, batch.session.selection.loading
         none = "being loaded…" if loading else "none yet"
         self.model.setText(none if model is None else model.bundle.card.name)
         for widget in (self.folder, self.files, self.clear, self.pattern, self.choose_out):

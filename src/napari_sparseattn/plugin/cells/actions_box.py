@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
-from ..core.messages import Progress, time_left
+from ..core.messages import time_left
 from ..core.session import Session
+from ..core.status import Progress
 from ..widgets.base import SessionWidget
 
 __all__ = ["ActionsBox"]
@@ -28,7 +29,7 @@ class ActionsBox(SessionWidget):
         self.clicking = QPushButton("Click to classify", self)
         self.clicking.setObjectName("clicking")
         self.clicking.setCheckable(True)
-        self.clicking.setChecked(session.clicking)
+        self.clicking.setChecked(session.selection.clicking)
         self.clicking.setToolTip(
             "While this is on, a click on a cell classifies it; a drag moves the view."
         )
@@ -48,45 +49,46 @@ class ActionsBox(SessionWidget):
         grid.addWidget(self.left, 2, 1)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
-        self.clicking.toggled.connect(session.set_clicking)
+        self.clicking.toggled.connect(session.selection.set_clicking)
         self.all.clicked.connect(self._classify_all)
         self.field.clicked.connect(self._classify_field)
         self.cancel.clicked.connect(self._cancel)
-        self.follow(session.clicking_changed, self._show_clicking)
-        self.follow(session.progress_changed, self._show_progress)
-        for signal in (session.model_changed, session.image_changed):
+        self.follow(session.selection.clicking_changed, self._show_clicking)
+        self.follow(session.status.progress_changed, self._show_progress)
+        for signal in (session.selection.model_changed, session.selection.image_changed):
             self.follow(signal, self._enable)
-        self._show_progress(Progress() if session.running else None)
+        self._show_progress(Progress() if session.status.running else None)
         self._enable()
 
     def _enable(self, _: object = None) -> None:
-        session = self.session
-        there = session.model is not None and session.image is not None
+        selection, advice = self.session.selection, self.session.advice
+        there = selection.model is not None and selection.image is not None
+        on_slide = selection.on_slide
         # A slide's cells are not looked for; pressing it would only say so.
-        self.all.setEnabled(there and not (session.on_slide and bool(session.no_cells_here())))
-        self.field.setText("Classify slide" if session.on_slide else "Classify field")
-        self.field.setToolTip(_PATCHES_TIP if session.spanning else _CROPS_TIP)
+        self.all.setEnabled(there and not (on_slide and bool(advice.no_cells)))
+        self.field.setText("Classify slide" if on_slide else "Classify field")
+        self.field.setToolTip(_CROPS_TIP if advice.cells else _PATCHES_TIP)
         self.field.setEnabled(there)
-        self._show_fitting(session.running)
+        self._show_fitting(self.session.status.running)
 
     def _show_clicking(self, on: bool) -> None:
         self.clicking.setChecked(on)
 
     def _classify_all(self) -> None:
-        self.session.classify_all()
+        self.session.task.ask("all")
 
     def _classify_field(self) -> None:
-        self.session.classify_field()
+        self.session.task.ask("whole")
 
     def _cancel(self) -> None:
-        self.session.cancel_run()
+        self.session.status.cancel()
 
     def _show_fitting(self, busy: bool) -> None:
         """Show what the model can be asked for."""
-        session = self.session
-        self.clicking.setVisible(not session.spanning)
-        self.all.setVisible(not busy and not session.spanning)
-        self.field.setVisible(not busy and (session.traversing or session.spanning))
+        advice = self.session.advice
+        self.clicking.setVisible(advice.cells)
+        self.all.setVisible(not busy and advice.cells)
+        self.field.setVisible(not busy and advice.whole)
 
     def _show_progress(self, progress: Progress | None) -> None:
         busy = progress is not None
@@ -94,7 +96,7 @@ class ActionsBox(SessionWidget):
         self.cancel.setVisible(busy)
         # The stages of a slide have bars of their own.
         for widget in (self.bar, self.left):
-            widget.setVisible(busy and not self.session.in_stages)
+            widget.setVisible(busy and not self.session.slides.in_stages)
         if progress is None:
             return
         # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".

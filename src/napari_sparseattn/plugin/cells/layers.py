@@ -1,4 +1,4 @@
-"""Evidence as layers: placed on the image it comes from, updated in place."""
+"""Cells as layers: selected pixels, the frame of the clicked cell, rings around all cells."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...evidence import CropFrame, PixelSelection, Traversal
+from ...evidence import CropFrame, PixelSelection
 from ...metrics import whole_percent
-from ..core.shelf import ROLES, OverlayChoice, Role, copied_transform, marked, move, readable_on
+from ..core.layers import OverlayChoice, Overlays, Role, copied_transform, marked, move, readable_on
 from ..core.sources import METADATA_KEY
-from ..traversal.layers import TRAVERSAL_ROLES, TraversalLayers
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points, Shapes
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from ...images.fields.cells import Cells
     from ...inference.prediction import Prediction, Predictions
 
-__all__ = ["ROLES", "OverlayChoice", "Overlays", "Role", "copied_transform"]
+__all__ = ["SELECTION_ROLES", "CellLayers"]
 
 #: Overlays that only a SparseAttnNet's selection has.
-_SELECTION_ROLES: tuple[Role, ...] = ("attention", "pixels")
+SELECTION_ROLES: tuple[Role, ...] = ("attention", "pixels")
 
 _NAMES: dict[Role, str] = {
     "attention": "attention map",
@@ -37,19 +36,19 @@ _MOST_ATTENTION = 3.0
 _UNCLASSIFIED = "#9e9e9e"
 
 
-class Overlays(TraversalLayers):
-    """The overlay layers of one viewer; the user's own layers are not touched.
+class CellLayers:
+    """Draws what is known of cells.
 
     Parameters
     ----------
-    viewer : napari.components.ViewerModel
-        Held weakly.
-    on_visible : callable
-        Called with a role and whether the user has just shown or hidden it
-        in the layer list.
+    overlays : Overlays
+        The layers.
     """
 
-    def show_prediction(
+    def __init__(self, overlays: Overlays) -> None:
+        self._overlays = overlays
+
+    def show_class(
         self,
         source: Image,
         index: Sequence[int],
@@ -57,9 +56,7 @@ class Overlays(TraversalLayers):
         colours: Sequence[str],
         choice: OverlayChoice,
     ) -> None:
-        """Show the class and the evidence of a clicked cell or of a whole field.
-
-        Overlays of the other kind of model are taken away.
+        """Show the class of a clicked cell on its frame; of what has none, no frame.
 
         Parameters
         ----------
@@ -68,38 +65,23 @@ class Overlays(TraversalLayers):
         index : sequence of int
             The plane, for stacks.
         prediction : Prediction
-            With its evidence; without, nothing is drawn.
+            With its evidence.
         colours : sequence of str
             One per class.
         choice : OverlayChoice
             What to show. A hidden overlay is brought up to date when shown.
         """
-        evidence = prediction.evidence
-        if isinstance(evidence, PixelSelection):
-            self.remove(source, TRAVERSAL_ROLES)
-            self._show_selection(source, index, evidence, choice)
-        elif isinstance(evidence, Traversal):
-            self.remove(source, _SELECTION_ROLES)
-            self.show_traversal(source, index, prediction, choice)
-        else:
+        frame = getattr(prediction.evidence, "frame", None)
+        if frame is None:
+            self._overlays.remove(source, ("frame",))
             return
-        if evidence.frame is None:
-            self.remove(source, ("frame",))
-        else:
-            text = f"{prediction.label} {whole_percent(prediction.confidence)}"
-            colour = colours[prediction.index]
-            self._show_frame(source, index, evidence.frame, text, colour, choice)
+        text = f"{prediction.label} {whole_percent(prediction.confidence)}"
+        self._show_frame(source, index, frame, text, colours[prediction.index], choice)
 
-    def keep_kind(self, kind: str) -> None:
-        """Take away the overlays that a kind of model, as the card names it, does not have."""
-        theirs = {"sparse-attn-net": _SELECTION_ROLES, "tnet": TRAVERSAL_ROLES}.get(kind, ())
-        self.remove_everywhere(
-            role for role in (*_SELECTION_ROLES, *TRAVERSAL_ROLES) if role not in theirs
-        )
-
-    def _show_selection(
+    def show_selection(
         self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice
     ) -> None:
+        """Show the pixels that decided, and how the crop was scored to choose them."""
         place = copied_transform(source, evidence.frame.origin, evidence.frame.scale, index)
         shape = (1,) * len(index) + evidence.coarse.shape
         self._show_map(source, "attention", evidence.coarse.reshape(shape), place, choice)
@@ -124,7 +106,7 @@ class Overlays(TraversalLayers):
         data = _with_index(predictions.cells, index)
         size = predictions.cells.diameters
         place = copied_transform(source)
-        layer = self.layer(source, "cells")
+        layer = self._overlays.layer(source, "cells")
         if layer is None:
             layer = self._add_cells(source, data, size, edge, features, place)
         else:
@@ -135,11 +117,11 @@ class Overlays(TraversalLayers):
             points.features = features
             points.border_color = edge
             move(points, place)
-        self._set_visible(layer, choice.cells)
+        self._overlays.set_visible(layer, choice.cells)
 
     def select_cell(self, source: Image, index: int | None) -> None:
         """Highlight one of the rings."""
-        points: Points | None = self.layer(source, "cells")
+        points: Points | None = self._overlays.layer(source, "cells")
         if points is not None and (index is None or index < len(points.data)):
             points.selected_data = set() if index is None else {index}
 
@@ -151,11 +133,11 @@ class Overlays(TraversalLayers):
         place: dict[str, Any],
         choice: OverlayChoice,
     ) -> None:
-        layer = self.layer(source, role)
+        layer = self._overlays.layer(source, role)
         if layer is None:
             # A copy: it is overwritten in place, and evidence must not change.
             layer = self._add_map(source, role, values.copy(), place)
-            self._set_visible(layer, choice.of(role))
+            self._overlays.set_visible(layer, choice.of(role))
             return
 
         def update(image: Image) -> None:
@@ -167,7 +149,7 @@ class Overlays(TraversalLayers):
             if not move(image, place):
                 image.refresh(extent=False)
 
-        self._update(layer, update, choice.of(role))
+        self._overlays.update_layer(layer, update, choice.of(role))
 
     def _show_frame(
         self,
@@ -183,10 +165,10 @@ class Overlays(TraversalLayers):
         place = copied_transform(source, corner, 1.0, index)
         corners = np.zeros((4, source.ndim))
         corners[:, -2:] = np.array([(0, 0), (0, side), (side, side), (side, 0)])
-        layer = self.layer(source, "frame")
+        layer = self._overlays.layer(source, "frame")
         if layer is None:
             layer = self._add_frame(source, corners, place, text, colour)
-            self._set_visible(layer, choice.frame)
+            self._overlays.set_visible(layer, choice.frame)
             return
 
         def update(shapes: Shapes) -> None:
@@ -200,7 +182,7 @@ class Overlays(TraversalLayers):
                 shapes.edge_color = colour
                 shapes.text.color = readable_on(source, colour)
 
-        self._update(layer, update, choice.frame)
+        self._overlays.update_layer(layer, update, choice.frame)
 
     def _add_map(
         self, source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
@@ -219,7 +201,7 @@ class Overlays(TraversalLayers):
         )
         layer.colorbar.visible = layer.colorbar.box = True
         layer.colorbar.size = (12, 90)
-        return self._add(source, role, layer)
+        return self._overlays.add_layer(source, role, layer)
 
     def _add_frame(
         self,
@@ -250,7 +232,7 @@ class Overlays(TraversalLayers):
             metadata=mark,
             **place,
         )
-        return self._add(source, "frame", layer)
+        return self._overlays.add_layer(source, "frame", layer)
 
     def _add_cells(
         self,
@@ -275,7 +257,7 @@ class Overlays(TraversalLayers):
             metadata=marked("cells"),
             **place,
         )
-        return self._add(source, "cells", layer)
+        return self._overlays.add_layer(source, "cells", layer)
 
 
 def _attention_colours() -> Colormap:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Prediction
 from ...inference.slides import SlidePrediction
+from ..annotate.class_box import swatch
+from ..annotate.session import Annotating
+from ..core.layers import OverlayChoice
 from ..core.messages import seconds_text
 from ..core.session import Session
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
-from ..widgets.base import SessionWidget
-from .layers import OverlayChoice
-from .wrong_row import WrongRow
+from ..widgets.base import SessionWidget, shrinkable
 
-__all__ = ["ClassBars", "ResultBox"]
+__all__ = ["ClassBars", "ResultBox", "WrongRow"]
 
+_CHOOSE = "choose its class"
 _ROWS = 4
 _ROW_HEIGHT = 22
 #: Overlays that only one kind of model has.
@@ -55,7 +67,7 @@ _OVERLAYS = {
     ),
     "unread": (
         "Unread area",
-        "Greys what was never read of a slide, or never looked at closely.",
+        "Shades areas of a slide that were not read, or not looked at closely.",
     ),
     "frame": ("Crop and class", "The part of the image the model was given, and the class."),
     "cells": ("All cells", "Every classified cell in the colour of its class."),
@@ -148,10 +160,10 @@ class ResultBox(SessionWidget):
         column.addWidget(self.wrong)
         column.addLayout(self._overlay_boxes())
         self.follow(session.answer_changed, self.show_answer)
-        self.follow(session.overlays_changed, self._show_choice)
-        self.follow(session.model_changed, self._show_boxes)
+        self.follow(session.selection.overlays_changed, self._show_choice)
+        self.follow(session.selection.model_changed, self._show_boxes)
         self._show_boxes()
-        self._show_choice(session.choice)
+        self._show_choice(session.selection.choice)
         self.show_answer(session.answer)
 
     def release(self) -> None:
@@ -171,18 +183,17 @@ class ResultBox(SessionWidget):
 
     def _show_boxes(self, _: object = None) -> None:
         """Offer the overlays that the kind of model has."""
-        session = self.session
-        absent = _SELECTION if session.traversing else _TRAVERSAL
+        traversing, cells = self.session.crops.active, self.session.advice.cells
+        absent = _SELECTION if traversing else _TRAVERSAL
         # The maps of a slide are chosen where they are explained.
-        named = {} if session.spanning else self.boxes
-        there = [box for name, box in named.items() if name not in absent]
+        there = [box for name, box in self.boxes.items() if cells and name not in absent]
         for box in self.boxes.values():
             self._grid.removeWidget(box)
             box.setVisible(box in there)
         for i, box in enumerate(there):
             self._grid.addWidget(box, i // 2, i % 2)
-        by_kind = _EMPTY_TRAVERSAL if session.traversing else _EMPTY
-        self.empty.setText(_EMPTY_SLIDE if session.spanning else by_kind)
+        by_kind = _EMPTY_TRAVERSAL if traversing else _EMPTY
+        self.empty.setText(by_kind if cells else _EMPTY_SLIDE)
 
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
@@ -192,24 +203,25 @@ class ResultBox(SessionWidget):
         self.bars.setVisible(there)
         self.facts.setVisible(there)
         self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
-        if answer is None or self.session.model is None:
+        selection = self.session.selection
+        if answer is None or selection.card is None:
             return
-        colours = dict(zip(answer.class_names, self.session.model.bundle.card.colours, strict=True))
+        colours = dict(zip(answer.class_names, selection.card.colours, strict=True))
         self.bars.set_rows([(name, share, colours[name]) for name, share in answer.rank_classes()])
-        if self.session.image is not None:
-            what = "Whole slide" if self.session.on_slide else "Whole field"
+        if selection.image is not None:
+            what = "Whole slide" if selection.on_slide else "Whole field"
             shares = isinstance(answer, SlidePrediction) and answer.segments
             of = ": share of its patches" if shares else ""
-            self.title.setText(f"<b>{what}</b> {self.session.image.name}{of}")
+            self.title.setText(f"<b>{what}</b> {selection.image.name}{of}")
         if isinstance(answer, SlidePrediction):
-            facts, tip = _slide_facts(answer, self.session.side_of(0))
+            facts, tip = _slide_facts(answer, self.session.slides.side_of(0))
         else:
-            facts, tip = _facts(answer, self.session.on_slide)
+            facts, tip = _facts(answer, selection.on_slide)
         self.facts.setText(" · ".join(facts))
         self.facts.setToolTip(tip)
 
     def _chosen(self) -> None:
-        self.session.set_choice(
+        self.session.selection.set_choice(
             OverlayChoice(**{name: box.isChecked() for name, box in self.boxes.items()})
         )
 
@@ -273,3 +285,56 @@ def _pixels(count: int) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+class WrongRow(SessionWidget):
+    """Corrects the answer that is shown; annotating begins when it is used first."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self._let_go: Callable[[], None] | None = None
+        self._answer: Prediction | None = None
+        self.classes = shrinkable(QComboBox(self))
+        self.classes.setToolTip(
+            "Keeps the right class as an annotation, which a model can be fine-tuned on. Add "
+            "classes in the dock Annotate and train."
+        )
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Wrong? It is", self))
+        row.addWidget(self.classes, 1)
+        self.classes.activated.connect(self._chosen)
+
+    def release(self) -> None:
+        """Disconnect, and let go of annotating."""
+        super().release()
+        if self._let_go is not None:
+            self._let_go()
+            self._let_go = None
+
+    def show_answer(self, answer: Prediction | None) -> None:
+        """Offer the classes; those of the project come first."""
+        self._answer = answer
+        self.setVisible(answer is not None)
+        viewer = self.session.viewer
+        if answer is None or viewer is None:
+            return
+        annotating = Annotating.of(viewer)
+        annotating.classes.read()
+        colours = annotating.classes.colours
+        if [self.classes.itemText(i) for i in range(1, self.classes.count())] != [*colours]:
+            self.classes.clear()
+            self.classes.addItem(_CHOOSE)
+            for name, colour in colours.items():
+                self.classes.addItem(swatch(colour), name)
+        self.classes.setCurrentIndex(0)
+
+    def _chosen(self, index: int) -> None:
+        viewer = self.session.viewer
+        if index == 0 or self._answer is None or viewer is None:
+            return
+        annotating = Annotating.of(viewer)
+        if self._let_go is None:
+            annotating.attach()
+            self._let_go = annotating.detach
+        annotating.targets.correct(self._answer, self.classes.itemText(index))

@@ -22,8 +22,8 @@ from qtpy.QtWidgets import (
 from ...export.tables import write_csv
 from ...inference.prediction import Predictions
 from ...metrics import whole_percent
-from ..core.session import Session
-from ..widgets.base import SessionWidget
+from ..widgets.base import Follower
+from .task import CellTask
 
 __all__ = ["CellsModel", "TableBox"]
 
@@ -40,7 +40,7 @@ _TIPS = {
     "mass, pg": "Dry mass: optical path difference summed over the cell, over 0.19 µm³/pg.",
     "evid.": (
         "How much sooner the probability falls where the model's own selection is removed first; "
-        "random is 0. Measured under Evidence of cells."
+        "random is 0. Measured under Faithfulness per cell."
     ),
 }
 
@@ -126,14 +126,15 @@ class CellsModel(QAbstractTableModel):
         self._row_of[order] = np.arange(len(order))
 
 
-class TableBox(SessionWidget):
+class TableBox(Follower):
     """The table, the number of cells per class, and their export."""
 
     #: Whether the model classifies cells.
     wanted = Signal(bool)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+    def __init__(self, cells: CellTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.cells = cells
         self.model = CellsModel(self)
         self.table = QTableView(self)
         self.table.setModel(self.model)
@@ -162,17 +163,17 @@ class TableBox(SessionWidget):
         column.addWidget(self.export)
         self.table.clicked.connect(self._go_to)
         self.export.clicked.connect(self._choose_file)
-        self.follow(session.results_changed, self.show_results)
-        self.follow(session.selected_changed, self.select)
-        self.follow(session.model_changed, self._show_wanted)
-        self.show_results(session.results)
+        self.follow(cells.results_changed, self.show_results)
+        self.follow(cells.selected_changed, self.select)
+        self.follow(cells.parts.selection.model_changed, self._show_wanted)
+        self.show_results(cells.results)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(not self.session.spanning)
+        self.wanted.emit(self.cells.parts.advice.cells)
 
     def show_results(self, predictions: Predictions | None) -> None:
         """Fill the table."""
-        colours = self.session.result_colours
+        colours = self.cells.result_colours
         self.model.set_predictions(predictions, colours)
         there = predictions is not None
         self.empty.setVisible(not there)
@@ -211,21 +212,24 @@ class TableBox(SessionWidget):
         self.table.scrollTo(self.model.index(row, 0))
 
     def _go_to(self, index: QModelIndex) -> None:
-        self.session.click_cell(self.model.cell(index.row()))
+        self.cells.click_cell(self.model.cell(index.row()))
 
     def _choose_file(self) -> None:
         if self.model.predictions is None:
             return
-        name = self.session.image.name if self.session.image is not None else "cells"
+        image = self.cells.parts.selection.image
+        name = "cells" if image is None else image.name
         path, _ = QFileDialog.getSaveFileName(self, "Export CSV", f"{name}.csv", "Tables (*.csv)")
         if not path:
             return
         try:
             write_csv(self.model.predictions, path)
         except OSError as error:
-            self.session.say(f"The table could not be written: {error}", "error")
+            self.cells.parts.status.notify(f"The table could not be written: {error}", "error")
         else:
-            self.session.say(f"{len(self.model.predictions)} cells written to {path}.")
+            self.cells.parts.status.notify(
+                f"{len(self.model.predictions)} cells written to {path}."
+            )
 
 
 def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]]:

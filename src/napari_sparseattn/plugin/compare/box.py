@@ -52,7 +52,11 @@ class CompareBox(Follower):
         self._lay_out()
         session = compare.session
         self.follow(compare.changed, self.show_all)
-        for signal in (session.model_changed, session.models_changed, session.settings_changed):
+        for signal in (
+            session.selection.model_changed,
+            session.models.changed,
+            session.selection.settings_changed,
+        ):
             self.follow(signal, self._show_choices)
         self._show_choices()
         self.show_all()
@@ -168,7 +172,7 @@ class CompareBox(Follower):
         why_not = compare.why_not()
         self.ask.setEnabled(not why_not and not compare.working)
         self.ask_all.setEnabled(not compare.why_not_all() and not compare.working)
-        self.beside.setEnabled(compare.session.image is not None)
+        self.beside.setEnabled(compare.session.selection.image is not None)
         self.beside.setChecked(compare.side_by_side)
         progress = compare.progress
         for widget in (self.bar, self.cancel):
@@ -215,7 +219,7 @@ class CompareBox(Follower):
         self.compare.choose(self.models.itemData(index))
 
     def _picked(self, item: QListWidgetItem) -> None:
-        self.compare.session.click_cell(item.data(Qt.ItemDataRole.UserRole))
+        self.compare.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
 def compare_answers(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...evidence import PixelSelection, Traversal
-from ..core.shelf import LayerShelf, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -25,7 +25,7 @@ _MOST_ATTENTION = 3.0
 _MOST_CROPS = 100
 
 
-class CompareLayers(LayerShelf[CompareRole]):
+class CompareLayers(OverlayLayers[CompareRole]):
     """Layers of comparisons in one viewer, by image; the user's own are not touched.
 
     Parameters
@@ -86,7 +86,7 @@ class CompareLayers(LayerShelf[CompareRole]):
             metadata=marked("compared selection"),
             **place,
         )
-        self._add(source, "compared selection", made)
+        self.add_layer(source, "compared selection", made)
 
     def _show_crops(self, source: Image, index: Sequence[int], way: Traversal, name: str) -> None:
         from napari.layers import Shapes
@@ -110,7 +110,7 @@ class CompareLayers(LayerShelf[CompareRole]):
             metadata=marked("compared selection"),
             **copied_transform(source),
         )
-        self._add(source, "compared selection", made)
+        self.add_layer(source, "compared selection", made)
 
     # -- side by side
 
@@ -133,7 +133,7 @@ class CompareLayers(LayerShelf[CompareRole]):
         grid = viewer.canvas.grid
         self._before = {name: getattr(grid, name) for name in ("enabled", "stride", "shape")}
         self._beside = weakref.ref(source)
-        self._add(source, "compared image", twin)
+        self.add_layer(source, "compared image", twin)
         self._arrange()
         for signal, slot in self._listening(viewer):
             signal.connect(slot)

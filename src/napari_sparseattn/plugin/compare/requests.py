@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...evidence import Traversal
-from ..cells.requests import ClickRequest, Model, prepare_model
+from ..cells.requests import ClickRequest
+from ..core.models import Model, prepare_model
 from ..core.sources import ImageSettings, PlaneRef, cells_of, field_of
 from ..evidence.requests import EvidenceRequest, Report, image_of, stream_progress
 from ..traversal.requests import FieldRequest

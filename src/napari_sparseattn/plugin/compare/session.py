@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ..cells.requests import Model
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Progress
+from ..core.models import Model
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import Progress, explain
 from ..evidence.session import AnswerFaithfulness
 from ..slides.requests import SlideAnswer
 from .layers import CompareLayers
@@ -82,9 +81,9 @@ class Compare(Attached):
         session = self.session
         return [
             (session.answer_changed, self._follow_answer),
-            (session.image_changed, self._forget),
-            (session.model_changed, self._follow_model),
-            (session.results_changed, self._follow_results),
+            (session.selection.image_changed, self._forget),
+            (session.selection.model_changed, self._follow_model),
+            (session.cells.results_changed, self._follow_results),
         ]
 
     # -- what there is
@@ -97,18 +96,18 @@ class Compare(Attached):
     @property
     def names(self) -> list[str]:
         """Other models for what the image shows, but not those of slides' patches."""
-        model = self.session.model
+        model = self.session.selection.model
         mine = "" if model is None else model.bundle.hash
-        cards = {name: self.session.cards[name] for name in self.session.fitting_models()}
+        cards = {name: self.session.models.cards[name] for name in self.session.parts.fitting}
         others = {name: card for name, card in cards.items() if card.tensors_sha256 != mine}
         return [name for name, card in others.items() if not card.takes_slides]
 
     @property
     def card(self) -> Card | None:
         """The second model's card."""
-        model = self.session.model
+        model = self.session.selection.model
         mine = None if model is None else model.bundle.card
-        return self.session.cards.get(self.second.name, mine) if self.second.name else mine
+        return self.session.models.cards.get(self.second.name, mine) if self.second.name else mine
 
     @property
     def kind(self) -> str:
@@ -140,7 +139,7 @@ class Compare(Attached):
 
     def why_not_all(self) -> str:
         """Return why all cells cannot be compared, or nothing."""
-        model, results = self.session.model, self.session.results
+        model, results = self.session.selection.model, self.session.cells.results
         if model is None or results is None or not len(results):
             return _NO_CELLS
         return "" if results.model_hash == model.bundle.hash else _OTHER_MODEL
@@ -183,19 +182,27 @@ class Compare(Attached):
             self._notify(reason)
             return None
         return self._ask(
-            plane=session.result_plane, settings=session.settings, results=session.results
+            plane=session.cells.result_plane,
+            settings=session.selection.settings,
+            results=session.cells.results,
         )
 
     def _ask(self, **what: Any) -> CompareRequest | None:
         session, second = self.session, self.second
-        if self.working or session.image is None or session.model is None:
+        if self.working or session.selection.image is None or session.selection.model is None:
             return None
         if not second.name:
             if not second.k and not second.crops:
                 self._notify(_THE_SAME)
                 return None
-            second = dataclasses.replace(second, model=session.model)
-        request = CompareRequest(session.model, session.locations, second, session.image, **what)
+            second = dataclasses.replace(second, model=session.selection.model)
+        request = CompareRequest(
+            session.selection.model,
+            session.crops.locations,
+            second,
+            session.selection.image,
+            **what,
+        )
         self._asked, self._began = request, time.monotonic()
         self.progress = Progress()
         self._notify("")
@@ -266,8 +273,8 @@ class Compare(Attached):
         """Show the image twice, each with its own model's overlay, or once."""
         if not on:
             self.layers.put_back()
-        elif self.session.image is not None:
-            self.layers.put_side_by_side(self.session.image)
+        elif self.session.selection.image is not None:
+            self.layers.put_side_by_side(self.session.selection.image)
         self.changed.emit()
 
     def _show_once(self) -> None:

@@ -6,13 +6,12 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .lanes import Lanes
+from .parts import Parts
 from .sources import ImageSettings, settings_in_file
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from .session import Session
 
 __all__ = ["FileFacts"]
 
@@ -22,17 +21,16 @@ class FileFacts:
 
     Parameters
     ----------
-    session : Session
-        Takes what is found.
+    parts : Parts
+        Its selection takes what is found.
     notify : callable, optional
         Called after the session has taken something.
     """
 
-    def __init__(self, session: Session, notify: Callable[[], None] | None = None) -> None:
-        assert session.viewer is not None
-        self._session, self._notify = session, notify
-        self._lane = Lanes.of(session.viewer).add(
-            _read, given=self._take, failed=lambda _, error: session.fail(None, error), busy="also"
+    def __init__(self, parts: Parts, notify: Callable[[], None] | None = None) -> None:
+        self._selection, self._notify = parts.selection, notify
+        self._lane = parts.lanes.add(
+            _read, given=self._take, failed=lambda _, error: parts.status.fail(error), busy="also"
         )
         self._asked: weakref.WeakSet[Image] = weakref.WeakSet()
 
@@ -40,7 +38,7 @@ class FileFacts:
         """Look into a layer's file for pixel size and modality, if they are unknown."""
         if layer is None or layer in self._asked or layer.source.path is None:
             return
-        known = self._session.settings_of(layer)
+        known = self._selection.settings_of(layer)
         if known.origin != "unknown" and known.modality != "unknown":
             return
         self._asked.add(layer)
@@ -54,14 +52,14 @@ class FileFacts:
         layer = asked()
         if said is None or layer is None:
             return
-        known, changes = self._session.settings_of(layer), dict[str, Any]()
+        known, changes = self._selection.settings_of(layer), dict[str, Any]()
         # The user may have answered meanwhile.
         if said.pixel_size is not None and known.origin == "unknown":
             changes |= {"pixel_size": said.pixel_size, "origin": "file"}
         if said.modality != "unknown" and known.modality == "unknown":
             changes |= {"modality": said.modality, "unit": said.unit}
         if changes:
-            self._session.set_settings(layer, **changes)
+            self._selection.set_settings(layer, **changes)
             if self._notify is not None:
                 self._notify()
 

@@ -14,7 +14,7 @@ from .per_viewer import PerViewer
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["AtOnce", "Lane", "Lanes", "Runner", "Threads"]
+__all__ = ["AtOnce", "Lane", "Lanes", "Runner", "Threads", "close_all"]
 
 R = TypeVar("R")
 
@@ -238,6 +238,7 @@ class Lanes(PerViewer):
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer)
         self.runner: Runner = Threads()
 
     def add(

@@ -1,10 +1,11 @@
-"""What a session tells the user, as plain data."""
+"""Texts for the message line."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from .status import Level, Message, StageDone
 
 if TYPE_CHECKING:
     from ...card import Card
@@ -12,12 +13,8 @@ if TYPE_CHECKING:
     from ...images.tissue.mask import Tissue
     from ...inference.prediction import Prediction, Predictions
     from ...inference.slides import SlidePrediction
-    from ..slides.requests import StageDone
 
 __all__ = [
-    "Level",
-    "Message",
-    "Progress",
     "about_answer",
     "about_field",
     "about_hologram",
@@ -59,36 +56,6 @@ _SHOWN = {
 
 #: Fields so many times larger or smaller than those trained on are warned of.
 _SIMILAR = 3.0
-
-Level = Literal["info", "warning", "error"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Message:
-    """One line for the user."""
-
-    text: str
-    level: Level = "info"
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Parameters
-    ----------
-    done, total : int
-        Cells or crops; total 0 while it is not known.
-    seconds_left : float or None
-        Estimated from those done so far.
-    what : str
-        What is counted.
-    """
-
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-    what: str = "cells"
 
 
 def counted(number: int, noun: str) -> str:

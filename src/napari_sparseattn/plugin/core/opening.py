@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import explain
-from .messages import Level
+from .lanes import Lane, Lanes
+from .per_viewer import PerViewer
 from .sources import METADATA_KEY
-from .workers import Workers
+from .status import Level, explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,7 +22,7 @@ __all__ = ["Opened", "field_layer", "open_files", "read_file"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 #: Says one line to the user.
-Say = Callable[[str, Level], None]
+Notify = Callable[[str, Level], None]
 
 _HOLOGRAPHY = (".rtdc", ".h5", ".hdf5")
 _COLOURS = (3, 4)
@@ -96,8 +94,53 @@ def field_layer(field: Field) -> LayerData:
     return data, attributes, "image"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Request:
+    path: str
+    as_slide: bool
+    batch: _Batch
+
+
+class _Batch:
+    """Files that are opened together: after the last, what should be known of them all is said."""
+
+    def __init__(
+        self, viewer: ViewerModel, lane: Lane[_Request], notify: Notify, left: int
+    ) -> None:
+        # napari's proxy of the viewer dies before the viewer does.
+        self._viewer = weakref.ref(getattr(viewer, "__wrapped__", viewer))
+        self._lane, self._notify, self._left = lane, notify, left
+        self._failed: list[str] = []
+        self._notes: list[str] = []
+
+    def take(self, request: _Request, part: Opened | None) -> None:
+        """Say that a file is being opened, or add its layers."""
+        from napari.layers import Layer
+
+        viewer = self._viewer()
+        if viewer is None or not _has_window(viewer):
+            self._lane.cancel()
+        elif part is None:
+            self._notify(f"Opening {Path(request.path).name}…", "info")
+        else:
+            for data, attributes, kind in part.layers:
+                viewer.add_layer(Layer.create(data, attributes, kind))
+            self._notes += part.notes
+            self._count()
+
+    def fail(self, error: BaseException) -> None:
+        """Keep why a file could not be opened."""
+        self._failed.append(explain(error))
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if not self._left and (said := [*self._failed, *self._notes]):
+            self._notify(" ".join(said), "error" if self._failed else "warning")
+
+
 def open_files(
-    viewer: ViewerModel, paths: Iterable[str], say: Say, *, as_slides: bool = False
+    viewer: ViewerModel, paths: Iterable[str], notify: Notify, *, as_slides: bool = False
 ) -> None:
     """Open files one after the other without holding up the window.
 
@@ -107,56 +150,35 @@ def open_files(
         Gets the layers; held weakly.
     paths : iterable of str
         Files, and folders of OME-Zarr or DICOM slides.
-    say : callable
+    notify : callable
         Called with a line and its level: what is being opened, what should be
         known of it, and why a file cannot be opened.
     as_slides : bool
         See `read_file`.
     """
-    _Opening(viewer, paths, say, as_slides).go_on()
+    wanted = list(paths)
+    lane = _Opening.of(viewer).lane
+    batch = _Batch(viewer, lane, notify, len(wanted))
+    for path in wanted:
+        lane.ask(_Request(path, as_slides, batch))
 
 
-class _Opening:
-    """The files that are still to be opened."""
+class _Opening(PerViewer):
+    """Opens the files of one viewer, in turns."""
 
-    def __init__(
-        self, viewer: ViewerModel, paths: Iterable[str], say: Say, as_slides: bool
-    ) -> None:
-        # napari's proxy of the viewer dies before the viewer does.
-        self._viewer = weakref.ref(getattr(viewer, "__wrapped__", viewer))
-        self._waiting, self._say, self._as_slides = deque(paths), say, as_slides
-        self._failed: list[str] = []
-        self._notes: list[str] = []
-        self._workers = Workers(lambda _: None)
-
-    def go_on(self) -> None:
-        """Open the next file; after the last, tell what should be known of them all."""
-        if not self._waiting:
-            if said := [*self._failed, *self._notes]:
-                self._say(" ".join(said), "error" if self._failed else "warning")
-            return
-        path = self._waiting.popleft()
-        self._say(f"Opening {Path(path).name}…", "info")
-        self._workers.start(
-            partial(read_file, path, self._as_slides),
-            returned=self._opened,
-            errored=self._not_opened,
-            finished=self.go_on,
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer)
+        self.lane: Lane[_Request] = Lanes.of(viewer).add(
+            _read,
+            given=lambda request, part: request.batch.take(request, part),
+            failed=lambda request, error: request.batch.fail(error),
+            busy="queue",
         )
 
-    def _opened(self, opened: Opened) -> None:
-        from napari.layers import Layer
 
-        viewer = self._viewer()
-        if viewer is None or not _has_window(viewer):
-            self._waiting.clear()
-            return
-        for data, attributes, kind in opened.layers:
-            viewer.add_layer(Layer.create(data, attributes, kind))
-        self._notes += opened.notes
-
-    def _not_opened(self, error: BaseException) -> None:
-        self._failed.append(explain(error))
+def _read(request: _Request) -> Iterator[Opened | None]:
+    yield None
+    yield read_file(request.path, request.as_slide)
 
 
 def _has_window(viewer: ViewerModel) -> bool:

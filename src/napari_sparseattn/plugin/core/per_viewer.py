@@ -28,7 +28,12 @@ class PerViewer:
         cls._sessions = {}
 
     def __init__(self, viewer: ViewerModel) -> None:
-        raise NotImplementedError
+        self._viewer = weakref.ref(viewer)
+
+    @property
+    def viewer(self) -> ViewerModel | None:
+        """The viewer, or None after it is gone."""
+        return self._viewer()
 
     @classmethod
     def of(cls, viewer: ViewerModel) -> Self:
@@ -74,8 +79,8 @@ class Attached(PerViewer):
             self._last_closed()
 
     def _following(self) -> Iterable[tuple[Any, Callable[..., Any]]]:
-        """Return signals and the methods that they call."""
-        raise NotImplementedError
+        """Return signals and the methods that they call; of a part that follows none, none."""
+        return ()
 
     def _first_opened(self) -> None:
         """Take note that the first dock is open."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache import Cache
-from .shelf import OverlayChoice
+from .layers import OverlayChoice
 
 __all__ = ["Preferences", "preferences"]
 

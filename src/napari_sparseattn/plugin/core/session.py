@@ -1,295 +1,256 @@
-"""What is going on in one viewer: what is asked, answered and shown.
-
-No Qt here: work is started by `jobs`, shown by `widgets`.
-"""
+"""One viewer's session: what is chosen, said and shown, and the tasks of each kind of model."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...evidence import Traversal
-from ..cells.requests import ClickAnswer, ClickRequest, RunRequest
-from ..slides.requests import LocalRequest, SlideRequest
-from ..slides.session import Slides
-from ..traversal.requests import FieldRequest
-from .errors import explain
-from .messages import (
-    Message,
-    Progress,
-    about_answer,
-    about_results,
-    about_traversal,
-    no_cells,
-)
-from .per_viewer import PerViewer
-from .runs import Run
-from .sources import (
-    CellSource,
-    PlaneRef,
-    SourceError,
-    cell_source,
-    data_position,
-    displayed_plane,
-)
+from psygnal import SignalInstance
+
+from ..cells.task import CellTask
+from ..slides.task import SlideTask
+from ..traversal.task import TraversalTask
+from .advice import Advice
+from .clicks import ClickWatcher
+from .file_facts import FileFacts
+from .lanes import Lanes
+from .layers import Overlays, Role
+from .models import Model, Models
+from .parts import Answers, Parts, Task
+from .per_viewer import Attached
+from .selection import Selection
+from .sources import is_own, is_picture
+from .status import Status
+from .tasks import TASKS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from napari.layers import Image
+    from napari.components import ViewerModel
+    from napari.layers import Layer
 
-    from ...images.fields.cells import Cells
-    from ...inference.prediction import Predictions
+    from ...inference.prediction import Prediction
 
-__all__ = ["Message", "Progress", "Session"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Session"]
 
 
-class Session(Slides, PerViewer):
-    """What is asked in one viewer and what comes back.
+class Session(Attached):
+    """What goes on in one viewer; get it with `Session.of`.
 
-    Get it with `Session.of`. The viewer is held weakly, so that closing it
-    frees both.
+    The viewer is held weakly, so that closing it frees both.
+
+    Attributes
+    ----------
+    selection : Selection
+        Image, cells, model, overlays.
+    status : Status
+        The message line, and how far work is.
+    models : Models
+        To choose from.
+    cells, crops, slides : CellTask, TraversalTask, SlideTask
+        What each kind of model does.
     """
 
-    # -- one cell
-
-    def click(self, world: Any) -> ClickRequest | None:
-        """Ask for the class of the cell at a position in the world."""
-        if self.image is None or self.model is None or self.no_cells_here():
-            self.say(self.no_cells_here() or self.advice(), "warning")
-            return None
-        row, column = data_position(self.image, world)
-        data = self.image.data[0] if self.image.multiscale else self.image.data
-        height, width = data.shape[self.image.ndim - 2 : self.image.ndim]
-        if not (-0.5 <= row < height - 0.5 and -0.5 <= column < width - 0.5):
-            self.say(f"That is beside '{self.image.name}'. Click on a cell of the image.")
-            return None
-        return self._ask_cell((row, column))
-
-    def pressed(self, world: Any) -> None:
-        """Pick out the crop or patch that was clicked, or else classify the cell there."""
-        if self.spanning:
-            self.select_patch_at(world)
-        elif not self.select_crop_at(world) and self.clicking:
-            self.click(world)
-
-    def click_cell(self, index: int) -> ClickRequest | None:
-        """Ask for one of the classified cells, and bring it to the middle of the view."""
-        if self.image is None or (found := self._book[self.image].results) is None:
-            return None
-        plane, results, _ = found
-        row, column = (float(v) for v in results.cells.centres[index])
-        self._centre_view(self.image, plane, (row, column))
-        return None if self.model is None or self.spanning else self._ask_cell((row, column))
-
-    def _ask_cell(self, position: tuple[float, float]) -> ClickRequest | None:
-        self.generation += 1
-        fields = self._request_fields()
-        if fields is None:
-            return None
-        request = ClickRequest(**fields, position=position)
-        if request.cells is None:
-            self.say("Finding the cells of this image…")
-        self._asked = request
-        self.click_requested.emit(request)
-        return request
-
-    def accept_click(self, answer: ClickAnswer) -> None:
-        """Show an answer, unless something newer has been asked meanwhile."""
-        request = answer.request
-        if request.generation != self.generation or not self._present(request.layer):
-            return
-        self._keep_cells(request, answer.cells)
-        if answer.prediction is None:
-            self._no_cell_here(request.layer, answer.cells)
-            return
-        self._show_answer(request, answer.prediction, answer.thumbnails, answer.index)
-        self._select(self._row_of(request, answer))
-        traversed = isinstance(answer.prediction.evidence, Traversal)
-        self.say((about_traversal if traversed else about_answer)(answer.prediction))
-
-    def _no_cell_here(self, layer: Image, cells: Cells) -> None:
-        self._set_answer(None)
-        self._select(None)
-        if len(cells) == 0:
-            self.say(no_cells(layer.name), "warning")
-            return
-        self.say(
-            f"No cell was found here; {len(cells)} were in this image. Click on one, or mark "
-            "yours in a Points layer and choose that under Cells."
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer)
+        self.selection, self.status = Selection(viewer), Status()
+        lanes = Lanes.of(viewer)
+        self.models = Models(lanes, self._take_model, self.status.notify, self.status.fail)
+        self.overlays = Overlays(viewer, self._toggle_overlay)
+        self._answers = Answers()
+        # Before the tasks listen, so that they find no answer of another image or model.
+        self.selection.outdated.connect(self._leave)
+        self.parts = Parts(
+            self.selection, self.status, self.models, self._answers, self.overlays, lanes, TASKS
         )
+        self.cells = CellTask(self.parts)
+        self.crops = TraversalTask(self.parts, self.cells)
+        self.slides = SlideTask(self.parts)
+        self.tasks: tuple[CellTask, TraversalTask, SlideTask] = (
+            self.cells, self.crops, self.slides,
+        )  # fmt: skip
+        self._files = FileFacts(self.parts)
+        self.selection.image_changed.connect(self._files.ask)
+        self.selection.overlays_changed.connect(self.overlays.apply)
+        self.selection.modality_changed.connect(self._advise_if_idle)
+        self.selection.settings_changed.connect(self._fit_model)
+        self.selection.model_changed.connect(self._change_model)
+        self._model_before: Model | None = None
+        self._watcher = ClickWatcher(self.press)
+        #: The layer of the user's that was last selected.
+        self._active: Callable[[], Layer | None] = lambda: None
 
-    # -- all cells
+    # -- what there is
 
     @property
-    def result_colours(self) -> tuple[str, ...]:
-        """One colour per class of `results`."""
-        found = None if self.image is None else self._book[self.image].results
-        return () if found is None else found[2]
+    def answer(self) -> Prediction | None:
+        """The answer that is shown."""
+        return self._answers.answer
 
     @property
-    def result_plane(self) -> PlaneRef | None:
-        """The plane that `results` are of."""
-        found = None if self.image is None else self._book[self.image].results
-        return None if found is None else found[0]
+    def answer_changed(self) -> SignalInstance:
+        """Emitted with each answer that is shown."""
+        return self._answers.changed
 
-    def add_measures(
-        self, layer: Image, results: Predictions, measures: Mapping[str, npt.NDArray[np.float64]]
-    ) -> None:
-        """Add columns (N,) to classified cells, unless the image has others by now."""
-        entry = self._book[layer]
-        if entry.results is None or entry.results[1] is not results:
+    @property
+    def asked(self) -> SignalInstance:
+        """Emitted with the request of each question."""
+        return self._answers.asked
+
+    @property
+    def shown(self) -> Any:
+        """What was asked for the answer that is shown: a request, or a slide's whole answer."""
+        return self._answers.request
+
+    @property
+    def task(self) -> Task:
+        """What the chosen kind of model does; while there is none, that of the first kind."""
+        card = self.selection.card
+        kind = next(iter(TASKS.values())) if card is None else TASKS[card.kind]
+        found: Task = next(task for task in self.tasks if type(task) is kind)
+        return found
+
+    @property
+    def advice(self) -> Advice:
+        """What can be done next."""
+        return self.parts.advice
+
+    def press(self, world: Any) -> None:
+        """Answer a click of the mouse at a position in the world."""
+        self.task.press(world)
+
+    # -- models
+
+    def start(self) -> None:
+        """List the models, and load the one that fits the image, unless there is one."""
+        self.models.refresh()
+        if self.selection.model is not None or self.selection.loading:
             return
-        grown = dataclasses.replace(results, measures={**results.measures, **measures})
-        entry.results = (entry.results[0], grown, entry.results[2])
-        if layer is self.image:
-            self.results_changed.emit(grown)
+        if (name := self._likeliest()) is None:
+            self.status.notify("No model was found. Load a model file with Load….", "warning")
+        else:
+            self.load(self.models.paths[name])
 
-    def classify_all(self) -> RunRequest | None:
-        """Ask for the classes of all cells of the displayed plane."""
-        if self.image is None or self.model is None or self.no_cells_here():
-            self.say(self.no_cells_here() or self.advice(), "warning")
-            return None
-        if self.running or (fields := self._request_fields()) is None:
-            return None
-        request = RunRequest(**fields)
-        self._run = Run(request)
-        self.say("Finding the cells of this image…" if request.cells is None else "Classifying…")
-        self.progress_changed.emit(self._run.progress())
-        self.run_requested.emit(request)
-        return request
+    def load(self, name_or_path: str) -> None:
+        """Load a model in another thread; until then there is none."""
+        self.models.wanted = name_or_path
+        self.selection.set_model(None, loading=True)
+        self.models.load(name_or_path)
 
-    def accept_cells(self, request: RunRequest, cells: Cells) -> None:
-        """Take the cells that a run is about to classify."""
-        if self._run is None or self._run.request is not request:
+    def _likeliest(self) -> str | None:
+        """Return the model to begin with; while no image is open, the first for cells."""
+        suiting = (name for name, card in self.models.cards.items() if self.parts.suits(card))
+        names = (*self.parts.fitting, *suiting, *self.models.paths)
+        return next(iter(names), None)
+
+    def _fit_model(self, _: object = None) -> None:
+        """Load a model that fits the image, unless the user has chosen this one."""
+        selection, card = self.selection, self.selection.card
+        if card is None or selection.model_is_chosen or self.status.running:
             return
-        self._run.start(cells)
-        self._keep_cells(request, cells)
-        self.say(f"Classifying {len(cells)} cells…")
-        self.progress_changed.emit(self._run.progress())
-
-    def accept_part(self, request: RunRequest, part: Predictions) -> None:
-        """Take the next few classified cells."""
-        if self._run is not None and self._run.request is request:
-            self._run.add(part)
-            self.progress_changed.emit(self._run.progress())
-
-    def finish_run(self, request: RunRequest) -> None:
-        """Show what a run has given."""
-        if self._run is not None and self._run.request is request:
-            self._end_run("")
-
-    def cancel_run(self, reason: str = "Cancelled") -> None:
-        """Stop the run, keeping the cells classified so far."""
-        if self._run is not None:
-            self.run_cancelled.emit()
-            self._end_run(reason)
-        self.cancel_field(reason)
-
-    def fail(
-        self,
-        request: ClickRequest | RunRequest | FieldRequest | SlideRequest | LocalRequest | None,
-        error: BaseException,
-    ) -> None:
-        """Say why work went wrong; failures of outdated requests are only logged."""
-        if isinstance(request, SlideRequest | LocalRequest) and not self.end_asked(request):
-            _log.info("outdated work on a slide failed", exc_info=error)
+        name = next(iter(self.parts.fitting), None)
+        if name is None or name not in self.models.paths:
             return
-        if isinstance(request, FieldRequest) and not self.end_field(request):
-            _log.info("an outdated field failed", exc_info=error)
-            return
-        if isinstance(request, ClickRequest) and request.generation != self.generation:
-            _log.info("an outdated click failed", exc_info=error)
-            return
-        if isinstance(request, RunRequest):
-            if self._run is None or self._run.request is not request:
-                _log.info("an outdated run failed", exc_info=error)
-                return
-            self._end_run("Stopped")
-        self.say(explain(error), "error")
+        # Another kind only where that is the likely one, as for a slide.
+        better = self.models.cards[name]
+        wrong_kind = not self.parts.suits(card) and self.parts.suits(better)
+        if selection.settings.modality != card.modality or wrong_kind:
+            self.load(self.models.paths[name])
 
-    def _end_run(self, reason: str) -> None:
-        run, self._run = self._run, None
-        self.progress_changed.emit(None)
-        if run is None:
-            return
-        request, done = run.request, run.results()
-        if done is None:
-            self.say(f"{reason}." if reason else no_cells(request.layer.name), "warning")
-            return
-        if self._present(request.layer):
-            colours = request.model.bundle.card.colours
-            self._book[request.layer].results = (request.plane, done, colours)
-            self.overlays.show_cells(request.layer, request.plane.index, done, colours, self.choice)
-            if request.layer is self.image:
-                self.results_changed.emit(done)
-        self.say(about_results(done, run.total, reason), "warning" if reason else "info")
+    def _take_model(self, model: Model | None, error: BaseException | None) -> None:
+        self.selection.set_model(model)
+        if error is not None:
+            self.status.fail(error)
 
-    # -- within
+    # -- opening and closing
 
-    def _request_fields(self) -> dict[str, Any] | None:
-        assert self.viewer is not None
-        assert self.image is not None
-        try:
-            plane = displayed_plane(self.viewer, self.image)
-            key = self._cells_key(plane)
-            cells = self._book.cells(self.image, key)
-            source = (
-                cell_source(self.cell_layer, self.image, plane) if cells is None else CellSource()
-            )
-        except SourceError as error:
-            self.say(str(error), "error")
-            return None
-        return {
-            "generation": self.generation,
-            "layer": self.image,
-            "plane": plane,
-            "settings": self.settings,
-            "model": self.model,
-            "source": source,
-            "cells": cells,
-            "cells_key": key,
-            "locations": self.locations,
-        }
-
-    def _cells_key(self, plane: PlaneRef) -> tuple[Any, ...]:
-        return (id(plane.data), plane.index, self.settings, id(self.cell_layer))
-
-    def cells_known(self, request: ClickRequest) -> Cells | None:
-        """Return the cells among which the clicked one is, where they are known."""
-        if request.cells is not None:
-            return request.cells
-        return self._book.cells(request.layer, request.cells_key)
-
-    def _keep_cells(self, request: ClickRequest | RunRequest, cells: Cells) -> None:
-        if request.cells_key == self._cells_key(request.plane) and request.layer is self.image:
-            self._book.keep_cells(request.layer, request.cells_key, cells)
-
-    def _row_of(self, request: ClickRequest, answer: ClickAnswer) -> int | None:
-        """Return the row of the table that shows the clicked cell."""
-        found = self._book[request.layer].results
-        if found is None or found[0].index != request.plane.index or answer.index is None:
-            return None
-        centres = found[1].cells.centres
-        if answer.index >= len(centres):
-            return None
-        same = (centres[answer.index] == answer.cells.centres[answer.index]).all()
-        return answer.index if same else None
-
-    def _select(self, row: int | None) -> None:
-        if self.image is not None:
-            self.overlays.select_cell(self.image, row)
-        self.selected_changed.emit(row)
-
-    def _centre_view(self, image: Image, plane: PlaneRef, position: tuple[float, float]) -> None:
+    def _following(self) -> list[tuple[Any, Callable[..., None]]]:
         viewer = self.viewer
         if viewer is None:
+            return []
+        layers = viewer.layers
+        return [
+            (layers.events.inserted, self._change_layers),
+            (layers.events.removed, self._remove_layer),
+            (layers.selection.events.active, self._change_active),
+        ]
+
+    def _first_opened(self) -> None:
+        viewer, selection = self.viewer, self.selection
+        if viewer is None:
             return
-        world = image.data_to_world((*plane.index, *position))
-        for axis, value in enumerate(world[:-2]):
-            viewer.dims.set_point(viewer.dims.ndim - len(world) + axis, value)
-        viewer.scene.camera.center = (0.0, *world[-2:])
+        viewer.mouse_drag_callbacks.append(self._watcher.on_mouse)
+        # Layers may have gone while no dock was open.
+        self.slides.drop_closed()
+        if selection.image is not None and not selection.is_open(selection.image):
+            selection.set_image(None)
+        if selection.cell_layer is not None and not selection.is_open(selection.cell_layer):
+            selection.set_cell_layer(None)
+        self._change_layers()
+        self._change_active()
+
+    def _last_closed(self) -> None:
+        self.selection.generation += 1
+        self.status.cancel()
+        for part in (*self.tasks, self.models, self._files):
+            part.close()
+        self.selection.loading = False
+        viewer = self.viewer
+        if viewer is not None and self._watcher.on_mouse in viewer.mouse_drag_callbacks:
+            viewer.mouse_drag_callbacks.remove(self._watcher.on_mouse)
+
+    # -- what the selection tells
+
+    def _leave(self) -> None:
+        if self.selection.model is not self._model_before:
+            self._model_before = self.selection.model
+            self.status.cancel()
+        self._answers.show(None)
+
+    def _change_model(self, _: Model | None) -> None:
+        self.parts.advise()
+
+    def _advise_if_idle(self) -> None:
+        if not self.status.running:
+            self.parts.advise()
+
+    def _toggle_overlay(self, role: Role, shown: bool) -> None:
+        self.selection.set_choice(dataclasses.replace(self.selection.choice, **{role: shown}))
+
+    # -- what the viewer tells
+
+    def _change_layers(self, event: Any = None) -> None:
+        if event is not None and is_own(event.value):
+            return
+        self.selection.images_changed.emit()
+        if self.selection.image is None and (images := self.selection.images()):
+            self.selection.set_image(images[-1])
+        self.parts.advise()
+
+    def _remove_layer(self, event: Any) -> None:
+        gone, selection, work = event.value, self.selection, self.status.work
+        if is_own(gone):
+            return
+        stopped = work is not None and work.request.layer is gone
+        if stopped:
+            self.status.cancel(f"'{gone.name}' was removed")
+        if gone is selection.cell_layer:
+            selection.set_cell_layer(None)
+        if gone is selection.image:
+            images = selection.images()
+            selection.set_image(images[-1] if images else None)
+        self.slides.forget(gone)
+        selection.images_changed.emit()
+        if not stopped:
+            self.parts.advise()
+
+    def _change_active(self, event: object = None) -> None:
+        viewer = self.viewer
+        active = None if viewer is None else viewer.layers.selection.active
+        # Adding an overlay makes it active for a moment: what was, still is.
+        if active is None or is_own(active) or active is self._active():
+            return
+        self._active = weakref.ref(active)
+        if active is not self.selection.image and is_picture(active):
+            self.selection.set_image(active)
+            self._advise_if_idle()

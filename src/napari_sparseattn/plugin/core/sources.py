@@ -12,6 +12,7 @@ from ...images.errors import ImageError
 from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
 from ...images.fields.field import Field, Modality
 from ...images.opening import open_field
+from ...images.slides.pyramid import Pyramid
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -34,6 +35,8 @@ __all__ = [
     "is_picture",
     "pixel_size_of",
     "settings_in_file",
+    "shape_of",
+    "slide_of",
 ]
 
 #: Under this key of a layer's metadata the plugin keeps what it knows.
@@ -128,6 +131,19 @@ def is_cell_source(layer: object) -> bool:
     from napari.layers import Labels, Points
 
     return isinstance(layer, Labels | Points) and not is_own(layer)
+
+
+def slide_of(layer: Any) -> Pyramid | None:
+    """Return the slide that a layer shows, or None."""
+    found = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+    return found if isinstance(found, Pyramid) else None
+
+
+def shape_of(layer: Image) -> tuple[int, int]:
+    """Return the height and width of an image in pixels."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    height, width = data.shape[layer.ndim - 2 : layer.ndim]
+    return int(height), int(width)
 
 
 def displayed_plane(viewer: ViewerModel, layer: Image) -> PlaneRef:

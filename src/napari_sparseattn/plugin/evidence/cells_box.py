@@ -74,8 +74,8 @@ class CellFaithfulnessBox(Follower):
         for pictures in (self.highest, self.lowest):
             pictures.itemClicked.connect(self._picked)
         self.follow(cells.changed, self.show_cells)
-        self.follow(cells.session.selected_changed, self._select)
-        self.follow(cells.session.model_changed, self._show_wanted)
+        self.follow(cells.session.cells.selected_changed, self._select)
+        self.follow(cells.session.selection.model_changed, self._show_wanted)
         self.show_cells()
 
     def _lay_out(self) -> None:
@@ -96,7 +96,7 @@ class CellFaithfulnessBox(Follower):
             column.addWidget(pictures)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(not self.cells.session.spanning)
+        self.wanted.emit(not self.cells.session.slides.active)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Make the pictures only once somebody looks."""
@@ -109,7 +109,7 @@ class CellFaithfulnessBox(Follower):
         why_not = self.cells.why_not()
         self.empty.setVisible(bool(why_not) and not cells)
         self.empty.setText(why_not or _EMPTY)
-        results = self.cells.session.results
+        results = self.cells.session.cells.results
         left = 0 if results is None else len(results) - len(cells)
         self.measure.setVisible(progress is None and not why_not and left > 0)
         self.measure.setText("Measure the others" if cells else "Measure all")
@@ -162,7 +162,7 @@ class CellFaithfulnessBox(Follower):
             pictures.select(row)
 
     def _picked(self, item: QListWidgetItem) -> None:
-        self.cells.session.click_cell(item.data(Qt.ItemDataRole.UserRole))
+        self.cells.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
 def _tip(cell: MeasuredCell) -> str:

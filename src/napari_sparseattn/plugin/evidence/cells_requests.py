@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..cells.requests import Model
+from ..core.models import Model
+from ..core.pictures import to_picture
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..traversal.closeups import in_view
-from ..traversal.requests import StoppedError
+from ..core.status import StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -131,4 +131,4 @@ def _to_rgb(crop: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     if crop.shape[2] == 1:
         low, high = np.nanpercentile(crop, (0.5, 99.5))
         limits = (float(low), max(float(high), float(low) + 1e-12))
-    return in_view(crop[..., :3], np.ones(crop.shape[:2], bool), limits)
+    return to_picture(crop[..., :3], np.ones(crop.shape[:2], bool), limits)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from ...evidence.faithfulness import FaithfulnessOfSet
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Progress, counted
+from ..core.messages import counted
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import Progress, explain
 from .cells_requests import CellsRequest, MeasuredCell, stream_cells
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class CellFaithfulness(Attached):
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
-            (session.results_changed, self._follow_results),
-            (session.model_changed, self._follow_model),
+            (session.cells.results_changed, self._follow_results),
+            (session.selection.model_changed, self._follow_model),
         ]
 
     def _last_closed(self) -> None:
@@ -87,7 +87,7 @@ class CellFaithfulness(Attached):
 
     def cells(self) -> dict[int, MeasuredCell]:
         """Return what is measured of the chosen image's cells, by row of the table."""
-        image, results = self.session.image, self.session.results
+        image, results = self.session.selection.image, self.session.cells.results
         kept = None if image is None else self._measured.get(image)
         if kept is None or results is None or kept.probabilities is not results.probabilities:
             return {}
@@ -95,7 +95,7 @@ class CellFaithfulness(Attached):
 
     def why_not(self) -> str:
         """Return why nothing can be measured, and what to do, or nothing."""
-        model, results = self.session.model, self.session.results
+        model, results = self.session.selection.model, self.session.cells.results
         if results is None or model is None or not len(results):
             return _NO_CELLS
         return "" if results.model_hash == model.bundle.hash else _OTHER_MODEL
@@ -112,7 +112,7 @@ class CellFaithfulness(Attached):
 
     def of_class(self, label: str = "") -> FaithfulnessOfSet | None:
         """Return what is measured of a class's cells, or of all; None without any."""
-        cells, rows, results = self.cells(), self.rank(label), self.session.results
+        cells, rows, results = self.cells(), self.rank(label), self.session.cells.results
         if not rows or results is None:
             return None
         ids = tuple(int(results.cells.ids[row]) for row in rows)
@@ -123,9 +123,8 @@ class CellFaithfulness(Attached):
     def measure_all(self) -> CellsRequest | None:
         """Ask for the cells that are not measured yet, in the order of the table."""
         session = self.session
-        image, model, results, plane = (
-            session.image, session.model, session.results, session.result_plane,
-        )  # fmt: skip
+        image, model = session.selection.image, session.selection.model
+        results, plane = session.cells.results, session.cells.result_plane
         if self._asked is not None or image is None or model is None:
             return None
         if (reason := self.why_not()) or results is None or plane is None:
@@ -138,7 +137,7 @@ class CellFaithfulness(Attached):
             return None
         if not known:
             self._measured[image] = _Measured(results.probabilities)
-        settings, locations = session.settings, session.locations
+        settings, locations = session.selection.settings, session.crops.locations
         request = CellsRequest(image, plane, settings, model, locations, results, tuple(rows))
         self._asked, self._began, self._done = request, time.monotonic(), 0
         self._notify("")
@@ -172,7 +171,7 @@ class CellFaithfulness(Attached):
         self._notify(message)
         if request is not None and kept is not None and kept.cells:
             columns = _make_columns(len(request.results), kept.cells)
-            self.session.add_measures(request.layer, request.results, columns)
+            self.session.cells.add_measures(request.layer, request.results, columns)
 
     # -- what the session tells
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ...export.evidence_report import EvidenceReport, write_evidence_report
-from ..core.errors import explain
-from ..core.lanes import Lane, Lanes
+from ..core.lanes import Lanes
 from ..core.session import Session
+from ..core.status import explain
 from .cells_session import CellFaithfulness
 from .session import AnswerFaithfulness
 from .what_if_session import WhatIfSession
@@ -34,10 +34,10 @@ class ReportButton(QPushButton):
         )
         assert session.viewer is not None
         self._session = session
-        self._lane: Lane[Any] = Lanes.of(session.viewer).add(
-            lambda request: write_evidence_report(*request),
-            given=lambda _, path: session.say(f"Report written to {path}."),
-            failed=lambda _, error: session.say(
+        self._lane = Lanes.of(session.viewer).add(
+            _write,
+            given=lambda _, path: session.status.notify(f"Report written to {path}."),
+            failed=lambda _, error: session.status.notify(
                 f"The report could not be written: {explain(error)}", "error"
             ),
             busy="queue",
@@ -48,7 +48,9 @@ class ReportButton(QPushButton):
         viewer = self._session.viewer
         report = None if viewer is None else make_report(viewer)
         if report is None or report.empty:
-            self._session.say("Nothing has been measured yet: click a cell first.", "warning")
+            self._session.status.notify(
+                "Nothing has been measured yet: click a cell first.", "warning"
+            )
             return
         name = f"{report.image}_evidence.html"
         path, kind = QFileDialog.getSaveFileName(self, "Save report", name, _KINDS)
@@ -60,20 +62,24 @@ class ReportButton(QPushButton):
         self._lane.ask((report, target))
 
 
+def _write(request: tuple[EvidenceReport, Path]) -> Path:
+    return write_evidence_report(*request)
+
+
 def make_report(viewer: ViewerModel) -> EvidenceReport | None:
     """Return what was measured and asked about the chosen image; None without image or model.
 
     Answers of an earlier model are left out.
     """
     session = Session.of(viewer)
-    if session.image is None or session.model is None:
+    if session.selection.image is None or session.selection.model is None:
         return None
-    bundle = session.model.bundle
+    bundle = session.selection.model.bundle
     asked = tuple(
         entry.found
         for entry in WhatIfSession.of(viewer).entries
         if entry.request.rerunner.source.model.bundle.hash == bundle.hash
     )
     measured, cells = AnswerFaithfulness.of(viewer).measured, CellFaithfulness.of(viewer).of_class()
-    name = session.image.name
+    name = session.selection.image.name
     return EvidenceReport(name, bundle.card.name, bundle.hash, measured, cells, asked)

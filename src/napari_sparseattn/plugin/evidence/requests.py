@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...progress import Progress
-from ..cells.requests import ClickRequest, Model
+from ..cells.requests import ClickRequest
+from ..core.models import Model
 from ..core.sources import cells_of, field_of
+from ..core.status import StoppedError
 from ..slides.requests import SlideAnswer
-from ..traversal.requests import FieldRequest, StoppedError
+from ..traversal.requests import FieldRequest
 
 if TYPE_CHECKING:
     from ...evidence.faithfulness import Faithfulness

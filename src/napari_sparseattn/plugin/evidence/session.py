@@ -9,11 +9,10 @@ from psygnal import Signal
 
 from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Progress
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import Progress, explain
 from .requests import EvidenceRequest, Subject, stream_faithfulness
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class AnswerFaithfulness(Attached):
         session = self.session
         return [
             (session.answer_changed, self._follow_answer),
-            (session.click_requested, self._give_way),
+            (session.asked, self._give_way),
         ]
 
     def _first_opened(self) -> None:
@@ -106,11 +105,11 @@ class AnswerFaithfulness(Attached):
     def request(self, *, by_itself: bool = False) -> EvidenceRequest | None:
         """Return what would be asked of a worker for the answer that is shown."""
         session = self.session
-        answer, model = session.answer, session.model
-        asked = session.slide if isinstance(answer, SlidePrediction) else session.shown
+        answer, model = session.answer, session.selection.model
+        asked = session.slides.slide if isinstance(answer, SlidePrediction) else session.shown
         if answer is None or model is None or asked is None or answer.evidence is None:
             return None
-        cells = session.cells_known(asked) if isinstance(asked, ClickRequest) else None
+        cells = session.cells.cells_known(asked) if isinstance(asked, ClickRequest) else None
         return EvidenceRequest(answer, asked, model, cells, by_itself)
 
     def measure(self, *, by_itself: bool = False) -> EvidenceRequest | None:

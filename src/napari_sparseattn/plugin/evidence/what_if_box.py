@@ -161,7 +161,7 @@ class WhatIfBox(Follower):
         for row in (
             (self.lasso, self.paint, self.clear), filling, (self.remove, self.keep, self.look),
             (self.move,), (self.levels,), (self.without,), (self.message,), (self.compared,),
-            (self.table,), (self.before, self.undo, self.redo, self.save),
+            (self.table,), (self.before, self.undo, self.redo), (self.save,),
         ):  # fmt: skip
             if isinstance(row, QHBoxLayout):
                 column.addLayout(row)

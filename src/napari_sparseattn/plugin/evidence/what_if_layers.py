@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...evidence import PixelSelection, Traversal
 from ..annotate.layers import ellipse
-from ..core.shelf import LayerShelf, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move
 from .what_if_requests import Region, crop_middles
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_PAINTED = 2**26
 _MOST_CORNERS = 400
 
 
-class WhatIfLayers(LayerShelf[WhatIfRole]):
+class WhatIfLayers(OverlayLayers[WhatIfRole]):
     """The layers of what-if questions in one viewer, by image.
 
     Parameters
@@ -59,7 +59,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
             metadata=marked("what-if outlines"),
             **copied_transform(source),
         )
-        made: Shapes = self._add(source, "what-if outlines", layer)
+        made: Shapes = self.add_layer(source, "what-if outlines", layer)
         return made
 
     def paint(self, source: Image, index: Sequence[int], *, make: bool) -> Labels | None:
@@ -81,7 +81,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
             **copied_transform(source, index=index),
         )
         layer.brush_size = max(3, round(min(height, width) / 60))
-        made: Labels = self._add(source, "what-if paint", layer)
+        made: Labels = self.add_layer(source, "what-if paint", layer)
         return made
 
     def region(self, source: Image) -> Region:
@@ -139,7 +139,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
             metadata=marked("what-if crops"),
             **copied_transform(source),
         )
-        made: Points = self._add(source, "what-if crops", layer)
+        made: Points = self.add_layer(source, "what-if crops", layer)
         return made
 
     # -- the selection afterwards
@@ -177,7 +177,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
             metadata=marked("what-if selection"),
             **place,
         )
-        self._add(source, "what-if selection", made)
+        self.add_layer(source, "what-if selection", made)
 
     def _show_boxes(self, source: Image, index: Sequence[int], way: Traversal) -> None:
         from napari.layers import Shapes
@@ -201,7 +201,7 @@ class WhatIfLayers(LayerShelf[WhatIfRole]):
             metadata=marked("what-if selection"),
             **copied_transform(source),
         )
-        self._add(source, "what-if selection", made)
+        self.add_layer(source, "what-if selection", made)
 
     def hide_selection(self, source: Image) -> None:
         """Take the selection after a change away."""

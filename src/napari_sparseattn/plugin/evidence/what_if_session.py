@@ -10,10 +10,10 @@ import numpy as np
 from psygnal import Signal
 
 from ...evidence import PyramidAttention, Traversal
-from ..core.errors import explain
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import explain
 from .session import AnswerFaithfulness
 from .what_if_layers import WhatIfLayers
 from .what_if_requests import (
@@ -107,7 +107,10 @@ class WhatIfSession(Attached):
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        return [(session.answer_changed, self._forget), (session.image_changed, self._forget)]
+        return [
+            (session.answer_changed, self._forget),
+            (session.selection.image_changed, self._forget),
+        ]
 
     def _last_closed(self) -> None:
         self._asked = None
@@ -153,15 +156,15 @@ class WhatIfSession(Attached):
     @property
     def level_names(self) -> list[str]:
         """Sizes of the levels of a slide's attention; empty for others."""
-        attention = self.session.attention
+        attention = self.session.slides.attention
         if attention is None or attention.patch_probabilities is not None:
             return []
-        return [self.session.side_of(i) for i in range(len(attention.levels))]
+        return [self.session.slides.side_of(i) for i in range(len(attention.levels))]
 
     def rerunner(self) -> Rerunner | None:
         """Return what reruns the model for the answer that is shown."""
         source = self._faithfulness.request()
-        if source is None or (self.session.attention is not None and not self.level_names):
+        if source is None or (self.session.slides.attention is not None and not self.level_names):
             return None
         if self._rerunner is None or self._rerunner.source.answer is not source.answer:
             if self._rerunner is not None:
@@ -171,7 +174,7 @@ class WhatIfSession(Attached):
 
     @property
     def _history(self) -> _History:
-        image = self.session.image
+        image = self.session.selection.image
         if image is None:
             return _History()
         return self._histories.setdefault(image, _History())
@@ -190,7 +193,7 @@ class WhatIfSession(Attached):
 
     def draw(self, tool: Literal["lasso", "paint"]) -> bool:
         """Make the layer of the region the active one, with napari's tool."""
-        image, viewer = self.session.image, self._viewer()
+        image, viewer = self.session.selection.image, self._viewer()
         if image is None or viewer is None or self.rerunner() is None:
             self._notify(_NO_ANSWER)
             return False
@@ -212,7 +215,7 @@ class WhatIfSession(Attached):
 
     def clear(self) -> None:
         """Forget what is drawn; the list stays."""
-        image = self.session.image
+        image = self.session.selection.image
         if image is not None:
             self.layers.set_region(image, self._index, Region())
         self.stop_drawing()
@@ -220,22 +223,22 @@ class WhatIfSession(Attached):
 
     def stop_drawing(self) -> None:
         """Let clicks classify again: the image becomes the active layer."""
-        image, viewer = self.session.image, self._viewer()
+        image, viewer = self.session.selection.image, self._viewer()
         if image is not None and viewer is not None and image in viewer.layers:
             viewer.layers.selection = {image}
             viewer.layers.selection.active = image
 
     def region(self) -> Region:
         """Return what is drawn, or of a slide the patch that is picked out."""
-        image, patch = self.session.image, self.session.patch
+        image, patch = self.session.selection.image, self.session.slides.patch
         found = Region() if image is None else self.layers.region(image)
-        if found.empty and self.session.attention is not None and patch is not None:
+        if found.empty and self.session.slides.attention is not None and patch is not None:
             return Region(patches=(patch,))
         return found
 
     def move_crops(self) -> bool:
         """Show a point per crop; one that is dragged is asked about when it is let go."""
-        image, viewer, way = self.session.image, self._viewer(), self.evidence
+        image, viewer, way = self.session.selection.image, self._viewer(), self.evidence
         if image is None or viewer is None or not isinstance(way, Traversal):
             self._notify(_NO_ANSWER)
             return False
@@ -253,7 +256,7 @@ class WhatIfSession(Attached):
 
     def ask_moved(self) -> WhatIfRequest | None:
         """Ask what the model says with its crops where their points are."""
-        image, way = self.session.image, self.evidence
+        image, way = self.session.selection.image, self.evidence
         points: Any = None if image is None else self.layers.layer(image, "what-if crops")
         if points is None or not isinstance(way, Traversal) or len(points.data) != len(way) - 1:
             self._notify("Press Move crops, and drag a point.")
@@ -342,7 +345,7 @@ class WhatIfSession(Attached):
         return True
 
     def _show(self, entry: AnsweredWhatIf | None) -> None:
-        image = self.session.image
+        image = self.session.selection.image
         self._history.shown = entry
         if image is None:
             return
@@ -352,7 +355,7 @@ class WhatIfSession(Attached):
             self.layers.show_selection(image, self._index, entry.found.after.evidence)
 
     def _draw_region(self, entry: AnsweredWhatIf) -> None:
-        image = self.session.image
+        image = self.session.selection.image
         if image is not None and not entry.request.region.patches:
             self.layers.set_region(image, self._index, entry.request.region)
 
@@ -360,7 +363,7 @@ class WhatIfSession(Attached):
 
     def _forget(self, _: object = None) -> None:
         self._asked = None
-        image = self.session.image
+        image = self.session.selection.image
         history = self._history
         if history.shown is not None and image is not None:
             history.shown = None

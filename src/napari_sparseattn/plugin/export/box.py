@@ -25,14 +25,14 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.model_formats import MODEL_FORMATS
-from ..core.messages import Progress
 from ..core.session import Session
+from ..core.status import Progress
 from ..widgets.base import Follower, shrinkable
-from ..widgets.rich import WrappedLabel, rich
+from ..widgets.rich import WrappedLabel, breakable, rich
 from .session import Exportable, ExportSession, ModelExport
 
 if TYPE_CHECKING:
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["ExportBox", "ExportButton"]
 
@@ -194,7 +194,7 @@ class ExportBox(Follower):
         self.written.setVisible(bool(files))
         if not files:
             return
-        names = ", ".join(escape(path.name) for path in files[:_MOST_NAMES])
+        names = rich(breakable(", ".join(path.name for path in files[:_MOST_NAMES])))
         more = f" and {len(files) - _MOST_NAMES} more" if len(files) > _MOST_NAMES else ""
         address = QUrl.fromLocalFile(str(files[0].parent)).toString()
         self.written.setText(
@@ -233,9 +233,9 @@ class ExportButton(Follower):
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.button)
-        self.follow(session.model_changed, self.show_model)
+        self.follow(session.selection.model_changed, self.show_model)
         self.follow(self._export.changed, self._enable)
-        self.show_model(session.model)
+        self.show_model(session.selection.model)
 
     def show_model(self, model: Model | None) -> None:
         """Offer what the model can be written as."""
@@ -246,11 +246,11 @@ class ExportButton(Follower):
 
     def _enable(self) -> None:
         running = self._export.running
-        self.button.setEnabled(self.session.model is not None and not running)
+        self.button.setEnabled(self.session.selection.model is not None and not running)
         self.button.setText("Exporting…" if running else "Export…")
 
     def _choose_file(self, to: str) -> None:
-        model, form = self.session.model, MODEL_FORMATS[to]
+        model, form = self.session.selection.model, MODEL_FORMATS[to]
         if model is None:
             return
         name = f"{model.bundle.card.name}{form.suffix}"

@@ -14,14 +14,14 @@ from psygnal import Signal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Predictions
 from ...inference.slides import SlidePrediction
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Progress, counted
+from ..core.messages import counted
 from ..core.per_viewer import Attached, PerViewer
 from ..core.session import Session
 from ..core.sources import ImageSettings, PlaneRef, field_of
+from ..core.status import Progress, StoppedError, explain
 from ..slides.requests import SlideAnswer
-from ..traversal.requests import FieldRequest, StoppedError
+from ..traversal.requests import FieldRequest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ...export.formats import Format
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
-    from ..cells.requests import Model
+    from ..core.models import Model
 
 __all__ = ["ExportRequest", "ExportSession", "Exportable", "ModelExport", "stream_export"]
 
@@ -120,7 +120,11 @@ class ExportSession(Attached):
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
-        changing = session.results_changed, session.answer_changed, session.model_changed
+        changing = (
+            session.cells.results_changed,
+            session.answer_changed,
+            session.selection.model_changed,
+        )
         return [(signal, self._notify_change) for signal in changing]
 
     def _last_closed(self) -> None:
@@ -139,7 +143,7 @@ class ExportSession(Attached):
 
     def exportables(self) -> list[Exportable]:
         """Return the results of the chosen image that can be written, the one shown first."""
-        session, image = self.session, self.session.image
+        session, image = self.session, self.session.selection.image
         if image is None:
             return []
         found = [self._whole(image), self._cells(image)]
@@ -147,7 +151,7 @@ class ExportSession(Attached):
         # Whoever has just classified all cells wants those.
         return (
             shown
-            if session.spanning or isinstance(session.answer, FieldPrediction)
+            if session.slides.active or isinstance(session.answer, FieldPrediction)
             else shown[::-1]
         )
 
@@ -159,19 +163,19 @@ class ExportSession(Attached):
 
     def _cells(self, image: Image) -> Exportable | None:
         session = self.session
-        results, plane = session.results, session.result_plane
+        results, plane = session.cells.results, session.cells.result_plane
         if results is None or plane is None:
             return None
         card, model = self._card(results)
         if card is None:
             return None
         title = f"{counted(len(results), 'cell')} of {image.name}"
-        settings = session.settings_of(image)
+        settings = session.selection.settings_of(image)
         return Exportable(title, results, plane, settings, None, card, model, _path(image))
 
     def _whole(self, image: Image) -> Exportable | None:
         session = self.session
-        answer, slide, shown = session.answer, session.slide, session.shown
+        answer, slide, shown = session.answer, session.slides.slide, session.shown
         if isinstance(answer, SlidePrediction) and isinstance(slide, SlideAnswer):
             request, model = slide.request, slide.request.model
             assert model is not None
@@ -188,10 +192,10 @@ class ExportSession(Attached):
 
     def _card(self, results: Predictions) -> tuple[Card | None, Model | None]:
         """The card of the model that gave the results, which may be another by now."""
-        model = self.session.model
+        model = self.session.selection.model
         if model is not None and model.bundle.hash == results.model_hash:
             return model.bundle.card, model
-        card = self.session.cards.get(results.model_name)
+        card = self.session.models.cards.get(results.model_name)
         same = card is not None and card.class_names == results.class_names
         return (card if same else None), None
 
@@ -227,10 +231,10 @@ class ExportSession(Attached):
         chosen = exportables[min(max(number, 0), len(exportables) - 1)]
         formats = self.ticked(chosen)
         if not formats:
-            self.session.say("Tick at least one format to export.", "warning")
+            self.session.status.notify("Tick at least one format to export.", "warning")
             return None
         self._request = request = ExportRequest(chosen, self.default_folder(chosen), formats)
-        self.session.say(f"Writing {chosen.title[0].lower()}{chosen.title[1:]}…")
+        self.session.status.notify(f"Writing {chosen.title[0].lower()}{chosen.title[1:]}…")
         self.progress_changed.emit(Progress(0, 0, what="files"))
         self._lane.ask(request)
         return request
@@ -244,11 +248,11 @@ class ExportSession(Attached):
         self._end(request)
         self.written = tuple(part)
         self.written_changed.emit()
-        self.session.say(f"{counted(len(part), 'file')} written to {request.folder}.")
+        self.session.status.notify(f"{counted(len(part), 'file')} written to {request.folder}.")
 
     def _fail(self, request: ExportRequest, error: BaseException) -> None:
         if self._end(request):
-            self.session.say(f"Not everything was written: {explain(error)}", "error")
+            self.session.status.notify(f"Not everything was written: {explain(error)}", "error")
 
     def cancel(self) -> None:
         """Stop writing; files that are whole stay."""
@@ -256,7 +260,9 @@ class ExportSession(Attached):
         if request is not None:
             request.stop.set()
             self._end(request)
-            self.session.say("Export cancelled. Files that were finished stay.", "warning")
+            self.session.status.notify(
+                "Export cancelled. Files that were finished stay.", "warning"
+            )
 
     def _end(self, request: ExportRequest) -> bool:
         if request is not self._request:
@@ -281,19 +287,23 @@ class ModelExport(PerViewer):
     def export(self, bundle: Bundle, path: Path, to: str) -> None:
         """Ask for a model to be written in one of `export.model_formats.MODEL_FORMATS`."""
         if self.running:
-            self.session.say("A model is being exported; wait until it is written.", "warning")
+            self.session.status.notify(
+                "A model is being exported; wait until it is written.", "warning"
+            )
             return
-        self.session.say(f"Exporting '{bundle.card.name}'; it is tried before it is kept…")
+        self.session.status.notify(
+            f"Exporting '{bundle.card.name}'; it is tried before it is kept…"
+        )
         self._set_running(True)
         self._lane.ask((bundle, path, to))
 
     def _take(self, _: object, path: Path) -> None:
         self._set_running(False)
-        self.session.say(f"Exported {path.name}.")
+        self.session.status.notify(f"Exported {path.name}.")
 
     def _fail(self, request: tuple[Bundle, Path, str], error: BaseException) -> None:
         self._set_running(False)
-        self.session.say(f"{request[1].name} was not written: {explain(error)}", "error")
+        self.session.status.notify(f"{request[1].name} was not written: {explain(error)}", "error")
 
     def _set_running(self, on: bool) -> None:
         self.running = on

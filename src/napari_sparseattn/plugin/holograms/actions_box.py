@@ -7,7 +7,8 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from ..commands import open_main
-from ..core.messages import Progress, time_left
+from ..core.messages import time_left
+from ..core.status import Progress
 from ..widgets.base import Follower
 from ..widgets.rich import WrappedLabel, rich
 from .requests import Failure

@@ -53,4 +53,9 @@ class HologramDock(DockFrame):
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Make no previews while the dock is behind another one."""
-        dock.visibilityChanged.connect(self.holograms.previews.set_awake)
+        dock.visibilityChanged.connect(self._show_or_hide)
+
+    def _show_or_hide(self, visible: bool) -> None:
+        # A dock that is closed is hidden too; another one may be open.
+        if self.parent() is not None:
+            self.holograms.previews.set_awake(visible)

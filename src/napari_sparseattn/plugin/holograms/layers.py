@@ -6,7 +6,7 @@ import dataclasses
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from ..cells.layers import copied_transform
+from ..core.layers import copied_transform
 from ..core.sources import METADATA_KEY
 from .requests import ReconstructAnswer
 

@@ -145,7 +145,7 @@ class PreviewBox(Follower):
             self.note.show()
             return
         recording = answer.request.recording
-        notes = []
+        notes = list(answer.settled.notes)
         if answer.cropped:
             (h, w), (height, width) = answer.shape, recording.shape
             notes.append(f"Preview of the centre, {h} × {w} of {height} × {width} pixels.")

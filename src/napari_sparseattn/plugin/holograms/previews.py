@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ...images.holograms.settings import HologramSettings
-from ..core.errors import explain
 from ..core.lanes import Lanes
 from ..core.sources import SourceError
+from ..core.status import explain
 from .requests import PreviewAnswer, PreviewRequest, answer_preview
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Previews:
 
     def set_awake(self, awake: bool) -> None:
         """Make previews only while somebody can see them."""
-        self._awake = awake
-        if awake and (self.shown is None or self.shown.request.generation != self.generation):
+        wakes, self._awake = awake and not self._awake, awake
+        if wakes and (self.shown is None or self.shown.request.generation != self.generation):
             self._make(self.generation)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...images.errors import ImageError
 from ...images.holograms.recording import Frames, Kind, Recording
 from ...images.holograms.settings import HologramSettings
-from ..core.messages import Progress
+from ..core.status import Progress
 from .recordings import LayerData, recording_layer
 
 if TYPE_CHECKING:

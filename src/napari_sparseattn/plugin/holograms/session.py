@@ -12,12 +12,11 @@ from psygnal import Signal
 
 from ...images.holograms.recording import Recording
 from ...images.holograms.settings import HologramSettings
-from ..core.errors import explain
 from ..core.file_facts import FileFacts
 from ..core.lanes import Lanes
-from ..core.messages import Level, Message
 from ..core.per_viewer import Attached
 from ..core.session import Session
+from ..core.status import Level, Message, explain
 from .layers import OpdLayers
 from .previews import Previews
 from .recordings import Facts, LayerFrames, facts_of
@@ -67,7 +66,7 @@ class Holograms(Attached):
         self.source = Source(viewer, self.main)
         self.previews = Previews(viewer, self)
         self.work = Work(viewer, self)
-        self._files = FileFacts(self.main, self._follow_source)
+        self._files = FileFacts(self.main.parts, self._follow_source)
         self._lane = Lanes.of(viewer).add(
             answer_open,
             given=self._take_file,

@@ -65,7 +65,7 @@ class Source:
         """Return signals and the methods that they call."""
         viewer = self._viewer()
         found: list[tuple[Any, Callable[..., Any]]] = [
-            (self.main.settings_changed, self._follow_settings)
+            (self.main.selection.settings_changed, self._follow_settings)
         ]
         if viewer is not None:
             layers = viewer.layers
@@ -113,7 +113,7 @@ class Source:
         """Kind that the source's frames are taken for."""
         if self.layer is None:
             return "hologram"
-        return kind_of(self.layer, self.main.settings_of(self.layer).modality)
+        return kind_of(self.layer, self.main.selection.settings_of(self.layer).modality)
 
     @property
     def wavelength_unknown(self) -> bool:
@@ -126,7 +126,7 @@ class Source:
         """Set the kind of the source's frames."""
         if self.layer is not None and kind != "field":
             unit = {"phase": "rad", "opd": "nm"}.get(kind, "")
-            self.main.set_settings(self.layer, modality=kind, unit=unit)
+            self.main.selection.set_settings(self.layer, modality=kind, unit=unit)
             self.changed.emit()
 
     # -- how it was recorded
@@ -139,7 +139,9 @@ class Source:
     @property
     def scale(self) -> ImageSettings:
         """The source's pixel size and its origin."""
-        return ImageSettings() if self.layer is None else self.main.settings_of(self.layer)
+        return (
+            ImageSettings() if self.layer is None else self.main.selection.settings_of(self.layer)
+        )
 
     def set_facts(self, **changes: Any) -> None:
         """Set how the source was recorded: wavelength in nm, medium_index.
@@ -158,7 +160,7 @@ class Source:
         """Set µm per pixel of the source."""
         if self.layer is not None:
             origin = "unknown" if size is None else "user"
-            self.main.set_settings(self.layer, pixel_size=size, origin=origin)
+            self.main.selection.set_settings(self.layer, pixel_size=size, origin=origin)
             self.changed.emit()
 
     def set_background(self, background: Frames | Image | None, name: str = "") -> None:
@@ -208,7 +210,7 @@ class Source:
 
     def _takes(self, layer: Any) -> bool:
         return takes_holograms(layer, "unknown") and takes_holograms(
-            layer, self.main.settings_of(layer).modality
+            layer, self.main.selection.settings_of(layer).modality
         )
 
     def _follow_layers(self, event: Any = None) -> None:
@@ -241,5 +243,5 @@ class Source:
     def _follow_settings(self, _: object) -> None:
         before = self.layer
         self._follow_layers()
-        if self.main.image is self.layer is before is not None:
+        if self.main.selection.image is self.layer is before is not None:
             self.changed.emit()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ..core.errors import explain
 from ..core.lanes import Lanes
-from ..core.messages import Progress, counted
+from ..core.messages import counted
+from ..core.status import Progress, explain
 from .recordings import LayerFrames, leading_shape
 from .requests import (
     Failure,
@@ -178,12 +178,12 @@ class Work:
             self._end(f"'{source.name}' was removed.", "warning")
             return
         self._request = None
-        if main.settings_of(source).modality == "unknown":
+        if main.selection.settings_of(source).modality == "unknown":
             # The user has had it reconstructed as one.
-            main.set_settings(source, modality="hologram")
+            main.selection.set_settings(source, modality="hologram")
         layer = holograms.results.show(source, answer)
-        known = main.settings_of(source)
-        main.set_settings(
+        known = main.selection.settings_of(source)
+        main.selection.set_settings(
             layer,
             modality="opd" if answer.unit == "nm" else "phase",
             unit=answer.unit,

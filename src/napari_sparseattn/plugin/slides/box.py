@@ -13,9 +13,10 @@ from qtpy.QtWidgets import (
 )
 
 from ..core.messages import time_left
-from ..core.session import Session
-from ..widgets.base import SessionWidget
-from .requests import STAGES, StageDone, store_folder
+from ..core.status import StageDone
+from ..widgets.base import Follower
+from .requests import STAGES, store_folder
+from .task import SlideTask
 
 __all__ = ["SlideBox", "StageBars"]
 
@@ -75,11 +76,12 @@ class StageBars(QWidget):
         bar.setFormat(text)
 
 
-class SlideBox(SessionWidget):
+class SlideBox(Follower):
     """Tissue and encoder; while there is work, its bars."""
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+    def __init__(self, slides: SlideTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.slides = slides
         self.find = QPushButton("Find tissue", self)
         self.find.setToolTip(
             "Outlines the tissue in a layer of shapes. Move, add or delete outlines there: the "
@@ -101,35 +103,34 @@ class SlideBox(SessionWidget):
         for widget in (self.find, self.tissue, self.encoder, self.bars):
             column.addWidget(widget)
         self.find.clicked.connect(self._find)
-        self.follow(session.model_changed, self._show_model)
-        self.follow(session.image_changed, self._show_image)
-        self.follow(session.stages_changed, self._show_stages)
-        self.follow(session.tissue_changed, self._show_tissue)
+        self.follow(slides.parts.selection.model_changed, self._show_model)
+        self.follow(slides.parts.selection.image_changed, self._show_image)
+        self.follow(slides.stages_changed, self._show_stages)
+        self.follow(slides.tissue_changed, self._show_tissue)
         self._show_model()
         self._show_stages(None)
         self._show_image()
 
     def _find(self) -> None:
-        self.session.find_tissue()
+        self.slides.find_tissue()
 
     def _show_model(self, _: object = None) -> None:
-        session = self.session
-        self.setVisible(session.spanning)
-        model = session.model
-        if model is None or (encoder := model.bundle.card.encoder) is None:
+        self.setVisible(self.slides.active)
+        card = self.slides.parts.selection.card
+        if card is None or (encoder := card.encoder) is None:
             return
-        crop = model.bundle.card.crop
+        crop = card.crop
         licence = f" ({encoder.licence})" if encoder.licence else ""
         self.encoder.setText(
             f"Encoder: {encoder.name}{licence}, on patches of {crop.field_of_view_um:.3g} µm"
         )
 
     def _show_image(self, _: object = None) -> None:
-        self.find.setEnabled(self.session.image is not None)
-        self._show_tissue(self.session.tissue)
+        self.find.setEnabled(self.slides.parts.selection.image is not None)
+        self._show_tissue(self.slides.tissue)
 
     def _show_tissue(self, tissue: object) -> None:
-        found = self.session.tissue
+        found = self.slides.tissue
         self.tissue.setVisible(found is not None)
         if found is not None:
             self.tissue.setText(f"{found.summary()}.")
@@ -138,7 +139,7 @@ class SlideBox(SessionWidget):
     def _show_stages(self, stages: tuple[StageDone, ...] | None) -> None:
         busy = stages is not None
         self.bars.setVisible(busy)
-        self.find.setEnabled(not busy and self.session.image is not None)
+        self.find.setEnabled(not busy and self.slides.parts.selection.image is not None)
         if stages is not None:
             self.bars.show_stages(stages)
 

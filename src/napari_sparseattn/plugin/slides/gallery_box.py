@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +20,11 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.tables import write_csv
-from ..core.session import Session
-from ..core.workers import Workers
+from ...inference.slides import SlidePrediction
+from ..core.status import explain
 from ..traversal.close_up import pixmap
-from ..widgets.base import SessionWidget
+from ..widgets.base import Follower
+from .task import SlideTask
 
 __all__ = ["GalleryBox", "PatchList"]
 
@@ -99,14 +99,15 @@ class PatchList(QListWidget):
         self.setFixedHeight(max(1, rows) * (_ICON + _GAP) + 2 * self.frameWidth() + 2)
 
 
-class GalleryBox(SessionWidget):
+class GalleryBox(Follower):
     """Both walls, and the patch that is picked out with its weights."""
 
     #: Whether there is anything to show with this model.
     wanted = Signal(bool)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+    def __init__(self, slides: SlideTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.slides = slides
         self._number = _FIRST
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
@@ -127,21 +128,33 @@ class GalleryBox(SessionWidget):
             "Writes a CSV of all patches: place, attention per level, and probability if there is "
             "one."
         )
-        self._workers = Workers(self._not_written)
-        self.destroyed.connect(self._workers.close)
+        status = slides.parts.status
+        self._writing = slides.parts.lanes.add(
+            _write,
+            given=lambda _, text: status.notify(text),
+            failed=lambda _, error: status.notify(
+                f"The table could not be written: {explain(error)}", "error"
+            ),
+            busy="queue",
+        )
         self._lay_out()
         for patches in (self.most, self.least):
             patches.itemClicked.connect(self._picked)
         self.more.clicked.connect(self._show_more)
         self.export.clicked.connect(self._choose_file)
-        self.follow(session.answer_changed, self.show_answer)
-        self.follow(session.patch_changed, self.show_patch)
-        self.follow(session.local_changed, self._show_facts)
-        self.follow(session.pyramid_choice_changed, self._head_changed)
-        self.follow(session.picture_arrived, self._show_picture)
-        self.follow(session.model_changed, self._show_wanted)
-        self._head = session.pyramid_choice.head
+        self.follow(slides.parts.answers.changed, self.show_answer)
+        self.follow(slides.patch_changed, self.show_patch)
+        self.follow(slides.local_changed, self._show_facts)
+        self.follow(slides.pyramid_choice_changed, self._head_changed)
+        self.follow(slides.picture_arrived, self._show_picture)
+        self.follow(slides.parts.selection.model_changed, self._show_wanted)
+        self._head = slides.pyramid_choice.head
         self.show_answer()
+
+    def release(self) -> None:
+        """Disconnect; tables that are being written are finished in silence."""
+        super().release()
+        self._writing.close()
 
     def _lay_out(self) -> None:
         patch = QHBoxLayout()
@@ -164,7 +177,7 @@ class GalleryBox(SessionWidget):
         outer.addWidget(self.body)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(self.session.spanning)
+        self.wanted.emit(self.slides.active)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Read the pictures only once somebody looks."""
@@ -173,12 +186,12 @@ class GalleryBox(SessionWidget):
 
     def show_answer(self, _: object = None) -> None:
         """Make room for the patches of an answer."""
-        there = self.session.attention is not None
+        there = self.slides.attention is not None
         self.empty.setVisible(not there)
         self.body.setVisible(there)
         self._number = _FIRST
         self._fill()
-        self.show_patch(self.session.patch)
+        self.show_patch(self.slides.patch)
 
     def show_patch(self, patch: int | None) -> None:
         """Show the patch that is picked out larger, with its weights."""
@@ -193,14 +206,14 @@ class GalleryBox(SessionWidget):
             self._ask()
 
     def _fill(self) -> None:
-        attention, session = self.session.attention, self.session
+        attention, slides = self.slides.attention, self.slides
         if attention is None:
             for patches in (self.most, self.least):
                 patches.set_patches([], [])
             return
-        order = attention.rank_patches(session.pyramid_choice.head)
+        order = attention.rank_patches(slides.pyramid_choice.head)
         number = min(self._number, len(order))
-        weights = attention.patch_weights(0, session.pyramid_choice.head) * len(attention.levels[0])
+        weights = attention.patch_weights(0, slides.pyramid_choice.head) * len(attention.levels[0])
         for patches, chosen in (
             (self.most, order[:number].tolist()),
             (self.least, order[::-1][:number].tolist()),
@@ -208,15 +221,15 @@ class GalleryBox(SessionWidget):
             tips = [f"{weights[patch]:.3g} × uniform. Click to go there." for patch in chosen]
             patches.set_patches(chosen, tips)
         self.more.setVisible(number < min(_MOST, len(order)))
-        for patch in session.pictures:
+        for patch in slides.pictures:
             self._show_picture(patch)
         self._ask()
 
     def _ask(self) -> None:
-        if not self.isVisible() or self.session.attention is None:
+        if not self.isVisible() or self.slides.attention is None:
             return
-        picked = [] if self.session.patch is None else [self.session.patch]
-        self.session.ask_pictures([*picked, *self.most.patches(), *self.least.patches()])
+        picked = [] if self.slides.patch is None else [self.slides.patch]
+        self.slides.ask_pictures([*picked, *self.most.patches(), *self.least.patches()])
 
     def _show_more(self) -> None:
         self._number *= 2
@@ -229,37 +242,36 @@ class GalleryBox(SessionWidget):
             self._show_facts()
 
     def _show_picture(self, patch: int) -> None:
-        pixels = self.session.pictures.get(patch)
+        pixels = self.slides.pictures.get(patch)
         if pixels is None:
             return
         picture = pixmap(pixels)
         for patches in (self.most, self.least):
             patches.set_picture(patch, picture)
-        if patch == self.session.patch:
+        if patch == self.slides.patch:
             self.picture.setPixmap(_scaled(picture, _PICTURE))
 
     def _show_facts(self, _: object = None) -> None:
-        self.facts.setText("<br>".join(self.session.patch_facts()))
+        self.facts.setText("<br>".join(self.slides.patch_facts()))
 
     def _choose_file(self) -> None:
-        answer = self.session.slide
+        answer = self.slides.slide
         if answer is None or answer.prediction is None:
             return
         name = f"{answer.request.layer.name}_patches.csv"
         path, _ = QFileDialog.getSaveFileName(self, "Export patches", name, "Tables (*.csv)")
         if not path:
             return
-        said = f"{len(answer.prediction.attention)} patches written to {path}."
-        self._workers.start(
-            functools.partial(write_csv, answer.prediction, path),
-            returned=lambda _: self.session.say(said),
-        )
-
-    def _not_written(self, error: BaseException) -> None:
-        self.session.say(f"The table could not be written: {error}", "error")
+        self._writing.ask((answer.prediction, path))
 
     def _picked(self, item: QListWidgetItem) -> None:
-        self.session.go_to_patch(item.data(_PATCH))
+        self.slides.go_to_patch(item.data(_PATCH))
+
+
+def _write(request: tuple[SlidePrediction, str]) -> str:
+    prediction, path = request
+    write_csv(prediction, path)
+    return f"{len(prediction.attention)} patches written to {path}."
 
 
 def _scaled(picture: QPixmap, side: int) -> QPixmap:

@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QTimer
 
 from ...images.errors import ImageError
 from ...images.slides.opening import open_slide
 from ...images.slides.pyramid import Level, Pyramid, Reading, read_window
-from ..core.sources import METADATA_KEY
+from ..core.lanes import Lanes
+from ..core.sources import METADATA_KEY, slide_of
 
 __all__ = [
     "LevelView",
     "follow_unreadable",
     "read_slide",
     "slide_layer",
-    "slide_of",
     "unread_layer",
     "unreadable_layer",
 ]
@@ -163,7 +162,7 @@ def slide_layer(pyramid: Pyramid, report: Callable[[str], None] | None = None) -
     """Return the image layer that shows a slide; nothing is read before it is drawn.
 
     The slide is under ``"pyramid"`` of what the plugin keeps in the layer's
-    metadata; see `slide_of`.
+    metadata; see `core.sources.slide_of`.
 
     Parameters
     ----------
@@ -196,12 +195,6 @@ def slide_layer(pyramid: Pyramid, report: Callable[[str], None] | None = None) -
     if not colour:
         attributes["contrast_limits"] = (0, 255)
     return levels, attributes, "image"
-
-
-def slide_of(layer: Any) -> Pyramid | None:
-    """Return the slide that a layer shows, or None."""
-    found = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
-    return found if isinstance(found, Pyramid) else None
 
 
 def unreadable_layer(pyramid: Pyramid, reading: Reading | None = None) -> LayerData | None:
@@ -240,7 +233,7 @@ def follow_unreadable(viewer: Any, layer: Any) -> None:
     pyramid = slide_of(layer)
     if pyramid is None:
         return
-    seen = 0
+    seen, lanes = 0, Lanes.of(viewer)
 
     def update() -> None:
         nonlocal seen
@@ -262,7 +255,7 @@ def follow_unreadable(viewer: Any, layer: Any) -> None:
         viewer.layers.selection.active = active
 
     # Emitted when a part has been read and is drawn; layers may not be added then.
-    layer.events.set_data.connect(lambda: QTimer.singleShot(0, update))
+    layer.events.set_data.connect(lambda: lanes.runner.later(0, update))
 
 
 def unread_layer(pyramid: Pyramid, reading: Reading, level: int | None = None) -> LayerData:

@@ -20,11 +20,11 @@ from qtpy.QtWidgets import (
 )
 
 from ...evidence import PyramidAttention, scale_weights
-from ..core.session import Session
-from ..widgets.base import SessionWidget, shrinkable
+from ..widgets.base import Follower, shrinkable
 from ..widgets.picture import ColourBar
 from .plots import ConcentrationCurve, SignedBars
 from .pyramid_maps import ATTENTION, PROBABILITY, colour_name, map_limits
+from .task import SlideTask
 
 __all__ = ["PyramidBox"]
 
@@ -46,14 +46,15 @@ _STEPS = 200
 _FIRST = 10
 
 
-class PyramidBox(SessionWidget):
+class PyramidBox(Follower):
     """Maps and numbers of the attention that is shown."""
 
     #: Whether there is anything to show with this model.
     wanted = Signal(bool)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+    def __init__(self, slides: SlideTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.slides = slides
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
         self.kinds = shrinkable(QComboBox(self))
@@ -123,24 +124,24 @@ class PyramidBox(SessionWidget):
         outer.addWidget(self.body)
 
     def _connect(self) -> None:
-        session = self.session
+        slides = self.slides
         self.kinds.activated.connect(self._kind_chosen)
         self.heads.activated.connect(self._head_chosen)
         self.probability.toggled.connect(self._shown)
         self.local.toggled.connect(self._shown)
-        self.classes.activated.connect(session.set_shown_class)
+        self.classes.activated.connect(slides.set_shown_class)
         self.number.valueChanged.connect(self._show_held)
-        self.follow(session.answer_changed, self.show_answer)
-        self.follow(session.pyramid_choice_changed, self._show_choice)
-        self.follow(session.shown_class_changed, self._show_shares)
-        self.follow(session.model_changed, self._show_wanted)
+        self.follow(slides.parts.answers.changed, self.show_answer)
+        self.follow(slides.pyramid_choice_changed, self._show_choice)
+        self.follow(slides.shown_class_changed, self._show_shares)
+        self.follow(slides.parts.selection.model_changed, self._show_wanted)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(self.session.spanning)
+        self.wanted.emit(self.slides.active)
 
     def show_answer(self, _: object = None) -> None:
         """Show the attention of an answer, or what to do to get one."""
-        attention = self.session.attention
+        attention = self.slides.attention
         self.empty.setVisible(attention is None)
         self.body.setVisible(attention is not None)
         if attention is None:
@@ -168,7 +169,7 @@ class PyramidBox(SessionWidget):
             widget.deleteLater()
         self.levels, self.bars = [], []
         for number, level in enumerate(attention.levels):
-            side = self.session.side_of(number)
+            side = self.slides.side_of(number)
             box = QCheckBox(f"Level {number} · cells of {side} · {len(level)}", self.body)
             box.setToolTip(
                 f"{len(level)} cells of {level.factor} × {level.factor} patches. "
@@ -198,13 +199,13 @@ class PyramidBox(SessionWidget):
         )
 
     def _choose(self, **changes: Any) -> None:
-        choice = dataclasses.replace(self.session.pyramid_choice, **changes)
-        self.session.set_pyramid_choice(choice)
+        choice = dataclasses.replace(self.slides.pyramid_choice, **changes)
+        self.slides.set_pyramid_choice(choice)
 
     # -- showing
 
     def _show_choice(self, _: object = None) -> None:
-        choice, attention = self.session.pyramid_choice, self.session.attention
+        choice, attention = self.slides.pyramid_choice, self.slides.attention
         self.kinds.setCurrentIndex(self.kinds.findData(choice.kind))
         self.kinds.setToolTip(_KINDS[choice.kind][1])
         self.heads.setCurrentIndex(max(0, self.heads.findData(choice.head)))
@@ -253,8 +254,8 @@ class PyramidBox(SessionWidget):
         )
 
     def _show_shares(self, _: object = None) -> None:
-        attention, shown = self.session.attention, self.session.shown_class
-        rows = [] if attention is None else self.session.level_shares(shown)
+        attention, shown = self.slides.attention, self.slides.shown_class
+        rows = [] if attention is None else self.slides.level_shares(shown)
         for widget in (self.share_of, self.classes, self.shares):
             widget.setVisible(bool(rows))
         self.classes.setCurrentIndex(shown)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.shelf import LayerShelf, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move
 from ..core.sources import METADATA_KEY
 from .pyramid_maps import (
     ATTENTION,
@@ -42,7 +42,7 @@ _OUTLINE = "#0072b2"
 _LEAST_SPAN = 2.0
 
 
-class PyramidLayers(LayerShelf[str]):
+class PyramidLayers(OverlayLayers[str]):
     """Draws what a SPAN attended to; hidden maps are brought up to date when shown."""
 
     def apply(self, choice: PyramidChoice) -> None:
@@ -50,7 +50,7 @@ class PyramidLayers(LayerShelf[str]):
         for layers in list(self._layers.values()):
             for role, layer in layers.items():
                 if role != TISSUE:
-                    self._set_visible(layer, choice.of(role))
+                    self.set_visible(layer, choice.of(role))
 
     def clear(self, source: Image, *, keep: Sequence[str] = (TISSUE,)) -> None:
         """Take the layers of a slide away; the tissue is the user's."""
@@ -150,7 +150,7 @@ class PyramidLayers(LayerShelf[str]):
                 metadata=marked(PATCH),
                 **place,
             )
-            self._add(source, PATCH, layer)
+            self.add_layer(source, PATCH, layer)
             return
         if not np.allclose(layer.data[0], corners):
             layer.data = [corners]
@@ -198,7 +198,7 @@ class PyramidLayers(LayerShelf[str]):
             metadata=marked(TISSUE),
             **place,
         )
-        self._add(source, TISSUE, layer)
+        self.add_layer(source, TISSUE, layer)
         return layer
 
     def set_aside_tissue(self, source: Image) -> None:
@@ -256,7 +256,7 @@ class PyramidLayers(LayerShelf[str]):
             values, limits = draw()
             values = values.reshape((1,) * len(index) + values.shape)
             layer = self._add_map(source, role, name, values, limits, place)
-            self._set_visible(layer, choice.of(role))
+            self.set_visible(layer, choice.of(role))
             return
 
         def update(image: Image) -> None:
@@ -275,7 +275,7 @@ class PyramidLayers(LayerShelf[str]):
             if not move(image, place):
                 image.refresh(extent=False)
 
-        self._update(layer, update, choice.of(role))
+        self.update_layer(layer, update, choice.of(role))
 
     def _raise(self, source: Image, role: str) -> None:
         """Put a layer above all others."""
@@ -303,7 +303,7 @@ class PyramidLayers(LayerShelf[str]):
             metadata=marked(role),
             **place,
         )
-        return self._add(source, role, layer)
+        return self.add_layer(source, role, layer)
 
 
 def same_outlines(

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...images.slides.pyramid import ArrayPyramid, Pyramid, read_window
+from ...progress import Progress
+from ..core.models import Model
 from ..core.preferences import preferences
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..traversal.requests import StoppedError
+from ..core.status import StageDone, StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from ...evidence import PyramidAttention
     from ...images.tissue.mask import Tissue
     from ...inference.slides import LocalAttention, SlidePrediction
-    from ..cells.requests import Model
 
 __all__ = [
     "STAGES",
@@ -38,9 +39,8 @@ __all__ = [
     "PicturesRequest",
     "SlideAnswer",
     "SlideRequest",
-    "StageDone",
     "answer_local",
-    "drawn_outlines",
+    "outline_tissue",
     "store_folder",
     "stream_pictures",
     "stream_slide",
@@ -102,42 +102,6 @@ class SlideRequest:
     store: Path
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
     cache: Cache | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class StageDone:
-    """How far one part of the work is.
-
-    Parameters
-    ----------
-    name : str
-        One of `STAGES`.
-    done, total : int
-        In the part's own steps; a total of 0 where it is not known.
-    first : int
-        What was there when the part began, from an earlier run.
-    seconds : float
-        Since the part began.
-    """
-
-    name: str
-    done: int
-    total: int
-    first: int = 0
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing of it is left."""
-        return self.total > 0 and self.done >= self.total
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimated from what this run has done so far."""
-        made = self.done - self.first
-        if self.finished or made <= 0 or self.total <= 0:
-            return None
-        return self.seconds / made * (self.total - self.done)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,7 +170,7 @@ def store_folder() -> Path:
 
 
 class _Stages:
-    """Takes what `classify_slide` tells, in its thread, for others to look at."""
+    """Keeps how far `classify_slide` is, in its thread, for others to look at."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -214,7 +178,7 @@ class _Stages:
         self._found: dict[str, StageDone] = {}
         self._began: dict[str, float] = {}
 
-    def told(self, name: str, done: int, total: int) -> None:
+    def report(self, name: str, done: int, total: int) -> None:
         """Take how far a part is; raises when the work is to stop."""
         now = time.monotonic()
         with self._lock:
@@ -246,7 +210,7 @@ def stream_slide(request: SlideRequest) -> Iterator[tuple[StageDone, ...] | Slid
     """
     stages = _Stages(request.stop)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(_answer_slide, request, stages.told)
+        work = pool.submit(_answer_slide, request, stages.report)
         try:
             while not wait([work], _TICK_SECONDS).done:
                 yield stages.all()
@@ -259,7 +223,7 @@ def stream_slide(request: SlideRequest) -> Iterator[tuple[StageDone, ...] | Slid
             request.stop.set()
 
 
-def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) -> SlideAnswer:
+def _answer_slide(request: SlideRequest, progress: Progress) -> SlideAnswer:
     pyramid = _pyramid_of(request)
     tissue = request.tissue
     if request.outlines is not None:
@@ -270,8 +234,8 @@ def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) 
     if request.aim == "tissue" or request.model is None:
         from ...images.tissue.mask import find_tissue
 
-        found = find_tissue(pyramid, progress=told)
-        return SlideAnswer(request, found, drawn_outlines(found), None, pyramid)
+        found = find_tissue(pyramid, progress=progress)
+        return SlideAnswer(request, found, outline_tissue(found), None, pyramid)
     from ...inference.slides import classify_slide
 
     with _room(request) as keep:
@@ -283,12 +247,12 @@ def _answer_slide(request: SlideRequest, told: Callable[[str, int, int], None]) 
             # Whoever does not know the pixel size has been asked for it in the dock.
             allow_unknown_scale=True,
             device=request.model.device,
-            progress=told,
+            progress=progress,
         )
         keep(prediction)
     assert prediction.tissue is not None
     # Outlines of many pieces take a while; here they keep nobody waiting.
-    polygons = drawn_outlines(prediction.tissue) if tissue is None else None
+    polygons = outline_tissue(prediction.tissue) if tissue is None else None
     return SlideAnswer(request, prediction.tissue, polygons, prediction, pyramid)
 
 
@@ -310,7 +274,7 @@ def _room(request: SlideRequest) -> Iterator[Callable[[SlidePrediction], None]]:
     cache.trim()
 
 
-def drawn_outlines(tissue: Tissue) -> Polygons:
+def outline_tissue(tissue: Tissue) -> Polygons:
     """Return outlines of tissue with so few corners that napari draws them at once.
 
     Each corner costs napari a few tenths of a millisecond, in which the window

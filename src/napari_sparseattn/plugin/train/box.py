@@ -1,8 +1,6 @@
-"""Fine-tune: what there is to learn from, start, pause, cancel, and how far it is."""
+"""Fine-tune: a count of what is annotated, start, pause, cancel, and progress."""
 
 from __future__ import annotations
-
-from html import escape
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -16,8 +14,9 @@ from qtpy.QtWidgets import (
 
 from ...training.runs.requests import Survey
 from ...training.runs.runs import Epoch
-from ..core.messages import time_left
+from ..core.messages import counted, time_left
 from ..widgets.base import Follower, shrinkable
+from ..widgets.rich import WrappedLabel, rich
 from .session import FineTuning
 
 __all__ = ["TrainBox", "TrainOptionsBox"]
@@ -26,41 +25,47 @@ _TICK_MS = 500
 _SHOWN_HINTS = 2
 
 _LAYERS = (
-    ("automatic", "auto", "All layers from a hundred cells per class on, else the last ones."),
-    ("last layers only", "backbone", "Quicker; what the model sees of a cell stays as it is."),
-    ("all", "none", "Slower; may learn more from many cells, and forget more."),
+    ("automatic", "auto", "All layers from 100 cells per class on, else the last ones."),
+    (
+        "last layers only",
+        "backbone",
+        "Faster; the model looks at the same pixels as before.",
+    ),
+    ("all", "none", "Slower; learns more from many cells, and may forget more."),
 )
-_TIMES = (("as long as it gains", None), ("about 1 min", 60.0), ("about 5 min", 300.0),
-          ("about 20 min", 1200.0))  # fmt: skip
+_TIMES = (
+    ("until it stops improving (early stopping)", None),
+    ("about 1 min", 60.0),
+    ("about 5 min", 300.0),
+    ("about 20 min", 1200.0),
+)
 
 
 class TrainBox(Follower):
-    """The one button that matters, and what it does."""
+    """Starts, pauses and ends training, and shows how far it is."""
 
     def __init__(self, tuning: FineTuning, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.tuning = tuning
-        self.survey = QLabel(self)
-        self.survey.setWordWrap(True)
-        self.hints = QLabel(self)
+        self.survey = WrappedLabel("", self)
+        self.hints = WrappedLabel("", self)
         self.hints.setObjectName("hint")
-        self.hints.setWordWrap(True)
         self.start = QPushButton("Fine-tune", self)
         self.start.setToolTip(
-            "Train the model in use on what is annotated. The window stays free, and the old "
-            "model stays in use until you say otherwise."
+            "Trains the model in use on your annotations. You can go on working, and the old model "
+            "stays in use until you choose the new one."
         )
-        self.go_on = QPushButton("Go on with the interrupted training", self)
+        self.resume_run = QPushButton("Resume training", self)
         self.pause = QPushButton("Pause", self)
-        self.pause.setToolTip("Let training wait; nothing is lost.")
+        self.pause.setToolTip("Pauses training; nothing is lost.")
         self.cancel = QPushButton("Cancel", self)
-        self.cancel.setToolTip("End training now, with the best so far.")
+        self.cancel.setToolTip("Ends training now and keeps the best model so far.")
         self.bar = QProgressBar(self)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 4, 0, 4)
         grid.addWidget(self.survey, 0, 0, 1, 2)
         grid.addWidget(self.hints, 1, 0, 1, 2)
-        grid.addWidget(self.go_on, 2, 0, 1, 2)
+        grid.addWidget(self.resume_run, 2, 0, 1, 2)
         grid.addWidget(self.start, 3, 0, 1, 2)
         grid.addWidget(self.pause, 4, 0)
         grid.addWidget(self.cancel, 4, 1)
@@ -71,7 +76,7 @@ class TrainBox(Follower):
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self._show_left)
         self.start.clicked.connect(self._start)
-        self.go_on.clicked.connect(self._go_on)
+        self.resume_run.clicked.connect(self._resume_run)
         self.pause.clicked.connect(self._pause_or_resume)
         self.cancel.clicked.connect(self._cancel)
         self.follow(tuning.state_changed, self._show_state)
@@ -83,8 +88,8 @@ class TrainBox(Follower):
     def _start(self) -> None:
         self.tuning.start()
 
-    def _go_on(self) -> None:
-        self.tuning.go_on()
+    def _resume_run(self) -> None:
+        self.tuning.resume_interrupted()
 
     def _cancel(self) -> None:
         self.tuning.cancel()
@@ -98,23 +103,26 @@ class TrainBox(Follower):
     def _show_survey(self, survey: Survey) -> None:
         working = self.tuning.working
         self.survey.setText(survey.text or "Choose a model in the dock Sparse attention first.")
-        shown = [escape(hint) for hint in survey.hints[:_SHOWN_HINTS]]
+        shown = list(survey.hints[:_SHOWN_HINTS])
         more = len(survey.hints) - len(shown)
         if more > 0:
             shown.append(f"… and {more} more: see the tooltip.")
-        self.hints.setText("<br>".join(shown))
-        self.hints.setToolTip("\n".join(survey.hints))
+        self.hints.setText("\n".join(shown))
+        self.hints.setToolTip(rich("\n".join(survey.hints)))
         self.hints.setVisible(bool(shown) and not working)
         self.start.setEnabled(survey.enough)
         self._show_interrupted()
 
     def _show_interrupted(self) -> None:
         run = self.tuning.interrupted
-        self.go_on.setVisible(run is not None and not self.tuning.working)
+        self.resume_run.setVisible(run is not None and not self.tuning.working)
         if run is not None:
-            self.go_on.setToolTip(
-                f"The training of '{run.name}' was interrupted after {run.epochs_done} epochs, "
-                "and goes on from there. Fine-tune begins anew instead."
+            self.resume_run.setToolTip(
+                rich(
+                    f"The training of '{run.name}' was interrupted after "
+                    f"{counted(run.epochs_done, 'epoch')}, and is resumed from there. Fine-tune "
+                    "starts over instead."
+                )
             )
 
     def _show_state(self, _: str = "") -> None:
@@ -144,26 +152,26 @@ class TrainBox(Follower):
         self._show_left()
 
     def _show_left(self) -> None:
-        """Say how far it is, in the bar: a label would have the dock laid out anew each time."""
+        """Show how far it is, in the bar: a label would have the dock laid out anew each time."""
         tuning = self.tuning
         total, seconds = tuning.epochs_total, tuning.seconds_left
-        said = tuning.stage
+        shown = tuning.stage
         if total and seconds is not None:
-            said = f"epoch {tuning.epochs[-1].epoch} of {total}, at most {time_left(seconds)}"
+            shown = f"epoch {tuning.epochs[-1].epoch} of {total}, at most {time_left(seconds)}"
         elif total and tuning.state == "paused":
-            said = f"paused after epoch {tuning.epochs[-1].epoch} of {total}"
-        if said != self.bar.format():
-            self.bar.setFormat(said)
+            shown = f"paused after epoch {tuning.epochs[-1].epoch} of {total}"
+        if shown != self.bar.format():
+            self.bar.setFormat(shown)
 
 
 class TrainOptionsBox(Follower):
-    """What nobody has to choose."""
+    """Options whose defaults suit."""
 
     def __init__(self, tuning: FineTuning, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.tuning = tuning
         self.times = shrinkable(QComboBox(self))
-        self.times.setToolTip("Training ends earlier by itself where nothing is gained any more.")
+        self.times.setToolTip("Training ends earlier by itself when it stops improving.")
         for text, seconds in _TIMES:
             self.times.addItem(text, seconds)
         self.layers = shrinkable(QComboBox(self))
@@ -172,7 +180,7 @@ class TrainOptionsBox(Follower):
             self.layers.addItem(text, freeze)
             self.layers.setItemData(index, tip, 3)  # Qt.ToolTipRole
         self.devices = shrinkable(QComboBox(self))
-        self.devices.setToolTip("Where training computes; automatic is where the model computes.")
+        self.devices.setToolTip("Device for training; automatic is the one that the model uses.")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
@@ -183,7 +191,7 @@ class TrainOptionsBox(Follower):
         self.times.activated.connect(self._choose)
         self.layers.activated.connect(self._choose)
         self.devices.activated.connect(self._choose)
-        self.follow(tuning.session.model_changed, self._show_devices)
+        self.follow(tuning.session.selection.model_changed, self._show_devices)
         self._show_devices()
 
     def _choose(self, _: int = 0) -> None:
@@ -194,7 +202,7 @@ class TrainOptionsBox(Follower):
         )
 
     def _show_devices(self, _: object = None) -> None:
-        model = self.tuning.session.model
+        model = self.tuning.session.selection.model
         self.devices.clear()
         self.devices.addItem("automatic", "auto")
         for device in () if model is None else model.devices:

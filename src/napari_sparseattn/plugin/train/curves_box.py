@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
@@ -27,11 +29,11 @@ class CurvesBox(Follower):
         self.accuracy = TrainingCurve("Accuracy, %", (_TRAINED, _HELD), self, top=100.0)
         self.loss = TrainingCurve("Loss", (_TRAINED, _HELD), self)
         self.accuracy.setToolTip(
-            "Cells that are right, per epoch: of those trained on, which are changed a little at "
+            "Cells that are correct, per epoch: of those trained on, which are augmented at "
             "random, and of those held out. The dot is the epoch that is kept."
         )
         self.loss.setToolTip("How far the probabilities are from your classes, in nats per cell.")
-        self.moved = TrainingCurve("Selected pixels that are new, %", ("new",), self, top=None)
+        self.moved = TrainingCurve("Newly selected pixels, %", ("new",), self, top=None)
         self.moved.setToolTip(
             "Share of the pixels that the model looks at now and did not look at before training, "
             "in a few held-out cells."
@@ -39,7 +41,7 @@ class CurvesBox(Follower):
         self.cells = WatchedCells(self)
         self.cells.setToolTip("Held-out cells, bright where the model looks.")
         self.slider = QSlider(Qt.Orientation.Horizontal, self)
-        self.slider.setToolTip("Go back over the epochs.")
+        self.slider.setToolTip("Show an earlier epoch.")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
@@ -58,7 +60,7 @@ class CurvesBox(Follower):
         epochs = self.tuning.epochs
         self.wanted.emit(bool(epochs))
         total, best = self.tuning.epochs_total, _best(epochs)
-        # Epochs may be missing in front where a run went on.
+        # Epochs may be missing in front where a run was resumed.
         first = epochs[0].epoch if epochs else 1
         gap: list[float | None] = [None] * (first - 1)
         self.accuracy.set_values(
@@ -70,7 +72,10 @@ class CurvesBox(Follower):
             best,
         )
         self.loss.set_values(
-            {_TRAINED: gap + [e.train_loss for e in epochs], _HELD: gap + [e.loss for e in epochs]},
+            {
+                _TRAINED: gap + [_known(e.train_loss) for e in epochs],
+                _HELD: gap + [_known(e.loss) for e in epochs],
+            },
             total,
             best,
         )
@@ -118,4 +123,10 @@ def _best(epochs: list[Epoch]) -> int:
 
 
 def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+    known = _known(share)
+    return None if known is None else 100 * known
+
+
+def _known(value: float | None) -> float | None:
+    """None where nothing was measured."""
+    return None if value is None or math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The dock "Annotate and train": puts the widgets together and opens fine-tuning."""
+"""The dock "Annotate and train"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ..widgets.base import Follower
 from ..widgets.frame import DockFrame, section
 from .box import TrainBox, TrainOptionsBox
 from .curves_box import CurvesBox
-from .jobs import FineTuningJobs
 from .report_box import ReportBox
 from .session import FineTuning
 
@@ -36,8 +35,7 @@ class TrainDock(DockFrame):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.tuning = FineTuning.of(napari_viewer)
         self.session = self.tuning.session
-        super().__init__(self.session)
-        self.jobs = FineTuningJobs(self.tuning)
+        super().__init__(self.session.status)
         inner = QWidget(self)
         self.annotate_box = AnnotateBox(self.tuning.annotating, inner)
         self.train_box = TrainBox(self.tuning, inner)
@@ -53,17 +51,17 @@ class TrainDock(DockFrame):
         options = section("Options", self.options_box, inner, open_=False)
         self.lay_out(inner, [annotate, self.train_box, options, report, curves])
         curves.setVisible(bool(self.tuning.epochs))
-        report.setVisible(self.tuning.report is not None)
+        report.setVisible(self.tuning.outcome.report is not None)
         self.curves_box.wanted.connect(curves.setVisible)
         self.report_box.wanted.connect(report.setVisible)
         self._report = report
         self.report_box.wanted.connect(self._show_report)
         self.tuning.attach()
-        self.end_with(parts, self.jobs.close, self.tuning.detach)
+        self.end_with(parts, self.tuning.detach)
 
     def _show_report(self, there: bool) -> None:
         """Scroll to a report that has come: it may be below what is seen."""
-        if there and self.tuning.to_decide:
+        if there and self.tuning.outcome.to_decide:
             # Only once it has its place.
             QTimer.singleShot(_SETTLE_MS, self._scroll_to_report)
 

@@ -1,8 +1,7 @@
-"""What fine-tuning gave: a verdict, figures before and after, and every cell that is wrong."""
+"""The report of fine-tuning: a verdict, figures before and after, and every held-out cell."""
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,10 @@ from qtpy.QtWidgets import (
 )
 
 from ...metrics import Report, whole_percent
+from ..core.messages import counted
 from ..widgets.base import Follower
-from .confusion_plot import ConfusionMatrix
+from ..widgets.rich import rich
+from .plots import ConfusionMatrix
 from .session import FineTuning
 
 if TYPE_CHECKING:
@@ -45,19 +46,19 @@ class ReportBox(Follower):
     def __init__(self, tuning: FineTuning, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.tuning = tuning
-        self.verdict = _Words(self)
-        self.notes = _Words(self)
+        self.verdict = _Text(self)
+        self.notes = _Text(self)
         self.use = QPushButton("Use new model", self)
-        self.use.setToolTip("Classify with the new model from now on; the old one stays as well.")
-        self.keep = QPushButton("Keep the old", self)
-        self.keep.setToolTip("Go on with the old model. The new one stays in the list of models.")
+        self.use.setToolTip("Classifies with the new model from now on; the old one is kept too.")
+        self.keep = QPushButton("Keep old model", self)
+        self.keep.setToolTip("Keeps using the old model. The new one stays in the list of models.")
         self.save = QPushButton("Save report…", self)
-        self.save.setToolTip("Write the report as a page (HTML) and for machines (JSON).")
-        self.figures = _Words(self)
-        self.classes = _Words(self)
+        self.save.setToolTip("Saves the report as HTML and as JSON.")
+        self.figures = _Text(self)
+        self.classes = _Text(self)
         self.matrix = ConfusionMatrix(self)
         self.matrix.setToolTip(_PRESS)
-        self.listed = _Words(self)
+        self.listed = _Text(self)
         self.cells = QListWidget(self)
         self.cells.setIconSize(QSize(_ICON, _ICON))
         self.cells.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -70,8 +71,8 @@ class ReportBox(Follower):
         self.save.clicked.connect(self._choose_file)
         self.matrix.picked.connect(self._list)
         self.cells.itemClicked.connect(self._go_to)
-        self.follow(tuning.report_changed, self.show_report)
-        self.show_report(tuning.report)
+        self.follow(tuning.outcome.changed, self.show_report)
+        self.show_report(tuning.outcome.report)
 
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
@@ -90,15 +91,15 @@ class ReportBox(Follower):
         self.wanted.emit(report is not None)
         tuning = self.tuning
         for button in (self.use, self.keep):
-            button.setVisible(tuning.to_decide)
+            button.setVisible(tuning.outcome.to_decide)
         if report is None:
             return
         edge = _EDGES[report.verdict]
         self.verdict.setStyleSheet(f"padding: 5px; border-left: 4px solid {edge};")
-        self.verdict.setText(escape(report.sentence))
+        self.verdict.setText(rich(report.sentence))
         before = () if tuning.prepared is None else tuning.prepared.run.notes
         notes = dict.fromkeys((*report.notes, *before))
-        self.notes.setText("<br>".join(escape(note) for note in notes))
+        self.notes.setText("<br>".join(rich(note) for note in notes))
         self.notes.setVisible(bool(notes))
         self.figures.setText(_figures(report))
         measured = report.after is not None
@@ -113,23 +114,26 @@ class ReportBox(Follower):
             self.matrix.set_counts(report.after.confusion, report.class_names, colours)
 
     def _colours(self, report: FineTuneReport) -> tuple[str, ...]:
-        known = dict(self.tuning.annotating.project.classes())
-        trained = self.tuning.trained
+        known = dict(self.tuning.annotating.classes.project.classes())
+        trained = self.tuning.outcome.trained
         if trained is not None:
             known |= dict(zip(report.class_names, trained.colours, strict=False))
         return tuple(known.get(name, "#8c98a6") for name in report.class_names)
 
     def _list(self, label: str, predicted: str) -> None:
-        cells = self.tuning.offenders(label, predicted)
+        cells = self.tuning.outcome.held_out_cells(label, predicted)
         self.cells.clear()
         self.cells.setVisible(bool(cells))
         if not cells:
-            self.listed.setText(f"No held-out '{label}' is called '{predicted}'. {_PRESS}")
+            text = f"No held-out '{label}' is classified as '{predicted}'. {_PRESS}"
+            self.listed.setText(rich(text))
             return
-        right = " (right)" if label == predicted else ""
+        correct = " (correct)" if label == predicted else ""
         self.listed.setText(
-            f"{len(cells)} of your '{escape(label)}' it calls '{escape(predicted)}'{right}, "
-            "surest first:"
+            rich(
+                f"{counted(len(cells), 'cell')} of your class '{label}', classified as "
+                f"'{predicted}'{correct}, most confident first:"
+            )
         )
         for cell in cells[:_MOST_LISTED]:
             self.cells.addItem(self._item(cell))
@@ -151,23 +155,23 @@ class ReportBox(Follower):
         return item
 
     def _go_to(self, item: QListWidgetItem) -> None:
-        self.tuning.go_to(item.data(Qt.ItemDataRole.UserRole))
+        self.tuning.outcome.go_to(item.data(Qt.ItemDataRole.UserRole))
 
     def _use(self) -> None:
-        self.tuning.use()
+        self.tuning.outcome.use()
 
     def _keep(self) -> None:
-        self.tuning.keep_old()
+        self.tuning.outcome.keep_old()
 
     def _choose_file(self) -> None:
-        trained = self.tuning.trained
+        trained = self.tuning.outcome.trained
         name = "report" if trained is None else trained.path.stem
         path, _ = QFileDialog.getSaveFileName(self, "Save report", f"{name}.html", "Page (*.html)")
         if path:
-            self.tuning.save_report(Path(path))
+            self.tuning.outcome.save_report(Path(path))
 
 
-class _Words(QLabel):
+class _Text(QLabel):
     """Wrapped text that gets the height of all its lines, tables included."""
 
     def __init__(self, parent: QWidget) -> None:
@@ -195,13 +199,13 @@ def _figures(report: FineTuneReport) -> str:
     """Accuracy and calibration, before and after."""
     rows = []
     parts = (
-        ("classes it knew", report.known),
+        ("known classes", report.known),
         ("new classes", report.fresh),
         ("all", report.all_cells),
     )
     for name, paired in parts:
         if paired.n:
-            rows.append((f"right, {name} ({paired.n})", _share(paired.before, paired.n),
+            rows.append((f"correct, {name} ({paired.n})", _share(paired.before, paired.n),
                          _share(paired.after, paired.n)))  # fmt: skip
     if report.before is not None and report.after is not None:
         rows.append(("calibration error (ECE)", f"{report.before.ece:.3f}",
@@ -214,7 +218,7 @@ def _figures(report: FineTuneReport) -> str:
         "<th align='right'>after</th></tr>"
     )
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td align='right'>{before}</td>"
+        f"<tr><td>{rich(name)}</td><td align='right'>{before}</td>"
         f"<td align='right'>{after}</td></tr>"
         for name, before, after in rows
     )
@@ -228,18 +232,19 @@ def _per_class(report: FineTuneReport, after: Report, colours: tuple[str, ...]) 
         of = after.per_class[name]
         if not of.support:
             continue
-        was = report.before.per_class[name].f1 if report.before is not None else None
+        before = report.before.per_class[name].f1 if report.before is not None else None
         known = name in report.old_class_names
         cells = (of.precision, of.recall, of.f1)
         shown = "".join(f"<td align='right'>{100 * v:.0f}</td>" for v in cells)
-        old = f"{100 * was:.0f}" if was is not None and known else "new"
+        old = f"{100 * before:.0f}" if before is not None and known else "new"
         rows.append(
-            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{escape(name)}</td>"
+            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{rich(name)}</td>"
             f"<td align='right'>{of.support}</td>{shown}<td align='right'>{old}</td></tr>"
         )
     head = (
         "<tr><th align='left'>class, %</th><th align='right'>n</th><th align='right'>prec.</th>"
-        "<th align='right'>recall</th><th align='right'>F1</th><th align='right'>was</th></tr>"
+        "<th align='right'>recall</th><th align='right'>F1</th>"
+        "<th align='right'>F1 before</th></tr>"
     )
     return f"<table width='100%' cellpadding='2'>{head}{''.join(rows)}</table>"
 

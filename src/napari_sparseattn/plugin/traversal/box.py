@@ -22,11 +22,11 @@ from qtpy.QtWidgets import (
 from ...evidence import Traversal
 from ...inference.prediction import Prediction
 from ..core.messages import share_text
-from ..core.session import Session
-from ..widgets.base import SessionWidget, shrinkable
+from ..core.pictures import Thumbnails
+from ..widgets.base import Follower, shrinkable
 from .close_up import CloseUpBox, pixmap
 from .layers import level_colours
-from .requests import Thumbnails
+from .task import TraversalTask
 
 __all__ = ["CropsModel", "TraversalBox"]
 
@@ -124,19 +124,22 @@ class CropsModel(QAbstractTableModel):
         return None
 
 
-class TraversalBox(SessionWidget):
+class TraversalBox(Follower):
     """The table, whose shares it shows, and the crop that is picked out."""
 
     #: Whether there is anything to show with this model.
     wanted = Signal(bool)
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+    def __init__(self, crops: TraversalTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.crops = crops
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
         self.classes = shrinkable(QComboBox(self))
-        self.classes.setToolTip("Whose shares are listed, and colour the rectangles: red for it, "
-                                "blue against it.")  # fmt: skip
+        self.classes.setToolTip(
+            "Class whose contributions are shown, and colour the rectangles: red for it, blue "
+            "against it."
+        )
         self.share_of = QLabel("Share of", self)
         self.model = CropsModel(self)
         self.sorted = QSortFilterProxyModel(self)
@@ -149,13 +152,13 @@ class TraversalBox(SessionWidget):
         self._lay_out()
         self.table.clicked.connect(self._picked)
         self.table.doubleClicked.connect(self._go_to)
-        self.classes.activated.connect(session.set_shown_class)
-        self.follow(session.answer_changed, self.show_answer)
-        self.follow(session.crop_changed, self.show_crop)
-        self.follow(session.shown_class_changed, self._show_class)
-        self.follow(session.close_up_changed, self._show_close_up)
-        self.follow(session.model_changed, self._show_wanted)
-        self.show_answer(session.answer)
+        self.classes.activated.connect(crops.set_shown_class)
+        self.follow(crops.parts.answers.changed, self.show_answer)
+        self.follow(crops.crop_changed, self.show_crop)
+        self.follow(crops.shown_class_changed, self._show_class)
+        self.follow(crops.close_up_changed, self._show_close_up)
+        self.follow(crops.parts.selection.model_changed, self._show_wanted)
+        self.show_answer(crops.parts.answers.answer)
 
     def _make_table(self) -> QTableView:
         table = QTableView(self)
@@ -186,22 +189,22 @@ class TraversalBox(SessionWidget):
         column.addWidget(self.close_up)
 
     def _show_wanted(self, _: object = None) -> None:
-        self.wanted.emit(self.session.traversing)
+        self.wanted.emit(self.crops.active)
 
     def show_answer(self, answer: Prediction | None) -> None:
         """List the crops of an answer."""
-        session = self.session
-        traversal = session.traversal
+        crops = self.crops
+        traversal = crops.traversal
         there = traversal is not None
         self.empty.setVisible(not there)
         for widget in (self.share_of, self.classes, self.table):
             widget.setVisible(there)
-        self.model.set_traversal(traversal, session.thumbnails, session.shown_class)
+        self.model.set_traversal(traversal, crops.thumbnails, crops.shown_class)
         self.classes.clear()
         if answer is not None and there:
             self.classes.addItems([name.replace("_", " ") for name in answer.class_names])
-            self.classes.setCurrentIndex(session.shown_class)
-        self.show_crop(session.crop)
+            self.classes.setCurrentIndex(crops.shown_class)
+        self.show_crop(crops.crop)
 
     def show_crop(self, crop: int | None) -> None:
         """Select the row of a crop and show it larger."""
@@ -213,23 +216,23 @@ class TraversalBox(SessionWidget):
         row = self.sorted.mapFromSource(self.model.index(crop, 0))
         self.table.selectRow(row.row())
         self.table.scrollTo(row)
-        if self.session.traversal is not None:
-            self.close_up.show_read(self.model.picture(crop), self.session.traversal)
+        if self.crops.traversal is not None:
+            self.close_up.show_read(self.model.picture(crop), self.crops.traversal)
         self._show_close_up()
         self._show_facts(crop)
 
     def _show_close_up(self) -> None:
-        self.close_up.show_native(self.session.close_up, self.session.awaits_close_up)
+        self.close_up.show_native(self.crops.close_up, self.crops.awaits_close_up)
 
     def _show_facts(self, crop: int) -> None:
-        traversal, answer = self.session.traversal, self.session.answer
+        traversal, answer = self.crops.traversal, self.crops.parts.answers.answer
         if traversal is None or answer is None:
             return
         side = float(traversal.on_image(traversal.boxes)[crop, 2])
         shares = np.array([traversal.evidence_for(i)[crop] for i in range(len(answer.class_names))])
         order = np.argsort(-shares)[:3]
         size = f"{side:.0f} px wide"
-        if (pixel := self.session.settings.pixel_size) is not None:
+        if (pixel := self.crops.parts.selection.settings.pixel_size) is not None:
             size += f" ({side * pixel:.3g} µm)"
         said = ", ".join(
             f"{share_text(shares[i])} {answer.class_names[i].replace('_', ' ')}" for i in order
@@ -243,10 +246,10 @@ class TraversalBox(SessionWidget):
         self.model.set_class(index)
 
     def _picked(self, index: QModelIndex) -> None:
-        self.session.select_crop(self.sorted.mapToSource(index).row())
+        self.crops.select_crop(self.sorted.mapToSource(index).row())
 
     def _go_to(self, index: QModelIndex) -> None:
-        self.session.go_to_crop(self.sorted.mapToSource(index).row())
+        self.crops.go_to_crop(self.sorted.mapToSource(index).row())
 
 
 def _swatch(colour: str) -> QPixmap:

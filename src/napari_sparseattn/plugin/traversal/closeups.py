@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ...images.slides.pyramid import ArrayPyramid, Pyramid, read_window
-from ..core.sources import ImageSettings, PlaneRef, field_of
-from ..slides.layers import slide_of
+from ..core.pictures import find_limits, to_picture
+from ..core.sources import ImageSettings, PlaneRef, field_of, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
     from ...evidence import Traversal
-    from ..core.workers import Workers
-    from .shown import ShownCrops
 
 __all__ = [
     "MOST_SIDE",
     "CloseUp",
     "CloseUpRequest",
-    "CloseUps",
     "ask_close_up",
-    "in_view",
     "read_close_up",
-    "span",
 ]
 
 #: Longest side of a close-up in pixels; larger crops are shown reduced.
 MOST_SIDE = 512
-_GREY = 0.35
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,83 +112,10 @@ def read_close_up(request: CloseUpRequest) -> CloseUp:
         # Between pixels they would be blurred; these are to be the image's own.
         box = (float(round(top)), float(round(left)), float(rows), float(columns))
     values, valid = read_window(image, *box, rows, columns)
-    limits = span(image, request.whole)
+    limits = find_limits(image, request.whole)
     there = _within(image, box, rows, columns)
     missing = float((there & ~valid).sum() / max(1, there.sum()))
-    return CloseUp(request, in_view(values, valid, limits), reduction, missing)
-
-
-def span(image: Pyramid, whole: tuple[float, float, float, float]) -> tuple[float, float]:
-    """Return the values that are drawn black and white: 0 and 1, or for floats their own range.
-
-    Parameters
-    ----------
-    image : Pyramid
-        The image.
-    whole : (float, float, float, float)
-        Top, left, height and width in image pixels of what the range is taken from.
-    """
-    if image.dtype.kind != "f":
-        return 0.0, 1.0
-    values, valid = read_window(image, *whole, 64, 64)
-    finite = values[valid][np.isfinite(values[valid])]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(finite, (0.5, 99.5)))
-    return low, max(high, low + 1e-12)
-
-
-def in_view(
-    values: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], limits: tuple[float, float]
-) -> npt.NDArray[np.uint8]:
-    """Return pixels (h, w, C) as a picture (h, w, 3), grey where there are none."""
-    low, high = limits
-    shown = np.clip(np.nan_to_num((values - low) / (high - low)), 0, 1)
-    shown[~valid] = _GREY
-    picture = np.rint(255 * shown).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(picture, (*valid.shape, 3)))
-
-
-class CloseUps:
-    """Reads the close-ups a session asks for; of those that come meanwhile only the last.
-
-    Parameters
-    ----------
-    session : ShownCrops
-        Its requests are taken from its signal.
-    workers : Workers
-        Read them in another thread.
-    """
-
-    def __init__(self, session: ShownCrops, workers: Workers) -> None:
-        self._session, self._workers = session, workers
-        self._now: CloseUpRequest | None = None
-        self._next: CloseUpRequest | None = None
-        session.close_up_requested.connect(self.read)
-
-    def close(self) -> None:
-        """Take no more requests."""
-        self._session.close_up_requested.disconnect(self.read)
-        self._next = None
-
-    def read(self, request: CloseUpRequest) -> None:
-        """Read one close-up, or keep it for when the one that is read is done."""
-        if self._now is not None:
-            self._next = request
-            return
-        self._now = request
-        self._workers.start(
-            partial(read_close_up, request),
-            returned=self._session.accept_close_up,
-            errored=partial(self._session.fail_close_up, request),
-            finished=self._finished,
-        )
-
-    def _finished(self) -> None:
-        self._now = None
-        request, self._next = self._next, None
-        if request is not None:
-            self.read(request)
+    return CloseUp(request, to_picture(values, valid, limits), reduction, missing)
 
 
 def _four(box: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
-from ..core.shelf import OverlayChoice, Role, Shelf, copied_transform, marked, move
+from ..core.layers import OverlayChoice, Overlays, Role, copied_transform, marked, move
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
@@ -74,10 +74,19 @@ def crop_at(traversal: Traversal, place: tuple[float, float]) -> int | None:
     return int(np.argmin(np.where(inside, height, np.inf)))
 
 
-class TraversalLayers(Shelf):
-    """Draws traversals; each part is brought up to date only when it is shown."""
+class TraversalLayers:
+    """Draws traversals; each part is brought up to date only when it is shown.
 
-    def show_traversal(
+    Parameters
+    ----------
+    overlays : Overlays
+        The layers.
+    """
+
+    def __init__(self, overlays: Overlays) -> None:
+        self._overlays = overlays
+
+    def show(
         self,
         source: Image,
         index: Sequence[int],
@@ -126,9 +135,11 @@ class TraversalLayers(Shelf):
         place: dict[str, Any],
         choice: OverlayChoice,
     ) -> None:
-        layer = self.layer(source, role)
+        layer = self._overlays.layer(source, role)
         if layer is None:
-            self._set_visible(self._add_shapes(source, role, drawing, place), choice.of(role))
+            self._overlays.set_visible(
+                self._add_shapes(source, role, drawing, place), choice.of(role)
+            )
             return
 
         def update(shapes: Shapes) -> None:
@@ -142,7 +153,7 @@ class TraversalLayers(Shelf):
                 shapes.text.color = drawing["text"]["color"]
             move(shapes, place)
 
-        self._update(layer, update, choice.of(role))
+        self._overlays.update_layer(layer, update, choice.of(role))
 
     def _add_shapes(
         self, source: Image, role: Role, drawing: dict[str, Any], place: dict[str, Any]
@@ -157,7 +168,7 @@ class TraversalLayers(Shelf):
             **drawing,
             **place,
         )
-        return self._add(source, role, layer)
+        return self._overlays.add_layer(source, role, layer)
 
     def _show_unread(
         self,
@@ -171,7 +182,7 @@ class TraversalLayers(Shelf):
         mask = mask.reshape((1,) * len(index) + mask.shape)
         place = copied_transform(source, origin, steps, index)
         name = f"[{source.name}] {what}"
-        layer = self.layer(source, "unread")
+        layer = self._overlays.layer(source, "unread")
         if layer is None:
             from napari.layers import Labels
 
@@ -183,14 +194,16 @@ class TraversalLayers(Shelf):
                 metadata=marked("unread"),
                 **place,
             )
-            self._set_visible(self._add(source, "unread", layer), choice.unread)
+            self._overlays.set_visible(
+                self._overlays.add_layer(source, "unread", layer), choice.unread
+            )
             return
 
         def update(labels: Labels) -> None:
             labels.data, labels.name = mask, name
             move(labels, place)
 
-        self._update(layer, update, choice.unread)
+        self._overlays.update_layer(layer, update, choice.unread)
 
 
 def _crops(

@@ -1,4 +1,4 @@
-"""The dial of a TNet: how many locations per level, and what each setting gave."""
+"""Crops per level of a TNet: how many are looked at, and what each setting gave."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..core.session import Session
-from ..widgets.base import SessionWidget
-from .session import Trial
+from ..widgets.base import Follower
+from .task import TraversalTask, Trial
 
 __all__ = ["LocationsBox"]
 
@@ -28,12 +27,13 @@ _TIP = (
 )
 
 
-class LocationsBox(SessionWidget):
+class LocationsBox(Follower):
     """One slider per level that the model was trained on; the last serves all deeper ones."""
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
-        self.title = QLabel("Closer looks per crop", self)
+    def __init__(self, crops: TraversalTask, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.crops = crops
+        self.title = QLabel("Crops per level (K)", self)
         self.title.setToolTip(_TIP)
         self.reset = QToolButton(self)
         self.reset.setText("As trained")
@@ -65,9 +65,9 @@ class LocationsBox(SessionWidget):
         self._timer.setInterval(_PATIENCE)
         self._timer.timeout.connect(self._ask)
         self.reset.clicked.connect(self._as_trained)
-        self.follow(session.model_changed, self._show_model)
-        self.follow(session.locations_changed, self._show_locations)
-        self.follow(session.trials_changed, self._show_trials)
+        self.follow(crops.parts.selection.model_changed, self._show_model)
+        self.follow(crops.locations_changed, self._show_locations)
+        self.follow(crops.trials_changed, self._show_trials)
         self._show_model()
         self._show_trials()
 
@@ -82,12 +82,11 @@ class LocationsBox(SessionWidget):
             self._grid.removeWidget(widget)
             widget.deleteLater()
         self.sliders, self._numbers = [], []
-        session = self.session
-        trained = session.trained_locations
+        trained, card = self.crops.trained_locations, self.crops.parts.selection.card
         self.setVisible(bool(trained))
-        if not trained or session.model is None:
+        if not trained or card is None:
             return
-        most = int(session.model.bundle.card.architecture.get("grid", 3)) ** 2
+        most = int(card.architecture.get("grid", 3)) ** 2
         for row, _taken in enumerate(trained):
             last = row == len(trained) - 1
             name = QLabel(f"Level {row}{' and deeper' if last else ''}", self)
@@ -95,7 +94,7 @@ class LocationsBox(SessionWidget):
             slider.setRange(1, most)
             slider.setPageStep(1)
             slider.setToolTip(_TIP)
-            slider.setAccessibleName(f"Closer looks per crop of level {row}")
+            slider.setAccessibleName(f"Crops per level (K), level {row}")
             number = QLabel(self)
             number.setMinimumWidth(18)
             number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -104,10 +103,10 @@ class LocationsBox(SessionWidget):
             self.sliders.append(slider)
             self._numbers += [name, number]
             slider.valueChanged.connect(self._moved)
-        self._show_locations(session.locations)
+        self._show_locations(self.crops.locations)
 
     def _show_locations(self, locations: tuple[int, ...] | None) -> None:
-        taken = locations or self.session.trained_locations
+        taken = locations or self.crops.trained_locations
         for slider, value in zip(self.sliders, taken, strict=False):
             slider.blockSignals(True)
             slider.setValue(value)
@@ -117,13 +116,13 @@ class LocationsBox(SessionWidget):
     def _show_numbers(self) -> None:
         for slider, number in zip(self.sliders, self._numbers[1::2], strict=True):
             number.setText(str(slider.value()))
-        self.reset.setEnabled(self.chosen != self.session.trained_locations)
-        model = self.session.model
-        found = None if model is None else model.bundle.card.accuracy_at(self.chosen)
+        self.reset.setEnabled(self.chosen != self.crops.trained_locations)
+        card = self.crops.parts.selection.card
+        found = None if card is None else card.accuracy_at(self.chosen)
         if found is None:
             self.measured.setText("Accuracy not measured with this setting.")
         else:
-            self.measured.setText(f"{100 * found[0]:.1f} % right on {found[1]} held-out images.")
+            self.measured.setText(f"{100 * found[0]:.1f} % correct on {found[1]} held-out images.")
 
     def _moved(self, _: int) -> None:
         self._show_numbers()
@@ -131,17 +130,17 @@ class LocationsBox(SessionWidget):
 
     def _ask(self) -> None:
         if self.sliders:
-            self.session.set_locations(self.chosen)
+            self.crops.set_locations(self.chosen)
 
     def _as_trained(self) -> None:
         self._timer.stop()
-        self.session.set_locations(None)
+        self.crops.set_locations(None)
         self._show_locations(None)
 
     def _show_trials(self) -> None:
-        trials = self.session.trials
+        trials = self.crops.trials
         self.trials.setVisible(bool(trials))
-        self.trials.setText(_table(trials, self.session.trained_locations))
+        self.trials.setText(_table(trials, self.crops.trained_locations))
 
 
 def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
@@ -149,7 +148,7 @@ def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
     head = "".join(
         f"<td align='{side}' style='color:#8c98a6'>{name}&nbsp;</td>"
         for name, side in (
-            ("looks", "left"), ("class", "left"), ("prob.", "right"),
+            ("K", "left"), ("class", "left"), ("prob.", "right"),
             ("crops", "right"), ("pixels", "right"),
         )
     )  # fmt: skip

@@ -8,44 +8,30 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ...evidence import Traversal
 from ...images.fields.field import Field
-from ...images.slides.pyramid import ArrayPyramid, Pyramid, read_window
+from ...images.slides.pyramid import ArrayPyramid, Pyramid
+from ..core.models import Model
+from ..core.pictures import Thumbnails, draw_thumbnails
 from ..core.sources import ImageSettings, PlaneRef, field_of
-from .closeups import in_view, span
+from ..core.status import StoppedError
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
     from ...inference.fields import FieldPrediction
-    from ..cells.requests import Model
 
 __all__ = [
     "MOST_CROPS",
     "FieldAnswer",
     "FieldRequest",
-    "StoppedError",
-    "Thumbnails",
     "crops_at_most",
     "levels_below",
     "stream_field",
-    "thumbnails_of",
 ]
 
 #: A traversal of more crops is refused: it would take minutes, and tell nothing more.
 MOST_CROPS = 3000
-_MOST_THUMBNAILS = 500
 _TICK_SECONDS = 0.1
-
-#: Pictures (base, base, 3) uint8 of what the model saw of each crop.
-Thumbnails = tuple[npt.NDArray[np.uint8], ...]
-
-
-class StoppedError(Exception):
-    """Work that was asked to stop, and did."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,26 +157,4 @@ def _answer_field(request: FieldRequest, count: Any) -> FieldAnswer:
     # The user may know what the slide's file does not say.
     known = request.settings.pixel_size is not None
     prediction = dataclasses.replace(prediction, scale_known=known)
-    return FieldAnswer(request, prediction, thumbnails_of(pyramid, prediction.traversal))
-
-
-def thumbnails_of(pyramid: Pyramid, traversal: Traversal) -> Thumbnails:
-    """Return what the model saw of each crop, at the resolution it saw.
-
-    Parameters
-    ----------
-    pyramid : Pyramid
-        The image the traversal lies on. What is read here is not entered in
-        its ledger.
-    traversal : Traversal
-        What was looked at; of very many crops, the last have no picture.
-    """
-    image, base = pyramid.with_own_ledger(), traversal.base
-    boxes = traversal.on_image(traversal.boxes)
-    # The first crop shows the whole.
-    limits = span(image, tuple(boxes[0]))
-    found = []
-    for top, left, height, width in boxes[:_MOST_THUMBNAILS]:
-        values, valid = read_window(image, top, left, height, width, base, base)
-        found.append(in_view(values, valid, limits))
-    return tuple(found)
+    return FieldAnswer(request, prediction, draw_thumbnails(pyramid, prediction.traversal))

@@ -12,7 +12,6 @@ from ..cells.table_box import TableBox
 from ..commands import open_training
 from ..compare.box import CompareBox
 from ..compare.session import Compare
-from ..core.jobs import Jobs
 from ..core.session import Session
 from ..evidence.cells_box import CellFaithfulnessBox
 from ..evidence.cells_session import CellFaithfulness
@@ -23,7 +22,6 @@ from ..export.box import ExportBox
 from ..export.session import ExportSession
 from ..slides.box import SlideBox
 from ..slides.gallery_box import GalleryBox
-from ..slides.jobs import SlideJobs
 from ..slides.pyramid_box import PyramidBox
 from ..traversal.box import TraversalBox
 from ..traversal.locations_box import LocationsBox
@@ -53,9 +51,7 @@ class SparseAttentionDock(DockFrame):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.session = Session.of(napari_viewer)
-        super().__init__(self.session)
-        self.jobs = Jobs(self.session)
-        self.slide_jobs = SlideJobs(self.session)
+        super().__init__(self.session.status)
         kinds = (AnswerFaithfulness, WhatIfSession, CellFaithfulness, Compare, ExportSession)
         shared = [kind.of(napari_viewer) for kind in kinds]
         inner = QWidget(self)
@@ -72,17 +68,17 @@ class SparseAttentionDock(DockFrame):
         for part in shared:
             part.attach()
         self.session.attach()
-        closing = (self.jobs.close, self.slide_jobs.close, *(part.detach for part in shared))
-        self.end_with([*boxes, *folding], *closing, self.session.detach)
-        self.model_box.start()
+        closing = (*(part.detach for part in shared), self.session.detach)
+        self.end_with([*boxes, *folding], *closing)
+        self.session.start()
 
     def _make_boxes(self, inner: QWidget) -> list[Follower]:
         """Make what stands above the sections."""
         self.image_box = ImageBox(self.session, inner)
-        self.model_box = ModelBox(self.session, self.jobs, inner)
+        self.model_box = ModelBox(self.session, inner)
         self.actions_box = ActionsBox(self.session, inner)
-        self.slide_box = SlideBox(self.session, inner)
-        self.locations_box = LocationsBox(self.session, inner)
+        self.slide_box = SlideBox(self.session.slides, inner)
+        self.locations_box = LocationsBox(self.session.crops, inner)
         return [
             self.image_box, self.model_box, self.actions_box, self.slide_box, self.locations_box,
         ]  # fmt: skip
@@ -92,10 +88,10 @@ class SparseAttentionDock(DockFrame):
         self.result_box = ResultBox(self.session, inner)
         self.what_if_box = WhatIfBox(WhatIfSession.of(viewer), inner)
         self.compare_box = CompareBox(Compare.of(viewer), inner)
-        self.pyramid_box = PyramidBox(self.session, inner)
-        self.gallery_box = GalleryBox(self.session, inner)
-        self.traversal_box = TraversalBox(self.session, inner)
-        self.table_box = TableBox(self.session, inner)
+        self.pyramid_box = PyramidBox(self.session.slides, inner)
+        self.gallery_box = GalleryBox(self.session.slides, inner)
+        self.traversal_box = TraversalBox(self.session.crops, inner)
+        self.table_box = TableBox(self.session.cells, inner)
         self.faithfulness_box = CellFaithfulnessBox(CellFaithfulness.of(viewer), inner)
         self.export_box = ExportBox(ExportSession.of(viewer), inner)
         folding: dict[str, Follower] = {
@@ -120,10 +116,10 @@ class SparseAttentionDock(DockFrame):
         self.table_box.wanted.connect(sections["Cells"].setVisible)
         self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
-            sections[title].setVisible(self.session.spanning)
-        sections["Crops"].setVisible(self.session.traversing)
+            sections[title].setVisible(self.session.slides.active)
+        sections["Crops"].setVisible(self.session.crops.active)
         for title in ("Cells", "Faithfulness per cell"):
-            sections[title].setVisible(not self.session.spanning)
+            sections[title].setVisible(self.session.advice.cells)
         return list(folding.values())
 
     def _open_training(self) -> None:

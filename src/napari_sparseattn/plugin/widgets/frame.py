@@ -19,10 +19,11 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from ..core.messages import Message
+from ..core.status import Message
 from .base import Follower
+from .keys import KeyFilter
 
-__all__ = ["DockFrame", "MessageLine", "Speaker", "section"]
+__all__ = ["DockFrame", "MessageLine", "Notifier", "section"]
 
 _STYLE = """
 QLabel#hint { padding-left: 5px; border-left: 3px solid #e5b567; }
@@ -47,7 +48,7 @@ _ANY_HEIGHT = 16_777_215
 _MOST_TEXT = 500
 
 
-class Speaker(Protocol):
+class Notifier(Protocol):
     """Something that says one line at a time."""
 
     @property
@@ -64,7 +65,7 @@ class Speaker(Protocol):
 class MessageLine(Follower):
     """What goes on, what went wrong, what to do next."""
 
-    def __init__(self, speaker: Speaker, parent: QWidget | None = None) -> None:
+    def __init__(self, notifier: Notifier, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.label = QLabel(self)
         self.label.setObjectName("message")
@@ -72,8 +73,8 @@ class MessageLine(Follower):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.label)
-        self.follow(speaker.message_changed, self.show_message)
-        self.show_message(speaker.message)
+        self.follow(notifier.message_changed, self.show_message)
+        self.show_message(notifier.message)
 
     def show_message(self, message: Message) -> None:
         """Show one message."""
@@ -103,15 +104,15 @@ class DockFrame(QWidget):
 
     Parameters
     ----------
-    speaker : Speaker
+    notifier : Notifier
         What its message line shows.
     """
 
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, notifier: Notifier) -> None:
         super().__init__()
         self.setStyleSheet(_STYLE)
         self.setMinimumWidth(340)
-        self.message_line = MessageLine(speaker, self)
+        self.message_line = MessageLine(notifier, self)
         self._docked = False
         self._placed = False
         self._end: _End | None = None
@@ -147,6 +148,8 @@ class DockFrame(QWidget):
         super().showEvent(event)
         if not self._placed:
             self._placed = True
+            for keys in self.window().findChildren(KeyFilter):
+                keys.watch_dock(self)
             # Only after napari has put the dock where it wants it.
             QTimer.singleShot(0, self._join_others)
 

@@ -91,10 +91,10 @@ class ImageBox(SessionWidget):
         self.pixel_size.valueChanged.connect(self._size_given)
         self.cells.activated.connect(self._cells_chosen)
         self.reconstruct.clicked.connect(self._open_holograms)
-        self.follow(session.images_changed, self._fill)
-        self.follow(session.image_changed, self._fill)
-        self.follow(session.settings_changed, self._show_settings)
-        self.follow(session.model_changed, self._show_button)
+        self.follow(session.selection.images_changed, self._fill)
+        self.follow(session.selection.image_changed, self._fill)
+        self.follow(session.selection.settings_changed, self._show_settings)
+        self.follow(session.selection.model_changed, self._show_button)
         self._fill()
 
     def _lay_out(self) -> None:
@@ -117,21 +117,21 @@ class ImageBox(SessionWidget):
         grid.addWidget(self.open, 6, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
-        session = self.session
+        selection = self.session.selection
         self.image.clear()
-        for layer in session.images():
+        for layer in selection.images():
             self.image.addItem(layer.name, layer)
         self.image.setPlaceholderText("no image open")
-        self.image.setCurrentIndex(self.image.findData(session.image))
+        self.image.setCurrentIndex(self.image.findData(selection.image))
         self.cells.clear()
         self.cells.addItem("found automatically", None)
-        for layer in session.cell_layers():
+        for layer in selection.cell_layers():
             self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
-        self.cells.setCurrentIndex(max(0, self.cells.findData(session.cell_layer)))
-        self._show_settings(session.settings)
+        self.cells.setCurrentIndex(max(0, self.cells.findData(selection.cell_layer)))
+        self._show_settings(selection.settings)
 
     def _show_settings(self, settings: ImageSettings) -> None:
-        there = self.session.image is not None
+        there = self.session.selection.image is not None
         self.empty.setVisible(not there)
         self.open.setVisible(not there)
         self.modality.setEnabled(there)
@@ -141,20 +141,21 @@ class ImageBox(SessionWidget):
         self.pixel_size.setValue(settings.pixel_size or 0.0)
         self.pixel_size.blockSignals(False)
         self.pixel_size.setToolTip(f"Side of one pixel. {_ORIGINS[settings.origin]}")
-        self.hint.setText(_UNKNOWN_SLIDE if self.session.on_slide else _UNKNOWN_SIZE)
+        self.hint.setText(_UNKNOWN_SLIDE if self.session.selection.on_slide else _UNKNOWN_SIZE)
         self.hint.setVisible(there and settings.pixel_size is None)
         self._show_button()
 
     def _show_button(self, _: object = None) -> None:
-        self.reconstruct.setVisible(self.session.image is not None and self.session.to_reconstruct)
+        advice = self.session.advice
+        self.reconstruct.setVisible(advice.reconstruct)
         # A SPAN takes patches, whatever cells there are.
         for widget in (self.labels["Cells"], self.cells):
-            widget.setVisible(not self.session.spanning)
+            widget.setVisible(advice.cells)
 
     def open_files(self, paths: list[str], as_slides: bool = False) -> None:
         """Open files and folders, and say here what comes of it."""
         if self.session.viewer is not None:
-            open_files(self.session.viewer, paths, self.session.say, as_slides=as_slides)
+            open_files(self.session.viewer, paths, self.session.status.notify, as_slides=as_slides)
 
     def _choose_files(self) -> None:
         self.open_files(choose_slides(self), as_slides=True)
@@ -166,19 +167,21 @@ class ImageBox(SessionWidget):
         open_holograms(self.session.viewer)
 
     def _image_chosen(self, index: int) -> None:
-        self.session.set_image(self.image.itemData(index))
-        self.session.say(self.session.advice())
+        self.session.selection.set_image(self.image.itemData(index))
+        self.session.parts.advise()
 
     def _modality_chosen(self, index: int) -> None:
-        if self.session.image is not None:
-            self.session.set_settings(self.session.image, modality=self.modality.itemText(index))
+        selection = self.session.selection
+        if selection.image is not None:
+            selection.set_settings(selection.image, modality=self.modality.itemText(index))
 
     def _size_given(self, value: float) -> None:
-        if self.session.image is None:
+        selection = self.session.selection
+        if selection.image is None:
             return
         size = value or None
         origin = "unknown" if size is None else "user"
-        self.session.set_settings(self.session.image, pixel_size=size, origin=origin)
+        selection.set_settings(selection.image, pixel_size=size, origin=origin)
 
     def _cells_chosen(self, index: int) -> None:
-        self.session.set_cell_layer(self.cells.itemData(index))
+        self.session.selection.set_cell_layer(self.cells.itemData(index))

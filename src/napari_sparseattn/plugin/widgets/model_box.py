@@ -18,11 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...bundle import BundleError, find_bundles, read_card
 from ...hub import HubAddress, HubError
-from ..cells.requests import Model
-from ..core.jobs import Jobs
-from ..core.preferences import preferences
+from ..core.models import Model
 from ..core.session import Session
 from ..export.box import ExportButton
 from .base import LABEL_WIDTH, SessionWidget, shrinkable
@@ -33,9 +30,8 @@ __all__ = ["ModelBox"]
 class ModelBox(SessionWidget):
     """Loads models in the background and shows their cards."""
 
-    def __init__(self, session: Session, jobs: Jobs, parent: QWidget | None = None) -> None:
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
-        self._jobs = jobs
         self.models = shrinkable(QComboBox(self))
         self.models.setPlaceholderText("no model found")
         self.card_button = QToolButton(self)
@@ -55,7 +51,7 @@ class ModelBox(SessionWidget):
         self.devices = shrinkable(QComboBox(self))
         self.devices.setToolTip("Where the model computes; auto takes a GPU if there is one.")
         self.devices.addItem("auto", "auto")
-        wanted = preferences().device
+        wanted = session.models.device
         if wanted != "auto":
             self.devices.addItem(wanted, wanted)
             self.devices.setCurrentIndex(1)
@@ -73,10 +69,10 @@ class ModelBox(SessionWidget):
         self.address.returnPressed.connect(self._load_typed)
         self.models.activated.connect(self._choose)
         self.devices.activated.connect(self._load_chosen)
-        self.follow(session.model_changed, self._show_model)
-        self.follow(session.settings_changed, self._fit_image)
-        self.follow(session.models_changed, self._list_new)
+        self.follow(session.selection.model_changed, self._show_model)
+        self.follow(session.models.changed, self._list_models)
         self._list_models()
+        self._show_model(session.selection.model)
 
     def _lay_out(self) -> None:
         grid = QGridLayout(self)
@@ -108,23 +104,10 @@ class ModelBox(SessionWidget):
         address.triggered.connect(self._ask_address)
         return menu
 
-    def start(self) -> None:
-        """Load the model that fits the image, or show the one in use."""
-        if self.session.model is not None:
-            self._show_model(self.session.model)
-        elif self.models.count():
-            self.models.setCurrentIndex(self._likeliest())
-            self._load_chosen()
-        else:
-            self.session.say("No model was found. Load a model file with Load….", "warning")
-
     def load_file(self, path: str) -> None:
         """Add a model file to the list, and load it."""
-        index = self.models.findData(path)
-        if index < 0:
-            self.models.addItem(Path(path).stem, path)
-            index = self.models.count() - 1
-        self.models.setCurrentIndex(index)
+        self.session.models.add(Path(path).stem, path)
+        self.models.setCurrentIndex(self.models.findData(path))
         self._choose()
 
     def load_address(self, address: str) -> None:
@@ -135,11 +118,11 @@ class ModelBox(SessionWidget):
         try:
             HubAddress.parse(address)
         except HubError as error:
-            self.session.say(str(error), "error")
+            self.session.status.notify(str(error), "error")
             return
-        self.session.model_is_chosen = True
-        self._load(address)
-        self.session.say("Fetching the model, unless it is kept already…")
+        self.session.selection.model_is_chosen = True
+        self.session.load(address)
+        self.session.status.notify("Fetching the model, unless it is kept already…")
 
     def release(self) -> None:
         """Disconnect, with the button for exports."""
@@ -147,52 +130,15 @@ class ModelBox(SessionWidget):
         self.export_button.release()
 
     def _list_models(self) -> None:
-        self._list_new()
-        self.models.setCurrentIndex(-1)
-
-    def _list_new(self) -> None:
-        """List the models that are not listed yet, such as one that was just trained."""
-        for name, path in find_bundles().items():
-            if self.models.findData(str(path)) >= 0:
-                continue
-            self.models.addItem(name, str(path))
-            try:
-                self.session.cards[name] = read_card(path)
-            except (BundleError, OSError):
-                # It stays in the list: choosing it says what is wrong with it.
-                self.session.cards.pop(name, None)
-
-    def _fitting(self) -> int:
-        """Return the first model for what the image shows, or -1."""
-        names = self.session.fitting_models()
-        return -1 if not names else self.models.findText(names[0])
-
-    def _likeliest(self) -> int:
-        """Return the model to begin with; while no image is open, the first for cells."""
-        if (fitting := self._fitting()) >= 0:
-            return fitting
-        session = self.session
-        suiting = [name for name, card in session.cards.items() if session.suits(card)]
-        return max(0, self.models.findText(suiting[0])) if suiting else 0
-
-    def _fit_image(self, _: object = None) -> None:
-        """Load a model that fits the image, unless the user has chosen this one."""
-        session = self.session
-        if session.model is None or session.model_is_chosen or session.running:
-            return
-        card, fitting = session.model.bundle.card, self._fitting()
-        if fitting < 0:
-            return
-        better = session.cards[self.models.itemText(fitting)]
-        shows = session.settings.modality
-        # Another kind only where that is the likely one, as for a slide.
-        wrong_kind = not session.suits(card) and session.suits(better)
-        if shows != card.modality or wrong_kind:
-            self.models.setCurrentIndex(fitting)
-            self._load_chosen()
+        """List all models; the one in use stays chosen."""
+        chosen = self.models.currentData()
+        self.models.clear()
+        for name, path in self.session.models.paths.items():
+            self.models.addItem(name, path)
+        self.models.setCurrentIndex(-1 if chosen is None else self.models.findData(chosen))
 
     def _choose(self, _: int = 0) -> None:
-        self.session.model_is_chosen = True
+        self.session.selection.model_is_chosen = True
         self._load_chosen()
 
     def _choose_file(self) -> None:
@@ -210,32 +156,24 @@ class ModelBox(SessionWidget):
             self.load_address(typed)
 
     def _load_chosen(self, _: int = 0) -> None:
+        self.session.models.device = self.devices.currentData()
         path = self.models.currentData()
         if path is not None:
-            self._load(path)
-
-    def _load(self, path: str) -> None:
-        self.models.setEnabled(False)
-        self.session.set_model(None, loading=True)
-        self._jobs.load_model(path, self.devices.currentData(), self._loaded)
-
-    def _loaded(self, model: Model | None) -> None:
-        self.models.setEnabled(True)
-        self.session.loading = False
-        if model is None:
-            self.models.setCurrentIndex(-1)
-            self.card.clear()
-            self.simulated.hide()
-        else:
-            self.address.clear()
-            self.address.hide()
+            self.session.load(path)
 
     def _show_model(self, model: Model | None) -> None:
+        loading = self.session.selection.loading
+        self.models.setEnabled(not loading)
         if model is None:
+            self.models.setCurrentIndex(self.models.findData(self.session.models.wanted))
+            if not loading:
+                self.card.clear()
+                self.simulated.hide()
             return
+        self.address.clear()
+        self.address.hide()
         path = str(model.bundle.path)
-        if self.models.findData(path) < 0:
-            self.models.addItem(model.bundle.card.name, path)
+        self.session.models.add(model.bundle.card.name, path)
         self.models.setCurrentIndex(self.models.findData(path))
         self.card.setText(model.bundle.card.summary())
         self.simulated.setVisible(model.bundle.card.training.simulated)

@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QFontMetrics, QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
-__all__ = ["ElidedLabel", "WrappedLabel", "rich"]
+__all__ = ["ElidedLabel", "WrappedLabel", "breakable", "rich"]
 
 #: Words longer than this many letters may be broken anywhere.
 _LONG_WORD = re.compile(r"\S{16}(?=\S)")
@@ -24,6 +24,11 @@ def rich(text: str) -> str:
     through this function wherever a label is not plain.
     """
     return f"<span>{escape(text, quote=False)}</span>".replace("\n", "<br>")
+
+
+def breakable(text: str) -> str:
+    """Return text whose long words Qt may break anywhere; not for what is to be copied."""
+    return _LONG_WORD.sub(rf"\g<0>{_ZERO_WIDTH_SPACE}", text)
 
 
 class WrappedLabel(QLabel):
@@ -42,7 +47,7 @@ class WrappedLabel(QLabel):
     def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
         """Show a text."""
         self._whole = text or ""
-        super().setText(_LONG_WORD.sub(rf"\g<0>{_ZERO_WIDTH_SPACE}", self._whole))
+        super().setText(breakable(self._whole))
 
     def text(self) -> str:
         """Return the text, as it was set."""

@@ -15,28 +15,27 @@ from ...images.fields.cells import find_cells
 from ...images.fields.crops import cut_crops, fit_crop
 from ...images.fields.field import Field
 from .annotations import Annotation, ImageRecord
-from .datasets import CropSet, hash_folds
+from .datasets import CropSet
 from .project import Project
+from .split import Pairs, Split, cell_groups, held_out, shown_pairs, split_groups
 
 __all__ = [
-    "HELD_OUT_FOLDS",
     "AnnotatedCrops",
-    "annotated_cells",
-    "annotated_fields",
-    "cell_groups",
-    "held_out",
+    "PlacedCells",
+    "cut_cells",
+    "cut_fields",
+    "cut_unannotated_cells",
+    "plan_cells",
+    "plan_fields",
     "too_few",
-    "unannotated_cells",
 ]
 
-#: One group in so many is held out.
-HELD_OUT_FOLDS = 5
-#: Side of a block of an image, in crops: its cells are learned from, or held out, together.
-_BLOCK = 4
 #: Training images are stored larger than the model's, so that augmentation resamples once.
 _OVERSIZE = 2
 _MOST_CROPS_PER_REGION = 64
 _LEAST_PER_CLASS, _FEW_OF_NEW, _LEAST_CHECKED = 2, 8, 2
+
+Images = Iterable[tuple[ImageRecord, Sequence[Annotation]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,13 +55,93 @@ class AnnotatedCrops:
     notes: tuple[str, ...] = ()
 
 
-def held_out(data: CropSet) -> npt.NDArray[np.bool_]:
-    """Which crops (N,) are held out: a fifth of the groups, or else names, by their hash.
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlacedCells:
+    """Annotated cells of one plane of an image, and how large their crops are.
 
-    A group that is held out once is held out for ever, whatever is added.
+    Parameters
+    ----------
+    image : ImageRecord
+        Their image.
+    plane : (int, int)
+        Frame and slice.
+    cells : sequence of Annotation
+        Annotations of kind ``"cell"``.
+    side : float or None
+        Of a crop in pixels of the image; None where only the pixels tell.
     """
-    rows: npt.NDArray[np.bool_] = hash_folds(data.groups or data.names, HELD_OUT_FOLDS) == 0
-    return rows
+
+    image: ImageRecord
+    plane: tuple[int, int]
+    cells: Sequence[Annotation]
+    side: float | None
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """(N, 2) (y, x) in pixels."""
+        return np.array([cell.position for cell in self.cells], np.float64).reshape(-1, 2)
+
+
+def _split_cells(placed: Sequence[PlacedCells]) -> tuple[list[str], Split]:
+    """Return the block of every cell, and what becomes of it: the one place where it is decided."""
+    groups: list[str] = []
+    pairs: list[Pairs] = []
+    for each in placed:
+        first = len(groups)
+        if each.side is None:
+            groups += [cell.id for cell in each.cells]
+            continue
+        groups += cell_groups(
+            each.image.hash, each.plane, each.centres, each.side, each.image.shape
+        )
+        shows, seen = shown_pairs(each.centres, each.side)
+        pairs.append((shows + first, seen + first))
+    every = [cell.label for each in placed for cell in each.cells]
+    labels = np.array([list(dict.fromkeys(every)).index(label) for label in every], np.int64)
+    shown = (
+        (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]))
+        if pairs
+        else None
+    )
+    return groups, split_groups(labels, groups, shown)
+
+
+def plan_cells(images: Images, card: Card) -> CropSet:
+    """Return what `cut_cells` will cut out, without its pixels: no image is opened.
+
+    It is exact where an image has a pixel size or its cells diameters; where
+    only the pixels tell how large crops are, each cell is taken to be apart
+    from the others.
+
+    Parameters
+    ----------
+    images : sequence of (ImageRecord, sequence of Annotation)
+        As `Project.annotations` gives them.
+    card : Card
+        Of the model.
+    """
+    placed = [
+        PlacedCells(image, plane, own, known_side(image.pixel_size, own, card))
+        for image, items in images
+        for plane, own in _by_plane(item for item in items if item.kind == "cell").items()
+    ]
+    groups, split = _split_cells(placed)
+    cells = [cell for each in placed for cell in each.cells]
+    data = _without_pixels(cells, groups, card)
+    return dataclasses.replace(data, held_out=split.held_out).subset(~split.left_out)
+
+
+def plan_fields(images: Images, card: Card) -> CropSet:
+    """Return what `cut_fields` will cut out, one of each annotation, without its pixels."""
+    items = [(image, x) for image, own in images for x in own if x.kind != "cell"]
+    return _without_pixels([x for _, x in items], [image.hash for image, _ in items], card)
+
+
+def _without_pixels(items: Sequence[Annotation], groups: Sequence[str], card: Card) -> CropSet:
+    names = tuple(dict.fromkeys(item.label for item in items))
+    labels = np.array([names.index(item.label) for item in items], dtype=np.int64)
+    empty = np.empty((len(items), 0, 0, len(card.channels)), np.uint8)
+    return CropSet(empty, labels, names, tuple(item.id for item in items), tuple(groups))
 
 
 def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
@@ -99,15 +178,15 @@ def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
     return said
 
 
-def annotated_cells(
+def cut_cells(
     project: Project, open_image: Callable[[ImageRecord], Field | None], card: Card
 ) -> AnnotatedCrops:
     """Cut a crop of every annotated cell.
 
-    Cells belong to the block of their image, four crops wide, that they lie
-    in, and blocks are learned from or held out as a whole. A cell that is
-    learned from and whose crop shows a held-out cell, at the border of two
-    blocks, is left out.
+    Cells belong to the block of their image that they lie in, see
+    `cell_groups`, and blocks are learned from or held out as a whole, some of
+    each class, see `split_groups`. A cell that is learned from and whose crop
+    shows a held-out cell is left out. `plan_cells` says beforehand what comes.
 
     Parameters
     ----------
@@ -123,48 +202,40 @@ def annotated_cells(
     ValueError
         If there is no annotated cell in any image that opens.
     """
-    names = list(project.classes())
-    gathered, notes = _Gathered(), []
+    placed: list[PlacedCells] = []
+    crops, notes = [], []
+    size = _OVERSIZE * card.crop.size
     for image, items in project.annotations():
         cells = [item for item in items if item.kind == "cell"]
         if not cells:
             continue
-        field, why = _opened(open_image, image, card)
+        field, why = _open(open_image, image, card)
         if field is None:
             notes.append(f"{len(cells)} annotated cells of {image.name or image.hash[:8]}: {why}")
             continue
-        for (t, z), own in _by_plane(cells).items():
-            near = _cell_crops(field, own, card, (t, z), image.hash)
-            gathered.add(near, names)
-            if near.dropped:
-                notes.append(
-                    f"{near.dropped} cells of {image.name or image.hash[:8]} are not trained on: "
-                    "they are too near to held-out ones."
-                )
-    return gathered.done(names, card, notes, "cell")
+        for plane, own in _by_plane(cells).items():
+            side = _side(field, own, card, plane)
+            placed.append(PlacedCells(image, plane, own, side))
+            crops.append(cut_crops(field.plane(*plane), placed[-1].centres, side, size))
+    if not placed:
+        raise _nothing("cell", notes)
+    groups, split = _split_cells(placed)
+    owner = np.repeat(np.arange(len(placed)), [len(each.cells) for each in placed])
+    near: dict[str, int] = {}
+    for number in owner[split.left_out].tolist():
+        name = placed[number].image.name or placed[number].image.hash[:8]
+        near[name] = near.get(name, 0) + 1
+    notes += [
+        f"{n} cells of {name} are not trained on: they are too near to held-out ones."
+        for name, n in near.items()
+    ]
+    every = [cell for each in placed for cell in each.cells]
+    data = _as_set(crops, [x.id for x in every], groups, [x.label for x in every], project, card)
+    kept = dataclasses.replace(data, held_out=split.held_out).subset(~split.left_out)
+    return AnnotatedCrops(kept, tuple(notes))
 
 
-def cell_groups(
-    image: str, plane: tuple[int, int], centres: npt.NDArray[np.float64], side: float
-) -> list[str]:
-    """Name the block that each cell lies in: blocks are held out or not, as a whole.
-
-    Parameters
-    ----------
-    image : str
-        Its hash.
-    plane : (int, int)
-        Frame and slice.
-    centres : numpy.ndarray
-        (N, 2) (y, x) in pixels.
-    side : float
-        Of a crop, in pixels.
-    """
-    block = np.floor(centres / (_BLOCK * side)).astype(int)
-    return [f"{image}:{plane[0]}:{plane[1]}:{row}:{column}" for row, column in block]
-
-
-def unannotated_cells(
+def cut_unannotated_cells(
     project: Project,
     open_image: Callable[[ImageRecord], Field | None],
     card: Card,
@@ -179,9 +250,9 @@ def unannotated_cells(
         (M, s, s, C), M at most `most`: a random choice where there are more.
     """
     size = _OVERSIZE * card.crop.size
-    parts = [_stored(np.empty((0, size, size, len(card.channels)), np.float32), card)]
+    parts = [_store(np.empty((0, size, size, len(card.channels)), np.float32), card)]
     for image, items in project.annotations():
-        field, _ = _opened(open_image, image, card)
+        field, _ = _open(open_image, image, card)
         if field is None or not items:
             continue
         for (t, z), own in _by_plane(items).items():
@@ -193,7 +264,7 @@ def unannotated_cells(
                 apart = np.abs(centres[:, None] - placed[None]).max(2).min(1)
                 centres = centres[apart > side / 4]
             if len(centres):
-                parts.append(_stored(cut_crops(field.plane(t, z), centres, side, size), card))
+                parts.append(_store(cut_crops(field.plane(t, z), centres, side, size), card))
     crops = np.concatenate(parts)
     if len(crops) > most:
         chosen = np.random.default_rng(seed).choice(len(crops), most, replace=False)
@@ -201,7 +272,7 @@ def unannotated_cells(
     return crops
 
 
-def annotated_fields(
+def cut_fields(
     project: Project, open_image: Callable[[ImageRecord], Field | None], card: Card
 ) -> AnnotatedCrops:
     """Cut what a TNet sees of images with a class and of annotated regions.
@@ -215,13 +286,15 @@ def annotated_fields(
     ValueError
         If there is no such annotation in any image that opens.
     """
-    names = list(project.classes())
-    gathered, notes = _Gathered(), []
+    crops, notes = [], []
+    ids: list[str] = []
+    groups: list[str] = []
+    labels: list[str] = []
     for image, items in project.annotations():
         wanted = [item for item in items if item.kind in ("region", "image")]
         if not wanted:
             continue
-        field, why = _opened(open_image, image, card)
+        field, why = _open(open_image, image, card)
         if field is None:
             notes.append(f"{image.name or image.hash[:8]}: {why}")
             continue
@@ -229,95 +302,58 @@ def annotated_fields(
         for item in wanted:
             plane = field.plane(item.t, item.z)
             if item.kind == "image":
-                crops = fit_crop(plane, size)[None]
+                cut = fit_crop(plane, size)[None]
             else:
                 side = _side(field, [item], card, (item.t, item.z))
-                crops = cut_crops(plane, _grid_within(item.outline, side), side, size)
-            ids = [item.id if len(crops) == 1 else f"{item.id}:{i}" for i in range(len(crops))]
-            labels = [item.label] * len(crops)
-            gathered.add(_Cut(crops, ids, [image.hash] * len(crops), labels), names)
-    return gathered.done(names, card, notes, "region or image")
+                cut = cut_crops(plane, _grid_within(item.outline, side), side, size)
+            crops.append(cut)
+            ids += [item.id if len(cut) == 1 else f"{item.id}:{i}" for i in range(len(cut))]
+            groups += [image.hash] * len(cut)
+            labels += [item.label] * len(cut)
+    if not labels:
+        raise _nothing("region or image", notes)
+    return AnnotatedCrops(_as_set(crops, ids, groups, labels, project, card), tuple(notes))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Cut:
-    crops: npt.NDArray[np.float32]
-    ids: list[str]
-    groups: list[str]
-    labels: list[str]
-    dropped: int = 0
+def _nothing(what: str, notes: Sequence[str]) -> ValueError:
+    said = f"No annotated {what} to learn from: put some on the image first."
+    return ValueError(" ".join([said, *notes]))
 
 
-class _Gathered:
-    """Crops of one image after the other."""
-
-    def __init__(self) -> None:
-        self.parts: list[_Cut] = []
-
-    def add(self, cut: _Cut, names: list[str]) -> None:
-        names.extend(name for name in dict.fromkeys(cut.labels) if name not in names)
-        self.parts.append(cut)
-
-    def done(
-        self, names: Sequence[str], card: Card, notes: Sequence[str], what: str
-    ) -> AnnotatedCrops:
-        every = [label for part in self.parts for label in part.labels]
-        if not every:
-            raise ValueError(
-                " ".join([f"No annotated {what} to learn from: put some on the image first.",
-                          *notes])
-            )  # fmt: skip
-        used = [name for name in names if name in every]
-        data = CropSet(
-            _stored(np.concatenate([part.crops for part in self.parts]), card),
-            np.array([used.index(label) for label in every], dtype=np.int64),
-            tuple(used),
-            tuple(i for part in self.parts for i in part.ids),
-            tuple(g for part in self.parts for g in part.groups),
-        )
-        return AnnotatedCrops(data, tuple(notes))
-
-
-def _cell_crops(
-    field: Field, cells: Sequence[Annotation], card: Card, plane: tuple[int, int], image: str
-) -> _Cut:
-    side = _side(field, cells, card, plane)
-    centres = np.array([cell.position for cell in cells], dtype=np.float64)
-    groups = cell_groups(image, plane, centres, side)
-    out = hash_folds(groups, HELD_OUT_FOLDS) == 0
-    keep = out | ~_shown(centres, centres[out], side)
-    crops = cut_crops(field.plane(*plane), centres[keep], side, _OVERSIZE * card.crop.size)
-    rows = np.flatnonzero(keep).tolist()
-    return _Cut(
-        crops,
-        [cells[i].id for i in rows],
-        [groups[i] for i in rows],
-        [cells[i].label for i in rows],
-        int((~keep).sum()),
+def _as_set(
+    crops: Sequence[npt.NDArray[np.float32]],
+    ids: Sequence[str],
+    groups: Sequence[str],
+    labels: Sequence[str],
+    project: Project,
+    card: Card,
+) -> CropSet:
+    """Join crops of one plane after the other; classes are in the project's order."""
+    names = [name for name in dict.fromkeys((*project.classes(), *labels)) if name in set(labels)]
+    return CropSet(
+        _store(np.concatenate(crops), card),
+        np.array([names.index(label) for label in labels], dtype=np.int64),
+        tuple(names),
+        tuple(ids),
+        tuple(groups),
     )
 
 
-def _shown(
-    centres: npt.NDArray[np.float64], others: npt.NDArray[np.float64], side: float
-) -> npt.NDArray[np.bool_]:
-    """Whether the crop around each centre has one of the others in it."""
-    if not len(others):
-        return np.zeros(len(centres), bool)
-    from scipy.spatial import cKDTree
-
-    distance, _ = cKDTree(others).query(centres, p=np.inf)
-    near: npt.NDArray[np.bool_] = distance < side / 2
-    return near
-
-
-def _side(field: Field, items: Iterable[Annotation], card: Card, plane: tuple[int, int]) -> float:
-    """Side of a crop in pixels of the image, as when cells are classified."""
-    if field.pixel_size is not None:
-        return card.crop.field_of_view_um / field.pixel_size
+def known_side(pixel_size: float | None, items: Iterable[Annotation], card: Card) -> float | None:
+    """Return the side of a crop in pixels of the image, None where only the pixels tell."""
+    if pixel_size is not None:
+        return card.crop.field_of_view_um / pixel_size
     diameters = [item.diameter_px for item in items if item.diameter_px is not None]
-    if not diameters:
-        diameters = list(find_cells(field, t=plane[0], z=plane[1]).diameters)
-    if not diameters:
+    return max(card.crop.cell_diameters * float(np.median(diameters)), 1.0) if diameters else None
+
+
+def _side(field: Field, items: Sequence[Annotation], card: Card, plane: tuple[int, int]) -> float:
+    """Side of a crop in pixels of the image, as when cells are classified."""
+    known = known_side(field.pixel_size, items, card)
+    if known is not None:
+        return known
+    diameters = find_cells(field, t=plane[0], z=plane[1]).diameters
+    if not len(diameters):
         raise ValueError(
             f"'{field.name}' has no pixel size, and no cell is found in it to take the scale "
             "from. Give the pixel size in µm."
@@ -344,7 +380,7 @@ def _grid_within(outline: npt.NDArray[np.float64], side: float) -> npt.NDArray[n
     return inside[::step]
 
 
-def _opened(
+def _open(
     open_image: Callable[[ImageRecord], Field | None], image: ImageRecord, card: Card
 ) -> tuple[Field | None, str]:
     """Return the field, or why there is none."""
@@ -369,7 +405,7 @@ def _by_plane(items: Iterable[Annotation]) -> dict[tuple[int, int], list[Annotat
     return dict(found)
 
 
-def _stored(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[Any]:
+def _store(crops: npt.NDArray[np.float32], card: Card) -> npt.NDArray[Any]:
     """Keep values with a unit as they are, others as bytes."""
     if card.unit:
         return crops

@@ -12,7 +12,7 @@ from .annotations import Annotation, ImageRecord
 from .project import Project
 from .span_data import AnnotatedRegion, SlideExample, patch_labels_of
 
-__all__ = ["AnnotatedSlides", "annotated_slides"]
+__all__ = ["AnnotatedSlides", "gather_slides"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class AnnotatedSlides:
     notes: tuple[str, ...] = ()
 
 
-def annotated_slides(
+def gather_slides(
     project: Project,
     features_of: Callable[[ImageRecord], FeatureSet | None],
     *,

@@ -5,30 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from ...card import CLASS_COLOURS
 from ...images.fields.field import Field
 from ...images.slides.pyramid import Pyramid
 from .journal import Journal, JournalError
 
-if TYPE_CHECKING:
-    from .project import Project
-
 __all__ = [
     "Annotation",
-    "AnnotationBook",
     "Change",
+    "ClassList",
+    "ImageAnnotations",
     "ImageRecord",
     "JournalError",
+    "class_colours",
     "image_hash",
     "new_annotation",
 ]
@@ -38,7 +37,7 @@ Origin = Literal["placed", "corrected", "imported"]
 
 _KINDS, _ORIGINS = ("cell", "region", "image"), ("placed", "corrected", "imported")
 _MOST_CORNERS = 100_000
-#: An undone history this many times longer than what is left of it is cut when a book is opened.
+#: A history this many times longer than what is left of it is cut when it is opened.
 _SLACK, _LEAST_LINES = 4, 500
 
 
@@ -190,12 +189,23 @@ class ImageRecord:
         )
 
 
-class AnnotationBook(Sequence[Annotation]):
+class ClassList(Protocol):
+    """A project's classes and their colours, which new labels join."""
+
+    def classes(self) -> dict[str, str]:
+        """Return names and colours ``#rrggbb``."""
+
+    def add_classes(self, names: Iterable[str]) -> dict[str, str]:
+        """Append those that are not there yet."""
+
+
+class ImageAnnotations(Sequence[Annotation]):
     """The annotations of one image, in the order in which they were made.
 
-    Every change is on disk before it shows in the book: a process that is
+    Every change is on disk before it shows here: a process that is
     killed loses none. Changes of several annotations at once are undone at
-    once. `Project.book` opens one.
+    once. `Project.open` opens them. Like any sequence they are false while
+    there are none: ask ``is None``, not ``if annotations``.
 
     Parameters
     ----------
@@ -203,47 +213,38 @@ class AnnotationBook(Sequence[Annotation]):
         Where changes are written.
     image : ImageRecord
         What the annotations are of.
-    project : Project, optional
+    project : ClassList, optional
         Whose list of classes new labels join.
+    released : callable, optional
+        Called when the last who opened them has closed them.
 
     Attributes
     ----------
     changed : Signal
         Emits a tuple of `Change` after every change.
     message : str
-        What to tell the user: why the book cannot be changed, or that a part
+        What to tell the user: why they cannot be changed, or that a part
         of its file was damaged; empty where all is well.
     """
 
     changed = Signal(tuple)
 
     def __init__(
-        self, journal: Journal, image: ImageRecord, project: Project | None = None
+        self,
+        journal: Journal,
+        image: ImageRecord,
+        project: ClassList | None = None,
+        released: Callable[[], object] | None = None,
     ) -> None:
         self.image, self.project = image, project
-        self._journal = journal
+        self._journal, self._released, self._users = journal, released, 1
         self._items: dict[str, Annotation] = {}
         self._past: list[tuple[Change, ...]] = []
         self._future: list[tuple[Change, ...]] = []
         skipped = sum(not self._replay(entry) for entry in journal.entries)
-        self.message = self._told(skipped)
+        self.message = self._describe(skipped)
         if journal.writable:
             self._tidy()
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | os.PathLike[str],
-        image_hash: str,
-        name: str = "",
-        shape: tuple[int, int] = (0, 0),
-        pixel_size: float | None = None,
-        path: str = "",
-    ) -> AnnotationBook:
-        """Open the book of an image in a project folder; `Project.book` does the same."""
-        from .project import Project
-
-        return Project(folder).book(ImageRecord(image_hash, name, shape, pixel_size, path))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -263,7 +264,7 @@ class AnnotationBook(Sequence[Annotation]):
 
     @property
     def writable(self) -> bool:
-        """Whether this book can be changed here."""
+        """Whether they can be changed here."""
         return self._journal.writable
 
     @property
@@ -317,7 +318,7 @@ class AnnotationBook(Sequence[Annotation]):
         back = tuple(Change(c.after, c.before) for c in reversed(self._past[-1]))
         self._write("undo", back)
         self._future.append(self._past.pop())
-        return self._applied(back)
+        return self._apply_and_emit(back)
 
     def redo(self) -> tuple[Change, ...]:
         """Make the change again that was taken back last; returns what happened."""
@@ -326,7 +327,7 @@ class AnnotationBook(Sequence[Annotation]):
         again = self._future[-1]
         self._write("redo", again)
         self._past.append(self._future.pop())
-        return self._applied(again)
+        return self._apply_and_emit(again)
 
     def note_image(self, image: ImageRecord) -> None:
         """Keep what is known of the image now, such as a pixel size that was given.
@@ -351,18 +352,25 @@ class AnnotationBook(Sequence[Annotation]):
 
     def classes(self) -> dict[str, str]:
         """Classes and their colours, ``#rrggbb``: those of the project, used or not."""
-        from .project import class_colours
-
         own = dict.fromkeys(item.label for item in self)
-        return class_colours(self.project.classes() if self.project else {}, own)
+        return class_colours({} if self.project is None else self.project.classes(), own)
 
     def flush(self) -> None:
         """Wait until everything is on the disk."""
         self._journal.flush()
 
+    def share(self) -> None:
+        """Count one more who has them open, and closes them."""
+        self._users += 1
+
     def close(self) -> None:
-        """Let other programs change this book."""
+        """Let other programs change them, once all who opened them here have closed them."""
+        self._users -= 1
+        if self._users > 0:
+            return
         self._journal.close()
+        if self._released is not None:
+            self._released()
 
     def _do(self, changes: tuple[Change, ...]) -> None:
         if not changes:
@@ -372,13 +380,13 @@ class AnnotationBook(Sequence[Annotation]):
         self._future.clear()
         if self.project is not None:
             self.project.add_classes(c.after.label for c in changes if c.after is not None)
-        self._applied(changes)
+        self._apply_and_emit(changes)
 
     def _write(self, op: str, changes: tuple[Change, ...]) -> None:
         rows = [[c and c.to_dict() for c in (change.before, change.after)] for change in changes]
         self._journal.append({"op": op, "changes": rows})
 
-    def _applied(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    def _apply_and_emit(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
         self._apply(changes)
         self.changed.emit(changes)
         return changes
@@ -422,16 +430,16 @@ class AnnotationBook(Sequence[Annotation]):
         elif not known or known[-1] != image["image"]:
             self._journal.append(image)
 
-    def _told(self, skipped: int) -> str:
+    def _describe(self, skipped: int) -> str:
         if not self._journal.writable:
             return (
-                "Another window or program has these annotations open. They can be looked at "
-                "here, and changed there; close them there to change them here."
+                f"Another program has the annotations of {self._journal.name} open. They can be "
+                "looked at here, and changed there; close them there to change them here."
             )
         if self._journal.damaged is not None:
             return (
-                "A part of the annotations' file was damaged, most likely by a crash, and was "
-                f"put aside as {self._journal.damaged.name}. All else is here."
+                f"A part of the annotations of {self._journal.name} was damaged, most likely by a "
+                f"crash, and was put aside as {self._journal.damaged.name}. All else is here."
             )
         if skipped:
             return (
@@ -439,6 +447,24 @@ class AnnotationBook(Sequence[Annotation]):
                 "Update napari-sparseattn to see them."
             )
         return ""
+
+
+def class_colours(
+    known: Mapping[str, str], names: Iterable[str], colours: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Append names to classes with colours: those given, else the first that is free."""
+    every = dict(known)
+    for name in names:
+        if name in every:
+            continue
+        wanted = (colours or {}).get(name)
+        taken = {colour.upper() for colour in every.values()}
+        free = [c for c in CLASS_COLOURS if c.upper() not in taken]
+        if wanted and wanted.upper() not in taken:
+            every[name] = wanted
+        else:
+            every[name] = free[0] if free else CLASS_COLOURS[len(every) % len(CLASS_COLOURS)]
+    return every
 
 
 def image_hash(image: Field | Pyramid) -> str:

@@ -40,6 +40,9 @@ class CropSet:
     groups : tuple of str
         The field, slide or patient of each crop, from which the split is then
         made; empty where none are known.
+    held_out : numpy.ndarray, optional
+        (N,) bool: which crops to test a fine-tuned model on, where that is
+        decided already; see `split.held_out`.
     """
 
     crops: npt.NDArray[Any]
@@ -47,6 +50,7 @@ class CropSet:
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    held_out: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +66,8 @@ class CropSet:
             tuple(name for name, take in zip(every, rows, strict=True) if take) if every else ()
             for every in (self.names, self.groups)
         )
-        return CropSet(self.crops[rows], self.labels[rows], self.class_names, names, groups)
+        out = None if self.held_out is None else self.held_out[rows]
+        return CropSet(self.crops[rows], self.labels[rows], self.class_names, names, groups, out)
 
 
 def hash_folds(names: Sequence[str], folds: int = 10) -> npt.NDArray[np.int64]:

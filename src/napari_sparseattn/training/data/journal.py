@@ -37,8 +37,11 @@ class Journal:
     Parameters
     ----------
     path : pathlib.Path
-        Made with its first line. Beside it lies a ``.lock`` file, and what was
-        found damaged (``.damaged-...``).
+        Made with its first line. Beside it lies a ``.lock`` file, which is locked by the
+        operating system and thus free when its process has ended, however that came; and
+        what was found damaged (``.damaged-...``).
+    name : str, optional
+        What messages call it; by default the file's name.
 
     Attributes
     ----------
@@ -50,12 +53,12 @@ class Journal:
         Where the lines went that were not whole.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name = path, name or path.name
         self.damaged: Path | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{path}.lock", timeout=0, thread_local=False)
-        self.writable = _taken(self._lock)
+        self.writable = _acquire(self._lock)
         self._file: int | None = None
         self._failed: OSError | None = None
         self._wake, self._closing = threading.Event(), False
@@ -74,23 +77,23 @@ class Journal:
         """
         if not self.writable:
             raise JournalError(
-                f"{self.path.name} is open in another window or program, which writes it. Close "
-                "it there, then open the image here again."
+                f"The annotations of {self.name} are open in another program, which writes them. "
+                "Close them there, then open the image here again."
             )
         if self._failed is not None:
             failed, self._failed = self._failed, None
             raise JournalError(f"Annotations cannot be written to the disk: {failed}.") from failed
-        file = self._opened()
+        file = self._open()
         size = os.fstat(file).st_size
         data = _line(entry)
         try:
             written = os.write(file, data)
         except OSError as error:
             self._take_back(file, size)
-            raise JournalError(_full(self.path, error)) from error
+            raise JournalError(self._describe(error)) from error
         if written < len(data):
             self._take_back(file, size)
-            raise JournalError(_full(self.path, OSError("the disk is full")))
+            raise JournalError(self._describe(OSError("the disk is full")))
         self._wake.set()
 
     def rewrite(self, entries: Iterable[dict[str, Any]]) -> None:
@@ -111,7 +114,14 @@ class Journal:
             self._lock.release()
             self.writable = False
 
-    def _opened(self) -> int:
+    def _describe(self, error: OSError) -> str:
+        return (
+            f"The last change to the annotations of {self.name} could not be saved to "
+            f"{self.path.parent} ({error.strerror or error}) and was not made. Free some space, or "
+            "choose another project folder."
+        )
+
+    def _open(self) -> int:
         if self._file is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
             self._file = os.open(self.path, flags, 0o666)
@@ -206,16 +216,9 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest()[:_DIGITS].encode()
 
 
-def _taken(lock: FileLock) -> bool:
+def _acquire(lock: FileLock) -> bool:
     try:
         lock.acquire()
     except Timeout:
         return False
     return True
-
-
-def _full(path: Path, error: OSError) -> str:
-    return (
-        f"The last change could not be saved to {path} ({error.strerror or error}) and was not "
-        "made. Free some space, or choose another project folder."
-    )

@@ -1,4 +1,4 @@
-"""A folder of annotations: one list of classes, one book per image."""
+"""A folder of annotations: one list of classes, one journal per image."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import contextlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...card import CLASS_COLOURS
 from ...files import replacing
-from .annotations import Annotation, AnnotationBook, ImageRecord
+from .annotations import Annotation, ImageAnnotations, ImageRecord, class_colours
 from .journal import Journal, JournalError, read_journal
 
-__all__ = ["Project", "ProjectError", "class_colours", "default_project_folder"]
+__all__ = ["Project", "ProjectError", "default_project_folder", "read_annotations"]
 
 _CLASSES, _IMAGES, _SUFFIX = "project.json", "images", ".jsonl"
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}")
 _HASH = re.compile(r"[0-9a-zA-Z_-]{8,128}")
+
+
+#: What this process can change, by its process and file: two windows of one process share it.
+_OPEN: dict[tuple[int, Path], ImageAnnotations] = {}
+_OPENING = threading.Lock()
 
 
 class ProjectError(ValueError):
@@ -116,50 +121,61 @@ class Project:
         with self._locked():
             self._write(dict(classes))
 
-    def rename_class(self, old: str, new: str, books: Iterable[AnnotationBook] = ()) -> None:
+    def rename_class(self, old: str, new: str) -> None:
         """Rename a class here and in all annotations; a name in use joins the two.
 
         Parameters
         ----------
         old, new : str
             Names.
-        books : iterable of AnnotationBook
-            Those that are open here.
 
         Raises
         ------
         ProjectError
-            If another window has some of its annotations open; nothing is then changed.
+            If another program has some of its annotations open; nothing is then changed.
         """
         if not new.strip():
             raise ProjectError("A class needs a name.")
-        open_here = {book.image.hash: book for book in books}
-        opened = {i.hash: open_here.get(i.hash) or self.book(i) for i in self.images()}
+        opened: list[ImageAnnotations] = []
         try:
-            busy = [book.image.name for book in opened.values() if not book.writable]
+            opened += (self.open(image) for image in self.images())
+            busy = [one.image.name or one.image.hash[:8] for one in opened if not one.writable]
             if busy:
                 raise ProjectError(
-                    f"{', '.join(busy)} is open in another window. Close it there first."
+                    f"{', '.join(busy)} is open in another program. Close it there first."
                 )
             known = self.classes()
             names = list(dict.fromkeys(new if name == old else name for name in known))
             colours = {name: known.get(name, known.get(old, "")) for name in names}
             with self._locked():
                 self._write(class_colours({}, names, colours))
-            for book in opened.values():
-                book.relabel([item.id for item in book if item.label == old], new)
+            for one in opened:
+                one.relabel([item.id for item in one if item.label == old], new)
         finally:
-            for key, book in opened.items():
-                if key not in open_here:
-                    book.close()
+            for one in opened:
+                one.close()
 
-    def book(self, image: ImageRecord) -> AnnotationBook:
+    def open(self, image: ImageRecord) -> ImageAnnotations:
         """Open the annotations of an image; new where there are none.
 
-        Where another window has them open they can be looked at only; see
-        `AnnotationBook.message`.
+        What this process has open already is shared: it changes everywhere at
+        once, and is free for others when each who opened it has closed it.
+        Where another program has it open it can be looked at only; see
+        `ImageAnnotations.message`.
         """
-        return AnnotationBook(Journal(self._path(image.hash)), image, self)
+        path = self._path(image.hash).resolve()
+        key = (os.getpid(), path)
+        with _OPENING:
+            there = _OPEN.get(key)
+            if there is not None:
+                there.share()
+                return there
+            journal = Journal(path, image.name or image.hash[:8])
+            if not journal.writable:
+                # When it is opened again, it may be free.
+                return ImageAnnotations(journal, image, self)
+            _OPEN[key] = ImageAnnotations(journal, image, self, lambda: _OPEN.pop(key, None))
+            return _OPEN[key]
 
     def images(self) -> tuple[ImageRecord, ...]:
         """Return the annotated images, by name."""
@@ -219,24 +235,6 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
             elif before is not None:
                 items.pop(before["id"], None)
     return tuple(items.values())
-
-
-def class_colours(
-    known: Mapping[str, str], names: Iterable[str], colours: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Append names to classes with colours: those given, else the first that is free."""
-    every = dict(known)
-    for name in names:
-        if name in every:
-            continue
-        wanted = (colours or {}).get(name)
-        taken = {colour.upper() for colour in every.values()}
-        free = [c for c in CLASS_COLOURS if c.upper() not in taken]
-        if wanted and wanted.upper() not in taken:
-            every[name] = wanted
-        else:
-            every[name] = free[0] if free else CLASS_COLOURS[len(every) % len(CLASS_COLOURS)]
-    return every
 
 
 def _colour(value: Any) -> str:

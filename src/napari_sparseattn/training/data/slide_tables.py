@@ -129,7 +129,7 @@ def read_slide_table(
             rows.append(_row(number, cells, columns, where))
         except SlideTableError as error:
             problems.append((number, str(error)))
-    problems += _repeated(rows)
+    problems += _find_repeated(rows)
     _complain(path.name, problems)
     if not rows:
         raise SlideTableError(f"{path.name} lists no slide.")
@@ -202,7 +202,7 @@ def _find(slide: str, where: Path) -> Path:
     return named[0]
 
 
-def _repeated(rows: Sequence[SlideRow]) -> Iterator[tuple[int, str]]:
+def _find_repeated(rows: Sequence[SlideRow]) -> Iterator[tuple[int, str]]:
     first: dict[Path, int] = {}
     for row in rows:
         earlier = first.setdefault(row.path.resolve(), row.row)

@@ -25,10 +25,10 @@ __all__ = [
     "Parts",
     "TrainingReport",
     "TrainingSettings",
-    "finished",
     "fit_temperature",
+    "make_bundle",
     "split_folds",
-    "suited",
+    "suit_settings",
     "train_classifier",
 ]
 
@@ -148,7 +148,7 @@ def split_folds(data: CropSet) -> dict[Literal["train", "validation", "test"], C
     return {"train": train, "validation": validation, "test": test}
 
 
-def suited(settings: TrainingSettings, data: CropSet) -> TrainingSettings:
+def suit_settings(settings: TrainingSettings, data: CropSet) -> TrainingSettings:
     """Return settings whose normalisation and augmentation suit the data.
 
     White and stain mean nothing in one channel: its values are centred and
@@ -218,10 +218,10 @@ def train_classifier(
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
-    return finished("sparse-attn-net", model, data, parts, settings, history)
+    return make_bundle("sparse-attn-net", model, data, parts, settings, history)
 
 
-def finished(
+def make_bundle(
     kind: Literal["sparse-attn-net", "tnet"],
     model: nn.Module,
     data: CropSet,

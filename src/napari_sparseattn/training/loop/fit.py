@@ -1,11 +1,9 @@
-"""The training loop: crops in, epochs out, one report at a time."""
+"""Training a crop classifier: its steps, its loss, and k learned from what is held out."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,17 +16,11 @@ from torch import Tensor, nn
 from ...images.normalise import Normalisation, to_float
 from ...models.sparse.network import SparseAttnNet, distillation_loss
 from .augment import Augmentation
+from .epochs import EpochReport
+from .loop import Judgement, Loop, optimiser, rate_factor
 from .pixel_budget import PixelBudget
 
-__all__ = [
-    "BestWeights",
-    "EpochReport",
-    "FitOptions",
-    "fit",
-    "optimiser",
-    "predict_logits",
-    "rate_factor",
-]
+__all__ = ["EpochReport", "FitOptions", "fit", "predict_logits"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,44 +77,6 @@ class FitOptions:
     seed: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class EpochReport:
-    """One epoch.
-
-    Attributes
-    ----------
-    epoch, epochs : int
-        1-based number and total.
-    train_loss, train_accuracy : float
-        On augmented crops, while training.
-    loss, accuracy : float
-        On the validation crops, as deployed: plain top-k, no augmentation.
-    k : int or None
-        Pixels kept in this epoch.
-    seconds : float
-        Wall time of the epoch.
-    best : bool
-        Whether these are the best weights so far at the final k.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    loss: float
-    accuracy: float
-    k: int | None
-    seconds: float
-    best: bool
-
-    def __str__(self) -> str:
-        looks = "" if self.k is None else f", {self.k} pixels"
-        return (
-            f"epoch {self.epoch}/{self.epochs}: training {100 * self.train_accuracy:.1f} %, held "
-            f"out {100 * self.accuracy:.1f} % (loss {self.loss:.4f}){looks}, {self.seconds:.0f} s"
-        )
-
-
 def predict_logits(
     model: nn.Module,
     crops: npt.NDArray[Any],
@@ -141,7 +95,7 @@ def predict_logits(
             batch = _to_batch(crops[start : start + batch_size])
             if batch.shape[-1] != size:
                 batch = F.interpolate(batch, size=(size, size), mode="area")
-            parts.append(_logits(model(_normalised(batch, normalisation, device))).float().cpu())
+            parts.append(_logits(model(_normalise(batch, normalisation, device))).float().cpu())
     return torch.cat(parts)
 
 
@@ -155,7 +109,7 @@ def fit(
     augmentation: Augmentation,
     options: FitOptions,
 ) -> Iterator[EpochReport]:
-    """Train a crop classifier; the model holds the best weights at the end.
+    """Train a crop classifier; the model holds the best weights however it ends.
 
     `model` is a `SparseAttnNet`, whose k is learned and distillation added,
     or any module from crops to logits, so that peers train by the same code.
@@ -182,59 +136,20 @@ def fit(
         After each epoch; closing the iterator stops training.
     """
     torch.manual_seed(options.seed)
-    run = _Run(model.to(options.device), train, normalisation, size, augmentation, options)
-    targets = torch.from_numpy(validation[1])
-    kept = BestWeights(model)
-    for epoch in range(1, options.epochs + 1):
-        began = time.perf_counter()
-        k = run.k
-        train_loss, train_accuracy = run.epoch()
-        scores = run.deployed(validation[0])
-        loss = float(F.cross_entropy(scores, targets))
-        # Until k is settled, a loss may be better for a k that is not kept.
-        best = (epoch > run.steady or epoch == options.epochs) and kept.keep(loss)
-        run.adapt(loss)
-        accuracy = float((scores.argmax(1) == targets).float().mean())
-        seconds = time.perf_counter() - began
-        yield EpochReport(
-            epoch, options.epochs, train_loss, train_accuracy, loss, accuracy, k, seconds, best
-        )
-    kept.restore()
+    steps = _Steps(
+        model.to(options.device), train, validation, normalisation, size, augmentation, options
+    )
+    yield from Loop(model, steps, options.epochs, EpochReport)
 
 
-class BestWeights:
-    """The weights a model had when its loss was lowest.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Its weights of now are those to begin with.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model, self._loss = model, float("inf")
-        self._weights = copy.deepcopy(model.state_dict())
-
-    def keep(self, loss: float) -> bool:
-        """Keep the weights of now if this loss is the lowest so far; say whether it is."""
-        if not loss < self._loss:
-            return False
-        self._loss, self._weights = loss, copy.deepcopy(self._model.state_dict())
-        return True
-
-    def restore(self) -> None:
-        """Give the model those weights, and put it in evaluation mode."""
-        self._model.load_state_dict(self._weights)
-        self._model.eval()
-
-
-class _Run:
-    """What changes from step to step."""
+class _Steps:
+    """Crops drawn, augmented and learned from; k learned from the held-out loss."""
 
     def __init__(
         self,
         model: nn.Module,
         train: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
+        validation: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
         normalisation: Normalisation,
         size: int,
         augmentation: Augmentation,
@@ -243,6 +158,7 @@ class _Run:
         self.model, self.normalisation, self.size = model, normalisation, size
         self.augmentation, self.options = augmentation, options
         self.crops, self.labels = train
+        self.held, self.truth = validation[0], torch.from_numpy(validation[1])
         self.sparse = model if isinstance(model, SparseAttnNet) else None
         first = round(options.first_share * size * size)
         self.budget = PixelBudget(first, least=max(1, round(options.least_share * size * size)))
@@ -260,7 +176,7 @@ class _Run:
     def k(self) -> int | None:
         return self.sparse.config.k if self.sparse is not None else None
 
-    def epoch(self) -> tuple[float, float]:
+    def train(self, number: int) -> tuple[float, float]:
         """Go through the crops once; return mean loss and accuracy."""
         self.model.train()
         explore = self.options.explore * max(0.0, 1 - self.done / self.steady)
@@ -273,20 +189,26 @@ class _Run:
             total += loss * len(rows)
             right += hits
             seen += len(rows)
-        self.done += 1
+        self.done = number
         return total / max(seen, 1), right / max(seen, 1)
 
-    def deployed(self, crops: npt.NDArray[Any]) -> Tensor:
-        """Logits as at deployment."""
-        options = self.options
-        return predict_logits(
+    def judge(self, number: int, trained: tuple[float, float]) -> Judgement:
+        """Measure the model as deployed, and learn k from its loss."""
+        options, k = self.options, self.k
+        scores = predict_logits(
             self.model,
-            crops,
+            self.held,
             self.normalisation,
             self.size,
             device=options.device,
             bfloat16=options.bfloat16,
         )
+        loss = float(F.cross_entropy(scores, self.truth))
+        accuracy = float((scores.argmax(1) == self.truth).float().mean())
+        self.adapt(loss)
+        # Until k is settled, a loss may be better for a k that is not kept.
+        settled = number > self.steady or number == options.epochs
+        return Judgement(loss, accuracy, k, counts=settled)
 
     def adapt(self, loss: float) -> None:
         """Learn k from the validation loss; freeze it when annealing begins."""
@@ -301,7 +223,7 @@ class _Run:
         batch = self.augmentation(_to_batch(self.crops[rows]), self.size, self.generator)
         target = torch.from_numpy(self.labels[rows]).to(options.device)
         with _autocast(options.device, options.bfloat16):
-            inputs = _normalised(batch, self.normalisation, options.device)
+            inputs = _normalise(batch, self.normalisation, options.device)
             if self.sparse is not None:
                 output = self.sparse(inputs, explore=explore)
             else:
@@ -322,33 +244,11 @@ class _Run:
             self.sparse.config = dataclasses.replace(self.sparse.config, k=k)
 
 
-def rate_factor(epoch: float, steady: float, epochs: int) -> float:
-    """Return the learning rate over its peak after so many epochs, fractions included.
-
-    One epoch of warm-up, constant until `steady`, then a cosine to zero.
-    """
-    if epoch < 1:
-        return max(epoch, 0.01)
-    if epoch < steady:
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - steady) / max(1, epochs - steady))))
-
-
-def optimiser(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW for the weights that take gradients; biases and scales do not decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate)
-
-
 def _to_batch(crops: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(to_float(crops)).permute(0, 3, 1, 2)
 
 
-def _normalised(batch: Tensor, normalisation: Normalisation, device: str) -> Tensor:
+def _normalise(batch: Tensor, normalisation: Normalisation, device: str) -> Tensor:
     ready = torch.from_numpy(normalisation(batch.numpy()))
     return ready.to(device).contiguous(memory_format=torch.channels_last)
 

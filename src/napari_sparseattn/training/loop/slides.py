@@ -223,10 +223,10 @@ def train_slides(
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
-    return _finished(model.cpu(), chosen, settings, options, history)
+    return _make_bundle(model.cpu(), chosen, settings, options, history)
 
 
-def _finished(
+def _make_bundle(
     model: SpanMil | SpanUnet,
     parts: Mapping[Part, Sequence[SlideExample]],
     settings: SlideTraining,
@@ -236,8 +236,8 @@ def _finished(
     """Calibrate on the validation slides, measure, and write the card."""
     on_cpu = dataclasses.replace(options, device="cpu")
     temperature = span_temperature(model, parts["validation"], on_cpu)
-    test, overlap = _measured(model, parts["test"], settings, temperature)
-    validation, _ = _measured(model, parts["validation"], settings, temperature)
+    test, overlap = _measure(model, parts["test"], settings, temperature)
+    validation, _ = _measure(model, parts["validation"], settings, temperature)
     sizes = {str(name): len(part) for name, part in parts.items()}
     report = SlideReport(test, validation, tuple(history), sizes, overlap)
     card = _card(settings, dataclasses.asdict(model.config), temperature, report)
@@ -263,7 +263,7 @@ def _new_model(settings: SlideTraining) -> SpanMil | SpanUnet:
     return model
 
 
-def _measured(
+def _measure(
     model: SpanMil | SpanUnet,
     part: Sequence[SlideExample],
     settings: SlideTraining,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -25,7 +24,8 @@ from ..data.span_data import (
     split_slides,
 )
 from .classifier import fit_temperature
-from .fit import BestWeights, EpochReport, optimiser, rate_factor
+from .epochs import EpochReport
+from .loop import Judgement, Loop, optimiser, rate_factor, set_rate
 
 __all__ = [
     "UNKNOWN",
@@ -36,7 +36,7 @@ __all__ = [
     "SlideTable",
     "SlideTableError",
     "SpanOptions",
-    "SpanRun",
+    "SpanSteps",
     "augment_cells",
     "check_labels",
     "class_weights",
@@ -199,26 +199,12 @@ def fit_span(
     """
     _check(train, validation, (options := options or SpanOptions()).task)
     torch.manual_seed(options.seed)
-    run = SpanRun(model.to(options.device), train, validation, options, loss, stop)
-    kept, waited = BestWeights(model), 0
-    try:
-        for epoch in range(1, options.epochs + 1):
-            began = time.perf_counter()
-            trained, held_out = run.epoch(epoch), run.measure()
-            if trained is None or held_out is None:
-                break
-            best = kept.keep(held_out[0])
-            waited = 0 if best else waited + 1
-            seconds = time.perf_counter() - began
-            yield EpochReport(epoch, options.epochs, *trained, *held_out, None, seconds, best)
-            if waited >= options.patience:
-                break
-    finally:  # also when the iterator is closed
-        kept.restore()
+    steps = SpanSteps(model.to(options.device), train, validation, options, loss, stop)
+    yield from Loop(model, steps, options.epochs, EpochReport, patience=options.patience)
 
 
-class SpanRun:
-    """What changes from step to step; see `fit_span` for what it is made of.
+class SpanSteps:
+    """Slides gone through in a new order each time; see `fit_span` for what it is made of.
 
     Attributes
     ----------
@@ -236,7 +222,8 @@ class SpanRun:
         loss: Loss | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.model, self.train, self.validation, self.options = model, train, validation, options
+        self.model, self.options = model, options
+        self.slides, self.validation = train, validation
         self.stop = stop or (lambda: False)
         self.own_loss: Loss = self._slide_loss
         self.labels = [each.label for each in train if each.label is not None]
@@ -249,27 +236,33 @@ class SpanRun:
         self.rng = np.random.default_rng(options.seed)
         self.optimiser = optimiser(model, options.learning_rate, options.weight_decay)
 
-    def epoch(self, epoch: int) -> tuple[float, float] | None:
+    def train(self, number: int) -> tuple[float, float] | None:
         """Go through the slides once; return mean loss and accuracy, None if stopped."""
         self.model.train()
         options = self.options
-        order = self.rng.permutation(len(self.train))
+        order = self.rng.permutation(len(self.slides))
         starts = range(0, len(order), options.slides_per_step)
-        left = 1 - (epoch - 1) / max(1, options.epochs - 1)
+        left = 1 - (number - 1) / max(1, options.epochs - 1)
         strength = options.augment * (options.augment_end + (1 - options.augment_end) * left)
         score = _Score()
-        for number, start in enumerate(starts):
-            self._set_rate(epoch - 1 + number / len(starts))
+        for step, start in enumerate(starts):
+            factor = rate_factor(number - 1 + step / len(starts), 1.0, options.epochs)
+            set_rate(self.optimiser, options.learning_rate * factor)
             rows = order[start : start + options.slides_per_step]
             self.optimiser.zero_grad(set_to_none=True)
             for row in rows:
                 if self.stop():
                     return None
-                loss = self._loss_of(self.train[row], self.loss, score, strength)
+                loss = self._loss_of(self.slides[row], self.loss, score, strength)
                 (loss / len(rows)).backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimiser.step()
         return score.means()
+
+    def judge(self, number: int, trained: tuple[float, float]) -> Judgement | None:
+        """Measure the model as deployed, None if stopped."""
+        measured = self.measure()
+        return None if measured is None else Judgement(*measured)
 
     @torch.inference_mode()
     def measure(self) -> tuple[float, float] | None:
@@ -323,11 +316,6 @@ class SpanRun:
             dice=self.options.dice,
         )
         return loss, logits
-
-    def _set_rate(self, done: float) -> None:
-        factor = rate_factor(done, 1.0, self.options.epochs)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * factor
 
 
 class _Score:

@@ -1,10 +1,9 @@
-"""Training a TNet: the loss, and the loop on images in memory or drawn on demand."""
+"""Training a TNet: its loss and its steps, on images in memory or drawn on demand."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +17,8 @@ from ...images.normalise import Normalisation, to_float
 from ...models.tnet.crops import CropSource, TNetOutput
 from ...models.tnet.network import TNet
 from .augment import Augmentation
-from .fit import BestWeights, EpochReport, optimiser, rate_factor
+from .epochs import EpochReport
+from .loop import Judgement, Loop, optimiser, rate_factor, set_rate
 
 __all__ = ["AugmentedCrops", "LossTerms", "TNetLoss", "TNetOptions", "fit_tnet"]
 
@@ -210,7 +210,7 @@ def fit_tnet(
     validate: Callable[[TNet], tuple[float, float]],
     options: TNetOptions,
 ) -> Iterator[EpochReport]:
-    """Train a TNet; the model holds the best weights at the end.
+    """Train a TNet; the model holds the best weights however it ends.
 
     Parameters
     ----------
@@ -230,42 +230,37 @@ def fit_tnet(
         After each epoch; closing the iterator stops training.
     """
     torch.manual_seed(options.seed)
-    run = _Run(model.to(options.device), batches, options)
-    kept = BestWeights(model)
-    for epoch in range(1, options.epochs + 1):
-        began = time.perf_counter()
-        train_loss, train_accuracy = run.epoch(epoch)
-        model.eval()
-        with torch.inference_mode():
-            loss, accuracy = validate(model)
-        best = kept.keep(loss)
-        seconds = time.perf_counter() - began
-        yield EpochReport(
-            epoch, options.epochs, train_loss, train_accuracy, loss, accuracy, None, seconds, best
-        )
-    kept.restore()
+    steps = _Steps(model.to(options.device), batches, validate, options)
+    yield from Loop(model, steps, options.epochs, EpochReport)
 
 
-class _Run:
-    """What changes from step to step."""
+class _Steps:
+    """Batches gone through, with less and less noise on the choices."""
 
-    def __init__(self, model: TNet, batches: Iterable[Batch], options: TNetOptions) -> None:
+    def __init__(
+        self,
+        model: TNet,
+        batches: Iterable[Batch],
+        validate: Callable[[TNet], tuple[float, float]],
+        options: TNetOptions,
+    ) -> None:
+        self.validate = validate
         self.model, self.batches, self.options = model, batches, options
         self.loss = TNetLoss(options.lambda_c, options.lambda_r, options.beta)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.optimiser = optimiser(model, options.learning_rate, options.weight_decay)
-        self.step = 0
 
-    def epoch(self, epoch: int) -> tuple[float, float]:
+    def train(self, number: int) -> tuple[float, float]:
         """Go through the batches once; return mean loss and accuracy."""
         self.model.train()
         options = self.options
         steady = max(1.0, options.steady * options.epochs)
-        noise = options.noise * max(0.0, 1 - (epoch - 1) / steady)
+        noise = options.noise * max(0.0, 1 - (number - 1) / steady)
         steps = len(self.batches)  # type: ignore[arg-type]
         total = right = seen = 0.0
-        for number, (images, target) in enumerate(self.batches):
-            self._set_rate(epoch - 1 + number / steps, steady)
+        for step, (images, target) in enumerate(self.batches):
+            factor = rate_factor(number - 1 + step / steps, steady, options.epochs)
+            set_rate(self.optimiser, options.learning_rate * factor)
             target = target.to(options.device)
             if isinstance(images, Tensor):
                 images = images.to(options.device)
@@ -280,7 +275,8 @@ class _Run:
             seen += len(target)
         return total / max(seen, 1), right / max(seen, 1)
 
-    def _set_rate(self, done: float, steady: float) -> None:
-        factor = rate_factor(done, steady, self.options.epochs)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * factor
+    def judge(self, number: int, trained: tuple[float, float]) -> Judgement:
+        """Measure the model as deployed."""
+        self.model.eval()
+        with torch.inference_mode():
+            return Judgement(*self.validate(self.model))

@@ -14,11 +14,11 @@ from ...bundle import Bundle
 from ...models.tnet.crops import TNetOutput
 from ...models.tnet.network import TNet, TNetConfig
 from ..data.datasets import CropSet
-from .classifier import Parts, TrainingReport, TrainingSettings, finished, split_folds
+from .classifier import Parts, TrainingReport, TrainingSettings, make_bundle, split_folds
 from .fit import EpochReport, predict_logits
 from .tnet import AugmentedCrops, TNetOptions, fit_tnet
 
-__all__ = ["DIAL", "cell_architecture", "new_tnet", "train_tnet", "with_dial"]
+__all__ = ["DIAL", "cell_architecture", "measure_locations", "new_tnet", "train_tnet"]
 
 #: Settings of the dial of `cell_architecture` that are measured for the card.
 DIAL = ((1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (3, 2), (5, 2), (5, 3))
@@ -98,8 +98,8 @@ def train_tnet(
         epochs.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
-    bundle, report = finished("tnet", model.eval(), data, parts, settings, epochs)
-    return with_dial(bundle, parts["validation"], dial), report
+    bundle, report = make_bundle("tnet", model.eval(), data, parts, settings, epochs)
+    return measure_locations(bundle, parts["validation"], dial), report
 
 
 def new_tnet(data: CropSet, settings: TrainingSettings) -> TNet:
@@ -115,7 +115,7 @@ def new_tnet(data: CropSet, settings: TrainingSettings) -> TNet:
     return TNet(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def with_dial(
+def measure_locations(
     bundle: Bundle, validation: CropSet, dial: Iterable[tuple[int, ...]] = DIAL
 ) -> Bundle:
     """Note on the card how often the model is right at each setting of its dial.

@@ -10,28 +10,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .messages import FineTuneRequest, Stage
 from .runs import write_images
 
 if TYPE_CHECKING:
     from ...card import Card
+    from ...features.feature_set import FeatureSet
     from ...images.fields.field import Field
     from ...images.slides.pyramid import Pyramid
-    from ...features.feature_set import FeatureSet
     from ..data.annotations import Annotation, ImageRecord
-    from ..data.datasets import CropSet
     from ..data.span_data import SlideExample
-    from .requests import FineTuneRequest, Stage
 
     Opener = Callable[[ImageRecord], Field | Pyramid | None]
     Images = Sequence[tuple[ImageRecord, tuple[Annotation, ...]]]
 
 __all__ = [
     "Gathered",
-    "gathered_cells",
-    "gathered_slides",
-    "planned_crops",
-    "slide_examples",
-    "surveyed",
+    "gather_cells",
+    "gather_slides",
+    "make_slide_examples",
+    "survey_project",
 ]
 
 _NOTHING_CELLS = (
@@ -58,7 +56,7 @@ class Gathered:
     notes: tuple[str, ...]
 
 
-def surveyed(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool]:
+def survey_project(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool]:
     """Say what is annotated for a model, and of what there is too little; opens no image.
 
     Parameters
@@ -81,21 +79,27 @@ def surveyed(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool]:
 
     images = list(Project(folder).annotations())
     if card.takes_slides:
-        return _slides_surveyed(images, card)
-    kind = _kind(images, card)
-    data = planned_crops(images, card, kind)
-    if not len(data.labels):
+        return _survey_slides(images, card)
+    from ..data.annotated import plan_cells, plan_fields, too_few
+    from ..data.split import held_out
+
+    cells = _kind(images, card) == "cell"
+    data = (plan_cells if cells else plan_fields)(images, card)
+    if not len(data):
         return _NOTHING_CELLS, (), False
-    from ..data.annotated import too_few
+    annotated = sum((item.kind == "cell") == cells for _, items in images for item in items)
+    checked = int(held_out(data).sum())
+    text = _count(
+        annotated, "cells" if cells else "regions and images", len(data.class_names), images
+    )
+    return (
+        f"{text} {len(data) - checked} to learn from, {checked} held out to test on.",
+        tuple(too_few(data, card.class_names)),
+        True,
+    )
 
-    what = "cells" if kind == "cell" else "regions and images"
-    hints = tuple(too_few(data, card.class_names))
-    return _counted(len(data.labels), what, len(data.class_names), images), hints, True
 
-
-def gathered_cells(
-    request: FineTuneRequest, stage: type[Stage], folder: Path
-) -> Generator[Stage, None, Gathered]:
+def gather_cells(request: FineTuneRequest, folder: Path) -> Generator[Stage, None, Gathered]:
     """Cut out what is annotated, in all images at hand.
 
     Cells that nobody annotated are looked for by the process that trains, for
@@ -107,32 +111,31 @@ def gathered_cells(
     ValueError
         If there is nothing to learn from.
     """
-    from ..data.annotated import annotated_cells, annotated_fields, too_few
+    from ..data.annotated import cut_cells, cut_fields, too_few
     from ..data.project import Project
+    from ..data.split import held_out
 
     assert request.model is not None
     card, project = request.model.bundle.card, Project(request.project)
     fields: dict[str, Field] = {}
     opened = _fields(request.opener, fields)
-    yield stage("Cutting out what is annotated…")
+    yield Stage("Cutting out what is annotated…")
     notes: tuple[str, ...] = ()
     if _kind(list(project.annotations()), card) == "cell":
-        found = annotated_cells(project, opened, card)
+        found = cut_cells(project, opened, card)
         notes = tuple(
             f"Cells that nobody annotated are not looked for in {name}, which is too large."
             for name in write_images(folder, fields)
         )
     else:
-        found = annotated_fields(project, opened, card)
+        found = cut_fields(project, opened, card)
     data = found.data
     notes = (*found.notes, *notes, *too_few(data, card.class_names))
-    arrays = {"crops": data.crops, "labels": data.labels}
+    arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
     return Gathered(arrays, data.class_names, data.names, data.groups, notes)
 
 
-def gathered_slides(
-    request: FineTuneRequest, stage: type[Stage], folder: Path
-) -> Generator[Stage, None, Gathered]:
+def gather_slides(request: FineTuneRequest, folder: Path) -> Generator[Stage, None, Gathered]:
     """Make features of annotated slides where they are missing, and gather them.
 
     Raises
@@ -140,7 +143,7 @@ def gathered_slides(
     ValueError
         If there is nothing to learn from.
     """
-    from ..data.annotated_slides import annotated_slides
+    from ..data.annotated_slides import gather_slides
     from ..data.project import Project
     from ..tune.slides import too_few_slides
 
@@ -152,14 +155,14 @@ def gathered_slides(
     for image, items in project.annotations():
         if any(item.kind == ("region" if wanted else "image") for item in items):
             name = image.name or image.hash[:8]
-            yield stage(f"Features of {name}…")
+            yield Stage(f"Features of {name}…")
             try:
                 found = _features(request, image)
             except (OSError, ValueError) as error:
                 failed.append(f"{name}: {error}")
             else:
                 features |= {} if found is None else {image.hash: found}
-    slides = annotated_slides(project, lambda image: features.get(image.hash), wanted=wanted)
+    slides = gather_slides(project, lambda image: features.get(image.hash), wanted=wanted)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for number, example in enumerate(slides.examples):
         arrays[f"features.{number}"] = np.asarray(example.features[:], np.float32)
@@ -178,10 +181,10 @@ def gathered_slides(
     )
 
 
-def slide_examples(
+def make_slide_examples(
     arrays: dict[str, npt.NDArray[Any]], names: Sequence[str], groups: Sequence[str]
 ) -> list[SlideExample]:
-    """Return the slides of `gathered_slides` from the arrays of a run."""
+    """Return the slides of `gather_slides` from the arrays of a run."""
     from ..data.span_data import SlideExample
 
     examples = []
@@ -203,47 +206,10 @@ def slide_examples(
 def _kind(images: Images, card: Card) -> str:
     """Return whether cells are learned, or regions and whole images."""
     kinds = {item.kind for _, items in images for item in items}
-    return "cell" if card.kind == "sparse-attn-net" or "cell" in kinds else "region"
+    return "cell" if "fields" not in card.model_kind.takes or "cell" in kinds else "region"
 
 
-def planned_crops(images: Images, card: Card, kind: str) -> CropSet:
-    """What would be cut out, without its pixels."""
-    from ..data.datasets import CropSet
-
-    names: list[str] = []
-    groups: list[str] = []
-    labels: list[str] = []
-    for image, items in images:
-        own = [item for item in items if (item.kind == "cell") == (kind == "cell")]
-        names += [item.id for item in own]
-        labels += [item.label for item in own]
-        groups += _groups(image, own, card) if kind == "cell" else [image.hash] * len(own)
-    classes = tuple(dict.fromkeys(labels))
-    numbers = np.array([classes.index(label) for label in labels], dtype=np.int64)
-    empty = np.empty((len(labels), 0, 0, len(card.channels)), np.uint8)
-    return CropSet(empty, numbers, classes, tuple(names), tuple(groups))
-
-
-def _groups(image: ImageRecord, items: Sequence[Annotation], card: Card) -> list[str]:
-    from ..data.annotated import cell_groups
-
-    groups = []
-    diameters = [item.diameter_px for item in items if item.diameter_px is not None]
-    if image.pixel_size is not None:
-        side = card.crop.field_of_view_um / image.pixel_size
-    elif diameters:
-        side = max(card.crop.cell_diameters * float(np.median(diameters)), 1.0)
-    else:
-        # Only the pixels tell how large cells are: each for itself until they are looked at.
-        return [item.id for item in items]
-    for item in items:
-        assert item.position is not None
-        centre = np.array([item.position], dtype=np.float64)
-        groups += cell_groups(image.hash, (item.t, item.z), centre, side)
-    return groups
-
-
-def _counted(n: int, what: str, classes: int, images: Images) -> str:
+def _count(n: int, what: str, classes: int, images: Images) -> str:
     there = sum(bool(items) for _, items in images)
     return (
         f"{n} annotated {what} of {classes} class{'es' * (classes != 1)} in {there} "
@@ -251,7 +217,7 @@ def _counted(n: int, what: str, classes: int, images: Images) -> str:
     )
 
 
-def _slides_surveyed(images: Images, card: Card) -> tuple[str, tuple[str, ...], bool]:
+def _survey_slides(images: Images, card: Card) -> tuple[str, tuple[str, ...], bool]:
     from ..data.span_data import SlideExample
     from ..tune.slides import too_few_slides
 
@@ -280,7 +246,7 @@ def _slides_surveyed(images: Images, card: Card) -> tuple[str, tuple[str, ...], 
         return nothing, (), False
     hints = tuple(too_few_slides(examples, tuple(str(name) for name in classes)))
     what = "slides" if wanted is None else "regions"
-    return _counted(len(labels), what, len(set(labels)), images), hints, True
+    return _count(len(labels), what, len(set(labels)), images), hints, True
 
 
 def _fields(opener: Opener, kept: dict[str, Field]) -> Callable[[ImageRecord], Field | None]:
@@ -318,6 +284,6 @@ def _features(request: FineTuneRequest, image: ImageRecord) -> FeatureSet | None
         store=request.store,
         allow_unknown_scale=True,
         device=model.device,
-        progress=request.switch.told,
+        progress=request.switch.check,
     )
     return prediction.features

@@ -1,4 +1,4 @@
-"""The process that trains: started, told what to do, listened to."""
+"""The process that trains: started, controlled and listened to."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Switch:
     def pause(self) -> None:
         """Let training wait before its next step."""
         self.paused = True
-        self._tell("pause")
+        self._send("pause")
 
     def resume(self) -> None:
         """Let training go on."""
         self.paused = False
-        self._tell("resume")
+        self._send("resume")
 
     def cancel(self) -> None:
         """End training with the best so far."""
         self.cancelled = True
-        self._tell("cancel")
+        self._send("cancel")
 
     def kill(self) -> None:
         """End training now; its checkpoint stays."""
@@ -50,8 +50,8 @@ class Switch:
             if self._process is not None:
                 self._process.kill()
 
-    def told(self, *_: object) -> None:
-        """Take how far other work is, and end it where that was asked for.
+    def check(self, *_: object) -> None:
+        """End other work where that was asked for; it may report its progress here.
 
         Raises
         ------
@@ -71,11 +71,11 @@ class Switch:
         if killed:
             process.kill()
         if self.paused:
-            self._tell("pause")
+            self._send("pause")
         if self.cancelled:
-            self._tell("cancel")
+            self._send("cancel")
 
-    def _tell(self, word: str) -> None:
+    def _send(self, word: str) -> None:
         with self._lock:
             process = self._process
             if process is None or process.stdin is None:
@@ -87,7 +87,7 @@ class Switch:
 
 
 def training_events(folder: Path, switch: Switch) -> Iterator[dict[str, Any]]:
-    """Train in another process, and yield what it tells.
+    """Train in another process, and yield its reports.
 
     Closing the iterator kills the process.
 
@@ -117,20 +117,20 @@ def training_events(folder: Path, switch: Switch) -> Iterator[dict[str, Any]]:
             encoding="utf-8",
             creationflags=flags,
         )
-    said_why = False
+    explained = False
     try:
         switch.bind(process)
         assert process.stdout is not None
         for line in process.stdout:
             with contextlib.suppress(json.JSONDecodeError):
-                told = json.loads(line)
-                said_why = said_why or told.get("event") in ("done", "stopped", "failed")
-                yield told
+                event = json.loads(line)
+                explained = explained or event.get("event") in ("done", "stopped", "failed")
+                yield event
         process.wait()
     finally:
         switch.bind(None)
         _end(process)
-    if not said_why and not switch.killed:
+    if not explained and not switch.killed:
         raise RuntimeError(f"The training process ended by itself ({_last_line(folder)})")
 
 
@@ -150,4 +150,4 @@ def _last_line(folder: Path) -> str:
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return "without a log"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

@@ -41,9 +41,11 @@ def write_report(report: FineTuneReport, path: Path) -> tuple[Path, Path]:
     OSError
         If they cannot be written.
     """
+    from ..tune.html import render_report
+
     page, plain = path.with_suffix(".html"), path.with_suffix(".json")
     with replacing(page) as temporary:
-        temporary.write_text(report.to_html(), encoding="utf-8")
+        temporary.write_text(render_report(report), encoding="utf-8")
     with replacing(plain) as temporary:
         temporary.write_text(json.dumps(report.to_dict(), allow_nan=False), encoding="utf-8")
     return page, plain
@@ -62,7 +64,7 @@ def report_from_dict(plain: dict[str, Any]) -> FineTuneReport:
 
     values = {field.name: plain[field.name] for field in dataclasses.fields(FineTuneReport)}
     for name in ("before", "after"):
-        values[name] = values[name] and _measured(values[name])
+        values[name] = values[name] and _read_measures(values[name])
     for name in ("all_cells", "known", "fresh"):
         values[name] = Paired(**values[name])
     values["cells"] = tuple(HeldOutCell(**cell) for cell in values["cells"])
@@ -71,7 +73,7 @@ def report_from_dict(plain: dict[str, Any]) -> FineTuneReport:
     return FineTuneReport(**values)
 
 
-def _measured(plain: dict[str, Any]) -> Report:
+def _read_measures(plain: dict[str, Any]) -> Report:
     per_class = {name: ClassMetrics(**of) for name, of in plain["per_class"].items()}
     return Report(
         **{

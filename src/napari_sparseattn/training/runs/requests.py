@@ -1,36 +1,34 @@
-"""Fine-tuning: what a worker is asked, and how it is answered."""
+"""Fine-tuning from a window: data gathered, and trained on in another process."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .messages import (
+    FineTuneChoices,
+    FineTuneRequest,
+    Prepared,
+    Stage,
+    Survey,
+    Trained,
+)
 from .process import Switch, training_events
 from .runs import (
     Epoch,
     Run,
     discard,
-    held,
+    hold,
     new_run_folder,
-    read_arrays,
+    read_crops,
     read_epochs,
     read_run,
     write_run,
 )
-
-if TYPE_CHECKING:
-    from ...images.fields.field import Field
-    from ...images.slides.pyramid import Pyramid
-    from ..data.annotations import ImageRecord
-    from ..tune.fine_tune import FineTuneReport
-    from ...plugin.cells.requests import Model
-
-    Opener = Callable[[ImageRecord], Field | Pyramid | None]
 
 __all__ = [
     "FineTuneChoices",
@@ -50,119 +48,12 @@ _PICTURE_SIDE = 96
 _LOCK_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True)
-class FineTuneChoices:
-    """What may be chosen; the defaults suit.
-
-    Parameters
-    ----------
-    freeze : {"auto", "backbone", "none"}
-        As in `FineTuneOptions`.
-    seconds : float or None
-        About how long it may take.
-    device : str
-        See `choose_device`.
-    """
-
-    freeze: Literal["auto", "backbone", "none"] = "auto"
-    seconds: float | None = None
-    device: str = "auto"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FineTuneRequest:
-    """Train on a project's annotations, or go on with a run.
-
-    Parameters
-    ----------
-    model : Model or None
-        To begin with; None where a run goes on.
-    project : pathlib.Path
-        The project's folder.
-    opener : callable
-        Returns an image of the project, or None; called in the worker's thread.
-    choices : FineTuneChoices
-        How.
-    run : Run or None
-        The run to go on with.
-    store : pathlib.Path
-        Where features of slides are kept.
-    switch : Switch
-        Pauses and ends the work.
-    """
-
-    model: Model | None
-    project: Path
-    opener: Opener
-    choices: FineTuneChoices
-    run: Run | None
-    store: Path
-    switch: Switch = dataclasses.field(default_factory=Switch)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What is being done, for people."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """What training begins with.
-
-    Attributes
-    ----------
-    run : Run
-        What it is to do.
-    pictures : dict of str to numpy.ndarray
-        (s, s, 3) uint8 of each held-out crop, by its name.
-    size : int
-        Side of the model's images, on which `Epoch.watched` counts.
-    epochs : tuple of Epoch
-        Those that the run has behind it.
-    """
-
-    run: Run
-    pictures: dict[str, npt.NDArray[np.uint8]]
-    size: int
-    epochs: tuple[Epoch, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """The new model's file, its report, and the colours of its classes."""
-
-    path: Path
-    report: FineTuneReport
-    colours: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """What there is to learn from, before training.
-
-    Attributes
-    ----------
-    text : str
-        How many of what.
-    hints : tuple of str
-        Of what there is too little, and what to do.
-    enough : bool
-        Whether there is anything to learn from.
-    """
-
-    text: str = ""
-    hints: tuple[str, ...] = ()
-    enough: bool = False
-
-
 def survey(request: FineTuneRequest) -> Survey:
     """Count what is annotated, and say of what there is too little, without opening images."""
-    from .data import surveyed
+    from .data import survey_project
 
     assert request.model is not None
-    text, hints, enough = surveyed(request.project, request.model.bundle.card)
+    text, hints, enough = survey_project(request.project, request.model.bundle.card)
     return Survey(text, hints, enough)
 
 
@@ -190,14 +81,14 @@ def stream_training(
         # Who begins anew has given up what was interrupted.
         discard(request.project)
     folder = request.run.folder if request.run is not None else _new_folder(request)
-    with held(folder, seconds=_LOCK_SECONDS):
+    with hold(folder, seconds=_LOCK_SECONDS):
         if request.run is None:
             yield from _prepare(request, folder)
-            request.switch.told()
+            request.switch.check()
         run = read_run(folder)
-        yield _prepared(run)
+        yield _prepare_window(run)
         yield Stage("Starting to train…")
-        yield from _trained(run, request.switch)
+        yield from _train(run, request.switch)
     if not request.switch.killed:
         discard(request.project)
 
@@ -210,14 +101,14 @@ def _new_folder(request: FineTuneRequest) -> Path:
 
 
 def _prepare(request: FineTuneRequest, folder: Path) -> Iterator[Stage]:
-    from .data import gathered_cells, gathered_slides
+    from .data import gather_cells, gather_slides
 
     model, choices = request.model, request.choices
     assert model is not None
     assert model.bundle.path is not None
-    gather = gathered_slides if model.bundle.card.takes_slides else gathered_cells
-    found = yield from gather(request, Stage, folder)
-    request.switch.told()
+    gather = gather_slides if model.bundle.card.takes_slides else gather_cells
+    found = yield from gather(request, folder)
+    request.switch.check()
     run = Run(
         name=folder.name,
         model=str(model.bundle.path),
@@ -234,40 +125,38 @@ def _prepare(request: FineTuneRequest, folder: Path) -> Iterator[Stage]:
     write_run(run, found.arrays)
 
 
-def _prepared(run: Run) -> Prepared:
+def _prepare_window(run: Run) -> Prepared:
     from ...bundle import read_card
 
     size = read_card(run.model).crop.size
     if run.kind == "slides":
         return Prepared(run, {}, size, tuple(read_epochs(run.folder)))
-    from ..data.annotated import held_out
-    from ..data.datasets import CropSet
+    from ..data.split import held_out
 
-    arrays = read_arrays(run.folder)
-    data = CropSet(arrays["crops"], arrays["labels"], run.class_names, run.names, run.groups)
+    data = read_crops(run)
     rows = np.flatnonzero(held_out(data))[:_MOST_PICTURES]
     pictures = {run.names[row]: picture_of(data.crops[row]) for row in rows}
     return Prepared(run, pictures, size, tuple(read_epochs(run.folder)))
 
 
-def _trained(run: Run, switch: Switch) -> Iterator[Stage | Epoch | Trained]:
-    for told in training_events(run.folder, switch):
-        kind = told.pop("event", "")
+def _train(run: Run, switch: Switch) -> Iterator[Stage | Epoch | Trained]:
+    for event in training_events(run.folder, switch):
+        kind = event.pop("event", "")
         if kind == "stage":
-            yield Stage(told["text"])
+            yield Stage(event["text"])
         elif kind == "epoch":
-            yield Epoch.from_dict(told)
+            yield Epoch.from_dict(event)
         elif kind == "done":
             from ...bundle import read_card
             from .reports import read_report
             from .runs import report_path
 
-            path = Path(told["model"])
+            path = Path(event["model"])
             yield Trained(path, read_report(report_path(path)), read_card(path).colours)
         elif kind == "stopped":
-            raise InterruptedError(told["text"])
+            raise InterruptedError(event["text"])
         elif kind == "failed":
-            raise ValueError(told["text"])
+            raise ValueError(event["text"])
 
 
 def picture_of(crop: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -22,9 +22,11 @@ from filelock import FileLock, Timeout
 
 from ...bundle import find_bundles, user_models_folder
 from ...files import replacing
+from ..loop.epochs import FineTuneEpoch as Epoch
 
 if TYPE_CHECKING:
     from ...images.fields.field import Field
+    from ..data.datasets import CropSet
 
 __all__ = [
     "CHECKPOINT",
@@ -36,14 +38,17 @@ __all__ = [
     "Run",
     "Version",
     "discard",
-    "finished",
-    "held",
+    "finish",
+    "hold",
     "interrupted_run",
+    "keep_other_crops",
     "new_run_folder",
     "other_crops",
     "read_arrays",
+    "read_crops",
     "read_epochs",
     "read_images",
+    "read_rehearsal",
     "read_run",
     "report_path",
     "runs_folder",
@@ -61,7 +66,7 @@ _IMAGES, _OTHERS = "images.json", "others.npy"
 #: Images that are larger together are not searched for cells that nobody annotated.
 _MOST_BYTES = 2**31
 _FORMAT = 1
-#: What of a field is told apart from its pixels.
+#: What is kept of a field beside its pixels.
 _FACTS = ("axes", "pixel_size", "modality", "unit", "name")
 _TUNED = re.compile(r"(?P<base>.+)-tuned-\d{4}-\d{2}-\d{2}-\d+(-\d+)?")
 _MOST_VERSIONS_A_DAY = 10_000
@@ -91,6 +96,10 @@ class Run:
         What was left out of the data, and of what there is too little.
     folder : pathlib.Path
         Where it is.
+    seed, epochs : int, int or None
+        As in `FineTuneOptions`.
+    rehearsal : tuple of str
+        Classes of the crops for rehearsal among its arrays.
     """
 
     name: str
@@ -104,6 +113,9 @@ class Run:
     groups: tuple[str, ...]
     notes: tuple[str, ...]
     folder: Path
+    seed: int = 0
+    epochs: int | None = None
+    rehearsal: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return everything but the place."""
@@ -118,38 +130,8 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs have been told of."""
+        """How many epochs have been reported."""
         return max((epoch.epoch for epoch in read_epochs(self.folder)), default=0)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Epoch:
-    """One epoch, as `FineTuneEpoch` tells it; None where nothing is held out.
-
-    `watched` is (m, k) int: the selected pixels of the first held-out cells.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    loss: float | None = None
-    accuracy: float | None = None
-    k: int | None = None
-    seconds: float = 0.0
-    best: bool = False
-    moved: float | None = None
-    watched: npt.NDArray[np.int64] = dataclasses.field(
-        default_factory=lambda: np.empty((0, 0), np.int64)
-    )
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Epoch:
-        """Make one from plain values; others than these are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in plain.items() if key in known}
-        watched = np.array(values.pop("watched", []), dtype=np.int64)
-        return cls(**values, watched=watched if watched.ndim == 2 else np.empty((0, 0), np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +223,8 @@ def read_run(folder: Path) -> Run:
         plain = json.loads((folder / _JOB).read_text(encoding="utf-8"))
         if plain.pop("format") != _FORMAT:
             raise ValueError(f"The training in {folder} is of another version of this plugin.")
-        for key in ("class_names", "names", "groups", "notes"):
-            plain[key] = tuple(plain[key])
+        for key in ("class_names", "names", "groups", "notes", "rehearsal"):
+            plain[key] = tuple(plain.get(key, ()))
         return Run(**plain, folder=folder)
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"There is no training to go on with in {folder} ({error}).") from error
@@ -266,6 +248,34 @@ def read_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
+def read_crops(run: Run) -> CropSet:
+    """Read the annotated crops of a run that learns from cells.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged.
+    """
+    from ..data.datasets import CropSet
+
+    arrays = read_arrays(run.folder)
+    # Runs of an earlier version do not say what is held out.
+    return CropSet(arrays["crops"], arrays["labels"], run.class_names, run.names, run.groups,
+                   arrays.get("held_out"))  # fmt: skip
+
+
+def read_rehearsal(run: Run) -> CropSet | None:
+    """Read the crops for rehearsal of a run, None where it has none."""
+    from ..data.datasets import CropSet
+
+    if not run.rehearsal:
+        return None
+    arrays = read_arrays(run.folder)
+    labels = arrays["rehearsal.labels"]
+    names = tuple(map(str, range(len(labels))))
+    return CropSet(arrays["rehearsal.crops"], labels, run.rehearsal, names)
+
+
 def write_images(folder: Path, fields: Mapping[str, Field]) -> list[str]:
     """Keep images, by their hashes, for the process that trains.
 
@@ -274,7 +284,7 @@ def write_images(folder: Path, fields: Mapping[str, Field]) -> list[str]:
     list of str
         The names of those that are too large.
     """
-    told, left, room = [], [], _MOST_BYTES
+    kept, left, room = [], [], _MOST_BYTES
     for number, (name, field) in enumerate(fields.items()):
         room -= field.data.nbytes
         if room < 0:
@@ -284,9 +294,9 @@ def write_images(folder: Path, fields: Mapping[str, Field]) -> list[str]:
         with (folder / file).open("wb") as out:
             np.save(out, field.data, allow_pickle=False)
         facts = {key: getattr(field, key) for key in _FACTS}
-        told.append({"hash": name, "file": file, **facts})
+        kept.append({"hash": name, "file": file, **facts})
     with replacing(folder / _IMAGES) as temporary:
-        temporary.write_text(json.dumps(told), encoding="utf-8")
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
     return left
 
 
@@ -295,7 +305,7 @@ def read_images(folder: Path) -> dict[str, Field]:
     from ...images.fields.field import Field
 
     try:
-        told = json.loads((folder / _IMAGES).read_text(encoding="utf-8"))
+        rows = json.loads((folder / _IMAGES).read_text(encoding="utf-8"))
     except OSError:
         return {}
     return {
@@ -303,20 +313,25 @@ def read_images(folder: Path) -> dict[str, Field]:
             np.load(folder / row["file"], mmap_mode="r", allow_pickle=False),
             **{key: row[key] for key in _FACTS},
         )
-        for row in told
+        for row in rows
     }
 
 
-def other_crops(folder: Path, made: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def other_crops(folder: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return crops that nobody annotated: those of the last time, or else made now and kept."""
     path = folder / _OTHERS
     if path.exists():
         kept: npt.NDArray[Any] = np.load(path, allow_pickle=False)
         return kept
-    crops = made()
-    with replacing(path) as temporary, temporary.open("wb") as out:
-        np.save(out, crops, allow_pickle=False)
+    crops = make()
+    keep_other_crops(folder, crops)
     return crops
+
+
+def keep_other_crops(folder: Path, crops: npt.NDArray[Any]) -> None:
+    """Write crops that nobody annotated for `other_crops`; none where there are no such cells."""
+    with replacing(folder / _OTHERS) as temporary, temporary.open("wb") as out:
+        np.save(out, crops, allow_pickle=False)
 
 
 def target_of(run: Run) -> Path:
@@ -333,13 +348,13 @@ def target_of(run: Run) -> Path:
     return path
 
 
-def finished(run: Run) -> None:
+def finish(run: Run) -> None:
     """Take note that nothing of a run is left to do."""
     (run.folder / _JOB).unlink(missing_ok=True)
 
 
 def read_epochs(folder: Path) -> list[Epoch]:
-    """Return the epochs that a run has told of; lines that a kill has cut are left out."""
+    """Return the epochs that a run has reported; lines that a kill has cut are left out."""
     found: dict[int, Epoch] = {}
     try:
         lines = (folder / EPOCHS).read_text(encoding="utf-8").splitlines()
@@ -373,7 +388,7 @@ def discard(project: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
+def hold(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
     """Keep others from a run; wait so many seconds for them to be gone.
 
     Raises
@@ -385,12 +400,12 @@ def held(folder: Path, lock: str = LOCK, seconds: float = 0) -> Iterator[None]:
         with FileLock(folder / lock, timeout=seconds):
             yield
     except Timeout as error:
-        raise ValueError("This training is under way in another window.") from error
+        raise ValueError("This training is under way in another window or program.") from error
 
 
 def _under_way(folder: Path) -> bool:
     try:
-        with held(folder):
+        with hold(folder):
             return False
     except ValueError:
         return True

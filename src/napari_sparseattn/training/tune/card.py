@@ -9,7 +9,7 @@ from ...bundle import Bundle
 from ...card import Card, default_colours
 from .report import FineTuneReport
 
-__all__ = ["Learned", "fine_tuned_card"]
+__all__ = ["Learned", "make_tuned_card"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Learned:
     recipe: str
 
 
-def fine_tuned_card(
+def make_tuned_card(
     bundle: Bundle, learned: Learned, architecture: dict[str, Any], report: FineTuneReport
 ) -> Card:
     """Return the card of a model that went on from `bundle`."""
@@ -53,11 +53,11 @@ def fine_tuned_card(
         "epochs": len(report.history),
         "history": [{k: v for k, v in row.items() if k != "best"} for row in report.history],
     })  # fmt: skip
-    told = f", with new classes {', '.join(new)}" if new else ""
+    added = f", with new classes {', '.join(new)}" if new else ""
     return Card.model_validate({
         **old.model_dump(),
         "name": learned.name or f"{old.name[:80]} fine-tuned",
-        "description": f"{old.description} Fine-tuned{told}.".strip(),
+        "description": f"{old.description} Fine-tuned{added}.".strip(),
         "class_names": classes,
         "class_colours": colours,
         "architecture": architecture,

@@ -9,9 +9,10 @@ from typing import Any
 from ...bundle import Bundle
 from ..data.datasets import CropSet
 from ..loop.control import TrainingControl
-from .card import Learned, fine_tuned_card
+from ..loop.epochs import FineTuneEpoch
+from .card import Learned, make_tuned_card
 from .report import FineTuneReport
-from .run import FineTuneEpoch, FineTuneRun
+from .run import FineTuneRun
 from .task import FineTuneOptions, Task
 
 __all__ = [
@@ -80,11 +81,13 @@ def fine_tune(
             on_epoch(epoch)
     model, report = run.result()
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    card = fine_tuned_card(bundle, _learned(task), dataclasses.asdict(model.config), report)
+    card = make_tuned_card(
+        bundle, _describe_learning(task), dataclasses.asdict(model.config), report
+    )
     return Bundle(card, state), report
 
 
-def _learned(task: Task) -> Learned:
+def _describe_learning(task: Task) -> Learned:
     return Learned(
         task.options.name,
         task.n_annotated,

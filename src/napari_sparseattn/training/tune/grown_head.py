@@ -24,11 +24,11 @@ __all__ = [
     "class_weights",
     "fit_head",
     "grow",
-    "grown_layer",
+    "grow_layer",
     "head_features",
     "listening",
     "to_input",
-    "united_classes",
+    "unite_classes",
 ]
 
 CellNet = SparseAttnNet | TNet
@@ -39,7 +39,7 @@ _TYPICAL = 0.3
 _RIDGE = 1e-2
 
 
-def united_classes(old: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
+def unite_classes(old: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
     """Return the model's classes in their order, then the data's that it does not know, once."""
     return tuple(dict.fromkeys((*old, *data)))
 
@@ -57,12 +57,12 @@ def grow(model: CellNet, n_classes: int) -> CellNet:
         At least as many as it has.
     """
     grown = copy.deepcopy(model).requires_grad_(True)
-    grown.head = grown_layer(model.head, n_classes)
+    grown.head = grow_layer(model.head, n_classes)
     grown.config = dataclasses.replace(grown.config, n_classes=n_classes)
     return grown
 
 
-def grown_layer(old: nn.Linear, n_classes: int) -> nn.Linear:
+def grow_layer(old: nn.Linear, n_classes: int) -> nn.Linear:
     """Return a last layer for more classes, see `grow`."""
     head = nn.Linear(old.in_features, n_classes).to(old.weight)
     with torch.no_grad():

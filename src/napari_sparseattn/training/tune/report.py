@@ -178,12 +178,6 @@ class FineTuneReport:
         plain["cells"] = [dataclasses.asdict(cell) for cell in self.cells]
         return plain
 
-    def to_html(self) -> str:
-        """Return the report as one page that needs nothing else."""
-        from .html import page
-
-        return page(self)
-
 
 def compare(
     held: HeldOut,
@@ -208,11 +202,11 @@ def compare(
     n_old = len(held.old_class_names)
     old = np.zeros((len(labels), len(names)), dtype=np.float32)
     old[:, :n_old] = old_logits.softmax(1).numpy()
-    new = _crossed(new_logits, torch.from_numpy(labels), temperature, held.groups)
+    new = _cross_calibrate(new_logits, torch.from_numpy(labels), temperature, held.groups)
     before, after = (p.argmax(1) if len(p) else np.empty(0, np.int64) for p in (old, new))
     known = labels < n_old
     every, kept, fresh = (
-        _paired(labels[rows], before[rows], after[rows],
+        _pair(labels[rows], before[rows], after[rows],
                 None if held.groups is None else held.groups[rows])
         for rows in (np.ones(len(labels), bool), known, ~known)
     )  # fmt: skip
@@ -221,7 +215,7 @@ def compare(
                     names[after[i]], float(new[i, after[i]]))
         for i in range(len(labels))
     )  # fmt: skip
-    sentence = _told(every, kept, fresh, unannotated, held.unit)
+    sentence = _describe_result(every, kept, fresh, unannotated, held.unit)
     return FineTuneReport(
         verdict=_verdict(every, kept),
         sentence=sentence,
@@ -244,7 +238,7 @@ def compare(
     )
 
 
-def _crossed(
+def _cross_calibrate(
     logits: Tensor,
     truth: Tensor,
     temperature: float,
@@ -261,7 +255,7 @@ def _crossed(
     return probabilities.numpy().astype(np.float32)
 
 
-def _paired(
+def _pair(
     labels: npt.NDArray[np.int64],
     before: npt.NDArray[np.integer[Any]],
     after: npt.NDArray[np.integer[Any]],
@@ -282,7 +276,7 @@ def _verdict(every: Paired, known: Paired) -> Verdict:
     return "worse" if known.verdict == "worse" else every.verdict
 
 
-def _told(
+def _describe_result(
     every: Paired,
     known: Paired,
     fresh: Paired,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from ...bundle import Bundle
 from ..data.datasets import hash_folds
 from ..data.span_data import SlideExample, by_sha256
 from ..loop.control import TrainingControl
-from .card import Learned, fine_tuned_card
+from ..loop.epochs import FineTuneEpoch
+from .card import Learned, make_tuned_card
 from .report import FineTuneReport
-from .run import FineTuneEpoch
-from .slides_run import SlideTask, TuneRun
+from .slides_run import SlideTask, TuneRun, TuneSlidesOptions
 
 __all__ = ["TuneSlidesOptions", "held_out_slides", "too_few_slides", "tune_slides"]
 
@@ -25,46 +24,6 @@ __all__ = ["TuneSlidesOptions", "held_out_slides", "too_few_slides", "tune_slide
 _FOLDS = 5
 #: Groups of a class from which on one of them is held out, whatever the hash says.
 _LEAST_GROUPS = 3
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TuneSlidesOptions:
-    """How to fine-tune a SPAN; nothing has to be chosen.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes over the slides, at most.
-    seconds : float, optional
-        About how long it may take.
-    learning_rate : float
-        AdamW's peak: one epoch of warm-up, then a cosine to zero.
-    keep : float
-        Share, 0 to 1, of the weights before in those that are kept: their mean
-        with the trained ones forgets less of slides that are not at hand
-        (Wortsman et al. 2022, Robust fine-tuning of zero-shot models).
-    patience : int
-        Stop when nothing has been gained for so many epochs.
-    seed : int
-        Seeds everything.
-    device : str
-        See `choose_device`.
-    checkpoint : pathlib.Path, optional
-        A file that is written after each epoch, and gone on from, as in
-        `FineTuneOptions`.
-    name : str
-        Of the new model; by default the old one's with "fine-tuned".
-    """
-
-    epochs: int = 20
-    seconds: float | None = None
-    learning_rate: float = 1e-4
-    keep: float = 0.5
-    patience: int = 5
-    seed: int = 0
-    device: str = "auto"
-    checkpoint: Path | None = None
-    name: str = ""
 
 
 def held_out_slides(examples: Sequence[SlideExample]) -> npt.NDArray[np.bool_]:
@@ -142,7 +101,7 @@ def tune_slides(
         A SPAN-MIL or a SPAN-UNet; stays as it is.
     examples : sequence of SlideExample
         With classes, or with patch labels, whose features are of the model's
-        encoder; `annotated_slides` makes them.
+        encoder; `gather_slides` makes them.
     class_names : sequence of str
         What the labels mean; of patches: other tissue, and the wanted one.
     options : TuneSlidesOptions, optional
@@ -175,12 +134,14 @@ def tune_slides(
         if on_epoch is not None:
             on_epoch(epoch)
     model, report = run.result()
-    card = fine_tuned_card(bundle, _learned(task), dataclasses.asdict(model.config), report)
+    card = make_tuned_card(
+        bundle, _describe_learning(task), dataclasses.asdict(model.config), report
+    )
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
     return Bundle(card, state), report
 
 
-def _learned(task: SlideTask) -> Learned:
+def _describe_learning(task: SlideTask) -> Learned:
     return Learned(
         task.options.name,
         len(task.train),

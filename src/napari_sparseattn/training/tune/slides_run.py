@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,31 +18,74 @@ from ...bundle import Bundle
 from ...device import choose_device
 from ...models.span import SpanMil, SpanUnet
 from ..data.span_data import SlideExample
+from ..loop.checkpoint import (
+    Checkpoint,
+    fingerprint,
+    load_optimiser,
+    optimiser_tensors,
+    take_under,
+)
 from ..loop.classifier import fit_temperature
 from ..loop.control import TrainingControl
-from ..loop.optimiser_state import load_optimiser, optimiser_tensors, under
-from ..loop.span import SpanOptions, SpanRun, check_labels, predict_slides
-from .checkpoint import Progress, fingerprint, read_progress, write_progress
+from ..loop.epochs import FineTuneEpoch
+from ..loop.loop import Judgement, Loop, Resume, Weights, copy_weights
+from ..loop.span import SpanOptions, SpanSteps, check_labels, predict_slides
 from .grown_head import (
     HeadFeatures,
     class_weights,
     fit_head,
-    grown_layer,
+    grow_layer,
     listening,
-    united_classes,
+    unite_classes,
 )
 from .report import FineTuneReport, HeldOut, compare
-from .run import FineTuneEpoch
 
-if TYPE_CHECKING:
-    from .slides import TuneSlidesOptions
-
-__all__ = ["SlideTask", "TuneRun"]
+__all__ = ["SlideTask", "TuneRun", "TuneSlidesOptions"]
 
 SlideNet = SpanMil | SpanUnet
 
 #: Held-out slides, or patches, below which the old temperature stays.
 _LEAST_TO_CALIBRATE = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TuneSlidesOptions:
+    """How to fine-tune a SPAN; nothing has to be chosen.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the slides, at most.
+    seconds : float, optional
+        About how long it may take.
+    learning_rate : float
+        AdamW's peak: one epoch of warm-up, then a cosine to zero.
+    keep : float
+        Share, 0 to 1, of the weights before in those that are kept: their mean
+        with the trained ones forgets less of slides that are not at hand
+        (Wortsman et al. 2022, Robust fine-tuning of zero-shot models).
+    patience : int
+        Stop when nothing has been gained for so many epochs.
+    seed : int
+        Seeds everything.
+    device : str
+        See `choose_device`.
+    checkpoint : pathlib.Path, optional
+        A file that is written after each epoch, and gone on from, as in
+        `FineTuneOptions`.
+    name : str
+        Of the new model; by default the old one's with "fine-tuned".
+    """
+
+    epochs: int = 20
+    seconds: float | None = None
+    learning_rate: float = 1e-4
+    keep: float = 0.5
+    patience: int = 5
+    seed: int = 0
+    device: str = "auto"
+    checkpoint: Path | None = None
+    name: str = ""
 
 
 class SlideTask:
@@ -72,9 +116,9 @@ class SlideTask:
             self.old_classes = old if same else old[:1]
             self.classes = old if same else (old[0], class_names[1])
         else:
-            self.classes, self.old_classes = united_classes(old, class_names), old
+            self.classes, self.old_classes = unite_classes(old, class_names), old
             place = [self.classes.index(name) for name in class_names]
-            examples = [_relabelled(example, place) for example in examples]
+            examples = [_relabel(example, place) for example in examples]
         self.held = [each for each, take in zip(examples, out, strict=True) if take]
         self.train = [each for each, take in zip(examples, out, strict=True) if not take]
         if not self.train:
@@ -103,11 +147,11 @@ class SlideTask:
         model = copy.deepcopy(self.bundle.slide_model()).requires_grad_(True).to(self.device)
         n = len(self.classes)
         if isinstance(model, SpanUnet) or n == model.head.out_features:
-            return model, _weights(model)
+            return model, copy_weights(model)
         features, logits = _read_by_head(model, self.train)
-        model.head = grown_layer(model.head, n).requires_grad_(True)
+        model.head = grow_layer(model.head, n).requires_grad_(True)
         model.config = dataclasses.replace(model.config, n_classes=n)
-        before = _weights(model)
+        before = copy_weights(model)
         labels = np.array([each.label for each in self.train], dtype=np.int64)
         nothing = HeadFeatures(features.new_zeros(1, 0, features.shape[1]), logits[None, :0])
         known = (HeadFeatures(features[None], logits[None]), torch.from_numpy(labels))
@@ -129,65 +173,67 @@ class SlideTask:
 
 
 class TuneRun:
-    """Epoch after epoch, with the best kept and progress on disk."""
+    """Fine-tuning of a SPAN: what is judged and reported of its epochs."""
 
     def __init__(self, task: SlideTask, control: TrainingControl) -> None:
         self.task, self.control = task, control
         self.began = time.perf_counter()
         self.notes: list[str] = []
-        self.history: list[FineTuneEpoch] = []
         options = task.options
         self.model, self.start = task.model()
-        self.run = SpanRun(
+        self.steps = SpanSteps(
             self.model,
             task.train,
             task.held,
             task.span_options,
             stop=lambda: not control.proceed(),
         )
-        self.best_epoch, self.best_score = 0, float("inf")
-        self.best = _weights(self.model)
-        self.mark = task.fingerprint() if options.checkpoint else ""
+        self.loop = Loop(
+            self.model,
+            self,
+            options.epochs,
+            FineTuneEpoch,
+            patience=options.patience,
+            then=self._has_time,
+            stopped=self._note_stop,
+        )
         if not self._went_on() and task.held:
-            measured = self.run.measure()
+            measured = self.steps.measure()
             if measured is None:
                 raise InterruptedError(
                     "Cancelled before anything was learned; the model is as it was."
                 )
-            self.best_score = measured[0]
+            self.loop.best.score = measured[0]
 
     def __iter__(self) -> Iterator[FineTuneEpoch]:
-        options = self.task.options
-        while len(self.history) < options.epochs and self._stale < options.patience:
-            began, number = time.perf_counter(), len(self.history) + 1
-            # Each epoch is seeded on its own, so that a run can go on after any.
-            torch.manual_seed(options.seed * 10_007 + number)
-            self.run.rng = np.random.default_rng([options.seed, number])
-            trained = self.run.epoch(number)
-            held = self._measured() if trained is not None else None
-            if trained is None or held is None:
-                self._cancelled(number)
-                return
-            epoch = self._judged(number, trained, held, began)
-            self.history.append(epoch)
-            self._save()
-            yield epoch
-            spent = time.perf_counter() - self.began
-            if options.seconds is not None and spent + epoch.seconds > options.seconds:
-                return
+        return iter(self.loop)
 
-    @property
-    def _stale(self) -> int:
-        """Epochs since the last that was the best, also of those before a kill."""
-        best = [epoch.epoch for epoch in self.history if epoch.best]
-        return len(self.history) - max(best, default=0)
+    def train(self, number: int) -> tuple[float, float] | None:
+        """Go through the slides once; return mean loss and accuracy, None if stopped."""
+        seed = self.task.options.seed
+        # Each epoch is seeded on its own, so that a run can go on after any.
+        torch.manual_seed(seed * 10_007 + number)
+        self.steps.rng = np.random.default_rng([seed, number])
+        return self.steps.train(number)
+
+    def judge(self, number: int, trained: tuple[float, float]) -> Judgement | None:
+        """Measure the model that would be kept on the held-out slides, None if stopped."""
+        blended, now = self._blend(), copy_weights(self.model)
+        self.model.load_state_dict(blended)
+        measured = self.steps.measure()
+        self.model.load_state_dict(now)
+        if measured is None:
+            return None
+        if self.task.held:
+            return Judgement(*measured, weights=blended)
+        return Judgement(float("nan"), float("nan"), score=trained[0], weights=blended)
 
     def result(self) -> tuple[SlideNet, FineTuneReport]:
         """Calibrate the best weights, and compare them with the model before."""
         task = self.task
-        self.model.load_state_dict(self.best)
-        self.model.cpu().eval()
-        ids, labels, groups = _told(task.held, task.segments)
+        self.loop.best.restore()
+        self.model.cpu()
+        ids, labels, groups = _list_labels(task.held, task.segments)
         old, new = (
             _logits(model, task.held, n)
             for model, n in (
@@ -207,14 +253,14 @@ class TuneRun:
             groups if task.segments else None,
         )
         every = (*task.train, *task.held)
-        counts = np.bincount(_told(every, task.segments)[1], minlength=len(task.classes))
+        counts = np.bincount(_list_labels(every, task.segments)[1], minlength=len(task.classes))
         report = compare(
             held,
             old[:, : len(task.old_classes)] / task.card.temperature,
             new,
             temperature,
-            history=[epoch.numbers() for epoch in self.history],
-            best_epoch=self.best_epoch,
+            history=[epoch.numbers() for epoch in self.loop.history],
+            best_epoch=self.loop.best.epoch,
             annotated=dict(zip(task.classes, counts.tolist(), strict=True)),
             unannotated={},
             seconds=time.perf_counter() - self.began,
@@ -222,76 +268,46 @@ class TuneRun:
         )
         return self.model, report
 
-    def _blended(self) -> dict[str, Tensor]:
+    def _blend(self) -> Weights:
         """The weights of now, drawn to those of before."""
-        keep, now = self.task.options.keep, _weights(self.model)
+        keep, now = self.task.options.keep, copy_weights(self.model)
         return {
             key: torch.lerp(value, self.start[key], keep) if value.is_floating_point() else value
             for key, value in now.items()
         }
 
-    def _measured(self) -> tuple[float, float] | None:
-        """Loss and accuracy on the held-out slides, of the model that would be kept."""
-        now = _weights(self.model)
-        self.model.load_state_dict(self._blended())
-        held = self.run.measure()
-        self.model.load_state_dict(now)
-        return held
+    def _has_time(self, epoch: FineTuneEpoch) -> bool:
+        seconds = self.task.options.seconds
+        return seconds is None or time.perf_counter() - self.began + epoch.seconds <= seconds
 
-    def _judged(
-        self,
-        number: int,
-        trained: tuple[float, float],
-        held: tuple[float, float],
-        began: float,
-    ) -> FineTuneEpoch:
-        if not self.task.held:
-            held = (float("nan"), float("nan"))
-        score = held[0] if self.task.held else trained[0]
-        best = score < self.best_score
-        if best:
-            self.best, self.best_epoch, self.best_score = self._blended(), number, score
-        seconds = time.perf_counter() - began
-        return FineTuneEpoch(
-            number, self.task.options.epochs, *trained, *held, None, seconds, best
-        )  # fmt: skip
-
-    def _cancelled(self, number: int) -> None:
+    def _note_stop(self, number: int) -> None:
         if number == 1 and not self.task.held:
             raise InterruptedError("Cancelled before anything was learned; the model is as it was.")
         same = len(self.task.classes) == len(self.task.card.class_names)
         first = "the model as it was" if same else "the fitted head"
-        kept = f"epoch {self.best_epoch}" if self.best_epoch else first
+        kept = f"epoch {self.loop.best.epoch}" if self.loop.best.epoch else first
         self.notes.append(
             f"Cancelled in epoch {number} of {self.task.options.epochs}; {kept} is kept."
         )
 
-    def _save(self) -> None:
-        path = self.task.options.checkpoint
-        if path is None:
-            return
+    def _state(self) -> Weights:
+        """Return all that a run needs to go on."""
         state = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        state |= optimiser_tensors(self.run.optimiser)
-        state = {key: value.detach().cpu().clone() for key, value in state.items()}
-        write_progress(path, Progress(
-            self.mark, self.task.options.epochs, False,
-            [epoch.numbers() for epoch in self.history],
-            self.best_epoch, self.best_score, state, self.best,
-        ))  # fmt: skip
+        state |= optimiser_tensors(self.steps.optimiser)
+        return {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def _went_on(self) -> bool:
         path = self.task.options.checkpoint
-        found = read_progress(path, self.mark) if path is not None else ""
-        if not isinstance(found, Progress):
+        if path is None:
+            return False
+        found = self.loop.go_on(Resume(path, self.task.fingerprint(), self._state))
+        if not isinstance(found, Checkpoint):
             if found:
                 self.notes.append(found)
             return False
-        self.history = [FineTuneEpoch.of(row) for row in found.history]
-        self.model.load_state_dict(under(found.state, "model."))
-        load_optimiser(self.run.optimiser, found.state)
-        self.best, self.best_epoch = found.best, found.best_epoch
-        self.best_score = found.best_score
-        self.notes.append(f"Went on after epoch {len(self.history)} from a checkpoint.")
+        self.model.load_state_dict(take_under(found.state, "model."))
+        load_optimiser(self.steps.optimiser, found.state)
+        self.notes.append(f"Went on after epoch {len(self.loop.history)} from a checkpoint.")
         return True
 
 
@@ -320,7 +336,7 @@ def _logits(model: SlideNet, examples: Sequence[SlideExample], n_classes: int) -
     return torch.cat([torch.zeros_like(wanted), wanted], dim=1)
 
 
-def _told(
+def _list_labels(
     examples: Sequence[SlideExample], segments: bool
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Names, labels and slides of all that has a label."""
@@ -341,7 +357,7 @@ def _told(
     return tuple(ids), np.concatenate(labels), np.concatenate(groups)
 
 
-def _relabelled(example: SlideExample, place: Sequence[int]) -> SlideExample:
+def _relabel(example: SlideExample, place: Sequence[int]) -> SlideExample:
     if example.label is None:
         return example
     if not 0 <= example.label < len(place):
@@ -356,7 +372,3 @@ def _check_widths(examples: Sequence[SlideExample], width: int, name: str) -> No
                 f"{example.name}: {example.features.shape[1]} features per patch, '{name}' takes "
                 f"{width}. Make the features with the model's own encoder."
             )
-
-
-def _weights(model: SlideNet) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -18,16 +17,16 @@ from ...images.normalise import Normalisation, to_float
 from ...models.sparse.network import SparseAttnNet, distillation_loss
 from ...models.tnet.network import TNet
 from ..loop.augment import Augmentation
-from ..loop.fit import optimiser
-from ..loop.optimiser_state import load_optimiser, optimiser_tensors, under
+from ..loop.checkpoint import load_optimiser, optimiser_tensors, take_under
+from ..loop.loop import optimiser, set_rate
 from ..loop.tnet import TNetLoss
 from .grown_head import CellNet, class_weights
 
-__all__ = ["Recipe", "StepRun", "Stock", "trained_parts"]
+__all__ = ["StepOptions", "TrainingCrops", "TuneSteps", "freeze_parts"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class StepOptions:
     """How to train; the defaults are judgement, not the outcome of a search.
 
     Parameters
@@ -72,8 +71,8 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Stock:
-    """What is trained on.
+class TrainingCrops:
+    """Annotated crops, and others on which the model keeps what it knew.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ class Stock:
     shares: Tensor
 
 
-def trained_parts(model: CellNet, freeze: str) -> CellNet:
+def freeze_parts(model: CellNet, freeze: str) -> CellNet:
     """Let gradients reach everything, or the layers that read features only; in place."""
     model.requires_grad_(freeze == "none")
     if freeze == "none":
@@ -112,17 +111,19 @@ def trained_parts(model: CellNet, freeze: str) -> CellNet:
     return model
 
 
-class StepRun:
-    """What changes from step to step.
+class TuneSteps:
+    """Crops drawn and learned from, and the moving average of the weights.
 
     Parameters
     ----------
     model : SparseAttnNet or TNet
         With a fitted head; trained in place.
-    stock : Stock
+    data : TrainingCrops
         What to train on.
-    recipe : Recipe
+    options : StepOptions
         How.
+    mean : SparseAttnNet or TNet
+        A copy without gradients, which becomes the moving average of the weights.
     normalisation, augmentation, size
         As in `fit`.
     balance : bool
@@ -138,9 +139,10 @@ class StepRun:
     def __init__(
         self,
         model: CellNet,
-        stock: Stock,
-        recipe: Recipe,
+        data: TrainingCrops,
+        options: StepOptions,
         *,
+        mean: CellNet,
         normalisation: Normalisation,
         augmentation: Augmentation,
         size: int,
@@ -149,17 +151,17 @@ class StepRun:
         bfloat16: bool = False,
         seed: int = 0,
     ) -> None:
-        self.model, self.stock, self.recipe = model.to(device), stock, recipe
+        self.model, self.data, self.options = model.to(device), data, options
         self.normalisation, self.augmentation, self.size = normalisation, augmentation, size
         self.device, self.bfloat16, self.seed = device, bfloat16, seed
-        self.mean = copy.deepcopy(model).eval().requires_grad_(False)
-        self.optimiser = _optimiser(model, recipe)
+        self.mean = mean
+        self.optimiser = _optimiser(model, options)
         self.done = 0
         self.tnet_loss = TNetLoss()
-        weights = torch.ones(len(stock.labels))
+        weights = torch.ones(len(data.labels))
         if balance:
-            every = class_weights(stock.labels, model.config.n_classes)
-            weights = every[torch.from_numpy(stock.labels)]
+            every = class_weights(data.labels, model.config.n_classes)
+            weights = every[torch.from_numpy(data.labels)]
         self.weights = weights
 
     def epoch(self, proceed: Callable[[], bool]) -> tuple[float, float] | None:
@@ -170,20 +172,20 @@ class StepRun:
         proceed : callable
             Asked before each step; None is returned where it says no.
         """
-        recipe = self.recipe
+        options = self.options
         seed = self.seed * 10_007 + self.done
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         total = right = 0.0
-        for step in range(recipe.steps):
+        for step in range(options.steps):
             if not proceed():
                 return None
-            self._set_rate(self.done + step / recipe.steps)
+            self._set_rate(self.done + step / options.steps)
             loss, accuracy = self._step(generator)
             total += loss
             right += accuracy
         self.done += 1
-        return total / recipe.steps, right / recipe.steps
+        return total / options.steps, right / options.steps
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a run needs to go on, as tensors by name."""
@@ -195,26 +197,26 @@ class StepRun:
 
     def restore(self, state: dict[str, Tensor], done: int) -> None:
         """Go on from a `state` after `done` epochs."""
-        self.model.load_state_dict(under(state, "model."))
-        self.mean.load_state_dict(under(state, "mean."))
+        self.model.load_state_dict(take_under(state, "model."))
+        self.mean.load_state_dict(take_under(state, "mean."))
         load_optimiser(self.optimiser, state)
         self.tnet_loss.baseline = float(state["baseline"])
         self.done = done
 
     def _step(self, generator: torch.Generator) -> tuple[float, float]:
-        recipe = self.recipe
+        options = self.options
         # Statistics of a few crops of few kinds are worse than those learned.
         self.model.train()
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        rows = torch.multinomial(self.weights, recipe.batch_size, True, generator=generator)
-        target = torch.from_numpy(self.stock.labels)[rows].to(self.device)
-        inputs = self._changed(self.stock.crops[rows.numpy()], generator)
+        rows = torch.multinomial(self.weights, options.batch_size, True, generator=generator)
+        target = torch.from_numpy(self.data.labels)[rows].to(self.device)
+        inputs = self._augment(self.data.crops[rows.numpy()], generator)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.bfloat16):
-            loss, logits = self._taught(inputs, target, generator)
-            if len(self.stock.others) and recipe.keep:
-                loss = loss + recipe.keep * self._kept(generator)
+            loss, logits = self._teach(inputs, target, generator)
+            if len(self.data.others) and options.keep:
+                loss = loss + options.keep * self._keep_known(generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -223,25 +225,25 @@ class StepRun:
         accuracy = float((logits.argmax(1) == target).float().mean())
         return float(loss.detach()), accuracy
 
-    def _taught(
+    def _teach(
         self, inputs: Tensor, target: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        recipe = self.recipe
+        options = self.options
         if isinstance(self.model, TNet):
-            seen = self.model(inputs, noise=recipe.noise * self._left, generator=generator)
+            seen = self.model(inputs, noise=options.noise * self._left, generator=generator)
             return self.tnet_loss(seen, target), seen.logits
-        output = self.model(inputs, explore=recipe.explore * self._left)
+        output = self.model(inputs, explore=options.explore * self._left)
         loss = F.cross_entropy(
-            output.logits.float(), target, label_smoothing=recipe.label_smoothing
+            output.logits.float(), target, label_smoothing=options.label_smoothing
         )
-        return loss + recipe.distill * distillation_loss(output), output.logits
+        return loss + options.distill * distillation_loss(output), output.logits
 
-    def _kept(self, generator: torch.Generator) -> Tensor:
+    def _keep_known(self, generator: torch.Generator) -> Tensor:
         """Loss on unannotated crops: they keep the shares that the fitted head gave them."""
-        stock = self.stock
-        rows = torch.randint(len(stock.others), (self.recipe.batch_size,), generator=generator)
-        crops, target = stock.others[rows.numpy()], stock.shares[rows].to(self.device)
-        output = self.model(self._changed(crops, generator))
+        data = self.data
+        rows = torch.randint(len(data.others), (self.options.batch_size,), generator=generator)
+        crops, target = data.others[rows.numpy()], data.shares[rows].to(self.device)
+        output = self.model(self._augment(crops, generator))
         loss = F.cross_entropy(output.logits.float(), target)
         if isinstance(self.model, TNet):
             image = torch.cat([level.crops.image for level in output.levels]).to(self.device)
@@ -249,7 +251,7 @@ class StepRun:
             loss = 0.3 * loss + 0.7 * F.cross_entropy(each, target[image])
         return loss
 
-    def _changed(self, crops: npt.NDArray[Any], generator: torch.Generator) -> Tensor:
+    def _augment(self, crops: npt.NDArray[Any], generator: torch.Generator) -> Tensor:
         batch = torch.from_numpy(to_float(crops)).permute(0, 3, 1, 2)
         changed = self.augmentation(batch, self.size, generator)
         ready = torch.from_numpy(self.normalisation(changed.numpy()))
@@ -258,32 +260,31 @@ class StepRun:
     @property
     def _left(self) -> float:
         """1 at the start, 0 from half-way on, so that training ends as it is deployed."""
-        return max(0.0, 1 - 2 * self.done / self.recipe.epochs)
+        return max(0.0, 1 - 2 * self.done / self.options.epochs)
 
     def _average(self) -> None:
         # Early on the average would be mostly the weights it began with.
-        count = self.done * self.recipe.steps + 1
-        pull = max(1 - self.recipe.smoothing, 1 / (count + 1))
+        count = self.done * self.options.steps + 1
+        pull = max(1 - self.options.smoothing, 1 / (count + 1))
         with torch.no_grad():
             for mean, now in zip(self.mean.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(now, pull)
 
     def _set_rate(self, done: float) -> None:
-        warm = min(1.0, done + 1 / self.recipe.steps)
-        factor = warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.recipe.epochs)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * factor
+        warm = min(1.0, done + 1 / self.options.steps)
+        factor = warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done / self.options.epochs)))
+        set_rate(self.optimiser, self.options.learning_rate * factor)
 
 
-def _optimiser(model: CellNet, recipe: Recipe) -> torch.optim.AdamW:
-    made = optimiser(model, recipe.learning_rate, recipe.weight_decay)
+def _optimiser(model: CellNet, options: StepOptions) -> torch.optim.AdamW:
+    made = optimiser(model, options.learning_rate, options.weight_decay)
     head = {id(parameter) for parameter in model.head.parameters()}
     groups = []
     for group in made.param_groups:
-        for own, rate in ((True, recipe.head_rate), (False, 1.0)):
+        for own, rate in ((True, options.head_rate), (False, 1.0)):
             parameters = [p for p in group["params"] if (id(p) in head) is own]
             if parameters:
-                peak = recipe.learning_rate * rate
-                groups.append({"params": parameters, "peak": peak, "lr": peak,
+                groups.append({"params": parameters, "share": rate,
+                               "lr": options.learning_rate * rate,
                                "weight_decay": group["weight_decay"]})  # fmt: skip
     return torch.optim.AdamW(groups)

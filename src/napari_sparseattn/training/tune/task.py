@@ -15,14 +15,14 @@ from ...bundle import Bundle
 from ...card import Card
 from ...device import choose_device
 from ...images.normalise import to_float
-from ..data.annotated import held_out
 from ..data.datasets import CropSet
+from ..data.split import held_out
 from ..loop.augment import Augmentation
-from .checkpoint import fingerprint
-from .grown_head import CellNet, class_weights, fit_head, grow, head_features, united_classes
-from .steps import Recipe, Stock
+from ..loop.checkpoint import fingerprint
+from .grown_head import CellNet, class_weights, fit_head, grow, head_features, unite_classes
+from .steps import StepOptions, TrainingCrops
 
-__all__ = ["FineTuneOptions", "Task", "kept_augmentation"]
+__all__ = ["FineTuneOptions", "Task", "choose_augmentation"]
 
 _REHEARSED = 100
 #: Crops per class, in the median, from which on all layers are trained.
@@ -48,7 +48,7 @@ class FineTuneOptions:
         hand; all are trained on, and none is held out.
     unlabelled : numpy.ndarray, optional
         (M, s, s, C) crops that nobody annotated, best of the same images; see
-        `unannotated_cells`. On them the new model is held to the old one.
+        `cut_unannotated_cells`. On them the new model is held to the old one.
         Without them the annotated crops alone serve for that.
     learning_rate : float, optional
         AdamW's peak rate.
@@ -57,7 +57,7 @@ class FineTuneOptions:
     mixed_precision : {"auto", "off", "bfloat16"}
         ``"auto"`` times both on the first crops, and takes the quicker.
     augmentation : Augmentation, optional
-        By default what suits the modality, see `kept_augmentation`.
+        By default what suits the modality, see `choose_augmentation`.
     seed : int
         Seeds everything.
     device : str
@@ -68,7 +68,7 @@ class FineTuneOptions:
         from it. It is left in place: remove it once the new model is saved.
     name : str
         Of the new model; by default the old one's with "fine-tuned".
-    recipe : Recipe, optional
+    steps : StepOptions, optional
         Everything else, for measurements.
     """
 
@@ -85,7 +85,7 @@ class FineTuneOptions:
     device: str = "auto"
     checkpoint: Path | None = None
     name: str = ""
-    recipe: Recipe | None = None
+    steps: StepOptions | None = None
 
 
 class Task:
@@ -97,12 +97,12 @@ class Task:
         self.size = card.crop.size
         self.device = choose_device(options.device)
         more = options.rehearsal.class_names if options.rehearsal is not None else ()
-        self.classes = united_classes(card.class_names, (*dataset.class_names, *more))
+        self.classes = unite_classes(card.class_names, (*dataset.class_names, *more))
         for part in (dataset, options.rehearsal):
             if part is not None:
                 _check_crops(part.crops, card)
         out = held_out(dataset)
-        self.dataset = _relabelled(dataset, self.classes)
+        self.dataset = _relabel(dataset, self.classes)
         self.held, train = self.dataset.subset(out), self.dataset.subset(~out)
         if not len(train) or len(np.unique(train.labels)) + len(card.class_names) < 2:
             raise ValueError(
@@ -112,14 +112,14 @@ class Task:
         self.n_annotated = len(train)
         self.crops, self.labels = train.crops, train.labels
         if options.rehearsal is not None:
-            again = _relabelled(_some(options.rehearsal, options.seed), self.classes)
+            again = _relabel(_some(options.rehearsal, options.seed), self.classes)
             self.crops = np.concatenate([self.crops, _as_type(again.crops, self.crops.dtype)])
             self.labels = np.concatenate([self.labels, again.labels])
-        self.others = self._unlabelled()
-        self.recipe = _recipe(options, len(self.labels))
-        self.augmentation = options.augmentation or kept_augmentation(card)
+        self.others = self._take_unlabelled()
+        self.steps = _choose_steps(options, len(self.labels))
+        self.augmentation = options.augmentation or choose_augmentation(card)
 
-    def _unlabelled(self) -> npt.NDArray[Any]:
+    def _take_unlabelled(self) -> npt.NDArray[Any]:
         given = self.options.unlabelled
         if given is None or not len(given):
             return self.crops
@@ -136,7 +136,7 @@ class Task:
     def fingerprint(self) -> str:
         """sha256 of all that the result depends on."""
         options = self.options
-        settings = (self.recipe, self.augmentation, self.freeze, options.seed, options.balance,
+        settings = (self.steps, self.augmentation, self.freeze, options.seed, options.balance,
                     options.mixed_precision, options.seconds, self.device)  # fmt: skip
         # The weights themselves: a bundle that was never saved has no hash.
         weights = [self.bundle.state[key].numpy() for key in sorted(self.bundle.state)]
@@ -145,7 +145,7 @@ class Task:
              self.held.crops, self.held.labels]
         )  # fmt: skip
 
-    def stock(self, proceed: Callable[[], bool] = lambda: True) -> tuple[CellNet, Stock]:
+    def prepare(self, proceed: Callable[[], bool] = lambda: True) -> tuple[CellNet, TrainingCrops]:
         """Grow the model, fit its head, and gather what the steps need.
 
         Raises
@@ -156,7 +156,7 @@ class Task:
         n_old, old = len(self.card.class_names), self.bundle.cell_model(self.device)
         seen, others = (
             head_features(old, crops, self.card.normalisation, self.size,
-                          views=self.recipe.views, device=self.device, proceed=proceed)
+                          views=self.steps.views, device=self.device, proceed=proceed)
             for crops in (self.crops, self.others)
         )  # fmt: skip
         known = self.labels < n_old
@@ -169,10 +169,12 @@ class Task:
             weights = class_weights(self.labels, len(self.classes))
         labelled = (seen, torch.from_numpy(self.labels))
         shares = fit_head(grown.head, labelled, others, weights, trust)
-        return grown, Stock(self.crops, self.labels, self.others, others.probabilities, shares)
+        return grown, TrainingCrops(
+            self.crops, self.labels, self.others, others.probabilities, shares
+        )
 
 
-def kept_augmentation(card: Card) -> Augmentation:
+def choose_augmentation(card: Card) -> Augmentation:
     """Return changes that suit the modality, and a user's own images: gentle in colour."""
     if len(card.channels) == 1 and card.unit:
         spread = card.normalisation.std
@@ -183,19 +185,19 @@ def kept_augmentation(card: Card) -> Augmentation:
     )  # fmt: skip
 
 
-def _recipe(options: FineTuneOptions, crops: int) -> Recipe:
-    recipe = options.recipe or Recipe()
-    if options.recipe is None:
+def _choose_steps(options: FineTuneOptions, crops: int) -> StepOptions:
+    chosen = options.steps or StepOptions()
+    if options.steps is None:
         # Many crops are worth more steps; few are learned by heart in fewer.
-        steps = int(np.clip(crops / recipe.batch_size, recipe.steps, 4 * recipe.steps))
-        recipe = dataclasses.replace(recipe, steps=steps)
+        steps = int(np.clip(crops / chosen.batch_size, chosen.steps, 4 * chosen.steps))
+        chosen = dataclasses.replace(chosen, steps=steps)
     if options.epochs is not None:
         if options.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {options.epochs}")
-        recipe = dataclasses.replace(recipe, epochs=options.epochs)
+        chosen = dataclasses.replace(chosen, epochs=options.epochs)
     if options.learning_rate is not None:
-        recipe = dataclasses.replace(recipe, learning_rate=options.learning_rate)
-    return recipe
+        chosen = dataclasses.replace(chosen, learning_rate=options.learning_rate)
+    return chosen
 
 
 def _check_crops(crops: npt.NDArray[Any], card: Card) -> None:
@@ -221,7 +223,7 @@ def _some(data: CropSet, seed: int) -> CropSet:
     return data.subset(rows)
 
 
-def _relabelled(data: CropSet, classes: tuple[str, ...]) -> CropSet:
+def _relabel(data: CropSet, classes: tuple[str, ...]) -> CropSet:
     place = np.array([classes.index(name) for name in data.class_names], dtype=np.int64)
     return dataclasses.replace(data, labels=place[data.labels], class_names=classes)
 

@@ -1,4 +1,4 @@
-"""Layers of ours beside the user's: one per image and role, placed on it, updated in place."""
+"""Layers of ours on the user's images: one per image and role, updated in place."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROLES",
-    "LayerShelf",
     "OverlayChoice",
+    "OverlayLayers",
+    "Overlays",
     "Role",
-    "Shelf",
     "copied_transform",
     "marked",
     "move",
@@ -106,7 +106,7 @@ def copied_transform(
     }
 
 
-class LayerShelf(Generic[RoleT]):
+class OverlayLayers(Generic[RoleT]):
     """Layers of one viewer by image and role; the user's own layers are not touched.
 
     Parameters
@@ -151,7 +151,8 @@ class LayerShelf(Generic[RoleT]):
         for source in list(self._layers):
             self.remove(source, wanted)
 
-    def _update(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
+    def update_layer(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
+        """Bring a layer up to date, or let that wait until it is shown."""
         if shown:
             self._late.pop(layer, None)
             update(layer)
@@ -159,9 +160,10 @@ class LayerShelf(Generic[RoleT]):
             # Hidden layers cost as much to update as shown ones. The update is
             # handed the layer later: holding it here would keep it alive.
             self._late[layer] = update
-        self._set_visible(layer, shown)
+        self.set_visible(layer, shown)
 
-    def _set_visible(self, layer: Layer, shown: bool) -> None:
+    def set_visible(self, layer: Layer, shown: bool) -> None:
+        """Show or hide a layer, without taking that for a wish of the user's."""
         if shown and (update := self._late.pop(layer, None)) is not None:
             update(layer)
         if layer.visible != shown:
@@ -177,7 +179,8 @@ class LayerShelf(Generic[RoleT]):
             update(layer)
         self._on_visible(layer.metadata[METADATA_KEY]["overlay"], layer.visible)
 
-    def _add(self, source: Image, role: RoleT, layer: Layer) -> Layer:
+    def add_layer(self, source: Image, role: RoleT, layer: Layer) -> Layer:
+        """Put a layer into the viewer; the user's selection stays."""
         viewer = self._viewer()
         assert viewer is not None
         mine = self._layers.setdefault(source, {})
@@ -189,14 +192,14 @@ class LayerShelf(Generic[RoleT]):
         return layer
 
 
-class Shelf(LayerShelf[Role]):
+class Overlays(OverlayLayers[Role]):
     """The overlays whose kinds the user chooses with an `OverlayChoice`."""
 
     def apply(self, choice: OverlayChoice) -> None:
         """Show and hide the overlays of all images."""
         for layers in list(self._layers.values()):
             for role, layer in layers.items():
-                self._set_visible(layer, choice.of(role))
+                self.set_visible(layer, choice.of(role))
 
 
 @contextmanager

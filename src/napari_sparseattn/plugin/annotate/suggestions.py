@@ -1,4 +1,4 @@
-"""What to annotate next: the cells that the model is least sure of, one after the other."""
+"""Suggests cells to annotate: those that the model is least sure of, one after the other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from ...training.data.suggest import suggest
+from .classes import Classes
+from .context import Context
+from .files import AnnotationFiles
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -23,31 +26,46 @@ _AT_ONCE = 20
 _ANNOTATED = 0.5
 
 
-class Suggestions(Targets):
-    """The classified cells of the chosen image that are worth annotating."""
+class Suggestions:
+    """The classified cells of the chosen image that are worth annotating.
 
-    #: The cell that is asked about, or None.
+    Parameters
+    ----------
+    context : Context
+        Shared by the parts of annotating.
+    classes : Classes
+        That may be given.
+    files : AnnotationFiles
+        What is annotated already.
+    targets : Targets
+        Gives a class to the cell that is suggested.
+
+    Attributes
+    ----------
+    candidate : int or None
+        Row of the session's results that is suggested.
+    """
+
+    #: The cell that is suggested, or None.
     candidate_changed = Signal(object)
 
-    #: Row of the session's results that is asked about.
-    candidate: int | None = None
-
-    def __init__(self, viewer: Any) -> None:
-        super().__init__(viewer)
+    def __init__(
+        self, context: Context, classes: Classes, files: AnnotationFiles, targets: Targets
+    ) -> None:
+        self.session, self._context = context.session, context
+        self._classes, self._files, self._targets = classes, files, targets
+        self.candidate: int | None = None
         self._queue: list[int] = []
         self._passed: set[int] = set()
         self._ranked: Predictions | None = None
 
-    @property
-    def n_waiting(self) -> int:
-        """How many cells are ranked and not yet asked about."""
-        return len(self._queue)
-
     def next(self) -> None:
         """Go to the cell whose class would teach most; ranks the cells the first time."""
-        results = self.session.results
+        results = self.session.cells.results
         if results is None or not len(results):
-            self.say("Classify all cells first: what to annotate next comes from these.", "warning")
+            self._context.notify(
+                "Classify all cells first: the suggestions come from these.", "warning"
+            )
             return
         if results is not self._ranked:
             self._queue, self._passed, self._ranked = [], set(), results
@@ -58,37 +76,45 @@ class Suggestions(Targets):
         rows = self._open_rows(results, range(len(results)))
         if not rows:
             self._set_candidate(None)
-            self.say("All classified cells of this image have been annotated or passed.")
+            self._context.notify(
+                "All classified cells of this image have been annotated or skipped."
+            )
             return
-        self._ask(
+        self._context.ask(
             partial(rank, np.asarray(results.probabilities), np.array(rows)),
             partial(self._ranking, results),
         )
 
-    def stop_next(self) -> None:
-        """Ask about no cell any more."""
+    def stop(self) -> None:
+        """Suggest no cell any more."""
         self._set_candidate(None)
 
-    def give(self, label: str) -> None:
-        """Give a class; a cell that is asked about gets it, and the next one is asked about."""
+    def give(self, label: str) -> bool:
+        """Give the cell that is suggested a class, and go to the next.
+
+        Returns
+        -------
+        bool
+            False if none is suggested, or annotations are selected instead.
+        """
         row = self.candidate
-        if row is None or (self._active_mirror() is not None and self.selected):
-            super().give(label)
-            return
-        self.set_current(label)
-        target = self._target_of(row)
+        if row is None or self._targets.selected:
+            return False
+        self._classes.choose(label)
+        target = self._targets.target_of(row)
         if target is None:
             self._set_candidate(None)
-        elif self.sheet is None:
-            self.correct(target, label)
-        elif self._annotate(target, label):
+        elif self._files.chosen is None:
+            self._targets.correct(target, label)
+        elif self._targets.annotate(target, label):
             self._passed.add(row)
             self.next()
+        return True
 
     # -- within
 
     def _ranking(self, results: Predictions, rows: npt.NDArray[np.int64]) -> None:
-        if results is self.session.results:
+        if results is self.session.cells.results:
             self._queue = [int(row) for row in rows]
             if self._queue:
                 self._go_to(self._queue.pop(0))
@@ -97,10 +123,11 @@ class Suggestions(Targets):
         """Return those of some rows that are classified, not annotated and not passed."""
         index = results.class_index
         wanted = [row for row in rows if index[row] >= 0 and row not in self._passed]
-        book, plane = self.book(self.session.image), (*self._plane_of_results(), 0, 0)[:2]
+        annotations = self._files.annotations(self.session.selection.image)
+        plane = (*self._targets.plane_of_results(), 0, 0)[:2]
         places = [
             item.position
-            for item in book or ()
+            for item in (() if annotations is None else annotations)
             if item.position is not None and (item.t, item.z) == plane
         ]
         if not wanted or not places:
@@ -116,13 +143,15 @@ class Suggestions(Targets):
         self._passed.add(row)
         self._set_candidate(row)
         # Brings the cell to the middle, and shows what the model saw in it.
-        self.session.click_cell(row)
+        self.session.cells.click_cell(row)
         self._point_at(row)
-        results = self.session.results
+        results = self.session.cells.results
         if results is not None:
             ranked = results[row].rank_classes()[:2]
             doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
-            self.say(f"Which class? The model says {doubt}. Press its key, or N for the next.")
+            self._context.notify(
+                f"Which class? The model says {doubt}. Press its key, or N to skip this cell."
+            )
 
     def _set_candidate(self, row: int | None) -> None:
         if row is None:
@@ -133,33 +162,33 @@ class Suggestions(Targets):
 
     def _point_at(self, row: int | None) -> None:
         """Mark the cell that is asked about."""
-        image, results = self.session.image, self.session.results
+        image, results = self.session.selection.image, self.session.cells.results
         if image is None:
             return
         if row is None or results is None:
-            self._shelf.remove(image, ["next"])
+            self._files.layers.remove(image, ["suggested"])
             return
-        centre = (*self._plane_of_results(), *results.cells.centres[row])
+        centre = (*self._targets.plane_of_results(), *results.cells.centres[row])
         size = 1.6 * float(results.cells.diameters[row])
-        self._shelf.point_at(image, np.array(centre, dtype=np.float64), size)
+        self._files.layers.point_at(image, np.array(centre, dtype=np.float64), size)
 
-    def _answered(self, answer: Prediction | None) -> None:
-        super()._answered(answer)
-        target, row = self.target, self.candidate
+    def follow_answer(self, answer: Prediction | None) -> None:
+        """Suggest no longer where another cell was clicked: keys are about that one."""
+        target, row = self._targets.target, self.candidate
         if row is None or target is None or target.position is None:
             return
-        asked = self._target_of(row)
+        asked = self._targets.target_of(row)
         if asked is not None and asked.position is not None:
             away = np.hypot(*np.subtract(target.position, asked.position))
             if away > _ANNOTATED * max(asked.diameter or 0.0, 2.0):
-                # Another cell was clicked: keys are about that one.
                 self._set_candidate(None)
 
-    def _results_changed(self, results: Predictions | None) -> None:
+    def follow_results(self, results: Predictions | None) -> None:
+        """Forget what was ranked of other results."""
         if results is not self._ranked:
             self._queue = []
             self._set_candidate(None)
-        self.changed.emit()
+        self._context.changed.emit()
 
 
 def rank(

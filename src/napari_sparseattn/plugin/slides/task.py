@@ -1,0 +1,596 @@
+"""Slides for a SPAN in one viewer: tissue, the class, what was attended to, one patch."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from ...evidence import PyramidAttention
+from ..core.advice import Advice, ImageFacts
+from ..core.lanes import close_all
+from ..core.messages import (
+    about_kept_features,
+    about_patch,
+    about_slide,
+    about_small_image,
+    about_stage,
+    about_tissue,
+)
+from ..core.models import Model
+from ..core.parts import Ask, Parts
+from ..core.preferences import preferences
+from ..core.sources import SourceError, data_position, displayed_plane, slide_of
+from ..core.status import Progress, StageDone
+from .layers import follow_unreadable
+from .pyramid_layers import PyramidLayers, same_outlines
+from .pyramid_maps import LOCAL, PATCH, PyramidChoice
+from .requests import (
+    LocalAnswer,
+    LocalRequest,
+    PatchPicture,
+    PicturesRequest,
+    SlideAnswer,
+    SlideRequest,
+    answer_local,
+    store_folder,
+    stream_pictures,
+    stream_slide,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from ...card import Card
+    from ...images.tissue.mask import Tissue
+    from ...inference.prediction import Prediction
+    from ...inference.slides import LocalAttention
+
+    Outlines = tuple[npt.NDArray[np.float64], ...]
+
+__all__ = ["SlideRun", "SlideTask"]
+
+_NO_OUTLINES = (
+    "The layer of the tissue is empty. Draw an outline in it, or remove the layer to have the "
+    "tissue found."
+)
+#: An image of fewer patches along its longer side has no arrangement to attend to.
+_LEAST_PATCHES = 2
+
+
+@dataclasses.dataclass
+class SlideRun:
+    """How far the work on one slide is.
+
+    Parameters
+    ----------
+    request : SlideRequest
+        What was asked.
+    cancel : callable
+        Called with a reason.
+    stages : tuple of StageDone
+        The parts of the work that have begun.
+    """
+
+    request: SlideRequest
+    cancel: Callable[[str], None]
+    stages: tuple[StageDone, ...] = ()
+
+    def progress(self) -> Progress:
+        """Return that something is going on; the stages tell how far it is."""
+        return Progress(0, 0, what="stages")
+
+
+class SlideTask:
+    """Classifies slides in their tissue, and shows what a SPAN attended to.
+
+    Parameters
+    ----------
+    parts : Parts
+        What the tasks of the viewer share.
+
+    Attributes
+    ----------
+    maps : PyramidLayers
+        The layers.
+    pyramid_choice : PyramidChoice
+        Which of them are shown, and in which values.
+    shown_class : int
+        The class whose shares are shown.
+    patch : int or None
+        The patch that is picked out.
+    local : LocalAttention or None
+        Where that patch's own attention went.
+    pictures : dict of int to numpy.ndarray
+        Patches as they are, by their number.
+    """
+
+    stages_changed = Signal(object)
+    tissue_changed = Signal(object)
+    pyramid_choice_changed = Signal(object)
+    shown_class_changed = Signal(object)
+    patch_changed = Signal(object)
+    local_changed = Signal(object)
+    picture_arrived = Signal(int)
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        viewer = parts.selection.viewer
+        assert viewer is not None
+        self.maps = PyramidLayers(viewer, self._toggle_map)
+        self.pyramid_choice = PyramidChoice()
+        self.shown_class = 0
+        self.patch: int | None = None
+        self.local: LocalAttention | None = None
+        self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
+        #: What was found on each slide, and its outlines as they were put before the user.
+        self._tissues: weakref.WeakKeyDictionary[Image, tuple[Tissue, Outlines]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._tissue_taken: weakref.WeakKeyDictionary[Image, Tissue] = weakref.WeakKeyDictionary()
+        self._answers: weakref.WeakKeyDictionary[Image, SlideAnswer] = weakref.WeakKeyDictionary()
+        self._followed: weakref.WeakSet[Image] = weakref.WeakSet()
+        self._model: Model | None = None
+        self._shown: SlideAnswer | None = None
+        self._local_asked: LocalRequest | None = None
+        self._pictures_asked: PicturesRequest | None = None
+        lanes = parts.lanes
+        # Two at once would write to one file of features.
+        self._slides = lanes.add(stream_slide, given=self.accept, failed=self.fail, busy="replace")
+        self._locals = lanes.add(answer_local, given=self._accept_local, failed=self._fail_local)
+        self._reading = lanes.add(
+            stream_pictures,
+            given=self._accept_picture,
+            failed=lambda _, error: parts.status.fail(error),
+            busy="replace",
+        )
+        parts.answers.changed.connect(self._change_answer)
+        parts.selection.outdated.connect(self._leave)
+        parts.selection.image_changed.connect(self._change_image)
+
+    # -- what can be done
+
+    @staticmethod
+    def suits(image: ImageFacts | None, card: Card) -> int:
+        """Return 2 for slides: they are tissue more often than a smear."""
+        return 2 if image is not None and image.on_slide else 0
+
+    @staticmethod
+    def next_step(image: ImageFacts, card: Card) -> Advice:
+        """Return what can be done with the whole."""
+        no_cells = f"'{card.name}' classifies whole slides. For cells, choose another model."
+        side = float(card.crop.size)
+        if image.pixel_size is not None:
+            side = card.crop.field_of_view_um / image.pixel_size
+        small = ""
+        if min(image.shape) < side or max(image.shape) < _LEAST_PATCHES * side:
+            small = about_small_image(image.name, *image.shape, round(side))
+        text = (
+            f"Classify {image.whole} finds the tissue, looks at all its patches, and shows which "
+            "decided."
+        )
+        return Advice(small or text, no_cells, small, cells=False, whole=True)
+
+    @property
+    def active(self) -> bool:
+        """Whether the model is a SPAN."""
+        card = self.parts.selection.card
+        return card is not None and card.takes_slides
+
+    @property
+    def tissue(self) -> Tissue | None:
+        """What was taken for tissue on the chosen image."""
+        image = self.parts.selection.image
+        return None if image is None else self._tissue_taken.get(image)
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether a slide is being worked on, stage by stage."""
+        return isinstance(self.parts.status.work, SlideRun)
+
+    def close(self) -> None:
+        """Let nothing that was asked for arrive."""
+        close_all((self._slides, self._locals, self._reading))
+
+    # -- asking
+
+    def press(self, world: Any) -> None:
+        """Pick out the patch at a position in the world."""
+        self.select_patch_at(world)
+
+    def ask(self, what: Ask, world: Any = None) -> SlideRequest | None:
+        """Ask for the class of the whole."""
+        if what == "whole":
+            return self.classify()
+        self.parts.status.notify(self.parts.advice.no_cells, "warning")
+        return None
+
+    def classify(self) -> SlideRequest | None:
+        """Ask for the class of the slide, in the tissue that is marked or else found."""
+        advice = self.parts.advice
+        if not self.active or advice.no_whole:
+            self.parts.status.notify(advice.no_whole or advice.text, "warning")
+            return None
+        return self._ask_slide("class")
+
+    def find_tissue(self) -> SlideRequest | None:
+        """Ask where the tissue is; its outlines may then be edited."""
+        if self.parts.selection.image is None:
+            self.parts.status.notify(self.parts.advice.text, "warning")
+            return None
+        return self._ask_slide("tissue")
+
+    def _ask_slide(self, aim: Literal["tissue", "class"]) -> SlideRequest | None:
+        selection, status = self.parts.selection, self.parts.status
+        viewer, image = selection.viewer, selection.image
+        if viewer is None or image is None or status.running:
+            return None
+        try:
+            plane = displayed_plane(viewer, image)
+        except SourceError as error:
+            status.notify(str(error), "error")
+            return None
+        tissue, outlines = self._marked_tissue(image) if aim == "class" else (None, None)
+        if outlines is not None and not outlines:
+            status.notify(_NO_OUTLINES, "warning")
+            return None
+        selection.generation += 1
+        request = SlideRequest(
+            selection.generation,
+            image,
+            plane,
+            selection.settings,
+            selection.model,
+            slide_of(image),
+            tissue,
+            outlines,
+            aim,
+            store_folder(),
+            cache=preferences().cache,
+        )
+        known = tissue is not None or outlines is not None
+        status.notify("Taking the tissue as outlined…" if known else "Finding the tissue…")
+        status.begin(SlideRun(request, self._cancel))
+        self.stages_changed.emit(())
+        self.parts.answers.asked.emit(request)
+        self._slides.ask(request)
+        return request
+
+    def _marked_tissue(self, image: Image) -> tuple[Tissue | None, Outlines | None]:
+        """Return the tissue that was found if its outlines are as they were, else the outlines."""
+        outlines = self.maps.tissue(image)
+        if outlines is None:
+            return None, None
+        found = self._tissues.get(image)
+        if found is not None and same_outlines(found[1], outlines):
+            # Through its outlines it would lose a patch here and there, and
+            # with them the features that are kept.
+            return found[0], None
+        return None, tuple(outlines)
+
+    # -- answering
+
+    def accept(self, request: SlideRequest, part: tuple[StageDone, ...] | SlideAnswer) -> None:
+        """Take how far the work is, or its answer, unless it is outdated."""
+        if isinstance(part, SlideAnswer):
+            self._accept_slide(part)
+            return
+        run = self.parts.status.of(request)
+        if run is None:
+            return
+        if len(part) > max(1, len(run.stages)):
+            self.parts.status.notify(about_stage(part[-1].name))
+        run.stages = part
+        self.stages_changed.emit(part)
+
+    def fail(self, request: SlideRequest, error: BaseException) -> None:
+        """Say why the work went wrong, if it is waited for."""
+        if self.parts.status.of(request) is not None:
+            self._end(request)
+            self.parts.status.fail(error)
+
+    def _accept_slide(self, answer: SlideAnswer) -> None:
+        request, status, selection = answer.request, self.parts.status, self.parts.selection
+        run = self._end(request)
+        if run is None or not selection.is_open(request.layer):
+            _close(answer)
+            return
+        layer = request.layer
+        self._show_tissue(answer)
+        if answer.prediction is None:
+            status.notify(*about_tissue(answer.tissue))
+            return
+        if request.settings != selection.settings_of(layer):
+            _close(answer)
+            status.notify(
+                "The pixel size was changed meanwhile. Classify the slide again.", "warning"
+            )
+            return
+        self.forget(layer)
+        self._answers[layer] = answer
+        self._show_slide(answer)
+        said = about_slide(answer.prediction, run.stages)
+        status.notify(said.text, said.level)
+
+    def _show_tissue(self, answer: SlideAnswer) -> None:
+        layer, found = answer.request.layer, answer.polygons
+        sought = answer.request.aim == "tissue"
+        if found is not None and (sought or self.maps.tissue(layer) is None):
+            if self._marked_tissue(layer)[1] is not None:
+                # What the user has drawn is not ours to throw away.
+                self.maps.set_aside_tissue(layer)
+            self.maps.show_tissue(layer, answer.request.plane.index, found)
+            self._tissues[layer] = (answer.tissue, tuple(self.maps.tissue(layer) or ()))
+        self._tissue_taken[layer] = answer.tissue
+        self.tissue_changed.emit(answer.tissue)
+
+    def _end(self, request: SlideRequest) -> SlideRun | None:
+        """Note that work has ended; return it, if it was waited for."""
+        run: SlideRun | None = self.parts.status.end(request)
+        if run is not None:
+            self.stages_changed.emit(None)
+        return run
+
+    def _cancel(self, reason: str) -> None:
+        run = self.parts.status.work
+        if isinstance(run, SlideRun):
+            run.request.stop.set()
+            self._slides.cancel()
+            self._end(run.request)
+            self.parts.status.notify(about_kept_features(reason, run.stages), "warning")
+
+    # -- what is shown
+
+    @property
+    def attention(self) -> PyramidAttention | None:
+        """The attention that is shown."""
+        answer = self.parts.answers.answer
+        evidence = None if answer is None else answer.evidence
+        return evidence if isinstance(evidence, PyramidAttention) else None
+
+    @property
+    def slide(self) -> SlideAnswer | None:
+        """The answer that is shown, with the tissue and the request it came from."""
+        return self._shown
+
+    def _show_slide(self, answer: SlideAnswer) -> None:
+        """Draw an answer, and put it before the user if its image is the chosen one."""
+        prediction, request = answer.prediction, answer.request
+        assert prediction is not None
+        assert isinstance(prediction.evidence, PyramidAttention)
+        self.show_attention(request.layer, request.plane.index, prediction.evidence)
+        if request.layer is self.parts.selection.image:
+            self._shown = answer
+            self.parts.answers.show(prediction, answer)
+
+    def show_attention(
+        self, image: Image, index: Sequence[int], attention: PyramidAttention
+    ) -> None:
+        """Draw what was attended to on an image."""
+        self.maps.show_attention(image, index, attention, self.pyramid_choice)
+
+    def set_shown_class(self, index: int) -> None:
+        """Show the shares of another class."""
+        if index != self.shown_class and self.attention is not None:
+            self.shown_class = index
+            self.shown_class_changed.emit(index)
+
+    def set_pyramid_choice(self, choice: PyramidChoice) -> None:
+        """Choose which maps are shown, and in which values."""
+        before = self.pyramid_choice
+        if choice == before:
+            return
+        self.pyramid_choice = choice
+        shown, attention = self._shown, self.attention
+        if shown is not None and attention is not None:
+            if (choice.kind, choice.head) != (before.kind, before.head):
+                self.show_attention(shown.request.layer, shown.request.plane.index, attention)
+            if choice.head != before.head:
+                self._draw_local()
+        self.maps.apply(choice)
+        self.pyramid_choice_changed.emit(choice)
+
+    def _toggle_map(self, role: str, shown: bool) -> None:
+        self.set_pyramid_choice(self.pyramid_choice.with_shown(role, shown))
+
+    # -- one patch
+
+    def select_patch(self, patch: int | None) -> None:
+        """Pick out a patch, and ask where its own attention went; None picks out none."""
+        shown, attention = self._shown, self.attention
+        if shown is None or attention is None:
+            return
+        if patch is not None and not 0 <= patch < len(attention):
+            return
+        self.patch, self.local, self._local_asked = patch, None, None
+        self.maps.show_patch(shown.request.layer, shown.request.plane.index, attention, patch)
+        if patch is None:
+            self._draw_local()
+        self.patch_changed.emit(patch)
+        if patch is None:
+            return
+        self.parts.status.notify(about_patch(attention, patch))
+        self._local_asked = LocalRequest(shown, patch)
+        self._locals.ask(self._local_asked)
+
+    def select_patch_at(self, world: Any) -> bool:
+        """Pick out the patch at a position in the world; return whether there is one."""
+        shown, attention = self._shown, self.attention
+        if (
+            shown is None
+            or attention is None
+            or shown.request.layer is not self.parts.selection.image
+        ):
+            self.parts.advise()
+            return False
+        row, column = data_position(shown.request.layer, world)
+        # A pixel's centre is at its index in napari, its corner in the pyramid.
+        patch = attention.nearest_patch(row + 0.5, column + 0.5)
+        if patch is None:
+            self.select_patch(None)
+            self.parts.status.notify("No patch was taken here. Click on one that the map covers.")
+            return False
+        self.select_patch(None if patch == self.patch else patch)
+        return True
+
+    def _accept_local(self, request: LocalRequest, answer: LocalAnswer) -> None:
+        """Show where a patch's attention went, unless another has been picked out since."""
+        if request is self._local_asked:
+            self.local = answer.local
+            self._draw_local()
+            self.local_changed.emit(answer.local)
+
+    def _fail_local(self, request: LocalRequest, error: BaseException) -> None:
+        if request is self._local_asked:
+            self._local_asked = None
+            self.parts.status.fail(error)
+
+    def _draw_local(self) -> None:
+        shown, attention = self._shown, self.attention
+        if shown is not None and attention is not None:
+            self.maps.show_local(
+                shown.request.layer,
+                shown.request.plane.index,
+                attention,
+                self.local,
+                self.pyramid_choice,
+            )
+
+    def go_to_patch(self, patch: int) -> None:
+        """Pick out a patch and bring it to the middle of the view, and near."""
+        viewer, shown, attention = self.parts.selection.viewer, self._shown, self.attention
+        if viewer is None or shown is None or attention is None:
+            return
+        top, left, side = attention.patch_box(patch)
+        layer, ahead = shown.request.layer, shown.request.plane.index
+        corners = [(top - 0.5, left - 0.5), (top + side - 0.5, left + side - 0.5)]
+        first, last = (np.asarray(layer.data_to_world((*ahead, *corner))) for corner in corners)
+        camera = viewer.scene.camera
+        camera.center = (0.0, *((first + last) / 2)[-2:])
+        extent = float(np.abs(last - first)[-2:].max())
+        camera.zoom = 0.3 * min(viewer.canvas.size) / max(extent, 1e-9)
+        if patch != self.patch:
+            self.select_patch(patch)
+
+    # -- pictures
+
+    def ask_pictures(self, patches: Sequence[int]) -> None:
+        """Ask for pictures of patches, in this order; those asked for before are dropped."""
+        shown, attention = self._shown, self.attention
+        self._stop_pictures()
+        wanted = tuple(patch for patch in patches if patch not in self.pictures)
+        if shown is None or attention is None or not wanted:
+            return
+        self._pictures_asked = PicturesRequest(shown.pyramid, attention, wanted)
+        self._reading.ask(self._pictures_asked)
+
+    def _accept_picture(self, request: PicturesRequest, picture: PatchPicture) -> None:
+        """Take one picture, unless others have been asked for since."""
+        if request is self._pictures_asked:
+            self.pictures[picture.patch] = picture.pixels
+            self.picture_arrived.emit(picture.patch)
+
+    def _stop_pictures(self) -> None:
+        if self._pictures_asked is not None:
+            self._pictures_asked.stop.set()
+            self._pictures_asked = None
+
+    # -- in words
+
+    def side_of(self, level: int) -> str:
+        """Return the side of a level's cells: in µm where the pixel size is known."""
+        attention = self.attention
+        if attention is None:
+            return ""
+        side = attention.side + (attention.levels[level].factor - 1) * attention.step
+        size = self.parts.selection.settings.pixel_size
+        return f"{side:.0f} px" if size is None else f"{side * size:.3g} µm"
+
+    def level_shares(self, shown_class: int) -> list[tuple[str, float]]:
+        """What each level, and the rest, adds to a class's logit, less its mean over classes."""
+        attention = self.attention
+        if attention is None or not len(shares := attention.level_shares()):
+            return []
+        shares = np.vstack([shares, attention.constant])
+        values = (shares - shares.mean(axis=1, keepdims=True))[:, shown_class]
+        names = [f"{i} · {self.side_of(i)}" for i in range(len(attention.levels))]
+        return list(zip([*names, "rest"], values.tolist(), strict=True))
+
+    def patch_facts(self) -> list[str]:
+        """Return what is known of the patch that is picked out, line by line."""
+        attention, patch, head = self.attention, self.patch, self.pyramid_choice.head
+        if attention is None or patch is None:
+            return []
+        finest = attention.patch_weights(0, head)
+        rank = int((finest > finest[patch]).sum()) + 1
+        lines = [f"<b>Patch {patch + 1}</b>, rank {rank} of {len(attention)}"]
+        for number, level in enumerate(attention.levels):
+            weight = float(attention.patch_weights(number, head)[patch])
+            lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
+        if attention.patch_probabilities is not None:
+            name = attention.class_names[1].replace("_", " ")
+            lines.append(f"{name}: {100 * attention.patch_probabilities[patch]:.1f} %")
+        if self.local is not None:
+            lines.append(f"saw {len(self.local.indices)} patches around it")
+        return lines
+
+    # -- what others tell
+
+    def forget(self, image: Image | None = None) -> None:
+        """Drop the answer of a slide, or of all; the files of features are closed."""
+        for layer in list(self._answers) if image is None else [image]:
+            answer = self._answers.pop(layer, None)
+            if answer is not None:
+                _close(answer)
+
+    def drop_closed(self) -> None:
+        """Drop the answers of slides that are no longer open."""
+        for layer in list(self._answers):
+            if not self.parts.selection.is_open(layer):
+                self.forget(layer)
+
+    def _change_answer(self, answer: Prediction | None) -> None:
+        shown = self._shown
+        if shown is not None:
+            self.maps.remove(shown.request.layer, (PATCH, LOCAL))
+            if answer is not shown.prediction:
+                self._shown = None
+        self.patch, self.local, self._local_asked = None, None, None
+        self.shown_class = 0 if answer is None else answer.index
+        self._stop_pictures()
+        self.pictures = {}
+
+    def _leave(self) -> None:
+        model = self.parts.selection.model
+        if model is None or model is self._model:
+            return
+        self._model = model
+        self.forget()
+        self.maps.clear_all()
+        if self.active:
+            # Of a model that tells patches apart, that is what is looked for first.
+            levels = frozenset[int]() if model.bundle.card.segments else frozenset({0})
+            self.set_pyramid_choice(dataclasses.replace(self.pyramid_choice, levels=levels))
+
+    def _change_image(self, layer: Image | None) -> None:
+        """Show what is known of a slide that was classified, and what turns out unreadable."""
+        selection = self.parts.selection
+        viewer = selection.viewer
+        if layer is None or viewer is None:
+            return
+        if slide_of(layer) is not None and layer not in self._followed:
+            self._followed.add(layer)
+            follow_unreadable(viewer, layer)
+        kept = self._answers.get(layer)
+        if kept is not None and kept.request.model is selection.model:
+            self._show_slide(kept)
+
+
+def _close(answer: SlideAnswer) -> None:
+    if answer.prediction is not None and answer.prediction.features is not None:
+        answer.prediction.features.close()
