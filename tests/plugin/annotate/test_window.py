@@ -66,6 +66,7 @@ class Annotated:
         self.dock = AnnotateDock(self.window.viewer)
         self.window.viewer.window.add_dock_widget(self.dock, name="Annotate")
         self.window.until(lambda: self.annotating.files.chosen is not None)
+        self.window.until(self.dock.box.isVisible)
 
     def close(self) -> None:
         self.window.viewer.window.remove_dock_widget(self.dock)

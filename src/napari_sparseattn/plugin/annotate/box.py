@@ -77,6 +77,11 @@ class AnnotateBox(Follower):
         self.undo = _button(self, "Undo", "undo")
         self.redo = _button(self, "Redo", "redo")
         self.next = _button(self, "Suggest next cell (N)", "next")
+        self.missed = QPushButton(self)
+        self.missed.setToolTip(
+            "Classifies the cells that you have annotated instead of those that are found: it "
+            "chooses their layer under Cells."
+        )
         self.whole = shrinkable(QComboBox(self))
         self.whole.setToolTip(_TIPS["whole"])
         self.layers = _button(self, "Layers", "layers")
@@ -102,6 +107,7 @@ class AnnotateBox(Follower):
         undo.addWidget(self.redo)
         grid.addLayout(undo, 1, 3, 1, 3)
         column.addLayout(grid)
+        column.addWidget(self.missed)
         row = QHBoxLayout()
         row.addWidget(QLabel("Whole image", self))
         row.addWidget(self.whole, 1)
@@ -121,6 +127,7 @@ class AnnotateBox(Follower):
             (self.undo, annotating.files.undo),
             (self.redo, annotating.files.redo),
             (self.next, annotating.suggestions.next),
+            (self.missed, annotating.suggestions.classify_missed),
         ):
             button.clicked.connect(act)
         self.project.clicked.connect(self.choose_project)
@@ -160,6 +167,9 @@ class AnnotateBox(Follower):
         self.undo.setEnabled(annotating.files.can_undo)
         self.redo.setEnabled(annotating.files.can_redo)
         self.next.setEnabled(session.cells.results is not None)
+        missed = annotating.suggestions.missed
+        self.missed.setText(f"Classify {counted(missed, 'annotated cell')} not found")
+        self.missed.setVisible(missed > 0)
         self._show_target()
         self._show_whole()
         files = annotating.files

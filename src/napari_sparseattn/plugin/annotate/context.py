@@ -46,7 +46,12 @@ class Context:
         #: Whether a dock is open; answers that come later are dropped.
         self.in_use = False
         # In turns: what changes the list of classes must not meet another change.
-        self.lane = Lanes.of(viewer).add(_run, given=_give, failed=_fail, busy="queue")
+        self._lanes = Lanes.of(viewer)
+        self.lane = self._lanes.add(_run, given=_give, failed=_fail, busy="queue")
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call something on the main thread when what is under way there has ended."""
+        self._lanes.runner.later(0, call)
 
     def notify(self, text: str, level: Level = "info") -> None:
         """Put one line before the user."""

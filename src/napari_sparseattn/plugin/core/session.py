@@ -88,6 +88,11 @@ class Session(Attached):
         return self._answers.answer
 
     @property
+    def answered(self) -> Any:
+        """The request that the answer is of."""
+        return self._answers.request
+
+    @property
     def answer_changed(self) -> SignalInstance:
         """Emitted with each answer that is shown."""
         return self._answers.changed
