@@ -28,7 +28,7 @@ from napari_sparseattn.training.data.annotations import ImageAnnotations
 from napari_sparseattn.training.data.project import Project
 
 from ..conftest import CENTRES, add_picture
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 

@@ -17,8 +17,8 @@ from napari_sparseattn.plugin.compare.requests import stream_comparison
 from napari_sparseattn.plugin.compare.session import Compare
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
+from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture

@@ -15,10 +15,10 @@ from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_set
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.cells_requests import stream_cells
 from napari_sparseattn.plugin.evidence.cells_session import COLUMNS, CellFaithfulness
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held

@@ -14,7 +14,6 @@ from napari_sparseattn.evidence.faithfulness import Faithfulness
 from napari_sparseattn.inference.faithfulness import faithfulness_of_cell
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.requests import stream_faithfulness
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
@@ -25,6 +24,7 @@ from napari_sparseattn.plugin.evidence.words import (
     single_rows,
     versus_random,
 )
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held

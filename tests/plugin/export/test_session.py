@@ -20,14 +20,14 @@ from superqt import QCollapsible
 from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.export.box import ExportBox, ExportButton
 from napari_sparseattn.plugin.export.session import ExportSession, ModelExport
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
 from ..made_slides import add_slide, keep_features_in
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 

@@ -16,7 +16,7 @@ from napari.layers import Image
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
 from napari_sparseattn.plugin.core.models import prepare_model
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
 from napari_sparseattn.training.data.split import held_out

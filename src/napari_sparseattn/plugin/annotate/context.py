@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ..core.lanes import Lanes
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...training.data.annotations import Annotation, new_annotation
+from ..core.layers import outline_ellipse
 from ..core.sources import is_own
-from .layers import NO_REGIONS, ellipse
+from .layers import NO_REGIONS
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Points, Shapes
@@ -79,7 +80,7 @@ def _shapes(layer: Shapes, feature: str, image: Image) -> list[Annotation]:
         if kind in NO_REGIONS or not _named(label):
             continue
         if kind == "ellipse":
-            ring = ellipse(np.asarray(corners)[:, -2:])
+            ring = outline_ellipse(np.asarray(corners)[:, -2:])
             corners = np.hstack([np.repeat(corners[:1, :-2], len(ring), axis=0), ring])
         places = _on_image(layer, image, np.asarray(corners))
         polygon = tuple((float(y), float(x)) for y, x in places[:, -2:])

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...training.data.annotations import Annotation, Change, ImageAnnotations, Kind, new_annotation
+from ..core.layers import outline_ellipse
 
-__all__ = ["CLASS", "NO_REGIONS", "CellSync", "LayerSync", "RegionSync", "Style", "ellipse"]
+__all__ = ["CLASS", "NO_REGIONS", "CellSync", "LayerSync", "RegionSync", "Style"]
 
 #: Name of the feature that holds the class.
 CLASS = "class"
@@ -21,7 +22,6 @@ _UNKNOWN = "#9e9e9e"
 NO_REGIONS = ("line", "path")
 #: A region is tinted so much with its class's colour.
 _TINT = 0.15
-_ELLIPSE_CORNERS = 64
 _CLEAR = np.zeros(4, dtype=np.float32)
 
 
@@ -392,7 +392,7 @@ class RegionSync(LayerSync):
         kind, corners = self.layer.shape_type[row], np.asarray(self.layer.data[row], np.float64)
         if kind in NO_REGIONS or len(corners) < 3:
             return None
-        outline = ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
+        outline = outline_ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
         polygon = tuple((float(y), float(x)) for y, x in outline)
         return {"polygon": polygon, **_plane(corners[0, :-2])}
 
@@ -478,15 +478,6 @@ def _plane(ahead: npt.NDArray[np.float64]) -> dict[str, int]:
 
 def _ahead(item: Annotation, axes: int) -> tuple[int, ...]:
     return (item.t, item.z)[:axes]
-
-
-def ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the outline of an ellipse from the four corners around it."""
-    centre = corners.mean(axis=0)
-    down, right = (corners[3] - corners[0]) / 2, (corners[1] - corners[0]) / 2
-    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
-    outline: npt.NDArray[np.float64] = centre + np.cos(angle) * right + np.sin(angle) * down
-    return outline
 
 
 def _same_outline(change: Change) -> bool:

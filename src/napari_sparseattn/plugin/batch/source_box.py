@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from ...batch.machines import default_workers
 from ...export.formats import FORMATS, Format
-from ..commands import open_main
+from ..core.docks import open_main
 from ..widgets.base import Follower, set_quietly, shrinkable
 from ..widgets.rich import ElidedLabel, WrappedLabel, rich
 from .session import Batch

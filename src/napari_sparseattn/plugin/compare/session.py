@@ -12,9 +12,9 @@ from psygnal import Signal
 from ..core.lanes import Lanes
 from ..core.models import Model
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
 from ..evidence.session import AnswerFaithfulness
+from ..session import Session
 from ..slides.requests import SlideAnswer
 from .layers import CompareLayers
 from .requests import CompareAnswer, CompareRequest, SecondModel, stream_comparison

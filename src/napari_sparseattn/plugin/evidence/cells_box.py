@@ -18,9 +18,8 @@ from qtpy.QtWidgets import (
 from ...metrics import whole_percent
 from ..core.messages import counted, time_left
 from ..slides.gallery_box import PatchList
-from ..train.plots import dimmed
-from ..traversal.close_up import pixmap
 from ..widgets.base import Follower, shrinkable
+from ..widgets.picture import dim_unselected, pixmap
 from ..widgets.rich import WrappedLabel, rich
 from .cells_requests import MeasuredCell
 from .cells_session import CellFaithfulness
@@ -154,7 +153,7 @@ class CellFaithfulnessBox(Follower):
             pictures.set_patches(chosen, [_tip(cells[row]) for row in chosen])
             for row in chosen:
                 cell = cells[row]
-                picture = dimmed(cell.picture, cell.selected, len(cell.picture))
+                picture = dim_unselected(cell.picture, cell.selected, len(cell.picture))
                 pictures.set_picture(row, pixmap(picture))
 
     def _select(self, row: int | None) -> None:

@@ -15,8 +15,8 @@ from ...evidence.faithfulness import FaithfulnessOfSet
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
+from ..session import Session
 from .cells_requests import CellsRequest, MeasuredCell, stream_cells
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
+from ..session import Session
 from .requests import EvidenceRequest, Subject, stream_faithfulness
 
 if TYPE_CHECKING:

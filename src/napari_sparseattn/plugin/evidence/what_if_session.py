@@ -12,8 +12,8 @@ from psygnal import Signal
 from ...evidence import PyramidAttention, Traversal
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 from .session import AnswerFaithfulness
 from .what_if_layers import WhatIfLayers
 from .what_if_requests import (

@@ -25,8 +25,8 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.model_formats import MODEL_FORMATS
-from ..core.session import Session
 from ..core.status import Progress
+from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
 from .session import Exportable, ExportSession, ModelExport

@@ -17,9 +17,9 @@ from ...inference.slides import SlidePrediction
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached, PerViewer
-from ..core.session import Session
 from ..core.sources import ImageSettings, PlaneRef, field_of
 from ..core.status import Progress, StoppedError, explain
+from ..session import Session
 from ..slides.requests import SlideAnswer
 from ..traversal.requests import FieldRequest
 

@@ -12,8 +12,8 @@ import numpy as np
 from psygnal import Signal
 
 from ...images.holograms.recording import Frames, Kind, Recording
-from ..core.session import Session
 from ..core.sources import ImageSettings, displayed_plane, is_own
+from ..session import Session
 from .recordings import (
     Facts,
     LayerFrames,

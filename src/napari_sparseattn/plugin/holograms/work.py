@@ -28,7 +28,7 @@ from .requests import (
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from .session import Holograms
+    from .panel import Panel
 
 __all__ = ["Work"]
 
@@ -47,7 +47,7 @@ class Work:
     progress_changed = Signal(object)
     failures_changed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, holograms: Holograms) -> None:
+    def __init__(self, viewer: ViewerModel, holograms: Panel) -> None:
         self._holograms = holograms
         self.failures: tuple[Failure, ...] = ()
         self._request: WorkRequest | None = None

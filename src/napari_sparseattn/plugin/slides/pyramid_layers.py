@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move, outline_ellipse
 from ..core.sources import METADATA_KEY
 from .pyramid_maps import (
     ATTENTION,
@@ -220,7 +220,7 @@ class PyramidLayers(OverlayLayers[str]):
         for corners, kind in zip(layer.data, layer.shape_type, strict=True):
             if kind in ("line", "path"):
                 continue
-            outline = _ellipse(corners) if kind == "ellipse" else corners
+            outline = outline_ellipse(corners) if kind == "ellipse" else corners
             world = [source.world_to_data(layer.data_to_world(point))[-2:] for point in outline]
             found.append(np.asarray(world, np.float64) + 0.5)
         return found
@@ -318,12 +318,3 @@ def same_outlines(
 def _longer_side(source: Image) -> int:
     data = source.data[0] if source.multiscale else source.data
     return int(max(data.shape[source.ndim - 2 : source.ndim]))
-
-
-def _ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the outline of an ellipse from the corners of the box around it."""
-    middle = corners.mean(axis=0)
-    across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
-    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
-    outline: npt.NDArray[np.float64] = middle + np.cos(turn) * across + np.sin(turn) * down
-    return outline

@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
 from ...training.runs.runs import Epoch
 from ..widgets.base import Follower
-from .plots import TrainingCurve, WatchedCells, dimmed
+from ..widgets.picture import dim_unselected
+from .plots import TrainingCurve, WatchedCells
 from .session import FineTuning
 
 __all__ = ["CurvesBox"]
@@ -106,7 +107,7 @@ class CurvesBox(Follower):
         # The first held-out cells, in the order in which they were cut out.
         pictures = list(prepared.pictures.values())[: len(epoch.watched)]
         shown = [
-            dimmed(picture, pixels, prepared.size)
+            dim_unselected(picture, pixels, prepared.size)
             for picture, pixels in zip(pictures, epoch.watched, strict=False)
         ]
         # The last layers alone do not change what is looked at.

@@ -13,9 +13,9 @@ from ...training.runs.runs import Version, versions
 from ..annotate.session import Annotating
 from ..core.lanes import Lanes
 from ..core.models import prepare_model
-from ..core.opening import open_files
-from ..core.session import Session
 from ..core.status import explain
+from ..opening import open_files
+from ..session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -24,7 +24,8 @@ from ...inference.prediction import Prediction
 from ..core.messages import share_text
 from ..core.pictures import Thumbnails
 from ..widgets.base import Follower, shrinkable
-from .close_up import CloseUpBox, pixmap
+from ..widgets.picture import pixmap
+from .close_up import CloseUpBox
 from .layers import level_colours
 from .task import TraversalTask
 

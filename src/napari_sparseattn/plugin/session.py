@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import SignalInstance
 
-from ..cells.task import CellTask
-from ..slides.task import SlideTask
-from ..traversal.task import TraversalTask
-from .advice import Advice
-from .clicks import ClickWatcher
-from .file_facts import FileFacts
-from .lanes import Lanes
-from .layers import Overlays, Role
-from .models import Model, Models
-from .parts import Answers, Parts, Task
-from .per_viewer import Attached
-from .selection import Selection
-from .sources import is_own, is_picture
-from .status import Status
+from .cells.task import CellTask
+from .core.advice import Advice
+from .core.clicks import ClickWatcher
+from .core.file_facts import FileFacts
+from .core.lanes import Lanes
+from .core.layers import Overlays, Role
+from .core.models import Model, Models
+from .core.parts import Answers, Parts, Task
+from .core.per_viewer import Attached
+from .core.selection import Selection
+from .core.sources import is_own, is_picture
+from .core.status import Status
+from .slides.task import SlideTask
 from .tasks import TASKS
+from .traversal.task import TraversalTask
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from ...inference.prediction import Prediction
+    from ..inference.prediction import Prediction
 
 __all__ = ["Session"]
 
