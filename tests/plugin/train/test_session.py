@@ -168,7 +168,11 @@ def test_train_report_use_and_go_to_a_cell(
     assert session.selection.model.bundle.card.name == name
     assert session.selection.model_is_chosen
     assert not tuning.outcome.to_decide
-    assert load_bundle(name).card.class_names == report.class_names
+    card = load_bundle(name).card
+    assert card.class_names == report.class_names
+    assert (
+        dict(zip(card.class_names, card.colours, strict=True)) == tuning.annotating.classes.colours
+    )
     assert interrupted_run(tuning.annotating.classes.project.folder) is None
 
 

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import Follower
-from .classes import key_of
+from .classes import MOST_LETTERS, key_of
 
 if TYPE_CHECKING:
     from .session import Annotating
@@ -50,6 +50,7 @@ class ClassBox(Follower):
         self.table = QTableWidget(0, len(_TITLES), self)
         self.name = QLineEdit(self)
         self.name.setPlaceholderText("New class…")
+        self.name.setMaxLength(MOST_LETTERS)
         self.name.setToolTip("Name of a class to add; Enter adds it.")
         self.add = QPushButton("Add", self)
         self.add.setToolTip("Adds the class to the list and makes it the current one.")

@@ -515,7 +515,11 @@ class AnnotationFiles:
     def _new_image(self, layer: Image, found: Identified) -> AnnotatedImage:
         classes = self._classes
         style = Style(
-            lambda: classes.colours, lambda: classes.for_new, classes.use, self.ring(layer)
+            lambda: classes.colours,
+            lambda: classes.for_new,
+            classes.find,
+            classes.use,
+            self.ring(layer),
         )
         image = AnnotatedImage(
             found.record,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable
@@ -297,7 +298,11 @@ class Annotating(PerViewer):
         image = chosen.image
         if image is None:
             return
-        found = read_layer(layer, image)
+        read = read_layer(layer, image)
+        labels = self.classes.find(item.label for item in read)
+        found = [
+            dataclasses.replace(item, label=label) for item, label in zip(read, labels, strict=True)
+        ]
         if not found:
             self._context.notify(f"'{layer.name}' has no classes on '{image.name}'.", "warning")
             return

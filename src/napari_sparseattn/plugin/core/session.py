@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+    from ...card import Card
     from ...inference.prediction import Prediction
 
 __all__ = ["Session"]
@@ -114,6 +115,14 @@ class Session(Attached):
         kind = next(iter(TASKS.values())) if card is None else TASKS[card.kind]
         found: Task = next(task for task in self.tasks if type(task) is kind)
         return found
+
+    @property
+    def card_to_be(self) -> Card | None:
+        """The card of the chosen model, or of the one that is being loaded."""
+        if not self.selection.loading:
+            return self.selection.card
+        models = self.models
+        return next((c for n, c in models.cards.items() if models.paths[n] == models.wanted), None)
 
     @property
     def advice(self) -> Advice:
