@@ -22,7 +22,7 @@ from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
 from ..widgets.frame import DockFrame
 from ..widgets.keys import KeyFilter
-from ..widgets.rich import WrappedLabel, rich
+from ..widgets.rich import WrappedLabel, breakable, rich
 from .class_box import ClassBox, swatch
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class AnnotateBox(Follower):
         what += f": predicted {said}." if said else "."
         how = "Press the key of its class, or click that above"
         passing = "; N skips it" if row is not None else ""
-        self.target.setText(f"<b>{rich(what)}</b> {how}{passing}.")
+        self.target.setText(f"<b>{rich(breakable(what))}</b> {how}{passing}.")
         self.target.show()
 
     def _show_whole(self) -> None:
