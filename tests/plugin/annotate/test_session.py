@@ -942,6 +942,6 @@ def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
         lock.acquire()
     viewer.layers.remove(image)
     answer()
-    assert annotating.files.opened() == {}
+    assert annotating.files.open_annotations() == {}
     lock.acquire()
     lock.release()

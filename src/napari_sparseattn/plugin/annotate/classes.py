@@ -193,12 +193,12 @@ class Classes:
             self.reload()
             renamed()
 
-        def failed(error: BaseException) -> None:
+        def fail(error: BaseException) -> None:
             for each in changed:
                 each.undo()
             self._restore(error)
 
-        self._context.ask(rename, done, failed)
+        self._context.ask(rename, done, fail)
 
     # -- reading it
 

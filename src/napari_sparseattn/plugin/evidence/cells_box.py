@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from ...metrics import whole_percent
 from ..core.messages import counted, time_left
 from ..slides.gallery_box import PatchList
-from ..train.plots import dimmed
+from ..train.plots import dim_unread
 from ..traversal.close_up import pixmap
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, rich
@@ -154,7 +154,7 @@ class CellFaithfulnessBox(Follower):
             pictures.set_patches(chosen, [_tip(cells[row]) for row in chosen])
             for row in chosen:
                 cell = cells[row]
-                picture = dimmed(cell.picture, cell.selected, len(cell.picture))
+                picture = dim_unread(cell.picture, cell.selected, len(cell.picture))
                 pictures.set_picture(row, pixmap(picture))
 
     def _select(self, row: int | None) -> None:

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
 from ...training.runs.runs import Epoch
 from ..widgets.base import Follower
-from .plots import TrainingCurve, WatchedCells, dimmed
+from .plots import TrainingCurve, WatchedCells, dim_unread
 from .session import FineTuning
 
 __all__ = ["CurvesBox"]
@@ -73,8 +73,8 @@ class CurvesBox(Follower):
         )
         self.loss.set_values(
             {
-                _TRAINED: gap + [_known(e.train_loss) for e in epochs],
-                _HELD: gap + [_known(e.loss) for e in epochs],
+                _TRAINED: gap + [_drop_nan(e.train_loss) for e in epochs],
+                _HELD: gap + [_drop_nan(e.loss) for e in epochs],
             },
             total,
             best,
@@ -106,7 +106,7 @@ class CurvesBox(Follower):
         # The first held-out cells, in the order in which they were cut out.
         pictures = list(prepared.pictures.values())[: len(epoch.watched)]
         shown = [
-            dimmed(picture, pixels, prepared.size)
+            dim_unread(picture, pixels, prepared.size)
             for picture, pixels in zip(pictures, epoch.watched, strict=False)
         ]
         # The last layers alone do not change what is looked at.
@@ -123,10 +123,10 @@ def _best(epochs: list[Epoch]) -> int:
 
 
 def _percent(share: float | None) -> float | None:
-    known = _known(share)
+    known = _drop_nan(share)
     return None if known is None else 100 * known
 
 
-def _known(value: float | None) -> float | None:
+def _drop_nan(value: float | None) -> float | None:
     """None where nothing was measured."""
     return None if value is None or math.isnan(value) else value

@@ -15,7 +15,7 @@ from ..widgets.axes import AXIS_COLOUR, Axes, Plot
 from ..widgets.picture import nice_ticks
 from ..widgets.rich import rich
 
-__all__ = ["ConfusionMatrix", "TrainingCurve", "WatchedCells", "dimmed"]
+__all__ = ["ConfusionMatrix", "TrainingCurve", "WatchedCells", "dim_unread"]
 
 _LINES = (AXIS_COLOUR, QColor("#56b4e9"))
 _BEST = QColor("#e5b567")
@@ -335,7 +335,7 @@ class WatchedCells(QWidget):
         return min(96.0, (width - (n - 1) * _GAP) / n)
 
 
-def dimmed(
+def dim_unread(
     picture: npt.NDArray[np.uint8], pixels: npt.NDArray[np.int64], size: int
 ) -> npt.NDArray[np.uint8]:
     """Darken a picture where a model does not look.
