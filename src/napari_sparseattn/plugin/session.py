@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+    from ..card import Card
     from ..inference.prediction import Prediction
 
 __all__ = ["Session"]
@@ -116,6 +117,14 @@ class Session(Attached):
         return found
 
     @property
+    def card_to_be(self) -> Card | None:
+        """The card of the chosen model, or of the one that is being loaded."""
+        if not self.selection.loading:
+            return self.selection.card
+        models = self.models
+        return next((c for n, c in models.cards.items() if models.paths[n] == models.wanted), None)
+
+    @property
     def advice(self) -> Advice:
         """What can be done next."""
         return self.parts.advice
@@ -145,7 +154,10 @@ class Session(Attached):
     def _likeliest(self) -> str | None:
         """Return the model to begin with; while no image is open, the first for cells."""
         suiting = (name for name, card in self.models.cards.items() if self.parts.suits(card))
-        names = (*self.parts.fitting, *suiting, *self.models.paths)
+        names = [*self.parts.fitting, *suiting, *self.models.paths]
+        last, facts = self.models.remembered(), self.selection.facts
+        if last is not None and (facts is None or last in self.parts.fitting):
+            return last
         return next(iter(names), None)
 
     def _fit_model(self, _: object = None) -> None:
@@ -212,7 +224,9 @@ class Session(Attached):
             self.status.cancel()
         self._answers.show(None)
 
-    def _change_model(self, _: Model | None) -> None:
+    def _change_model(self, model: Model | None) -> None:
+        if model is not None and self.selection.model_is_chosen:
+            self.models.remember(model)
         self.parts.advise()
 
     def _advise_if_idle(self) -> None:

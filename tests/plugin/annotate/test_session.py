@@ -488,6 +488,56 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
     assert "a" in annotating.classes.names
 
 
+def test_names_of_classes_are_tidied_and_told_apart_without_case(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    add = annotating.classes.add
+    add("  large\n blast \t")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    add("Large Blast")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    assert "already" in annotating.session.status.message.text
+    assert annotating.classes.current == "large blast"
+    add("x" * 500)
+    assert annotating.classes.names[-1] == "x" * 60
+    annotating.rename_class("x" * 60, " Y\nz ")
+    assert annotating.classes.names[-1] == "Y z"
+    annotating.rename_class("Y z", "y z")
+    assert annotating.classes.names[-1] == "y z"
+    annotating.rename_class("y z", "B")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    # Also where a layer's features, or a layer of the user's, name them.
+    annotating.mark_cells()
+    layer = cell_layer(annotating)
+    layer.add([[10, 20], [30, 40]])
+    layer.features = {"class": np.array(["LARGE  blast", "new\none"])}
+    assert [label for label, _ in placed(annotating)] == ["large blast", "new one"]
+    agree(annotating)
+    mine = viewer.add_points(
+        [(15, 20), (20, 25), (25, 30)], features={"class": ["A", "Q", "q"]}, units=("um", "um")
+    )
+    annotating.import_classes(mine)
+    assert [label for label, _ in placed(annotating)][2:] == ["a", "Q", "Q"]
+
+
+def test_a_class_that_is_added_while_the_model_loads_gets_the_next_key_and_colour(
+    annotating: Annotating, model: Model, model_file: Path
+) -> None:
+    session = annotating.session
+    session.models.cards, session.models.paths = {"small": model.bundle.card}, {"small": "x"}
+    Lanes.of(session.viewer).runner = Waiting()
+    session.load("x")
+    assert session.selection.loading
+    assert annotating.classes.names == ("a", "b", "round", "lobed", "small")
+    Lanes.of(session.viewer).runner = AtOnce()
+    annotating.classes.add("blast")
+    loading = annotating.classes.colours
+    session.selection.set_model(model)
+    assert annotating.classes.names == ("a", "b", "round", "lobed", "small", "blast")
+    assert annotating.classes.colours == loading
+    assert len(set(loading.values())) == 6
+
+
 # -- keeping
 
 
@@ -892,6 +942,6 @@ def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
         lock.acquire()
     viewer.layers.remove(image)
     answer()
-    assert annotating.files.opened() == {}
+    assert annotating.files.open_annotations() == {}
     lock.acquire()
     lock.release()

@@ -26,7 +26,7 @@ class Work:
 
     run: Callable[[], Any]
     done: Callable[[Any], object]
-    failed: Callable[[BaseException], object]
+    fail: Callable[[BaseException], object]
 
 
 class Context:
@@ -61,10 +61,10 @@ class Context:
         self,
         run: Callable[[], Any],
         done: Callable[[Any], object],
-        failed: Callable[[BaseException], object] | None = None,
+        fail: Callable[[BaseException], object] | None = None,
     ) -> None:
         """Do something in another thread; errors are shown where nobody else takes them."""
-        self.lane.ask(Work(run, done, failed or self.show_error))
+        self.lane.ask(Work(run, done, fail or self.show_error))
 
     def show_error(self, error: BaseException) -> None:
         """Say why something could not be done."""
@@ -89,4 +89,4 @@ def _give(work: Work, found: Any) -> None:
 
 
 def _fail(work: Work, error: BaseException) -> None:
-    work.failed(error)
+    work.fail(error)

@@ -98,7 +98,7 @@ class AnnotatedImage:
         Where the layers go.
     style : Style
         Colours and sizes.
-    failed : callable
+    fail : callable
         Called with the error of a change that could not be saved.
     opened : callable
         Called with the annotations when they have been opened.
@@ -111,7 +111,7 @@ class AnnotatedImage:
         project: Project,
         layers: AnnotationLayers,
         style: Style,
-        failed: Callable[[BaseException], None],
+        fail: Callable[[BaseException], None],
         opened: Callable[[ImageAnnotations], None],
     ) -> None:
         self.record, self.project = record, project
@@ -121,7 +121,7 @@ class AnnotatedImage:
         self.annotations: ImageAnnotations | None = None
         self._image = weakref.ref(image)
         self._layers, self._style = layers, style
-        self._failed, self._opened = failed, opened
+        self._failed, self._follow = fail, opened
 
     @property
     def image(self) -> Image | None:
@@ -144,7 +144,7 @@ class AnnotatedImage:
             self.annotations = (
                 self.project.open(self.record) if annotations is None else annotations
             )
-            self._opened(self.annotations)
+            self._follow(self.annotations)
         return self.annotations
 
     def keep_scale(self, pixel_size: float | None) -> None:
@@ -296,7 +296,7 @@ class AnnotationFiles:
         found = self.of(layer)
         return None if found is None else found.annotations
 
-    def opened(self) -> dict[str, ImageAnnotations]:
+    def open_annotations(self) -> dict[str, ImageAnnotations]:
         """Return the annotations that are open here, by the hashes of their images."""
         found = {key: each.annotations for key, each in self._images.items()}
         return {key: each for key, each in found.items() if each is not None}
@@ -316,7 +316,7 @@ class AnnotationFiles:
     @property
     def counts(self) -> dict[str, int]:
         """Annotations of each class in the whole project."""
-        opened = self.opened()
+        opened = self.open_annotations()
         total = Counter(dict.fromkeys(self._classes.names, 0))
         for hash_, known in self._known.items():
             if hash_ not in opened:
@@ -328,7 +328,7 @@ class AnnotationFiles:
     @property
     def n_images(self) -> int:
         """How many images of the project have annotations."""
-        opened = self.opened()
+        opened = self.open_annotations()
         others = sum(1 for key, known in self._known.items() if known.counts and key not in opened)
         return others + sum(1 for each in opened.values() if len(each))
 
@@ -347,13 +347,13 @@ class AnnotationFiles:
         self._asked.add(layer)
         if layer not in self._followed:
             self._followed.add(layer)
-            layer.events.data.connect(self._pixels_changed)
+            layer.events.data.connect(self._change_pixels)
             for name in ("scale", "translate", "rotate", "shear", "affine"):
-                layer.events.emitters[name].connect(self._image_moved)
+                layer.events.emitters[name].connect(self._move_layers)
         source = ImageSource.of(layer, self.session.selection.settings_of(layer))
         project, ref = self._classes.project, weakref.ref(layer)
 
-        def failed(error: BaseException) -> None:
+        def fail(error: BaseException) -> None:
             if (still := ref()) is not None:
                 self._asked.discard(still)
                 self._waiting.pop(still, None)
@@ -362,8 +362,8 @@ class AnnotationFiles:
         run = partial(identify, source, project, frozenset(self._images))
         self._context.ask(
             partial(_closed_unless, self._context, run),
-            partial(self._identified, ref, source.data, project),
-            failed,
+            partial(self._take_identity, ref, source.data, project),
+            fail,
         )
 
     def ask_again(self) -> None:
@@ -436,7 +436,7 @@ class AnnotationFiles:
         OSError
             If they cannot be written.
         """
-        for each in self.opened().values():
+        for each in self.open_annotations().values():
             each.flush()
 
     @property
@@ -484,7 +484,7 @@ class AnnotationFiles:
 
     # -- within
 
-    def _identified(
+    def _take_identity(
         self, ref: weakref.ref[Image], data: Any, project: Project, found: Identified
     ) -> None:
         layer, viewer = ref(), self.session.viewer
@@ -515,7 +515,11 @@ class AnnotationFiles:
     def _new_image(self, layer: Image, found: Identified) -> AnnotatedImage:
         classes = self._classes
         style = Style(
-            lambda: classes.colours, lambda: classes.for_new, classes.use, self.ring(layer)
+            lambda: classes.colours,
+            lambda: classes.for_new,
+            classes.find,
+            classes.use,
+            self.ring(layer),
         )
         image = AnnotatedImage(
             found.record,
@@ -524,19 +528,19 @@ class AnnotationFiles:
             self.layers,
             style,
             self._context.show_error,
-            self._opened,
+            self._follow,
         )
         self._images[found.record.hash] = image
         if found.annotations is not None:
             image.open(found.annotations)
         return image
 
-    def _opened(self, annotations: ImageAnnotations) -> None:
-        annotations.changed.connect(self._annotations_changed)
+    def _follow(self, annotations: ImageAnnotations) -> None:
+        annotations.changed.connect(self._note_changes)
         if annotations.message:
             self._context.notify(annotations.message, "warning")
 
-    def _annotations_changed(self, changes: tuple[Change, ...]) -> None:
+    def _note_changes(self, changes: tuple[Change, ...]) -> None:
         if not self._classes.are_saved(c.after.label for c in changes if c.after is not None):
             self._classes.read()
         self._context.changed.emit()
@@ -607,12 +611,12 @@ class AnnotationFiles:
         if image is not None:
             self._context.save(partial(image.keep_scale, settings.pixel_size))
 
-    def _image_moved(self, event: Any) -> None:
+    def _move_layers(self, event: Any) -> None:
         image = self.of(event.source)
         if image is not None:
             image.follow_image()
 
-    def _pixels_changed(self, event: Any) -> None:
+    def _change_pixels(self, event: Any) -> None:
         """Other pixels are another image, with annotations of its own."""
         layer = event.source
         self._asked.discard(layer)

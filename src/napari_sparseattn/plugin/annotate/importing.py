@@ -67,7 +67,7 @@ def _points(layer: Points, feature: str, image: Image) -> list[Annotation]:
     classes = layer.features[feature].tolist()
     found = []
     for point, label in zip(layer.data, classes, strict=False):
-        if _named(label):
+        if _is_name(label):
             place = _on_image(layer, image, point[None])[0]
             found.append(_cell(place, label))
     return found
@@ -77,7 +77,7 @@ def _shapes(layer: Shapes, feature: str, image: Image) -> list[Annotation]:
     classes = layer.features[feature].tolist()
     found = []
     for corners, kind, label in zip(layer.data, layer.shape_type, classes, strict=False):
-        if kind in NO_REGIONS or not _named(label):
+        if kind in NO_REGIONS or not _is_name(label):
             continue
         if kind == "ellipse":
             ring = outline_ellipse(np.asarray(corners)[:, -2:])
@@ -99,7 +99,7 @@ def _labels(layer: Labels, feature: str, image: Image) -> list[Annotation]:
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
     features = layer.features
     values = features["index"] if "index" in features.columns else features.index
-    classes = {int(v): c for v, c in zip(values, features[feature], strict=True) if _named(c)}
+    classes = {int(v): c for v, c in zip(values, features[feature], strict=True) if _is_name(c)}
     found = []
     for plane in np.ndindex(data.shape[:-2]):
         for region in regionprops(data[plane]):
@@ -132,5 +132,5 @@ def _is_text(column: Any) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
 
 
-def _named(label: Any) -> bool:
+def _is_name(label: Any) -> bool:
     return isinstance(label, str) and bool(label.strip())

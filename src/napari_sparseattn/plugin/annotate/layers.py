@@ -35,6 +35,8 @@ class Style:
         Returns the colour of each class.
     label : callable
         Returns the class that a new annotation gets.
+    find : callable
+        Returns the classes that names mean, as they are kept.
     use_classes : callable
         Called with the classes that are about to be used.
     diameter : float
@@ -43,6 +45,7 @@ class Style:
 
     colours: Callable[[], Mapping[str, str]]
     label: Callable[[], str]
+    find: Callable[[Iterable[str]], list[str]]
     use_classes: Callable[[Iterable[str]], None]
     diameter: float
 
@@ -232,8 +235,8 @@ class LayerSync(ABC):
             return (self._labels + [self._style.label()] * n)[:n]
         values = features[CLASS].tolist()[:n]
         values += [""] * (n - len(values))
-        named = [value.strip() if isinstance(value, str) else "" for value in values]
-        return [name[:200] or self._style.label() for name in named]
+        named = self._style.find(value if isinstance(value, str) else "" for value in values)
+        return [name or self._style.label() for name in named]
 
     def _finish(self, *, moved: bool) -> None:
         """Note what the layer shows now, and put its looks in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable
@@ -101,7 +102,7 @@ class Annotating(PerViewer):
         viewer.layers.events.inserted.connect(self.files.look_at_new)
         viewer.layers.selection.events.active.connect(self._follow_active)
         viewer.dims.events.current_step.connect(self.targets.follow_plane)
-        for signal, slot in self._followed():
+        for signal, slot in self._signals():
             signal.connect(slot)
         self.files.ask_again()
         self.classes.read()
@@ -118,7 +119,7 @@ class Annotating(PerViewer):
             return
         self.suggestions.stop()
         viewer = self.viewer
-        for signal, slot in self._followed():
+        for signal, slot in self._signals():
             signal.disconnect(slot)
         self._context.in_use = False
         self._context.lane.close()
@@ -142,7 +143,7 @@ class Annotating(PerViewer):
         self.files.count()
         return True
 
-    def _followed(self) -> list[tuple[Any, Any]]:
+    def _signals(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
             (session.selection.image_changed, self._follow_image),
@@ -235,7 +236,8 @@ class Annotating(PerViewer):
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class in all images; a name in use joins the two."""
-        self.classes.rename(old, new, list(self.files.opened().values()), self.files.count)
+        opened = list(self.files.open_annotations().values())
+        self.classes.rename(old, new, opened, self.files.count)
 
     def remove_class(self, name: str) -> None:
         """Take a class that no annotation has out of the list."""
@@ -297,7 +299,11 @@ class Annotating(PerViewer):
         image = chosen.image
         if image is None:
             return
-        found = read_layer(layer, image)
+        read = read_layer(layer, image)
+        labels = self.classes.find(item.label for item in read)
+        found = [
+            dataclasses.replace(item, label=label) for item, label in zip(read, labels, strict=True)
+        ]
         if not found:
             self._context.notify(f"'{layer.name}' has no classes on '{image.name}'.", "warning")
             return

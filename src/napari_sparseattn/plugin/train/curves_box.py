@@ -74,8 +74,8 @@ class CurvesBox(Follower):
         )
         self.loss.set_values(
             {
-                _TRAINED: gap + [_known(e.train_loss) for e in epochs],
-                _HELD: gap + [_known(e.loss) for e in epochs],
+                _TRAINED: gap + [_drop_nan(e.train_loss) for e in epochs],
+                _HELD: gap + [_drop_nan(e.loss) for e in epochs],
             },
             total,
             best,
@@ -124,10 +124,10 @@ def _best(epochs: list[Epoch]) -> int:
 
 
 def _percent(share: float | None) -> float | None:
-    known = _known(share)
+    known = _drop_nan(share)
     return None if known is None else 100 * known
 
 
-def _known(value: float | None) -> float | None:
+def _drop_nan(value: float | None) -> float | None:
     """None where nothing was measured."""
     return None if value is None or math.isnan(value) else value
