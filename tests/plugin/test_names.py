@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari_sparseattn.batch.items import BatchItem
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel, QWidget
@@ -19,9 +18,9 @@ from napari_sparseattn.batch.run import ItemState
 from napari_sparseattn.plugin.batch.queue_box import BatchQueueBox
 from napari_sparseattn.plugin.batch.session import Batch
 from napari_sparseattn.plugin.batch.source_box import BatchOptionsBox, BatchSourceBox
-from napari_sparseattn.plugin.cells.requests import Model
 from napari_sparseattn.plugin.compare.box import CompareBox
 from napari_sparseattn.plugin.compare.session import Compare
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.box import FaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_box import CellFaithfulnessBox
@@ -37,6 +36,7 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
+from napari_sparseattn.process.inputs import InputFile
 from small_model import small_bundle
 
 from .conftest import CENTRES, add_labels, add_picture
@@ -66,14 +66,14 @@ def shown(label: QLabel) -> str:
 def named(session: Session, viewer: ViewerModel, at_once: None) -> Session:
     """All cells of the picture are classified, and one is clicked."""
     bundle = small_bundle(class_names=CLASSES, name="m" * 64)
-    session.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
+    session.selection.set_model(Model(bundle, "cpu", "CPU", ("cpu",)))
     add_picture(viewer, name=FILE)
     add_labels(session, viewer)
-    session.set_settings(session.image, modality="brightfield")
+    session.selection.set_settings(session.selection.image, modality="brightfield")
     for kind in (AnswerFaithfulness, CellFaithfulness, WhatIfSession, Compare, ExportSession):
         kind.of(viewer).attach()
-    session.classify_all()
-    session.click(session.image.data_to_world(CENTRES[2]))
+    session.cells.classify_all()
+    session.cells.click(session.selection.image.data_to_world(CENTRES[2]))
     assert session.answer.label in CLASSES
     return session
 
@@ -136,7 +136,7 @@ def test_what_if_answers(named: Session, put: Any) -> None:
     what_ifs = WhatIfSession.of(named.viewer)
     box = put(WhatIfBox(what_ifs))
     assert what_ifs.draw("lasso")
-    layer = what_ifs.layers.outlines(named.image, (), make=False)
+    layer = what_ifs.layers.outlines(named.selection.image, (), make=False)
     row, column = CENTRES[2]
     layer.add_polygons([np.array([(row - 4, column - 4), (row - 4, column + 4), (row, column)])])
     what_ifs.ask("remove")
@@ -183,7 +183,7 @@ def test_the_queue_of_a_batch(session: Session, viewer: ViewerModel, put: Any) -
     batch = Batch.of(viewer)
     boxes = [put(make(batch)) for make in (BatchQueueBox, BatchSourceBox, BatchOptionsBox)]
     path = Path("/data") / FILE
-    state = ItemState(BatchItem(FILE, path), "failed", f"{FILE} is no image.")
+    state = ItemState(InputFile(FILE, path), "failed", f"{FILE} is no image.")
     batch.states = [state]
     batch.choices.inputs, batch.choices.out = (str(path),), path.parent
     batch.items_changed.emit()

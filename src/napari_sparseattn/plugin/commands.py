@@ -84,7 +84,7 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     # napari may hand over a proxy, whose layers are proxies too.
     active = None if holograms.viewer is None else holograms.viewer.layers.selection.active
     if active is not None and active is not holograms.source.layer:
-        holograms.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
+        holograms.status.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
         return
     holograms.work.reconstruct()
 

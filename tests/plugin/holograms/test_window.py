@@ -222,7 +222,7 @@ def test_a_file_opens_lazily_and_a_broken_one_is_a_message(panel: Panel, tmp_pat
     assert not isinstance(panel.viewer.layers[0].data, np.ndarray)
     assert panel.dock.source_box.layers.currentText() == "stack"
     panel.holograms.open_file(broken)
-    panel.until(lambda: panel.holograms.message.level == "error")
+    panel.until(lambda: panel.holograms.status.message.level == "error")
     assert "broken.h5" in panel.dock.message_line.label.text()
 
 
@@ -246,7 +246,7 @@ def test_the_menu_command_reconstructs_the_active_layer(panel: Panel) -> None:
     panel.until(lambda: panel.holograms.result is not None)
     panel.viewer.add_image(np.zeros((20, 30, 3), np.uint8), rgb=True, name="smear")
     reconstruct_layer(panel.viewer)
-    assert "'smear' is no hologram" in panel.holograms.message.text
+    assert "'smear' is no hologram" in panel.holograms.status.message.text
 
 
 def test_our_own_opd_file_is_opd_again(panel: Panel, tmp_path: Path) -> None:

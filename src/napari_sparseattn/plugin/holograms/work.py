@@ -64,7 +64,7 @@ class Work:
         """Ask for all frames of the source."""
         holograms, layer = self._holograms, self._holograms.source.layer
         if layer is None:
-            holograms.notify(holograms.advice(), "warning")
+            holograms.status.notify(holograms.advice(), "warning")
             return
         recording = holograms.recording()
         if recording is not None:
@@ -88,10 +88,10 @@ class Work:
         try:
             files = files_to_reconstruct(folder)
         except OSError as error:
-            holograms.notify(f"{folder} cannot be read: {error}", "error")
+            holograms.status.notify(f"{folder} cannot be read: {error}", "error")
             return
         if not files:
-            holograms.notify(f"There are no images or HDF5 files in {folder}.", "warning")
+            holograms.status.notify(f"There are no images or HDF5 files in {folder}.", "warning")
             return
         source, background = holograms.source, holograms.source.facts.background
         if background is not None and not hasattr(background, "__getitem__"):
@@ -122,14 +122,14 @@ class Work:
         if self.running:
             return
         self._request = request
-        self._holograms.notify(said)
+        self._holograms.status.notify(said)
         self.progress_changed.emit(Progress(0, total))
         self._lane.ask(request)
 
     def _end(self, said: str, level: Any = "info") -> None:
         self._request = None
         self.progress_changed.emit(None)
-        self._holograms.notify(said, level)
+        self._holograms.status.notify(said, level)
 
     def _set_failures(self, failures: tuple[Failure, ...]) -> None:
         self.failures = failures
