@@ -38,6 +38,8 @@ _NUCLEUS_WIDTH = 2.5
 _TOUCHING_WIDTH = 2.9
 _WHOLE_NUCLEUS = 0.9
 _MIN_NUCLEUS = 0.33
+# Of a map's range: what rises less may be the steps in which the background is looked for.
+_LEAST_RISE = 0.02
 
 
 def finite_image(image: Image) -> Image:
@@ -126,6 +128,8 @@ def label_phase(image: Image, rising: bool = False) -> Labels:
         return np.zeros(image.shape, np.int32)
     if not rising and -np.quantile(contrast, 0.02) > np.quantile(contrast, 0.98):
         contrast = -contrast
+    if rising and contrast.max() < _LEAST_RISE * np.ptp(contrast):
+        return np.zeros(image.shape, np.int32)
     threshold = float(skimage.filters.threshold_otsu(np.maximum(contrast, 0)))
     strong = contrast > threshold
     if not strong.any() or float(contrast[strong].mean()) < 4 * noise:

@@ -19,7 +19,7 @@ from ._polygons import outlines, rasterised
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
 
-__all__ = ["Tissue", "find_tissue", "tissue_from_polygons"]
+__all__ = ["Tissue", "find_tissue", "has_tissue", "tissue_from_polygons"]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -192,6 +192,23 @@ def find_tissue(
         (absent & ~failed) | found.unscanned,
         bool(found.unscanned.any()),
     )
+
+
+def has_tissue(pyramid: Pyramid, pixel_size: float = 16.0) -> bool:
+    """Tell whether there is anything on a slide, from a coarse look that its ledger leaves out.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    pixel_size : float
+        µm per pixel to look at.
+    """
+    twin = pyramid.with_own_ledger()
+    downsample, _ = _downsample(twin, pixel_size)
+    pixels, valid, _ = _overview(twin, downsample, ignore_progress)
+    found = separate(pixels * _float_scale(twin, pixels), valid)
+    return bool(found.tissue.any() or found.pen.any())
 
 
 def _overview(
