@@ -88,4 +88,6 @@ class ElidedLabel(QLabel):
 
     def _fit(self) -> None:
         mode = Qt.TextElideMode.ElideMiddle
-        super().setText(QFontMetrics(self.font()).elidedText(self._whole, mode, self.width()))
+        super().setText(
+            QFontMetrics(self.font()).elidedText(self._whole, mode, self.contentsRect().width() - 4)
+        )
