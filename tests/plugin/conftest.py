@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ def label_image() -> np.ndarray[Any, np.dtype[np.int32]]:
     for i, (row, column) in enumerate(CENTRES):
         labels[np.hypot(rows - row, columns - column) <= RADIUS] = i + 1
     return labels
+
+
+#: A ceiling for a dead program only: a test waits for a state, however long a busy machine takes.
+WAIT_MS = 120_000
+
+
+def wait_until(qtbot: Any, state: Callable[[], bool]) -> None:
+    """Let Qt work until a state holds; fail with the state's own assertion, or in the end."""
+    qtbot.waitUntil(state, timeout=WAIT_MS)
 
 
 @pytest.fixture(autouse=True)

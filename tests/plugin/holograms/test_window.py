@@ -25,9 +25,8 @@ from napari_sparseattn.plugin.holograms.dock import HologramDock
 from napari_sparseattn.plugin.holograms.session import Holograms
 from small_model import small_bundle
 
+from ..conftest import wait_until
 from ..made_holograms import OPTICS, add_recording, simulated
-
-WAIT_MS = 60_000
 
 
 class Panel:
@@ -49,7 +48,7 @@ class Panel:
         self.dock = None
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     def until_previewed(self) -> None:
         def current() -> bool:

@@ -25,6 +25,8 @@ from napari_sparseattn.plugin.slides.layers import (
     unreadable_layer,
 )
 
+from ..conftest import wait_until
+
 
 def _flat(height: int, width: int, n_levels: int | None = None) -> VirtualPyramid:
     def render(level: int, y: int, x: int, h: int, w: int) -> np.ndarray:
@@ -150,13 +152,13 @@ def test_unreadable_tiles_appear_while_panning(
         follow_unreadable(viewer, layer)
         np.asarray(data[0][300:310, 300:310])
         layer.refresh()
-        qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+        wait_until(qtbot, lambda: len(viewer.layers) == 2)
         mask = viewer.layers[1]
         assert int((np.asarray(mask.data) > 0).sum()) == slide.ledger.n_failed
         assert viewer.layers.selection.active is layer
         np.asarray(data[0][300:310, 600:610])
         layer.refresh()
-        qtbot.waitUntil(lambda: int((np.asarray(mask.data) > 0).sum()) == 2)
+        wait_until(qtbot, lambda: int((np.asarray(mask.data) > 0).sum()) == 2)
         assert len(viewer.layers) == 2
 
 

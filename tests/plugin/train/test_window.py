@@ -17,9 +17,8 @@ from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
 from small_model import small_bundle
 
+from ..conftest import wait_until
 from .test_session import field
-
-WAIT_MS = 120_000
 
 
 class Window:
@@ -49,7 +48,7 @@ class Window:
         self.dock = None
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     def annotate(self, cells: Sequence[int]) -> None:
         """Annotate one cell as a click does, and the others as one change."""

@@ -21,9 +21,7 @@ from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.slides.layers import slide_layer
 
-from ..conftest import CENTRES, add_picture
-
-WAIT_MS = 20_000
+from ..conftest import CENTRES, add_picture, wait_until
 
 
 class Window:
@@ -48,7 +46,7 @@ class Window:
         self.dock = None
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     def point(self, world: tuple[float, ...]) -> QPoint:
         camera = self.viewer.scene.camera
@@ -153,7 +151,7 @@ def test_work_that_fails_is_a_message_and_the_next_click_is_answered(window: Win
     # Hidden: napari 0.9.2 with software OpenGL crashes when points that were
     # drawn are removed and other layers are added after, also without this plugin.
     theirs = window.viewer.add_points([(3000, 3000)], size=18, visible=False)
-    window.session.selection.set_cell_layer(Session.of(window.viewer).cell_layers()[0])
+    window.session.selection.set_cell_layer(Session.of(window.viewer).selection.cell_layers()[0])
     window.session.cells.click((30, 30))
     window.until(lambda: window.session.status.message.level == "error")
     assert "outside of the image" in window.dock.message_line.label.text()
@@ -346,7 +344,7 @@ def test_the_dial_says_what_its_settings_were_worth(window: Window, tnet_model: 
     box = window.dock.locations_box
     window.session.selection.set_model(dataclasses.replace(tnet_model, bundle=bundle))
     box.sliders[0].setValue(2)
-    assert box.measured.text() == "92.5 % right on 1598 held-out images."
+    assert box.measured.text() == "92.5 % correct on 1598 held-out images."
     box.sliders[0].setValue(3)
     assert "not measured" in box.measured.text()
 

@@ -411,5 +411,5 @@ def whole_downsample(
             for a, side in zip(full, tile, strict=True)
         ]
         if factor >= most and tuple(padded) == tuple(size):
-            return factor
+            return int(factor)
     return None
