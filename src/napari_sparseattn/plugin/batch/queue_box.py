@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QStyledItemDelegate,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -125,6 +126,15 @@ def _words(state: ItemState) -> str:
     return state.found if state.state == "skipped" else reason
 
 
+class _Names(QStyledItemDelegate):
+    """Cuts names in their middle: files of one folder often differ at the end."""
+
+    def initStyleOption(self, option: Any, index: QModelIndex) -> None:  # noqa: N802 - Qt's name
+        """Choose where to cut."""
+        super().initStyleOption(option, index)
+        option.textElideMode = Qt.TextElideMode.ElideMiddle
+
+
 class BatchQueueBox(Follower):
     """Start, cancel, retry; the bar; the queue."""
 
@@ -177,6 +187,7 @@ class BatchQueueBox(Follower):
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setTextElideMode(Qt.TextElideMode.ElideRight)
+        table.setItemDelegateForColumn(0, _Names(table))
         table.setWordWrap(False)
         table.setShowGrid(False)
         table.setMinimumHeight(260)

@@ -91,7 +91,7 @@ class BatchSourceBox(Follower):
         row.addWidget(self.clear)
         grid.addLayout(row, 0, 0, 1, 3)
         grid.addWidget(self.inputs, 1, 0, 1, 3)
-        grid.addWidget(QLabel("Names", self), 2, 0)
+        grid.addWidget(QLabel("Filter", self), 2, 0)
         grid.addWidget(self.pattern, 2, 1, 1, 2)
         grid.addWidget(QLabel("Model", self), 3, 0)
         grid.addWidget(self.model, 3, 1)

@@ -33,7 +33,7 @@ from .session import Compare
 __all__ = ["CompareBox", "compare_answers"]
 
 _SAME = "the same model"
-_ROW, _MOST_ROWS, _LONGEST = 22, 7, 16
+_MOST_ROWS, _LONGEST = 7, 16
 _TIPS = {
     "sparse-attn-net": ("k", "Pixels that the second model keeps of each crop."),
     "tnet": ("K", "Crops on the first level of the second model."),
@@ -211,7 +211,8 @@ class CompareBox(Follower):
             item = QListWidgetItem(f"{found.ids[row]}: {sides[0]}  |  {sides[1]}")
             item.setData(Qt.ItemDataRole.UserRole, row)
             self.differing.addItem(item)
-        self.differing.setFixedHeight(_ROW * min(len(rows), _MOST_ROWS) + 6)
+        row_height = max(self.differing.sizeHintForRow(0), 1)
+        self.differing.setFixedHeight(row_height * min(len(rows), _MOST_ROWS) + 6)
 
     # -- what the user does
 

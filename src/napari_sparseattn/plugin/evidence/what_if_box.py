@@ -37,7 +37,7 @@ _EMPTY = (
     "Click a cell, or classify a field or slide. Then draw around a part of it and see what the "
     "model says without it."
 )
-_HEADS = ("", "change", "class", "probability", "IoU")
+_HEADS = ("", "change", "class", "prob.", "IoU")
 _TIPS = (
     "Number of the question.",
     "The change, and of what share of the content. Click a row to see its selection again.",
@@ -127,8 +127,7 @@ class WhatIfBox(Follower):
         header = self.table.horizontalHeader()
         header.setMinimumSectionSize(18)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        for column in (1, 2):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.compared = QLabel(self.body)
         self.compared.setTextFormat(Qt.TextFormat.RichText)
         # A table does not wrap: it must not make the dock wider than it is.

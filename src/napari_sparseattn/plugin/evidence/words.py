@@ -48,7 +48,7 @@ _UNITS: dict[Subject, str] = {"cell": "crop", "field": "field", "slide": "patche
 
 def versus_random(found: Faithfulness) -> str:
     """Return the faithfulness compared with random orders, in numbers."""
-    return f"Faithfulness vs. random: {found.difference()}".replace("-", "\u2212")
+    return str(found.difference()).replace("-", "\u2212")
 
 
 def compare_to_baselines(found: Faithfulness) -> tuple[str, bool]:

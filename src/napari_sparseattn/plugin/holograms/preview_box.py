@@ -171,11 +171,14 @@ class PreviewBox(Follower):
     def _paint(self, _: object = None) -> None:
         answer, shown = self.holograms.previews.shown, self.shown
         self.tabs[shown].setChecked(True)
+        there = self.holograms.source.layer is not None
         for name, button in self.tabs.items():
             button.setEnabled(answer is None or name in _there(answer))
-        self.sideband.setVisible(shown == "spectrum")
-        self.wrapped.setVisible(shown == "phase")
-        self.outline.setVisible(shown != "spectrum")
+            button.setVisible(there)
+        self.picture.setVisible(there)
+        self.sideband.setVisible(there and shown == "spectrum")
+        self.wrapped.setVisible(there and shown == "phase")
+        self.outline.setVisible(there and shown != "spectrum")
         self.picture.pickable = shown == "spectrum" and self.holograms.source.kind == "hologram"
         values, colormap, limits, unit = _picture_of(answer, shown, self.wrapped.isChecked())
         self.picture.set_values(values, colormap, limits)
