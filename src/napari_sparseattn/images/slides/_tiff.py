@@ -417,14 +417,15 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
 
 def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[Any]:
     """Return the pages of the levels, finest first, in whatever order the file has them."""
-    pages = [level.keyframe for level in main.levels]
+    pages: list[Any] = [level.keyframe for level in main.levels]
     if tif.is_ome or tif.is_ndpi or tif.is_philips or not pages[0].is_tiled:
         return pages
     first, found = pages[0], {page.offset for page in pages}
     kind = first.samplesperpixel, first.photometric, first.dtype, first.planarconfig
     # Not all pages are in a series: tifffile leaves out what it cannot name.
-    others = [level.keyframe for series in tif.series for level in series.levels]
-    for page in (*others, *tif.pages[:_MOST_PAGES]):
+    others: list[Any] = [level.keyframe for series in tif.series for level in series.levels]
+    others += tif.pages[:_MOST_PAGES]
+    for page in others:
         if page.offset in found or not getattr(page, "is_tiled", False):
             continue
         same = (page.samplesperpixel, page.photometric, page.dtype, page.planarconfig) == kind
