@@ -18,7 +18,7 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-from napari_sparseattn.plugin.commands import open_main
+from napari_sparseattn.plugin.core.docks import open_main
 from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.holograms.session import Holograms

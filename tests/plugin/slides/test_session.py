@@ -213,7 +213,7 @@ def test_a_pixel_size_that_changes_meanwhile_is_no_answer(
     asked.selection.set_settings(image, pixel_size=2.0, origin="user")
     asked.slides.accept(answer.request, answer)
     assert asked.answer is None
-    assert "Classify the slide again" in asked.status.message.text
+    assert "classify it again" in asked.status.message.text
 
 
 def test_a_stale_slide_is_dropped(asked: Session, viewer: ViewerModel) -> None:
