@@ -316,7 +316,7 @@ class Compare(Attached):
     def _forget(self, _: object = None) -> None:
         self._clear()
         self.layers.put_back()
-        self.changed.emit()
+        self._notify("")
 
     def _clear(self) -> None:
         self._stop()

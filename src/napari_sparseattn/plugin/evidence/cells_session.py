@@ -50,6 +50,8 @@ class CellFaithfulness(Attached):
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
         self.message = ""
+        #: Probabilities of the cells that the message is about.
+        self._message_about: npt.NDArray[np.float32] | None = None
         self._asked: CellsRequest | None = None
         self._began, self._done = 0.0, 0
         self._measured: weakref.WeakKeyDictionary[Image, _Measured] = weakref.WeakKeyDictionary()
@@ -181,6 +183,9 @@ class CellFaithfulness(Attached):
             results is None or results.probabilities is not asked.results.probabilities
         ):
             self.cancel()
+            self._message_about = None
+        if results is None or results.probabilities is not self._message_about:
+            self.message = ""
         self.changed.emit()
 
     def _follow_model(self, _: object) -> None:
@@ -188,6 +193,8 @@ class CellFaithfulness(Attached):
         self._notify("")
 
     def _notify(self, text: str) -> None:
+        results = self.session.cells.results
+        self._message_about = None if results is None else results.probabilities
         self.message = text
         self.changed.emit()
 

@@ -104,7 +104,6 @@ class Work:
             None if source.layer is None else source.kind,
             background,
         )
-        self._set_failures(())
         self._ask(request, f"Reconstructing {counted(len(files), 'file')}…", len(files))
 
     def cancel(self) -> None:
@@ -122,6 +121,7 @@ class Work:
         if self.running:
             return
         self._request = request
+        self._set_failures(())
         self._holograms.status.notify(said)
         self.progress_changed.emit(Progress(0, total))
         self._lane.ask(request)
