@@ -42,7 +42,7 @@ class _Measured:
 
 
 class CellFaithfulness(Attached):
-    """How faithful the evidence of each cell in the table is; get it with `of`."""
+    """The faithfulness of each cell in the table; get it with `of`."""
 
     changed = Signal()
 
@@ -73,11 +73,11 @@ class CellFaithfulness(Attached):
         self.cancel()
         self._lane.close()
 
-    # -- what there is
+    # -- state
 
     @property
     def progress(self) -> Progress | None:
-        """How far the measurement is, while there is one."""
+        """Progress of the measurement, while there is one."""
         asked = self._asked
         if asked is None:
             return None
@@ -175,7 +175,7 @@ class CellFaithfulness(Attached):
             columns = _make_columns(len(request.results), kept.cells)
             self.session.cells.add_measures(request.layer, request.results, columns)
 
-    # -- what the session tells
+    # -- following the session
 
     def _follow_results(self, results: Predictions | None) -> None:
         asked = self._asked

@@ -141,7 +141,7 @@ class ExportSession(Attached):
     def _notify_change(self, _: object = None) -> None:
         self.changed.emit()
 
-    # -- what there is
+    # -- state
 
     @property
     def running(self) -> bool:
@@ -206,7 +206,7 @@ class ExportSession(Attached):
         same = card is not None and card.class_names == results.class_names
         return (card if same else None), None
 
-    # -- what is asked
+    # -- asking
 
     def choose(self, name: str, on: bool) -> None:
         """Tick a format, or no longer."""
