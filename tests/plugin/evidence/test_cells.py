@@ -106,6 +106,26 @@ def test_what_is_stopped_is_kept_and_gone_on_with(
     assert measured.measure_all() is None
 
 
+def test_another_image_has_no_line_about_the_last(
+    measured: CellFaithfulness, session: Session, viewer: ViewerModel, held: Held
+) -> None:
+    session.cells.classify_all()
+    measured.measure_all()
+    held.give(1)
+    measured.cancel()
+    assert "after 1 cell;" in measured.message
+    first = session.selection.image
+    add_picture(viewer, name="other")
+    assert session.selection.image is not first
+    assert measured.message == ""
+    session.selection.set_image(first)
+    measured.measure_all()
+    held.give(1)
+    session.selection.set_image(viewer.layers["other"])
+    assert measured.progress is None
+    assert measured.message == ""
+
+
 def test_exports_get_the_columns(
     measured: CellFaithfulness, session: Session, held: Held, tmp_path: Path
 ) -> None:

@@ -87,6 +87,20 @@ def test_cells_are_written_as_they_are_shown(
     assert (said["image"], said["pixel_size_um"]) == ("smear", 0.5)
 
 
+def test_files_of_the_last_image_are_not_named_beside_the_next(
+    exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    add_picture(viewer)
+    session.cells.classify_all()
+    exporting.set_folder(tmp_path)
+    choose(exporting, "csv")
+    exporting.export()
+    assert exporting.written
+    add_picture(viewer, name="other")
+    assert exporting.exportables() == []
+    assert exporting.written == ()
+
+
 def test_nothing_in_the_folder_is_replaced(
     exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
 ) -> None:

@@ -223,7 +223,7 @@ class BatchQueueBox(Follower):
         column.addWidget(self.detail)
         column.addLayout(below)
 
-    def _chosen(self) -> int | None:
+    def _find_chosen(self) -> int | None:
         """Return the item of the row that is selected."""
         rows = self.table.selectionModel().selectedRows()
         return self.model.item(rows[0].row()) if rows else None
@@ -238,11 +238,11 @@ class BatchQueueBox(Follower):
 
     def _update_item(self, item: int) -> None:
         self.model.update_item(item)
-        if item == self._chosen():
+        if item == self._find_chosen():
             self._enable()
 
     def _enable(self, *_: object) -> None:
-        batch, chosen = self.batch, self._chosen()
+        batch, chosen = self.batch, self._find_chosen()
         idle = not batch.running and not batch.searching
         failed = any(state.state == "failed" for state in batch.states)
         self.start.setEnabled(idle and bool(batch.states))
@@ -281,5 +281,5 @@ class BatchQueueBox(Follower):
         self.batch.open_row(self.model.item(index.row()))
 
     def _open_chosen(self) -> None:
-        if (chosen := self._chosen()) is not None:
+        if (chosen := self._find_chosen()) is not None:
             self.batch.open_row(chosen)
