@@ -423,8 +423,8 @@ def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[A
     first, found = pages[0], {page.offset for page in pages}
     kind = first.samplesperpixel, first.photometric, first.dtype, first.planarconfig
     # Not all pages are in a series: tifffile leaves out what it cannot name.
-    others = [level.keyframe for series in tif.series for level in series.levels]
-    for page in (*others, *tif.pages[:_MOST_PAGES]):
+    others: list[Any] = [level.keyframe for series in tif.series for level in series.levels]
+    for page in others + list(tif.pages[:_MOST_PAGES]):
         if page.offset in found or not getattr(page, "is_tiled", False):
             continue
         same = (page.samplesperpixel, page.photometric, page.dtype, page.planarconfig) == kind

@@ -405,7 +405,7 @@ def whole_downsample(
     if near >= 1 and all(abs(a / near - b) <= 1 for a, b in zip(full, size, strict=True)):
         return near
     most = max(full[0] / size[0], full[1] / size[1])
-    for factor in (2**n for n in range(1, 13)):
+    for factor in (1 << n for n in range(1, 13)):
         padded = [
             math.ceil(math.ceil(a / factor) / side) * side
             for a, side in zip(full, tile, strict=True)

@@ -177,7 +177,13 @@ def find_tissue(
         blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, report)
     report("tissue", 2 * n_strips, 2 * n_strips)
     mask = found.tissue & ~blurred
-    absent = ~valid & _inside(pyramid.shape, downsample, valid.shape)
+    # A coarse level may end a pixel before the slide does.
+    coarse = pyramid.levels[level_for(pyramid, downsample)]
+    y, x = (
+        min(n, m * coarse.downsample)
+        for n, m in zip(pyramid.shape, (coarse.height, coarse.width), strict=True)
+    )
+    absent = ~valid & _inside((int(y), int(x)), downsample, valid.shape)
     failed = _failed(pyramid, downsample, valid.shape)
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
