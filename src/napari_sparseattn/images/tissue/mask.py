@@ -288,14 +288,10 @@ def _inside(shape: tuple[int, int], downsample: float, size: tuple[int, int]) ->
 
 def _failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
     """Return which pixels of the mask lie in tiles that could not be decoded."""
-    number = level_for(pyramid, downsample)
-    level, failed = pyramid.levels[number], pyramid.ledger.failed_mask(number)
-    row, column = (
-        np.minimum((np.arange(n) + 0.5) * downsample / level.downsample // side, most - 1)
-        for n, side, most in zip(size, level.tile, level.grid, strict=True)
-    )
-    found: Mask = failed[np.ix_(row.astype(np.intp), column.astype(np.intp))]
-    return found
+    level = level_for(pyramid, downsample)
+    scale = downsample / pyramid.levels[level].downsample
+    rows, columns = ((np.arange(n) + 0.5) * scale for n in size)
+    return pyramid.failed_at(level, rows, columns)
 
 
 def _read(

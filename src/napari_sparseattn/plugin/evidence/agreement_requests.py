@@ -102,7 +102,7 @@ def stream_agreement(request: AgreementRequest) -> Iterator[MeasuredCell]:
     # What does not rank the cells is left out; a clicked cell has it.
     settings = dataclasses.replace(CARD, extras=False)
 
-    def told(_done: int, _total: int) -> None:
+    def told(*_: object) -> None:
         if request.stop.is_set():
             raise StoppedError
 
