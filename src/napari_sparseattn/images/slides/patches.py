@@ -210,13 +210,15 @@ def read_patch(
         eight[eight.max(axis=2) < _BLACK] = pyramid.background
     if not valid.all():
         eight[~valid] = pyramid.background
-        valid |= ~_failed(pyramid, top, left, grid)
+        valid |= ~_find_failed(pyramid, top, left, grid)
     if eight.shape[2] == 1:
         eight = np.repeat(eight, 3, axis=2)
     return eight, valid
 
 
-def _failed(pyramid: Pyramid, top: float, left: float, grid: PatchGrid) -> npt.NDArray[np.bool_]:
+def _find_failed(
+    pyramid: Pyramid, top: float, left: float, grid: PatchGrid
+) -> npt.NDArray[np.bool_]:
     """Return (size, size) which pixels of a patch lie in tiles that could not be decoded."""
     step = grid.side / grid.size
     level = level_for(pyramid, step)

@@ -14,7 +14,7 @@ from ...progress import Progress, ignore_progress
 from ..slides._window import level_for, read_window
 from . import _focus as focus
 from ._colour import separate
-from ._polygons import outlines, rasterised
+from ._polygons import outlines, rasterise
 
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
@@ -184,7 +184,7 @@ def find_tissue(
         for n, m in zip(pyramid.shape, (coarse.height, coarse.width), strict=True)
     )
     absent = ~valid & _inside((int(y), int(x)), downsample, valid.shape)
-    failed = _failed(pyramid, downsample, valid.shape)
+    failed = _find_failed(pyramid, downsample, valid.shape)
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
     return Tissue(
@@ -258,7 +258,7 @@ def tissue_from_polygons(
         raise ValueError(f"the downsample must be at least 1, got {downsample}")
     height, width = shape
     size = math.ceil(height / downsample), math.ceil(width / downsample)
-    mask = rasterised(size, [np.asarray(polygon, float) / downsample for polygon in polygons])
+    mask = rasterise(size, [np.asarray(polygon, float) / downsample for polygon in polygons])
     nothing = np.zeros(size, np.bool_)
     notes = () if mask.any() else ("no tissue is marked",)
     return Tissue(mask, float(downsample), shape, nothing, nothing, nothing, notes)
@@ -286,7 +286,7 @@ def _inside(shape: tuple[int, int], downsample: float, size: tuple[int, int]) ->
     return np.logical_and.outer(y, x)
 
 
-def _failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
+def _find_failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
     """Return which pixels of the mask lie in tiles that could not be decoded."""
     level = level_for(pyramid, downsample)
     scale = downsample / pyramid.levels[level].downsample
@@ -344,4 +344,4 @@ def _out_of_focus(
             fine[block], coarse[block] = focus.energies(grey)
             seen[block] = True
         report("tissue", n_strips + strip + 1, 2 * n_strips)
-    return focus.blurred(fine, coarse, tissue, seen & valid & ~tissue)
+    return focus.find_blurred(fine, coarse, tissue, seen & valid & ~tissue)
