@@ -171,7 +171,7 @@ def test_stamp_in_micrometres(tmp_path: Path, pixel_size: float) -> None:
     # Tiles of a block are cut from whole pixels.
     assert placed.step == pytest.approx(np.ceil(256 / pixel_size), abs=0.1)
     with pytest.raises(FeatureError, match="not known"):
-        found.placed(None)
+        found.to_pixels(None)
 
 
 def test_older_stamp_files(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
         from .holograms.recordings import recording_layer
 
         return Opened(path, [recording_layer(open_hologram(file))])
-    return Opened(path, [field_layer(open_field(file))])
+    field = open_field(file)
+    return Opened(path, [field_layer(field)], field.notes)
 
 
 def field_layer(field: Field) -> LayerData:

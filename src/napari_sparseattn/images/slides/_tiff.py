@@ -329,7 +329,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
     if math.prod(extra) > 1:
         notes += (f"the first of {math.prod(extra)} planes of {name} is read",)
-    stored = [_stored(name, page) for page in levels]
+    stored = [_describe_page(name, page) for page in levels]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
     if pixel_size is None:
@@ -341,7 +341,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     # OpenSlide gives NDPI as many more, from what libjpeg can scale down to.
     small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
     n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
-    images = _associated(source, tif, main, {page.offset for page in levels})
+    images = _read_associated(source, tif, main, {page.offset for page in levels})
     return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived)
 
 
@@ -356,7 +356,7 @@ def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
 
 
-def _stored(name: str, page: Any) -> _Stored:
+def _describe_page(name: str, page: Any) -> _Stored:
     """Check what a page declares, and return how to read it."""
     height, width = int(page.imagelength), int(page.imagewidth)
     samples = int(page.samplesperpixel)
@@ -469,7 +469,7 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _associated(
+def _read_associated(
     source: _Source, tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: set[int]
 ) -> LazyImages:
     """Return the other series of the file, by their names; `levels` are pages of the slide."""
