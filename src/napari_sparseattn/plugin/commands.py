@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .core.docks import open_holograms, open_main
+from .core.notifications import notify
 from .opening import open_files
 
 if TYPE_CHECKING:
     import napari
 
     from ..inference.prediction import Predictions
-    from .core.status import Level
 
 __all__ = [
     "classify_layer",
@@ -70,14 +70,6 @@ def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     from .widgets.file_dialogs import choose_slide_folder
 
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
-
-
-def notify(text: str, level: Level) -> None:
-    """Let napari show what went wrong; what only goes on is not worth a notification."""
-    from napari.utils.notifications import show_error, show_warning
-
-    if level != "info":
-        (show_error if level == "error" else show_warning)(text)
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:

@@ -190,7 +190,10 @@ class Pyramid(abc.ABC):
         return Region(pixels, valid)
 
     def failed_at(
-        self, level: int, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+        self,
+        level: int,
+        rows: npt.NDArray[np.floating[Any]],
+        columns: npt.NDArray[np.floating[Any]],
     ) -> npt.NDArray[np.bool_]:
         """Return which places lie in tiles that could not be decoded when they were last read.
 

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from ...export.tables import write_csv
 from ...inference.prediction import Predictions
 from ...metrics import whole_percent
+from ..core.messages import counted
 from ..widgets.base import Follower
 from ..widgets.rich import breakable, rich
 from .task import CellTask
