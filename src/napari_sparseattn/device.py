@@ -6,9 +6,14 @@ import contextlib
 import functools
 import os
 import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "PRECISIONS",
+    "at_least_float32",
     "available_devices",
     "choose_device",
     "computing",
@@ -18,6 +23,13 @@ __all__ = [
 
 #: What models can compute in.
 PRECISIONS = ("float32", "bfloat16")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Promote half precision; leave float32 and float64 as they are."""
+    import torch
+
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def available_devices() -> list[str]:

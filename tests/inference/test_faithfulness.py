@@ -227,7 +227,7 @@ def test_what_was_predicted_is_measured_with_its_own_settings() -> None:
     slide, span = slide_of(16)
     assert measure_faithfulness(slide, span, settings=QUICK, device="cpu").label == slide.label
     with pytest.raises(ValueError, match="load its own model"):
-        measure_faithfulness(predicted, tnet, field)
+        measure_faithfulness(dataclasses.replace(predicted, model_hash="other"), bundle, field)
     with pytest.raises(ValueError, match="give the image"):
         measure_faithfulness(predicted, bundle)
 

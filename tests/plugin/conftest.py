@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.cells.requests import ClickRequest
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lane, Lanes
 from napari_sparseattn.plugin.core.models import Model, prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.requests import SlideRequest
 from napari_sparseattn.plugin.traversal.requests import FieldRequest
 from small_model import small_bundle
@@ -47,6 +47,15 @@ def label_image() -> np.ndarray[Any, np.dtype[np.int32]]:
     for i, (row, column) in enumerate(CENTRES):
         labels[np.hypot(rows - row, columns - column) <= RADIUS] = i + 1
     return labels
+
+
+#: A ceiling for a dead program only: a test waits for a state, however long a busy machine takes.
+WAIT_MS = 120_000
+
+
+def wait_until(qtbot: Any, state: Callable[[], bool]) -> None:
+    """Let Qt work until a state holds; fail with the state's own assertion, or in the end."""
+    qtbot.waitUntil(state, timeout=WAIT_MS)
 
 
 @pytest.fixture(autouse=True)

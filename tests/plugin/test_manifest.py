@@ -15,9 +15,9 @@ from qtpy.QtWidgets import QMenu
 
 import napari_sparseattn
 from bad_slides import write_svs
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 
-from .conftest import add_picture
+from .conftest import add_picture, wait_until
 
 MANIFEST = PluginManifest.from_file(Path(napari_sparseattn.__file__).with_name("napari.yaml"))
 
@@ -66,7 +66,7 @@ def test_the_menu_opens_the_dock_and_classifies_the_active_image(
     (action,) = [a for a in actions(layers) if a.text().startswith(wanted)]
     action.trigger()
     session = Session.of(viewer)
-    qtbot.waitUntil(lambda: session.cells.results is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.cells.results is not None)
     assert len(session.cells.results) == 4
 
 

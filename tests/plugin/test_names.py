@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari_sparseattn.batch.items import BatchItem
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
 from qtpy.QtWidgets import QLabel, QWidget
@@ -22,7 +21,6 @@ from napari_sparseattn.plugin.batch.source_box import BatchOptionsBox, BatchSour
 from napari_sparseattn.plugin.compare.box import CompareBox
 from napari_sparseattn.plugin.compare.session import Compare
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.box import FaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_box import CellFaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_session import CellFaithfulness
@@ -37,6 +35,8 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
+from napari_sparseattn.plugin.session import Session
+from napari_sparseattn.process.inputs import InputFile
 from small_model import small_bundle
 
 from .conftest import CENTRES, add_labels, add_picture
@@ -183,7 +183,7 @@ def test_the_queue_of_a_batch(session: Session, viewer: ViewerModel, put: Any) -
     batch = Batch.of(viewer)
     boxes = [put(make(batch)) for make in (BatchQueueBox, BatchSourceBox, BatchOptionsBox)]
     path = Path("/data") / FILE
-    state = ItemState(BatchItem(FILE, path), "failed", f"{FILE} is no image.")
+    state = ItemState(InputFile(FILE, path), "failed", f"{FILE} is no image.")
     batch.states = [state]
     batch.choices.inputs, batch.choices.out = (str(path),), path.parent
     batch.items_changed.emit()

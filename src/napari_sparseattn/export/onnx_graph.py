@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..device import at_least_float32
 from ..images.normalise import (
     BLOCK,
     DARK_DENSITY,
@@ -23,7 +24,6 @@ from ..images.normalise import (
     WHITE_QUANTILE,
     Normalisation,
 )
-from ..models.sparse.layers import at_least_float32
 from ..models.sparse.network import SparseAttnNet
 from ..models.tnet.crops import reduce_crop
 from ..models.tnet.layers import LOG_FLOOR, CandidateGrid, sample_map

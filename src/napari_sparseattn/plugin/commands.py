@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .core.opening import open_files
+from .core.docks import open_holograms, open_main
+from .core.notifications import notify
+from .opening import open_files
 
 if TYPE_CHECKING:
     import napari
-    from qtpy.QtWidgets import QWidget
 
     from ..inference.prediction import Predictions
-    from .core.status import Level
 
 __all__ = [
-    "choose_slide_folder",
-    "choose_slides",
     "classify_layer",
     "demo",
-    "open_dock",
-    "open_holograms",
-    "open_main",
     "open_slide_file",
     "open_slide_folder",
-    "open_training",
     "reconstruct_layer",
 ]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock and classify all cells of the active image, or the slide by a SPAN."""
-    from .core.session import Session
+    from .session import Session
 
     open_main(viewer)
     session = Session.of(viewer)
@@ -50,70 +44,6 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session.selection.model_changed.connect(ready)
 
 
-#: The class of each dock by its name in the menu, as in ``napari.yaml``.
-_DOCKS = {
-    "Sparse attention": "widgets.dock:SparseAttentionDock",
-    "Holograms": "holograms.dock:HologramDock",
-    "Annotate and train": "train.dock:TrainDock",
-    "Batch": "batch.dock:BatchDock",
-}
-
-
-def open_dock(viewer: napari.viewer.Viewer, title: str) -> QWidget:
-    """Open one of our docks, or bring it to the front, whoever opened it.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        Its window gets the dock.
-    title : str
-        The dock's name in the menu.
-
-    Returns
-    -------
-    QWidget
-        What the dock holds.
-    """
-    from importlib import import_module
-
-    from qtpy.QtCore import QTimer
-
-    from .widgets.frame import dock_of
-
-    module, name = _DOCKS[title].split(":")
-    kind = getattr(import_module(f".{module}", __package__), name)
-    # As napari names it when it is opened from the menu, which then shows and hides this one.
-    full = f"{title} (Sparse attention)"
-    viewer = getattr(viewer, "__wrapped__", viewer)
-    there = viewer.window.dock_widgets
-    found = next((there[n] for n in there if isinstance(there[n], kind)), None)
-    if found is None:
-        found = kind(viewer)
-        viewer.window.add_dock_widget(found, name=full)
-    dock = dock_of(found)
-    if dock is not None:
-        dock.show()
-        dock.raise_()
-        # Another dock of ours may be about to join this one, and would then lie before it.
-        QTimer.singleShot(0, dock.raise_)
-    return found
-
-
-def open_main(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Sparse attention, or bring it to the front."""
-    open_dock(viewer, "Sparse attention")
-
-
-def open_holograms(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Holograms, or bring it to the front."""
-    open_dock(viewer, "Holograms")
-
-
-def open_training(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Annotate and train, or bring it to the front."""
-    open_dock(viewer, "Annotate and train")
-
-
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms and reconstruct the active layer."""
     from .holograms.session import Holograms
@@ -123,55 +53,30 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     # napari may hand over a proxy, whose layers are proxies too.
     active = None if holograms.viewer is None else holograms.viewer.layers.selection.active
     if active is not None and active is not holograms.source.layer:
-        holograms.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
+        holograms.status.notify(f"'{active.name}' is no hologram, phase or OPD image.", "warning")
         return
     holograms.work.reconstruct()
 
 
 def open_slide_file(viewer: napari.viewer.Viewer) -> None:
     """Ask for slides and open them, also in files that napari would read whole."""
+    from .widgets.file_dialogs import choose_slides
+
     open_files(viewer, choose_slides(), notify, as_slides=True)
 
 
 def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     """Ask for the folder of a slide in OME-Zarr or DICOM, and open it."""
+    from .widgets.file_dialogs import choose_slide_folder
+
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
-
-
-def choose_slides(parent: QWidget | None = None) -> list[str]:
-    """Let the user choose slides; none where that is cancelled."""
-    from qtpy.QtWidgets import QFileDialog
-
-    from ..images.slides.opening import SLIDE_SUFFIXES
-
-    endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
-    paths, _ = QFileDialog.getOpenFileNames(
-        parent, "Open slides", "", f"Slides ({endings});;All files (*)"
-    )
-    return list(paths)
-
-
-def choose_slide_folder(parent: QWidget | None = None) -> list[str]:
-    """Let the user choose the folder of a slide; none where that is cancelled."""
-    from qtpy.QtWidgets import QFileDialog
-
-    path = QFileDialog.getExistingDirectory(parent, "Open the folder of an OME-Zarr or DICOM slide")
-    return [path] if path else []
-
-
-def notify(text: str, level: Level) -> None:
-    """Let napari show what went wrong; what only goes on is not worth a notification."""
-    from napari.utils.notifications import show_error, show_warning
-
-    if level != "info":
-        (show_error if level == "error" else show_warning)(text)
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:
     """Open the simulated smear, classify its cells, and show what decided one of them."""
     from qtpy.QtCore import QTimer
 
-    from .core.session import Session
+    from .session import Session
 
     viewer.window.resize(1400, 900)
     viewer.open_sample("napari-sparseattn", "simulated-smear")

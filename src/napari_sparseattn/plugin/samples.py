@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .commands import notify
 from .core.lanes import Lanes
+from .core.notifications import notify
 from .core.preferences import preferences
 from .core.sources import METADATA_KEY
 from .core.status import explain

@@ -256,6 +256,60 @@ def test_same_as_cutting_every_candidate(side: int, options: dict[str, object]) 
         assert chosen_paths(output, i) == paths
 
 
+#: Our names of the layers, and the authors', as their checkpoints have them.
+THEIRS = {
+    "location.init": "location_prediction/init/conv2d",
+    "location.squeeze": "location_prediction/se/conv2d_1",
+    "location.excite": "location_prediction/se/conv2d_2",
+    "location.final": "location_prediction/final/conv2d",
+    "location.score": "location_prediction/output_linear",
+    "position.linear": "feature_posBurn/linear",
+    "head": "feature_extraction/logits_layer/linear",
+}
+
+
+@pytest.mark.parametrize(
+    ("side", "grid", "overlap", "locations"),
+    [(96, 3, 0.5, (2, 1)), (120, 5, 0.35, (3,))],
+    ids=["three levels", "padded"],
+)
+def test_weights_in_the_authors_names_give_the_plain_function(
+    side: int, grid: int, overlap: float, locations: tuple[int, ...]
+) -> None:
+    torch.manual_seed(3)
+    matrices = torch.randn(2, 48, 96, dtype=torch.float64)
+    stub = Stub(grid, matrices[0, :3, :16].clone(), matrices[1].clone())
+    config = TNetConfig(
+        n_classes=7, base=side // 2, grid=grid, overlap=overlap, locations=locations,
+        position="index", position_width=24, sampling="strided", antialias=False,
+    )  # fmt: skip
+    net = TNet(config, stub).double().eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    state = net.state_dict()
+    weights = {
+        f"weights.TNet/{theirs}/{there}": state[f"{ours}.{here}"]
+        for ours, theirs in THEIRS.items()
+        for here, there in (("weight", "kernel"), ("bias", "bias"))
+    }
+    for i, axis in enumerate(("height", "width")):
+        place = f"weights.TNet/location_prediction/{axis}_scaling"
+        weights[f"{place}/kernel"] = state["location.place_scale"][i].view(1, 1)
+        weights[f"{place}/bias"] = state["location.place_offset"][i].view(1)
+    loaded = load_official(
+        weights, stub, base=side // 2, grid=grid, overlap=overlap, locations=locations,
+        position_width=24,
+    ).double()  # fmt: skip
+    images = torch.randn(2, 3, side, side, dtype=torch.float64)
+    with torch.inference_mode():
+        output = loaded(images, locations)
+    for i, image in enumerate(images.numpy()):
+        logits, paths = reference(net, image, locations)
+        # The loaded network holds its weights in float32.
+        np.testing.assert_allclose(output.logits[i], logits, rtol=0, atol=1e-5)
+        assert chosen_paths(output, i) == paths
+
+
 def chosen_paths(output: object, image: int) -> list[list[tuple[int, ...]]]:
     """Candidates on the way to each crop of an image, level by level."""
     paths, rows = [[()]], {image: ()}

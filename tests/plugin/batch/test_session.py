@@ -16,8 +16,8 @@ from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.plugin.batch.requests import RunRequest
 from napari_sparseattn.plugin.batch.session import Batch
 from napari_sparseattn.plugin.core.lanes import Lanes
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, picture
 from ..held import Held
@@ -76,8 +76,8 @@ def test_from_folder_to_results(batch: Batch, folder: Path, viewer: ViewerModel)
     batch.progress_changed.connect(told.append)
     batch.start()
     assert states(batch) == ["done", "failed", "done"]
-    assert batch.message.level == "warning"
-    assert batch.message.text == "2 done, 1 failed: see why in the queue."
+    assert batch.status.message.level == "warning"
+    assert batch.status.message.text == "2 done, 1 failed: see why in the queue."
     assert (told[0].done, told[-2].done, told[-1]) == (0, 3, None)
     assert told[-2].seconds_left is not None
     assert batch.states[0].found.startswith(f"{len(CENTRES)} cells")
@@ -119,7 +119,7 @@ def test_results_are_shown_on_their_image(batch: Batch, folder: Path, viewer: Vi
     assert viewer.layers.selection.active is image
     # What failed says why instead.
     batch.open_row(1)
-    assert "is not a TIFF" in batch.message.text
+    assert "is not a TIFF" in batch.status.message.text
 
 
 def test_results_that_are_gone_are_said(batch: Batch, folder: Path, viewer: ViewerModel) -> None:
@@ -128,22 +128,22 @@ def test_results_that_are_gone_are_said(batch: Batch, folder: Path, viewer: View
     for kept in (folder / "results" / ".napari-sparseattn" / "shown").iterdir():
         kept.write_bytes(kept.read_bytes()[:50])
     batch.open_row(2)
-    assert "start the batch once more" in batch.message.text
+    assert "start the batch once more" in batch.status.message.text
     assert not viewer.layers
 
 
 def test_what_is_missing_is_asked_for(batch: Batch, folder: Path) -> None:
     assert batch.start() is None
-    assert batch.message.text == "Choose folders or files, or drop them here."
+    assert batch.status.message.text == "Choose folders or files, or drop them here."
     batch.session.selection.set_model(None)
     batch.add_inputs([str(folder)])
-    assert "Choose a model" in batch.message.text
+    assert "Choose a model" in batch.status.message.text
     assert batch.start() is None
     batch.choices.set_formats([])
     assert "Choose a model" in batch.obstacle()
     batch.add_inputs([str(folder / "nowhere")])
-    assert batch.message.level == "error"
-    assert "no file or folder" in batch.message.text
+    assert batch.status.message.level == "error"
+    assert "no file or folder" in batch.status.message.text
     assert batch.states == []
 
 
@@ -157,7 +157,7 @@ def test_patterns_and_the_folder_of_results(batch: Batch, folder: Path, tmp_path
     batch.start()
     assert (tmp_path / "elsewhere" / "c.png.csv").is_file()
     batch.choices.set_out(folder)
-    assert "cannot go into the folder of the images" in batch.message.text
+    assert "cannot go into the folder of the images" in batch.status.message.text
 
 
 def start_and_hold(batch: Batch, folder: Path) -> tuple[Held, RunRequest]:
@@ -174,7 +174,7 @@ def test_cancelled_work_waits_again(batch: Batch, folder: Path) -> None:
     held, request = start_and_hold(batch, folder)
     assert batch.running
     batch.add_inputs([str(folder / "c.png")])
-    assert "when this batch is finished" in batch.message.text
+    assert "when this batch is finished" in batch.status.message.text
     batch.choices.set_pattern("a*")
     assert batch.choices.pattern == ""
     batch.cancel()
@@ -182,8 +182,8 @@ def test_cancelled_work_waits_again(batch: Batch, folder: Path) -> None:
     held.go()
     assert states(batch)[0] == "done"
     assert "running" not in states(batch)
-    assert batch.message.text.startswith("Cancelled: ")
-    assert batch.message.text.endswith("the others wait for Start.")
+    assert batch.status.message.text.startswith("Cancelled: ")
+    assert batch.status.message.text.endswith("the others wait for Start.")
 
 
 def test_a_stale_run_changes_nothing(batch: Batch, folder: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_stale_run_changes_nothing(batch: Batch, folder: Path) -> None:
     slots["failed"](OSError("late"))
     held.go()
     assert states(batch) == ["done", "waiting", "waiting"]
-    assert "late" not in batch.message.text
+    assert "late" not in batch.status.message.text
     batch.attach()
 
 
@@ -205,4 +205,4 @@ def test_a_run_that_cannot_go_on_says_why(batch: Batch, folder: Path) -> None:
     slots["failed"](OSError("the disk is full"))
     assert not batch.running
     assert states(batch) == ["done", "waiting", "waiting"]
-    assert (batch.message.text, batch.message.level) == ("the disk is full", "error")
+    assert (batch.status.message.text, batch.status.message.level) == ("the disk is full", "error")

@@ -13,9 +13,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_sparseattn.plugin.core.sources import is_own
 
-from ..conftest import picture
-from ..core.test_opening import drop
-from ..widgets.test_window import Window, make_window, window
+from ..conftest import picture, wait_until
+from ..main.test_window import Window, make_window, window
+from ..test_opening import drop
 
 __all__ = ["make_window", "window"]  # fixtures
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def until(window: Window, true: Callable[[], bool]) -> None:
     """Wait; each process loads torch first, which takes long where the machine is busy."""
-    window.qtbot.waitUntil(true, timeout=120_000)
+    wait_until(window.qtbot, true)
 
 
 def shown(dock: Any) -> list[tuple[str, str]]:

@@ -11,6 +11,8 @@ import pytest
 
 from napari_sparseattn.plugin.core.lanes import AtOnce, Busy, Lane, Threads
 
+from ..conftest import wait_until
+
 
 @dataclasses.dataclass
 class Request:
@@ -181,7 +183,7 @@ def test_threads_answer_on_the_main_thread(qtbot: Any) -> None:
         ended=lambda request: ends.append(request.name),
     )
     lane.ask(Request("a"))
-    qtbot.waitUntil(lambda: ends == ["a"], timeout=60_000)
+    wait_until(qtbot, lambda: ends == ["a"])
     assert threads["work"] is not threading.main_thread()
     assert threads["one"] is threads["two"] is threading.main_thread()
     assert not lane.running
@@ -206,7 +208,7 @@ def test_a_generator_in_a_thread_is_stopped_between_its_values(qtbot: Any) -> No
         ended=lambda request: ends.append(request.name),
     )
     lane.ask(Request("a"))
-    qtbot.waitUntil(going.is_set, timeout=60_000)
+    wait_until(qtbot, going.is_set)
     lane.cancel()
-    qtbot.waitUntil(lambda: not lane.running, timeout=60_000)
+    wait_until(qtbot, lambda: not lane.running)
     assert ends == ["a"]

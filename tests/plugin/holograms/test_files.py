@@ -12,12 +12,12 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_sparseattn.images.opening import open_field
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.requests import (
     PreviewAnswer,
     files_to_reconstruct,
 )
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 
 from ..made_holograms import OPTICS, add_hologram, rmse_of, simulated
 
@@ -46,8 +46,8 @@ def test_a_file_that_holds_no_settings_is_a_message(panel: Holograms, tmp_path: 
     path = tmp_path / "other.json"
     path.write_text("{}", encoding="utf-8")
     panel.load_settings(path)
-    assert panel.message.level == "error"
-    assert "not a hologram settings file" in panel.message.text
+    assert panel.status.message.level == "error"
+    assert "not a hologram settings file" in panel.status.message.text
 
 
 def test_a_folder_is_reconstructed_and_failures_do_not_stop_it(
@@ -64,7 +64,7 @@ def test_a_folder_is_reconstructed_and_failures_do_not_stop_it(
     assert [path.name for path in files_to_reconstruct(folder)] == ["a.tif", "b.tif", "c.tif"]
     panel.work.apply_to_folder(folder, out)
     assert [failure.name for failure in panel.work.failures] == ["b.tif"]
-    assert "2 of 3 files written" in panel.message.text
+    assert "2 of 3 files written" in panel.status.message.text
     field = open_field(out / "a_opd.ome.tif")
     assert field.pixel_size == pytest.approx(OPTICS.pixel_size)
     assert rmse_of(np.asarray(field.data)) < 10
@@ -126,9 +126,9 @@ def test_files_that_differ_in_their_suffix_only_do_not_meet(
 
 def test_an_empty_folder_is_a_message(panel: Holograms, tmp_path: Path) -> None:
     panel.work.apply_to_folder(tmp_path, tmp_path / "out")
-    assert "no images or HDF5" in panel.message.text
+    assert "no images or HDF5" in panel.status.message.text
     panel.work.apply_to_folder(tmp_path / "absent", tmp_path)
-    assert panel.message.level == "error"
+    assert panel.status.message.level == "error"
 
 
 # -- files
@@ -141,7 +141,7 @@ def test_decimal_numbers_are_asked_about(
     path = tmp_path / "map.tif"
     tifffile.imwrite(path, truth.astype(np.float32))
     panel.open_file(path)
-    assert "choose hologram, phase or OPD" in panel.message.text
+    assert "choose hologram, phase or OPD" in panel.status.message.text
     assert Session.of(viewer).selection.settings_of(panel.source.layer).modality == "unknown"
     panel.source.set_kind("opd")
     assert rmse_of(panel.previews.shown.retrieved.opd) < 10
@@ -154,7 +154,7 @@ def test_a_background_of_another_size_is_refused_with_both_sizes(
     path = tmp_path / "empty.tif"
     tifffile.imwrite(path, np.zeros((10, 12), np.uint8))
     panel.open_file(path, background=True)
-    assert "1 × 10 × 12" in panel.message.text
+    assert "1 × 10 × 12" in panel.status.message.text
     assert panel.source.facts.background is None
     tifffile.imwrite(path, np.zeros((120, 140), np.uint8))
     panel.open_file(path, background=True)

@@ -13,7 +13,6 @@ from napari.components import ViewerModel
 from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.images.holograms.settings import HologramSettings
 from napari_sparseattn.plugin.core.lanes import Lanes
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY
 from napari_sparseattn.plugin.holograms.requests import (
     LIVE_SIDE,
@@ -23,6 +22,7 @@ from napari_sparseattn.plugin.holograms.requests import (
     stream_reconstruction,
 )
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 
 from ..held import Held
 from ..made_holograms import OPTICS, add_hologram, add_recording, rmse_of, simulated
@@ -65,7 +65,7 @@ def test_detaching_leaves_nothing_connected(viewer: ViewerModel) -> None:
 
 def test_without_an_image_it_says_what_to_do(panel: Holograms) -> None:
     panel.work.reconstruct()
-    assert "Open a hologram" in panel.message.text
+    assert "Open a hologram" in panel.status.message.text
 
 
 def test_it_follows_the_active_layer_but_not_to_colour_or_its_own(
@@ -157,7 +157,7 @@ def test_an_outdated_preview_is_dropped(panel: Holograms, viewer: ViewerModel) -
     assert panel.previews.shown.request.settings.filter_radius != 0.25
     _, slots = held.kept[0]
     slots["failed"](ValueError("too late"))
-    assert panel.message.text != "too late"
+    assert panel.status.message.text != "too late"
     held.go()
     assert panel.previews.shown.request.settings.flip
 
@@ -213,14 +213,14 @@ def test_no_fringes_is_said_beside_the_spectrum(panel: Holograms, viewer: Viewer
     viewer.add_image(rng.normal(100, 5, (64, 64)), name="noise")
     assert panel.previews.shown.retrieved is None
     assert panel.previews.shown.spectrum is not None
-    assert "No fringes" in panel.message.text
+    assert "No fringes" in panel.status.message.text
 
 
 def test_a_3d_view_is_refused_with_a_cure(panel: Holograms, viewer: ViewerModel) -> None:
     add_hologram(viewer)
     viewer.dims.ndisplay = 3
     assert panel.previews.request() is None
-    assert "Change to 2D" in panel.message.text
+    assert "Change to 2D" in panel.status.message.text
 
 
 # -- reconstruction
@@ -284,7 +284,7 @@ def test_without_a_wavelength_it_is_phase_and_says_so(
     known = layer.metadata[METADATA_KEY]
     assert (known["modality"], known["unit"]) == ("phase", "rad")
     assert not known["reconstruction"]["scale_known"]
-    assert "Phase in rad" in panel.message.text
+    assert "Phase in rad" in panel.status.message.text
     assert rmse_of(layer.data * OPTICS.wavelength / (2 * np.pi)) < 10
     panel.source.set_facts(wavelength=OPTICS.wavelength)
     panel.work.reconstruct()
@@ -331,7 +331,7 @@ def test_cancelling_drops_what_comes_after(panel: Holograms, viewer: ViewerModel
     assert held.stopped == 1
     held.go()
     assert panel.result is None
-    assert panel.message.text == "Cancelled."
+    assert panel.status.message.text == "Cancelled."
 
 
 def test_removing_the_source_meanwhile_is_said(panel: Holograms, viewer: ViewerModel) -> None:
@@ -341,7 +341,7 @@ def test_removing_the_source_meanwhile_is_said(panel: Holograms, viewer: ViewerM
     viewer.layers.remove(layer)
     held.go()
     assert not panel.work.running
-    assert "was removed" in panel.message.text
+    assert "was removed" in panel.status.message.text
     assert len(viewer.layers) == 0
 
 
@@ -365,7 +365,7 @@ def test_too_large_a_result_is_refused_before_memory_is_taken() -> None:
 def test_focus_lacking_a_quantity_is_a_message(panel: Holograms, viewer: ViewerModel) -> None:
     add_hologram(viewer, medium_index=None)
     panel.work.find_focus(5.0)
-    assert "medium index" in panel.message.text
+    assert "medium index" in panel.status.message.text
     assert not panel.work.running
 
 
@@ -374,4 +374,4 @@ def test_the_focus_found_is_taken(panel: Holograms, viewer: ViewerModel) -> None
     panel.work.find_focus(2.0)
     assert abs(panel.settings.focus) <= 2.0
     assert panel.settings.autofocus is None
-    assert "In focus at" in panel.message.text
+    assert "In focus at" in panel.status.message.text

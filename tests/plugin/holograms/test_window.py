@@ -18,16 +18,16 @@ from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.card import CropSpec, Training
 from napari_sparseattn.export.opd import write_opd
 from napari_sparseattn.images.fields.field import Field
-from napari_sparseattn.plugin.commands import open_holograms, reconstruct_layer
+from napari_sparseattn.plugin.commands import reconstruct_layer
 from napari_sparseattn.plugin.core import models
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.core.docks import open_holograms
 from napari_sparseattn.plugin.holograms.dock import HologramDock
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
 
+from ..conftest import wait_until
 from ..made_holograms import OPTICS, add_recording, simulated
-
-WAIT_MS = 60_000
 
 
 class Panel:
@@ -49,7 +49,7 @@ class Panel:
         self.dock = None
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     def until_previewed(self) -> None:
         def current() -> bool:
@@ -223,7 +223,7 @@ def test_a_file_opens_lazily_and_a_broken_one_is_a_message(panel: Panel, tmp_pat
     assert not isinstance(panel.viewer.layers[0].data, np.ndarray)
     assert panel.dock.source_box.layers.currentText() == "stack"
     panel.holograms.open_file(broken)
-    panel.until(lambda: panel.holograms.message.level == "error")
+    panel.until(lambda: panel.holograms.status.message.level == "error")
     assert "broken.h5" in panel.dock.message_line.label.text()
 
 
@@ -247,7 +247,7 @@ def test_the_menu_command_reconstructs_the_active_layer(panel: Panel) -> None:
     panel.until(lambda: panel.holograms.result is not None)
     panel.viewer.add_image(np.zeros((20, 30, 3), np.uint8), rgb=True, name="smear")
     reconstruct_layer(panel.viewer)
-    assert "'smear' is no hologram" in panel.holograms.message.text
+    assert "'smear' is no hologram" in panel.holograms.status.message.text
 
 
 def test_our_own_opd_file_is_opd_again(panel: Panel, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
-from bad_slides import PARTLY, halves, scene, write_svs, zeroed
+from bad_slides import PARTLY, halves, overwrite, patch_tag, scene, tile_places, write_svs, zeroed
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
 from napari_sparseattn.plugin.core.sources import slide_of
@@ -24,6 +24,8 @@ from napari_sparseattn.plugin.slides.layers import (
     unread_layer,
     unreadable_layer,
 )
+
+from ..conftest import wait_until
 
 
 def _flat(height: int, width: int, n_levels: int | None = None) -> VirtualPyramid:
@@ -150,13 +152,13 @@ def test_unreadable_tiles_appear_while_panning(
         follow_unreadable(viewer, layer)
         np.asarray(data[0][300:310, 300:310])
         layer.refresh()
-        qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+        wait_until(qtbot, lambda: len(viewer.layers) == 2)
         mask = viewer.layers[1]
         assert int((np.asarray(mask.data) > 0).sum()) == slide.ledger.n_failed
         assert viewer.layers.selection.active is layer
         np.asarray(data[0][300:310, 600:610])
         layer.refresh()
-        qtbot.waitUntil(lambda: int((np.asarray(mask.data) > 0).sum()) == 2)
+        wait_until(qtbot, lambda: int((np.asarray(mask.data) > 0).sum()) == 2)
         assert len(viewer.layers) == 2
 
 
@@ -183,3 +185,21 @@ def test_replaced_file_is_reported_once_and_drawn_black(tmp_path: Path) -> None:
             assert not data[1][300:310, 300:310].any()
     assert len(said) == 1
     assert "changed or replaced" in said[0]
+
+
+def test_glass_that_was_not_scanned_looks_like_glass_and_what_is_damaged_black(
+    tmp_path: Path,
+) -> None:
+    path = write_svs(tmp_path / "a.svs", halves(scene(), 1))
+    offsets, counts = tile_places(path)
+    offsets[5] = counts[5] = 0
+    patch_tag(path, "TileOffsets", offsets)
+    patch_tag(path, "TileByteCounts", counts)
+    overwrite(path, offsets[10], b"\x55" * counts[10])
+    with open_slide(path) as slide:
+        for coarser in (1, 4):
+            image = LevelView(slide, 0, coarser)
+            side = 256 // coarser
+            assert (image[side : 2 * side, side : 2 * side] == 255).all()
+            assert (image[2 * side : 3 * side, 2 * side : 3 * side] == 0).all()
+            assert 0 < image[:side, :side].mean() < 255

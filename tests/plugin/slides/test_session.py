@@ -11,9 +11,9 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.images.tissue.mask import Tissue
 from napari_sparseattn.plugin.core.models import Model, prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.core.status import StageDone
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides import pyramid_maps
 from napari_sparseattn.plugin.slides.pyramid_maps import LOCAL, PyramidChoice
 from napari_sparseattn.plugin.slides.requests import (

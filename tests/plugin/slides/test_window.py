@@ -19,8 +19,9 @@ from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.core.status import StageDone
 from napari_sparseattn.plugin.slides.box import StageBars
 
+from ..conftest import wait_until
 from ..made_slides import LEVELS, add_slide, keep_features_in
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 
@@ -42,7 +43,7 @@ def anew(spanning: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
 def classify(window: Window) -> None:
     window.dock.actions_box.field.click()
     # Where the machine is busy, the features alone may take this long.
-    window.qtbot.waitUntil(lambda: window.session.slides.attention is not None, timeout=120_000)
+    wait_until(window.qtbot, lambda: window.session.slides.attention is not None)
 
 
 def overlays(window: Window) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def start(window: Window) -> None:
         stages = told[-1] or ()
         return any(stage.name == "features" and stage.done for stage in stages)
 
-    window.qtbot.waitUntil(going_on, timeout=120_000)
+    wait_until(window.qtbot, going_on)
     window.session.slides.stages_changed.disconnect(told.append)
 
 

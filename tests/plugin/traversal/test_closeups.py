@@ -14,8 +14,8 @@ from bad_slides import halves, scene, write_svs, zeroed
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import ImageSettings, PlaneRef
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
 from napari_sparseattn.plugin.traversal.closeups import (
     MOST_SIDE,
@@ -24,7 +24,7 @@ from napari_sparseattn.plugin.traversal.closeups import (
     read_close_up,
 )
 
-from ..conftest import CENTRES, add_labels, add_picture
+from ..conftest import CENTRES, add_labels, add_picture, wait_until
 
 Box = tuple[float, float, float, float]
 
@@ -207,12 +207,12 @@ def test_the_dock_shows_a_crop_beside_what_was_read(
     viewer = make_napari_viewer(show=True)
     _, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     session = Session.of(viewer)
-    qtbot.waitUntil(lambda: session.selection.model is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.selection.model is not None)
     session.selection.set_model(tnet_model)
     ((data, attributes, _),) = read_slide(str(write_svs(tmp_path / "slide.svs")))
     viewer.add_image(data, **attributes)
     session.task.ask("whole")
-    qtbot.waitUntil(lambda: session.answer is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.answer is not None)
     facts = dock.result_box.facts
     for said in ("crops of 16", "tiles", "of the full resolution", "read anew"):
         assert said in facts.text()
@@ -220,7 +220,7 @@ def test_the_dock_shows_a_crop_beside_what_was_read(
     for crop in (1, 2, 1, 0, 3):
         session.crops.select_crop(crop)
     box = dock.traversal_box.close_up
-    qtbot.waitUntil(lambda: session.crops.close_up is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.crops.close_up is not None)
     assert session.crops.close_up.request.crop == 3
     assert (box.native.picture.width(), box.read.picture.width()) == (
         session.crops.close_up.picture.shape[1],
@@ -233,7 +233,7 @@ def test_the_dock_shows_a_crop_beside_what_was_read(
     large.close()
     session.crops.select_crop(0)
     assert box.native_caption.text() == "reading…"
-    qtbot.waitUntil(lambda: "2× reduced" in box.native_caption.text(), timeout=20_000)
+    wait_until(qtbot, lambda: "2× reduced" in box.native_caption.text())
     session.crops.select_crop(None)
     assert not box.isVisible()
     dock = box = facts = large = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from napari_sparseattn.training.data.annotations import (
     image_hash,
     new_annotation,
 )
-from napari_sparseattn.training.data.journal import Journal, JournalError
+from napari_sparseattn.training.data.journal import JournalError
 from napari_sparseattn.training.data.project import Project, ProjectError
 
 HASH = "a" * 64
@@ -270,20 +269,26 @@ def test_a_long_history_is_cut_and_nothing_else(
     book.close()
 
 
-def test_a_change_that_cannot_be_written_is_not_made(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    journal = Journal(tmp_path / "j.jsonl")
-    book = ImageAnnotations(journal, ImageRecord(HASH))
+@pytest.mark.parametrize("room", [0, 10], ids=["no room", "room for a part"])
+def test_a_change_that_cannot_be_written_is_not_made(project: Project, room: int) -> None:
+    """A file that may not grow can be truncated and synced as on a full disk; /dev/full cannot."""
+    resource = pytest.importorskip("resource", reason="limits are set otherwise on Windows")
+    book = opened(project)
     book.add("cell", "a", position=(0, 0))
-    journal.close()
-    full = Journal(tmp_path / "k.jsonl")
-    book = ImageAnnotations(full, ImageRecord(HASH))
-    assert full._file is not None
-    os.dup2(os.open("/dev/full", os.O_RDWR), full._file)
-    with pytest.raises(JournalError, match="Free some space"):
-        book.add("cell", "b", position=(0, 0))
-    assert len(book) == 0
+    path = project.folder / "images" / f"{HASH}.jsonl"
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, limits[1]))
+    try:
+        with pytest.raises(JournalError, match="Free some space"):
+            book.add("cell", "b", position=(0, 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [item.label for item in book] == ["a"]
+    assert path.read_bytes() == before
+    book.add("cell", "c", position=(0, 0))
+    book.close()
+    assert [item.label for item in opened(project)] == ["a", "c"]
 
 
 def test_senseless_annotations_are_refused() -> None:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..sparse.layers import at_least_float32
+from ...device import at_least_float32
 from .condensation import Condensation, Embedding, GlobalTokens
 from .config import SpanMilConfig
 from .lattice import Lattice

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..sparse.layers import at_least_float32
+from ...device import at_least_float32
 from .lattice import WINDOW, Band, Layout, Level
 
 __all__ = ["HEAD_WIDTH", "Refinement", "RowStream", "take"]

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..sparse.layers import at_least_float32
+from ...device import at_least_float32
 from .condensation import Condensation, Embedding, Expansion, GlobalTokens
 from .config import SpanUnetConfig
 from .lattice import Lattice

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...device import at_least_float32
+
 __all__ = [
     "MIXING_HEADS",
     "CoarseAttention",
     "FineAttention",
     "TileMixing",
     "TokenBlock",
-    "at_least_float32",
 ]
 
 TILE = 4
@@ -47,11 +48,6 @@ class CoarseAttention(nn.Module):
         deep = F.interpolate(self.deep(half), size=half.shape[-2:], mode="bilinear")
         scores = self.merge(torch.cat([half, deep], dim=1))
         return F.interpolate(scores, size=x.shape[-2:], mode="bilinear")[:, 0], half
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Promote half precision; leave float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _separable(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

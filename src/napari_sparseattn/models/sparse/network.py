@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...device import at_least_float32
 from .layers import (
     MIXING_HEADS,
     CoarseAttention,
     FineAttention,
     TileMixing,
     TokenBlock,
-    at_least_float32,
 )
 
 __all__ = [

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...device import at_least_float32
 from ..backbones import Backbone, backbone_from_config
-from ..sparse.layers import at_least_float32
 from .crops import (
     Crops,
     CropSource,

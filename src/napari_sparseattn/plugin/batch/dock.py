@@ -29,7 +29,7 @@ class BatchDock(DockFrame):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.batch = Batch.of(napari_viewer)
-        super().__init__(self.batch)
+        super().__init__(self.batch.status)
         inner = QWidget(self)
         self.source_box = BatchSourceBox(self.batch, inner)
         self.options_box = BatchOptionsBox(self.batch, inner)

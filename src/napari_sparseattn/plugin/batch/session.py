@@ -19,9 +19,9 @@ from ...process.options import ProcessOptions
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached
-from ..core.session import Session
-from ..core.status import Level, Message, Progress, explain
+from ..core.status import Progress, Status
 from ..holograms.session import Holograms
+from ..session import Session
 from .choices import BatchChoices
 from .requests import (
     OpenAnswer,
@@ -65,14 +65,14 @@ class Batch(Attached):
     items_changed = Signal()
     item_changed = Signal(int)
     progress_changed = Signal(object)
-    message_changed = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
         self.choices = BatchChoices()
         self.states: list[ItemState] = []
-        self.message = Message(_EMPTY)
+        self.status = Status()
+        self.status.notify(_EMPTY)
         self._search: SearchRequest | None = None
         self._run: RunRequest | None = None
         self._colours: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Batch(Attached):
         self._opening = lanes.add(
             answer_open,
             given=self._show_opened,
-            failed=lambda _, error: self.notify(explain(error), "error"),
+            failed=lambda _, error: self.status.fail(error),
             busy="also",
         )
         self.choices.search_changed.connect(self._look_for_files)
@@ -111,11 +111,6 @@ class Batch(Attached):
         """Whether files are being looked for."""
         return self._search is not None
 
-    def notify(self, text: str, level: Level = "info") -> None:
-        """Put one line before the user."""
-        self.message = Message(text, level)
-        self.message_changed.emit(self.message)
-
     # -- opening and closing
 
     def _following(self) -> list[tuple[Any, Callable[..., Any]]]:
@@ -126,7 +121,7 @@ class Batch(Attached):
             self._run.stop.set()
             self._put_back()
             self._end()
-            self.notify(
+            self.status.notify(
                 "The batch was stopped, as its dock was closed; what was done is kept.", "warning"
             )
         for lane in (self._searches, self._runs, self._opening):
@@ -137,7 +132,8 @@ class Batch(Attached):
     def add_inputs(self, paths: Sequence[str]) -> None:
         """Add files and folders to the queue, unless it is worked on."""
         if self.running:
-            self.notify("Files can be added when this batch is finished or cancelled.", "warning")
+            text = "Files can be added when this batch is finished or cancelled."
+            self.status.notify(text, "warning")
         self.choices.add_inputs(paths)
 
     def _look_for_files(self) -> None:
@@ -146,10 +142,10 @@ class Batch(Attached):
             self._search = None
             self._set_states([])
             self.progress_changed.emit(None)
-            self.notify(_EMPTY)
+            self.status.notify(_EMPTY)
             return
         self._search = SearchRequest(choices.inputs, choices.pattern, choices.out)
-        self.notify("Looking for files…")
+        self.status.notify("Looking for files…")
         self._searches.ask(self._search)
 
     def _take_search(self, request: SearchRequest, answer: SearchAnswer) -> None:
@@ -158,7 +154,7 @@ class Batch(Attached):
         self._search = None
         self._set_states([ItemState(item) for item in answer.items])
         next_step = self.obstacle() or "Start classifies them one by one."
-        self.notify(f"{counted(len(self.states), 'file')} found. {next_step}")
+        self.status.notify(f"{counted(len(self.states), 'file')} found. {next_step}")
 
     def _fail_search(self, request: SearchRequest, error: BaseException) -> None:
         if request is not self._search:
@@ -166,7 +162,7 @@ class Batch(Attached):
             return
         self._search = None
         self._set_states([])
-        self.notify(explain(error), "error")
+        self.status.fail(error)
 
     def _set_states(self, states: list[ItemState]) -> None:
         self.states = states
@@ -202,12 +198,12 @@ class Batch(Attached):
         if self.running or self.searching:
             return None
         if obstacle := self.obstacle():
-            self.notify(obstacle, "warning")
+            self.status.notify(obstacle, "warning")
             return None
         try:
             check_formats(self.choices.formats)
         except ValueError as error:
-            self.notify(str(error), "error")
+            self.status.notify(str(error), "error")
             return None
         model = self.session.selection.model
         assert model is not None
@@ -224,7 +220,7 @@ class Batch(Attached):
         self.items_changed.emit()
         self.changed.emit()
         self.progress_changed.emit(Progress(0, len(rows), what="files"))
-        self.notify("Starting processes; each loads the model first…")
+        self.status.notify("Starting processes; each loads the model first…")
         self._runs.ask(request)
         return request
 
@@ -254,7 +250,7 @@ class Batch(Attached):
         left = update.seconds_left
         self.progress_changed.emit(Progress(update.finished, update.total, left, "files"))
         if update.changed.state == "running":
-            self.notify(f"Working on {update.changed.item.key}…")
+            self.status.notify(f"Working on {update.changed.item.key}…")
 
     def _finish(self, request: RunRequest) -> None:
         if request is not self._run:
@@ -273,7 +269,7 @@ class Batch(Attached):
         if stopped:
             parts.append("the others wait for Start")
         text = f"{'Cancelled: ' if stopped else ''}{', '.join(parts)}."
-        self.notify(text, "warning" if failed or stopped else "info")
+        self.status.notify(text, "warning" if failed or stopped else "info")
 
     def _fail_run(self, request: RunRequest, error: BaseException) -> None:
         if request is not self._run:
@@ -281,13 +277,13 @@ class Batch(Attached):
             return
         self._put_back()
         self._end()
-        self.notify(explain(error), "error")
+        self.status.fail(error)
 
     def cancel(self) -> None:
         """Stop at once; what is done is kept."""
         if self._run is not None and not self._run.stop.is_set():
             self._run.stop.set()
-            self.notify("Stopping…")
+            self.status.notify("Stopping…")
 
     def _put_back(self) -> None:
         """Let the items that were running wait again."""
@@ -314,15 +310,15 @@ class Batch(Attached):
             return
         state, out = self.states[row], self.choices.out
         if not self.can_open(row) or out is None:
-            self.notify(state.reason or f"{state.item.key} has no results yet.", "warning")
+            self.status.notify(state.reason or f"{state.item.key} has no results yet.", "warning")
             return
         viewer, kept = self.viewer, self._opened.get(str(state.item.path))
         layer = None if kept is None else kept()
         if viewer is not None and layer is not None and layer in viewer.layers:
             viewer.layers.selection.active = layer
-            self.notify(f"{state.item.key} is open: {state.found}.")
+            self.status.notify(f"{state.item.key} is open: {state.found}.")
             return
-        self.notify(f"Opening {state.item.key}…")
+        self.status.notify(f"Opening {state.item.key}…")
         self._opening.ask(OpenRequest(row, state.item, out, self._colours))
 
     def _show_opened(self, request: OpenRequest, answer: OpenAnswer) -> None:
@@ -338,7 +334,7 @@ class Batch(Attached):
         self._opened[str(item.path)] = weakref.ref(layers[0])
         where = _show_result(self.session, layers[0], answer.result, request.colours)
         found = self.states[request.row].found if self.states else ""
-        self.notify(" ".join(part for part in (f"{item.key}: {found}.", where) if part))
+        self.status.notify(" ".join(part for part in (f"{item.key}: {found}.", where) if part))
 
 
 def _show_result(session: Session, layer: Layer, result: Result, colours: tuple[str, ...]) -> str:

@@ -198,15 +198,14 @@ class TableBox(Follower):
             widget.setVisible(there)
         if predictions is None:
             return
-        shares = sorted(
+        most_first = sorted(
             zip(predictions.counts().items(), colours, strict=True), key=lambda x: -x[0][1]
         )
         self.counts.setText(
             f"<b>{counted(len(predictions), 'cell')}:</b> "
             + " &nbsp;".join(
-                f"<span style='color:{colour}'>■</span>&nbsp;"
-                f"{rich(breakable(name.replace('_', ' ')))}&nbsp;{n}"
-                for (name, n), colour in shares
+                f"<span style='color:{colour}'>■</span>&nbsp;{_shown(name)}&nbsp;{n}"
+                for (name, n), colour in most_first
                 if n
             )
         )
@@ -279,3 +278,8 @@ def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]
     if gain is not None and np.isfinite(gain).any():
         columns.append(("evid.", gain, "+.2f"))
     return columns
+
+
+def _shown(name: str) -> str:
+    """Return a class's name as rich text that can wrap."""
+    return rich(breakable(name.replace("_", " ")))

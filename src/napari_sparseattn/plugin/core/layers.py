@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer, Points
 
+_ELLIPSE_CORNERS = 64
+
 __all__ = [
     "ROLES",
     "Outline",
@@ -28,6 +30,7 @@ __all__ = [
     "marked",
     "move",
     "outline",
+    "outline_ellipse",
     "outline_layer",
     "readable_on",
     "update_outline",
@@ -398,3 +401,12 @@ def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
     rgba: npt.NDArray[np.float64] = transform_color(colour)[0].astype(np.float64)
     rgba[:3] *= 0.6 if light > 110 else 1.0
     return rgba
+
+
+def outline_ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the outline of an ellipse from the four corners around it."""
+    centre = corners.mean(axis=0)
+    down, right = (corners[3] - corners[0]) / 2, (corners[1] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
+    outline: npt.NDArray[np.float64] = centre + np.cos(angle) * right + np.sin(angle) * down
+    return outline

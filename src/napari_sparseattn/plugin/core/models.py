@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 
-from ...bundle import Bundle, BundleError, find_bundles, load_bundle, read_card
+from ...bundle import (
+    Bundle,
+    BundleError,
+    find_bundles,
+    load_bundle,
+    read_card,
+    user_models_folder,
+)
+from ...files import replacing
 from .lanes import Lanes
 from .preferences import preferences
 
@@ -18,6 +27,11 @@ if TYPE_CHECKING:
     from ...card import Card
 
 __all__ = ["LoadRequest", "Model", "Models", "prepare_model"]
+
+_log = logging.getLogger(__name__)
+
+#: In the folder of the user's models: the file of the model that was chosen last.
+_CHOSEN = "chosen.txt"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,6 +199,25 @@ class Models:
         )
         self.paths[unique] = path
         self.changed.emit()
+
+    def remember(self, model: Model) -> None:
+        """Keep which model the user has chosen, to begin with it the next time."""
+        path = model.bundle.path
+        if path is None:
+            return
+        try:
+            with replacing(user_models_folder() / _CHOSEN) as temporary:
+                temporary.write_text(str(path), encoding="utf-8")
+        except OSError as error:
+            _log.info("the choice of a model is not kept", exc_info=error)
+
+    def remembered(self) -> str | None:
+        """Return the name of the model that the user has chosen last, if it is listed."""
+        try:
+            path = (user_models_folder() / _CHOSEN).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return next((name for name, each in self.paths.items() if each == path), None)
 
     def load(self, name_or_path: str) -> None:
         """Load a model and warm it up; a later call makes this one's answer stale."""

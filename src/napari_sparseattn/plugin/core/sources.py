@@ -41,6 +41,8 @@ __all__ = [
 
 #: Under this key of a layer's metadata the plugin keeps what it knows.
 METADATA_KEY = "napari-sparseattn"
+#: Of the layer that shows the cells that are annotated.
+_ANNOTATED = "annotated cells"
 
 #: Pixels may differ by this share along y and x and still count as square.
 _SQUARE = 0.01
@@ -135,10 +137,12 @@ def is_picture(layer: object) -> bool:
 
 
 def is_cell_source(layer: object) -> bool:
-    """Tell whether a layer of the user's can say where the cells are."""
+    """Tell whether a layer, the user's or one of annotated cells, can say where the cells are."""
     from napari.layers import Labels, Points
 
-    return isinstance(layer, Labels | Points) and not is_own(layer)
+    if not isinstance(layer, Labels | Points):
+        return False
+    return not is_own(layer) or layer.metadata[METADATA_KEY].get("overlay") == _ANNOTATED
 
 
 def slide_of(layer: Any) -> Pyramid | None:

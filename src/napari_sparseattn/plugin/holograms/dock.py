@@ -30,7 +30,7 @@ class HologramDock(DockFrame):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.holograms = Holograms.of(napari_viewer)
-        super().__init__(self.holograms)
+        super().__init__(self.holograms.status)
         inner = QWidget(self)
         self.source_box = HologramSourceBox(self.holograms, inner)
         self.preview_box = PreviewBox(self.holograms, inner)

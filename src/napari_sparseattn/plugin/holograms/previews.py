@@ -11,13 +11,12 @@ from psygnal import Signal
 from ...images.holograms.settings import HologramSettings
 from ..core.lanes import Lanes
 from ..core.sources import SourceError
-from ..core.status import explain
 from .requests import PreviewAnswer, PreviewRequest, answer_preview
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from .session import Holograms
+    from .panel import Panel
 
 __all__ = ["Previews"]
 
@@ -40,7 +39,7 @@ class Previews:
 
     changed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, holograms: Holograms) -> None:
+    def __init__(self, viewer: ViewerModel, holograms: Panel) -> None:
         self._holograms = holograms
         self.shown: PreviewAnswer | None = None
         self.generation = 0
@@ -81,7 +80,7 @@ class Previews:
         try:
             index = holograms.source.frame_index()
         except SourceError as error:
-            holograms.notify(str(error), "error")
+            holograms.status.notify(str(error), "error")
             self._show(None)
             return None
         kept = self._settled
@@ -103,16 +102,16 @@ class Previews:
             self._settled = (self._key(), answer.settled)
         self._show(answer)
         if answer.problem:
-            holograms.notify(answer.problem, "warning")
-        elif holograms.message.level == "warning" and not holograms.work.running:
-            holograms.notify(holograms.advice())
+            holograms.status.notify(answer.problem, "warning")
+        elif holograms.status.message.level == "warning" and not holograms.working:
+            holograms.status.notify(holograms.advice())
 
     def _fail(self, request: PreviewRequest, error: BaseException) -> None:
         if request.generation != self.generation:
             _log.info("an outdated preview failed", exc_info=error)
             return
         self._show(None)
-        self._holograms.notify(explain(error), "error")
+        self._holograms.status.fail(error)
 
     def _show(self, answer: PreviewAnswer | None) -> None:
         self.shown = answer

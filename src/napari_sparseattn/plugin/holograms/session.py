@@ -15,8 +15,8 @@ from ...images.holograms.settings import HologramSettings
 from ..core.file_facts import FileFacts
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
-from ..core.status import Level, Message, explain
+from ..core.status import Status
+from ..session import Session
 from .layers import OpdLayers
 from .previews import Previews
 from .recordings import Facts, LayerFrames, facts_of
@@ -55,13 +55,12 @@ class Holograms(Attached):
     """
 
     settings_changed = Signal(object)
-    message_changed = Signal(object)
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = weakref.ref(viewer)
         self.main = Session.of(viewer)
         self.settings = HologramSettings()
-        self.message = Message("")
+        self.status = Status()
         self.results = OpdLayers(viewer)
         self.source = Source(viewer, self.main)
         self.previews = Previews(viewer, self)
@@ -70,7 +69,7 @@ class Holograms(Attached):
         self._lane = Lanes.of(viewer).add(
             answer_open,
             given=self._take_file,
-            failed=lambda _, error: self.notify(explain(error), "error"),
+            failed=lambda _, error: self.status.fail(error),
             busy="also",
         )
 
@@ -102,15 +101,15 @@ class Holograms(Attached):
 
     def _follow_source(self) -> None:
         self._files.ask(self.source.layer)
-        self.notify(self.advice())
+        self.status.notify(self.advice())
         self.previews.outdate()
 
     # -- words
 
-    def notify(self, text: str, level: Level = "info") -> None:
-        """Put one line before the user."""
-        self.message = Message(text, level)
-        self.message_changed.emit(self.message)
+    @property
+    def working(self) -> bool:
+        """Whether something longer than a preview is under way."""
+        return self.work.running
 
     def advice(self) -> str:
         """Return what to do next."""
@@ -135,7 +134,7 @@ class Holograms(Attached):
         except ValueError as error:
             layer = self.source.layer
             name = "" if layer is None else layer.name
-            self.notify(f"'{name}' cannot be reconstructed: {error}.", "error")
+            self.status.notify(f"'{name}' cannot be reconstructed: {error}.", "error")
             return None
 
     # -- settings
@@ -187,19 +186,19 @@ class Holograms(Attached):
         try:
             self.full_settings().to_json(path)
         except OSError as error:
-            self.notify(f"The settings could not be written: {error}", "error")
+            self.status.notify(f"The settings could not be written: {error}", "error")
         else:
-            self.notify(f"Settings written to {path}.")
+            self.status.notify(f"Settings written to {path}.")
 
     def load_settings(self, path: Path) -> None:
         """Take the settings of a file."""
         try:
             settings = HologramSettings.from_json(path)
         except (ValueError, OSError) as error:
-            self.notify(str(error), "error")
+            self.status.notify(str(error), "error")
         else:
             self.set_settings(settings)
-            self.notify(f"Settings of {path.name} in use.")
+            self.status.notify(f"Settings of {path.name} in use.")
 
     # -- files
 
@@ -221,13 +220,13 @@ class Holograms(Attached):
         recording = opened.recording
         self.source.set_layer(viewer.add_image(data, **attributes))
         if not opened.kind_known:
-            self.notify(
+            self.status.notify(
                 f"{recording.name} does not say what its values are: choose hologram, phase or "
                 "OPD beside 'shows'.",
                 "warning",
             )
         elif recording.notes:
-            self.notify(f"{recording.name}: {'; '.join(recording.notes)}.")
+            self.status.notify(f"{recording.name}: {'; '.join(recording.notes)}.")
 
     def _take_background(self, opened: Opened) -> None:
         recording, layer = opened.recording, self.source.layer
@@ -236,7 +235,7 @@ class Holograms(Attached):
         n, *shape = LayerFrames(layer).shape
         m, *other = recording.frames.shape
         if other != shape or m not in (1, n):
-            self.notify(
+            self.status.notify(
                 f"{recording.name} holds {m} × {other[0]} × {other[1]} pixels, "
                 f"'{layer.name}' {n} × {shape[0]} × {shape[1]}. A background is of the same "
                 "height and width, with one frame or as many.",

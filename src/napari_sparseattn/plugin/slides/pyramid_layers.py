@@ -15,6 +15,7 @@ from ..core.layers import (
     marked,
     move,
     outline,
+    outline_ellipse,
     outline_layer,
     update_outline,
 )
@@ -211,7 +212,7 @@ class PyramidLayers(OverlayLayers[str]):
         for corners, kind in zip(layer.data, layer.shape_type, strict=True):
             if kind in ("line", "path"):
                 continue
-            outline = _ellipse(corners) if kind == "ellipse" else corners
+            outline = outline_ellipse(corners) if kind == "ellipse" else corners
             world = [source.world_to_data(layer.data_to_world(point))[-2:] for point in outline]
             found.append(np.asarray(world, np.float64) + 0.5)
         return found
@@ -309,12 +310,3 @@ def same_outlines(
 def _longer_side(source: Image) -> int:
     data = source.data[0] if source.multiscale else source.data
     return int(max(data.shape[source.ndim - 2 : source.ndim]))
-
-
-def _ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the outline of an ellipse from the corners of the box around it."""
-    middle = corners.mean(axis=0)
-    across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
-    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
-    outline: npt.NDArray[np.float64] = middle + np.cos(turn) * across + np.sin(turn) * down
-    return outline

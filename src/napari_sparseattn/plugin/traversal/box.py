@@ -24,8 +24,9 @@ from ...inference.prediction import Prediction
 from ..core.messages import share_text
 from ..core.pictures import Thumbnails
 from ..widgets.base import Follower, shrinkable
+from ..widgets.picture import pixmap
 from ..widgets.rich import breakable, rich
-from .close_up import CloseUpBox, pixmap
+from .close_up import CloseUpBox
 from .layers import level_colours
 from .task import TraversalTask
 

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from ..core.docks import dock_of
 from ..core.status import Message
 from .base import Follower
 from .keys import KeyFilter
@@ -183,14 +184,6 @@ class DockFrame(QWidget):
                     self._end()
                 QTimer.singleShot(0, self.deleteLater)
         return bool(super().event(event))
-
-
-def dock_of(widget: QWidget) -> QDockWidget | None:
-    """Return the dock that a widget lies in, or None."""
-    parent = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    return parent
 
 
 class _End:

@@ -16,12 +16,14 @@ from qtpy.QtWidgets import (
 )
 
 from ...images.fields.field import Modality
-from ..commands import choose_slide_folder, choose_slides, open_holograms
-from ..core.opening import open_files
-from ..core.session import Session
+from ..core.docks import open_holograms
 from ..core.sources import ImageSettings
-from .base import LABEL_WIDTH, SessionWidget, shrinkable
-from .rich import WrappedLabel
+from ..opening import open_files
+from ..session import Session
+from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.file_dialogs import choose_slide_folder, choose_slides
+from ..widgets.rich import WrappedLabel
+from .session_widget import SessionWidget
 
 __all__ = ["ImageBox"]
 

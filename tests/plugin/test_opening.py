@@ -21,11 +21,12 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_ome, write_svs
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.fields.field import Field
-from napari_sparseattn.plugin.core.opening import field_layer, read_file
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, pixel_size_of, slide_of
+from napari_sparseattn.plugin.opening import field_layer, read_file
+from napari_sparseattn.plugin.session import Session
 
-WAIT_MS = 20_000
+from .conftest import wait_until
+
 COPY = Qt.DropAction.CopyAction
 
 
@@ -41,7 +42,7 @@ class Dock:
         self.until(lambda: self.session.selection.model is not None)
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     @property
     def said(self) -> str:

@@ -16,8 +16,10 @@ from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core import preferences as chosen
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.preferences import Preferences
-from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.widgets.model_box import ModelBox
+from napari_sparseattn.plugin.main.model_box import ModelBox
+from napari_sparseattn.plugin.session import Session
+
+from ..conftest import wait_until
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_the_model_is_exported_in_the_background(
     assert all(action.toolTip() != action.text() for action in menu.actions())
     menu.actions()[2].trigger()
     assert says(box, "Exporting 'small'")
-    qtbot.waitUntil(lambda: says(box, "Exported mine.safetensors."))
+    wait_until(qtbot, lambda: says(box, "Exported mine.safetensors."))
     assert proposed == ["small.safetensors"]
     assert box.session.selection.model is not None
     assert (
@@ -85,7 +87,7 @@ def test_what_goes_wrong_is_said(
     (tmp_path / "file").write_text("no folder")
     answered(tmp_path / "file" / "mine.safetensors", monkeypatch)
     box.export_button.actions_by_format["safetensors"].trigger()
-    qtbot.waitUntil(lambda: box.session.status.message.level == "error")
+    wait_until(qtbot, lambda: box.session.status.message.level == "error")
     assert (tmp_path / "file").read_text() == "no folder"
 
 
@@ -106,7 +108,7 @@ def test_a_typed_address_is_fetched_and_loaded(
     qtbot.keyClicks(box.address, f"hf://owner/name@{commit}")
     qtbot.keyClick(box.address, Qt.Key.Key_Return)
     assert says(box, "Fetching the model")
-    qtbot.waitUntil(lambda: box.session.selection.model is not None, timeout=20_000)
+    wait_until(qtbot, lambda: box.session.selection.model is not None)
     assert box.session.selection.model is not None
     path = box.session.selection.model.bundle.path
     assert path is not None
@@ -136,7 +138,7 @@ def test_the_preferred_device_is_the_one_begun_with(
     box = ModelBox(session)
     qtbot.addWidget(box)
     session.start()
-    qtbot.waitUntil(lambda: session.selection.model is not None, timeout=20_000)
+    wait_until(qtbot, lambda: session.selection.model is not None)
     assert box.devices.currentData() == "cpu"
     box.release()
     session.detach()

@@ -17,13 +17,11 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
 
-from ..conftest import CENTRES, add_picture
-
-WAIT_MS = 20_000
+from ..conftest import CENTRES, add_picture, wait_until
 
 
 class Window:
@@ -48,7 +46,7 @@ class Window:
         self.dock = None
 
     def until(self, true: Callable[[], bool]) -> None:
-        self.qtbot.waitUntil(true, timeout=WAIT_MS)
+        wait_until(self.qtbot, true)
 
     def point(self, world: tuple[float, ...]) -> QPoint:
         camera = self.viewer.scene.camera

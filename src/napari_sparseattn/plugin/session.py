@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import SignalInstance
 
-from ..cells.task import CellTask
-from ..slides.task import SlideTask
-from ..traversal.task import TraversalTask
-from .advice import Advice
-from .clicks import ClickWatcher
-from .file_facts import FileFacts
-from .lanes import Lanes
-from .layers import OverlayChoice, Overlays, Role
-from .models import Model, Models
-from .parts import SETTINGS_CHANGED, Answers, Parts, Task
-from .per_viewer import Attached
-from .selection import Selection
-from .sources import is_own, is_picture
-from .status import Status
+from .cells.task import CellTask
+from .core.advice import Advice
+from .core.clicks import ClickWatcher
+from .core.file_facts import FileFacts
+from .core.lanes import Lanes
+from .core.layers import OverlayChoice, Overlays, Role
+from .core.models import Model, Models
+from .core.parts import SETTINGS_CHANGED, Answers, Parts, Task
+from .core.per_viewer import Attached
+from .core.selection import Selection
+from .core.sources import is_own, is_picture
+from .core.status import Status
+from .core.view import image_under, show_image
+from .slides.task import SlideTask
 from .tasks import TASKS
-from .view import image_under, show_image
+from .traversal.task import TraversalTask
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
-    from ...inference.prediction import Prediction
+    from ..card import Card
+    from ..inference.prediction import Prediction
 
 __all__ = ["Session"]
 
@@ -90,6 +91,11 @@ class Session(Attached):
         return self._answers.answer
 
     @property
+    def answered(self) -> Any:
+        """The request that the answer is of."""
+        return self._answers.request
+
+    @property
     def answer_changed(self) -> SignalInstance:
         """Emitted with each answer that is shown."""
         return self._answers.changed
@@ -111,6 +117,14 @@ class Session(Attached):
         kind = next(iter(TASKS.values())) if card is None else TASKS[card.kind]
         found: Task = next(task for task in self.tasks if type(task) is kind)
         return found
+
+    @property
+    def card_to_be(self) -> Card | None:
+        """The card of the chosen model, or of the one that is being loaded."""
+        if not self.selection.loading:
+            return self.selection.card
+        models = self.models
+        return next((c for n, c in models.cards.items() if models.paths[n] == models.wanted), None)
 
     @property
     def advice(self) -> Advice:
@@ -157,7 +171,10 @@ class Session(Attached):
     def _likeliest(self) -> str | None:
         """Return the model to begin with; while no image is open, the first for cells."""
         suiting = (name for name, card in self.models.cards.items() if self.parts.suits(card))
-        names = (*self.parts.fitting, *suiting, *self.models.paths)
+        names = [*self.parts.fitting, *suiting, *self.models.paths]
+        last, facts = self.models.remembered(), self.selection.facts
+        if last is not None and (facts is None or last in self.parts.fitting):
+            return last
         return next(iter(names), None)
 
     def _fit_model(self, _: object = None) -> None:
@@ -224,7 +241,9 @@ class Session(Attached):
             self.status.cancel()
         self._answers.show(None)
 
-    def _change_model(self, _: Model | None) -> None:
+    def _change_model(self, model: Model | None) -> None:
+        if model is not None and self.selection.model_is_chosen:
+            self.models.remember(model)
         self.parts.advise()
 
     def _unsettle(self, image: Image) -> None:

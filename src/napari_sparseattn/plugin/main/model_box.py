@@ -20,10 +20,11 @@ from qtpy.QtWidgets import (
 
 from ...hub import HubAddress, HubError
 from ..core.models import Model
-from ..core.session import Session
 from ..export.box import ExportButton
-from .base import LABEL_WIDTH, SessionWidget, shrinkable
-from .rich import WrappedLabel
+from ..session import Session
+from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.rich import WrappedLabel
+from .session_widget import SessionWidget
 
 __all__ = ["ModelBox"]
 

@@ -26,11 +26,12 @@ from ..annotate.class_box import swatch
 from ..annotate.session import Annotating
 from ..core.layers import OverlayChoice
 from ..core.messages import seconds_text
-from ..core.session import Session
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
-from ..widgets.base import SessionWidget, shrinkable
+from ..session import Session
+from ..widgets.base import shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
+from .session_widget import SessionWidget
 
 __all__ = ["ClassBars", "ResultBox", "WrongRow"]
 
