@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +275,45 @@ def test_points_of_the_users_are_the_cells_wherever_their_layer_lies(
     session.cells.classify_all()
     np.testing.assert_allclose(session.cells.results.cells.centres, CENTRES, atol=1e-6)
     np.testing.assert_allclose(session.cells.results.cells.diameters, 18)
+
+
+def test_labels_of_another_scale_lie_where_they_are_seen(
+    session: Session, viewer: ViewerModel
+) -> None:
+    add_picture(viewer, translate=(3, 5))
+    # Every pixel of the image is four of the labels', which begin 10 pixels further up and left.
+    fine = np.pad(label_image(), 10).repeat(2, 0).repeat(2, 1)
+    start = (3 - 5 - 0.125, 5 - 5 - 0.125)
+    labels = viewer.add_labels(
+        fine, name="fine", scale=(0.25, 0.25), units=("um", "um"), translate=start
+    )
+    session.selection.set_cell_layer(labels)
+    session.cells.classify_all()
+    np.testing.assert_allclose(session.cells.results.cells.centres, CENTRES, atol=1e-9)
+    assert session.cells.results.cells.ids.tolist() == [1, 2, 3, 4]
+    labels.translate = (4000, 4000)
+    assert session.cells.classify_all() is None
+    assert "has no labels on 'smear'" in session.status.message.text
+
+
+def test_points_beside_the_image_are_named_and_the_others_classified(
+    session: Session, viewer: ViewerModel
+) -> None:
+    add_picture(viewer, scale=(1, 1), units=None)
+    rng = np.random.default_rng(0)
+    many = rng.uniform((0, 0), (119, 179), (20_000, 2))
+    beside = [3, 700, 19_999, 12, 13, 14, 15, 16]
+    many[beside] = (-400, 50)
+    session.selection.set_cell_layer(viewer.add_points(many, size=18))
+    began = time.process_time()
+    fields = session.selection.ask_fields(session.selection.image)
+    assert time.process_time() - began < 0.2
+    assert len(fields["source"].array) == 19_992
+    session.selection.set_cell_layer(viewer.add_points([*CENTRES, (-400, 50)], size=18))
+    session.cells.classify_all()
+    assert session.cells.results.cells.ids.tolist() == [1, 2, 3, 4]
+    assert "1 of 5 points lies outside" in session.status.message.text
+    assert fields["source"].note.endswith("number 4, 13, 14, 15, 16, 17, 701, 20000.")
 
 
 def test_a_grey_image_and_a_colour_model_is_a_clear_message(

@@ -131,14 +131,14 @@ class Session(Attached):
         """What can be done next."""
         return self.parts.advice
 
-    def press(self, world: Any, at: Any = None) -> None:
-        """Answer a click of the mouse at a position in the world, and on the canvas.
+    def press(self, world: Any) -> None:
+        """Answer a click of the mouse at a position in the world.
 
         What is asked about is the image that is seen there.
         """
         viewer, selection = self.viewer, self.selection
         if viewer is not None and viewer.dims.ndisplay == 2:
-            seen = image_under(viewer, world, selection.image, at)
+            seen = image_under(viewer, world, selection.image)
             if seen is not None:
                 selection.set_image(seen)
         self.task.press(world)

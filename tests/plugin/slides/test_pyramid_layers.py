@@ -185,7 +185,7 @@ def test_a_patch_is_outlined_where_it_is(
         outline = maps.layer(slide, PATCH)
         top, left, side = attention.patch_box(patch)
         for corner, place in zip(
-            (outline.data[0][0], outline.data[0][2]),
+            (outline.data[0], outline.data[2]),
             ((top, left), (top + side, left + side)),
             strict=True,
         ):
@@ -273,7 +273,8 @@ def test_a_stack_has_its_maps_on_its_plane(
     layer = maps.layer(image, level_role(0))
     np.testing.assert_allclose(layer.data_to_world((0, 0, 0))[0], 20)
     for role in (PATCH, TISSUE):
-        shapes = maps.layer(image, role)
-        worlds = [shapes.data_to_world(corner)[0] for corner in shapes.data[0]]
+        layer = maps.layer(image, role)
+        corners = layer.data if role == PATCH else layer.data[0]
+        worlds = [layer.data_to_world(corner)[0] for corner in corners]
         np.testing.assert_allclose(worlds, 20)
     np.testing.assert_allclose(maps.tissue(image)[0], POLYGONS[0])

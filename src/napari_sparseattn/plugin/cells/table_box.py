@@ -257,7 +257,7 @@ class TableBox(Follower):
             self.cells.parts.status.notify(f"The table could not be written: {error}", "error")
         else:
             self.cells.parts.status.notify(
-                f"{len(self.model.predictions)} cells written to {path}."
+                f"{counted(len(self.model.predictions), 'cell')} written to {path}."
             )
 
 

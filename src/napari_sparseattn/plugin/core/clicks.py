@@ -20,10 +20,10 @@ class ClickWatcher:
     ----------
     clicked : callable
         Called with the position in world coordinates where the button was
-        pressed, and that on the canvas in pixels.
+        pressed.
     """
 
-    def __init__(self, clicked: Callable[[Any, Any], object]) -> None:
+    def __init__(self, clicked: Callable[[Any], object]) -> None:
         self._clicked = clicked
         self.on = True
 
@@ -44,4 +44,4 @@ class ClickWatcher:
         moved = max(moved, float(np.hypot(*(np.array(event.pos) - start))))
         # However long it took: under load, a press may reach us late.
         if moved <= _STILL:
-            self._clicked(world, tuple(start))
+            self._clicked(world)

@@ -19,12 +19,11 @@ __all__ = ["centre_on", "image_under", "show_image"]
 _CLEAR = ("additive", "minimum", "multiplicative")
 
 
-def image_under(
-    viewer: ViewerModel, world: Any, chosen: Image | None, at: Any = None
-) -> Image | None:
+def image_under(viewer: ViewerModel, world: Any, chosen: Image | None) -> Image | None:
     """Return the image that is seen at a place; None where there is none.
 
-    Of images that show through each other it is the chosen one, if it is among them.
+    In grid mode only images of the grid's cell that the mouse is in are looked at. Of images
+    that show through each other it is the chosen one, if it is among them.
 
     Parameters
     ----------
@@ -34,12 +33,9 @@ def image_under(
         The place in world coordinates.
     chosen : napari.layers.Image or None
         The image to prefer.
-    at : (float, float), optional
-        The place on the canvas, x and y in pixels: in grid mode only images of that cell of
-        the grid are looked at.
     """
     seen: list[Image] = []
-    for layer in reversed(_layers_at(viewer, at)):
+    for layer in reversed(_layers_seen(viewer)):
         if not (is_picture(layer) and layer.visible and _contains(layer, world)):
             continue
         seen.append(layer)
@@ -75,18 +71,11 @@ def centre_on(
     viewer.scene.camera.center = (0.0, *world[-2:])
 
 
-def _layers_at(viewer: ViewerModel, at: Any) -> list[Any]:
-    layers = list(viewer.layers)
-    if at is None or not viewer.canvas.grid.enabled:
+def _layers_seen(viewer: ViewerModel) -> list[Any]:
+    layers, cell = list(viewer.layers), viewer.cursor.viewbox
+    if not viewer.canvas.grid.enabled or cell is None:
         return layers
-    rows, columns = viewer.canvas.grid.actual_shape(len(layers))
-    height, width = viewer.canvas.size
-    cell = [int(at[1] * rows / max(height, 1)), int(at[0] * columns / max(width, 1))]
-    return [
-        layer
-        for n, layer in enumerate(layers)
-        if [*map(int, viewer.canvas.grid.position(n, len(layers)))] == cell
-    ]
+    return [layers[n] for n in viewer.canvas.grid.contents_at(cell, layers)]
 
 
 def _contains(image: Image, world: Any) -> bool:
