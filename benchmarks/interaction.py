@@ -26,7 +26,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 
 KINDS = ("layers", "drawn")
 

@@ -32,7 +32,7 @@ from napari_sparseattn.inference.prediction import ReadingLedger
 from napari_sparseattn.inference.slides import SlidePrediction
 from napari_sparseattn.models.span import SpanMil, SpanMilConfig
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
 from napari_sparseattn.plugin.slides.requests import SlideAnswer
 

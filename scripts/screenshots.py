@@ -18,11 +18,11 @@ import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-from napari_sparseattn.plugin.commands import open_main
+from napari_sparseattn.plugin.core.docks import open_main
 from napari_sparseattn.plugin.core.models import prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
 

@@ -86,3 +86,24 @@ def test_every_public_name_is_there_without_napari_and_qt(name: str) -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = napari_sparseattn.no_such_name
+
+
+def window_modules_without_qt() -> list[str]:
+    """Return the modules of the window that are to work without Qt."""
+    plugin = Path(napari_sparseattn.__file__).with_name("plugin")
+    names = {"session", "task", "tasks", "requests", "layers", "opening", "reader", "samples"}
+    paths = [p for p in sorted(plugin.rglob("*.py")) if p.stem in names or p.parent.name == "core"]
+    return [
+        f"napari_sparseattn.plugin.{'.'.join(path.relative_to(plugin).with_suffix('').parts)}"
+        for path in paths
+        if path.stem != "__init__"
+    ]
+
+
+def test_sessions_tasks_and_requests_import_without_qt() -> None:
+    modules = window_modules_without_qt()
+    rooms = {name.split(".")[2] for name in modules}
+    assert rooms >= {"core", "cells", "traversal", "slides", "holograms", "annotate", "evidence"}
+    loaded = imported_by("\n".join(f"import {module}" for module in modules))
+    assert loaded.issuperset(modules)
+    assert not {name.partition(".")[0] for name in loaded} & {"qtpy", "PyQt6", "PySide6", "superqt"}

@@ -130,7 +130,7 @@ class Cache:
             for path in top.glob("*/*" if kind == "hub" else "*"):
                 if names.fullmatch(path.relative_to(top).as_posix()) and not path.is_symlink():
                     with contextlib.suppress(OSError):
-                        found.append(_measured(path, kind))
+                        found.append(_measure(path, kind))
         return sorted(found, key=lambda entry: (entry.used, str(entry.path)))
 
     def size(self) -> int:
@@ -185,7 +185,7 @@ class Cache:
             for entry in entries:
                 if left <= most:
                     break
-                if not self._in_use(entry.path, held) and _removed(entry.path):
+                if not self._in_use(entry.path, held) and _remove(entry.path):
                     left -= entry.size
                     removed.append(entry)
         return removed
@@ -226,14 +226,14 @@ class Cache:
             yield
 
 
-def _measured(path: Path, kind: str) -> CacheEntry:
+def _measure(path: Path, kind: str) -> CacheEntry:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     facts = [file.stat() for file in files]
     used = max([path.stat().st_mtime, *(fact.st_mtime for fact in facts)])
     return CacheEntry(path, kind, sum(fact.st_size for fact in facts), used)
 
 
-def _removed(path: Path) -> bool:
+def _remove(path: Path) -> bool:
     try:
         if path.is_dir():
             shutil.rmtree(path)

@@ -134,10 +134,10 @@ def fetch_model(address: HubAddress | str, cache: Cache | None = None) -> Path:
     cache = cache or Cache.default()
     folder = cache.section("hub") / wanted.repo.replace("/", "--") / wanted.revision
     with cache.using(folder):
-        kept = _kept(folder, wanted)
+        kept = _find_kept(folder, wanted)
         if kept is None:
             with hub_errors(wanted.repo):
-                kept = _fetched(wanted, folder)
+                kept = _fetch(wanted, folder)
         cache.trim()
     return kept
 
@@ -213,7 +213,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def _kept(folder: Path, wanted: HubAddress) -> Path | None:
+def _find_kept(folder: Path, wanted: HubAddress) -> Path | None:
     """Return the file that was fetched before, if it is whole."""
     try:
         source = json.loads((folder / _SOURCE).read_text(encoding="utf-8"))
@@ -227,7 +227,7 @@ def _kept(folder: Path, wanted: HubAddress) -> Path | None:
     return None
 
 
-def _fetched(wanted: HubAddress, folder: Path) -> Path:
+def _fetch(wanted: HubAddress, folder: Path) -> Path:
     api = hub_api()
     info = api.model_info(
         wanted.repo, revision=wanted.revision, files_metadata=True, timeout=_SECONDS
@@ -236,7 +236,7 @@ def _fetched(wanted: HubAddress, folder: Path) -> Path:
         raise HubError(
             f"'{wanted.repo}' answered with commit {info.sha} for {wanted.revision}. Do not use it."
         )
-    listed = _listed(wanted, list(info.siblings or ()))
+    listed = _choose_file(wanted, list(info.siblings or ()))
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".fetching-", dir=folder))
     try:
@@ -249,7 +249,7 @@ def _fetched(wanted: HubAddress, folder: Path) -> Path:
                 etag_timeout=_SECONDS,
             )
         )
-        digest = _checked(got, listed)
+        digest = _check_file(got, listed)
         target = folder / got.name
         got.replace(target)
     finally:
@@ -260,7 +260,7 @@ def _fetched(wanted: HubAddress, folder: Path) -> Path:
     return target
 
 
-def _listed(wanted: HubAddress, files: list[Any]) -> Any:
+def _choose_file(wanted: HubAddress, files: list[Any]) -> Any:
     """Choose the model among a repository's files, before anything of it is fetched."""
     if len(files) > _MOST_FILES:
         raise HubError(f"'{wanted.repo}' holds {len(files)} files, which is no model's repository.")
@@ -287,7 +287,7 @@ def _listed(wanted: HubAddress, files: list[Any]) -> Any:
     return models[0]
 
 
-def _checked(path: Path, listed: Any) -> str:
+def _check_file(path: Path, listed: Any) -> str:
     """Return the file's sha256 if it is what was listed."""
     digest, lfs = _sha256(path), listed.lfs
     if path.stat().st_size != listed.size:

@@ -171,7 +171,7 @@ def test_stamp_in_micrometres(tmp_path: Path, pixel_size: float) -> None:
     # Tiles of a block are cut from whole pixels.
     assert placed.step == pytest.approx(np.ceil(256 / pixel_size), abs=0.1)
     with pytest.raises(FeatureError, match="not known"):
-        found.placed(None)
+        found.to_pixels(None)
 
 
 def test_older_stamp_files(tmp_path: Path) -> None:
@@ -280,3 +280,21 @@ def test_a_file_that_changes_under_us_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FeatureError, match="no file"):
         found.read()
+
+
+def test_clam_coordinates_of_the_level_that_was_read_are_scaled(tmp_path: Path) -> None:
+    """They belong to level 0; files with those of the level lie in the top left quarter."""
+    attributes = {"patch_size": 56, "patch_level": 1, "downsample": np.array([4.0, 4.0])}
+    coords = lattice(7, 7, 56, (56, 112))
+    clam(tmp_path / "level.h5", coords, **attributes)
+    found = read_features(tmp_path / "level.h5")
+    assert found.step == found.side == 224
+    assert np.array_equal(found.corners[:, ::-1], 4 * coords)
+    assert "a level 4 times smaller" in found.notes[1]
+    clam(tmp_path / "right.h5", 4 * coords, **attributes)
+    found = read_features(tmp_path / "right.h5")
+    assert np.array_equal(found.corners[:, ::-1], 4 * coords)
+    assert len(found.notes) == 1
+    # Overlapping by a half at level 0 is no reason to scale.
+    clam(tmp_path / "half.h5", 2 * coords, **attributes)
+    assert read_features(tmp_path / "half.h5").step == 112

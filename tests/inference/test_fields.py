@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bad_slides import halves, write_svs
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import Normalisation, to_float
+from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, Pyramid, VirtualPyramid
 from napari_sparseattn.inference.fields import (
     PyramidSource,
@@ -263,3 +266,15 @@ def test_images_that_do_not_fit_are_refused(image: Field | Pyramid, message: str
 def test_a_model_of_cells_is_refused() -> None:
     with pytest.raises(ValueError, match="classifies cells"):
         classify_field(ArrayPyramid(picture(64, 64)), small_bundle(), device="cpu")
+
+
+def test_an_empty_slide_has_no_class(tmp_path: Path) -> None:
+    glass = np.full((1024, 1024, 3), 243, np.uint8)
+    path = write_svs(tmp_path / "empty.svs", halves(glass, 2))
+    with open_slide(path) as slide, pytest.raises(ValueError, match="No tissue was found on empty"):
+        classify_field(slide, small_tnet_bundle(), device="cpu")
+    glass[300:700, 200:800] = np.random.default_rng(0).integers(90, 190, (400, 600, 3))
+    path = write_svs(tmp_path / "full.svs", halves(glass, 2))
+    with open_slide(path) as slide:
+        found = classify_field(slide, small_tnet_bundle(), device="cpu")
+        assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)

@@ -190,6 +190,9 @@ def test_what_does_not_fit_is_refused(slide: ArrayPyramid, pixels: npt.NDArray[n
     with pytest.raises(ValueError, match="lie outside of small, such as row"):
         classify_slide(small, bundle_for(), features=foreign)
     assert not classify_slide(slide, bundle_for(), features=foreign).scale_known
+    quarter = dataclasses.replace(foreign, step=foreign.step / 4, side=foreign.side / 4)
+    with pytest.raises(ValueError, match=r"16 µm wide by their places, .* trained on 64 µm"):
+        classify_slide(slide, bundle_for(), features=quarter)
     glass = ArrayPyramid(np.full((512, 512, 3), 242, np.uint8), pixel_size=1.0, name="glass")
     with pytest.raises(ValueError, match="No tissue was found on glass"):
         classify_slide(glass, bundle_for(), MeanColours())

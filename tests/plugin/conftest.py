@@ -15,8 +15,8 @@ from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.cells.requests import ClickRequest
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lane, Lanes
 from napari_sparseattn.plugin.core.models import Model, prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.requests import SlideRequest
 from napari_sparseattn.plugin.traversal.requests import FieldRequest
 from small_model import small_bundle

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QMenu
 
 import napari_sparseattn
 from bad_slides import write_svs
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 
 from .conftest import add_picture, wait_until
 

@@ -21,7 +21,6 @@ from napari_sparseattn.plugin.batch.source_box import BatchOptionsBox, BatchSour
 from napari_sparseattn.plugin.compare.box import CompareBox
 from napari_sparseattn.plugin.compare.session import Compare
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.box import FaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_box import CellFaithfulnessBox
 from napari_sparseattn.plugin.evidence.cells_session import CellFaithfulness
@@ -36,6 +35,7 @@ from napari_sparseattn.plugin.holograms.preview_box import PreviewBox
 from napari_sparseattn.plugin.holograms.requests import Failure
 from napari_sparseattn.plugin.holograms.session import Holograms
 from napari_sparseattn.plugin.holograms.source_box import HologramSourceBox
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.process.inputs import InputFile
 from small_model import small_bundle
 

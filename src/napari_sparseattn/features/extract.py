@@ -183,7 +183,7 @@ class _Work:
                 found, valid = future.result()
                 features = np.zeros((len(valid), width), np.float32)
                 if valid.any():
-                    features[valid] = found if self.encoder.parallel else self._encoded(found)
+                    features[valid] = found if self.encoder.parallel else self._encode(found)
                 yield index, valid, features
                 n_done += len(valid)
                 self.report("features", n_done, total)
@@ -207,9 +207,9 @@ class _Work:
         pixels, valid = self._read(rows)
         if not valid.any():
             return np.empty((0, self.encoder.width), np.float32), valid
-        return self._encoded(pixels), valid
+        return self._encode(pixels), valid
 
-    def _encoded(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         features = self.encoder(pixels)
         if features.shape != (len(pixels), self.encoder.width) or not np.isfinite(features).all():
             raise FeatureError(

@@ -194,7 +194,7 @@ class FeatureSet:
         """Return the features of some patches, by default of all, as an array."""
         return np.asarray(self.features[slice(None) if rows is None else rows], np.float32)
 
-    def placed(self, slide_pixel_size: float | None) -> FeatureSet:
+    def to_pixels(self, slide_pixel_size: float | None) -> FeatureSet:
         """Return the same with places in level-0 pixels of a slide.
 
         Raises

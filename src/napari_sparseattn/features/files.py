@@ -18,7 +18,7 @@ from ..images.errors import ImageError
 from ..images.holograms._hdf5 import contents, images, number, reading, text
 from ..images.slides.patches import PatchGrid
 from .feature_set import FeatureError, FeatureSet, H5Rows, failed_notes
-from .imports import Layout, imported, layout_of
+from .imports import Layout, import_features, layout_of
 
 if TYPE_CHECKING:
     import h5py
@@ -61,7 +61,7 @@ def read_features(
         file states, or as its coordinates show.
     slide_pixel_size : float, optional
         µm per pixel of the slide, to place STAMP's coordinates, which are in
-        µm; see `FeatureSet.placed`.
+        µm; see `FeatureSet.to_pixels`.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def read_features(
             coords, block = _tables(file, opened, layout)
     except ImageError as error:
         raise FeatureError(str(error)) from error
-    found = imported(file, layout, coords, block, snap=snap, step=step)
-    return found.placed(slide_pixel_size) if slide_pixel_size else found
+    found = import_features(file, layout, coords, block, snap=snap, step=step)
+    return found.to_pixels(slide_pixel_size) if slide_pixel_size else found
 
 
 def write_features(

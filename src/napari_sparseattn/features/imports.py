@@ -32,7 +32,7 @@ from .feature_set import FeatureError, FeatureSet, H5Rows
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Layout", "imported", "layout_of"]
+__all__ = ["Layout", "import_features", "layout_of"]
 
 _OLD_STAMP_PX, _OLD_STAMP_UM = 224, 256.0
 
@@ -134,7 +134,7 @@ def _first(attributes: h5py.AttributeManager, key: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def imported(
+def import_features(
     path: Path,
     layout: Layout,
     coords: npt.NDArray[np.float64],

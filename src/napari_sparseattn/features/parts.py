@@ -137,16 +137,16 @@ def locked_parts(path: Path, parameters: dict[str, Any], batch: int, n: int) -> 
             f"{path.name} is being made by another process; wait for it, or choose another file"
         ) from error
     try:
-        yield _opened(folder, path, parameters, batch, n)
+        yield _open(folder, path, parameters, batch, n)
     finally:
         lock.release()
     if path.exists():
         _clear(folder)
 
 
-def _opened(folder: Path, path: Path, parameters: dict[str, Any], batch: int, n: int) -> Parts:
+def _open(folder: Path, path: Path, parameters: dict[str, Any], batch: int, n: int) -> Parts:
     manifest = folder / _MANIFEST
-    stored = _stored(manifest)
+    stored = _read_manifest(manifest)
     if stored is None:
         stored = parameters | {"batch": batch, "n": n}
         with replacing(manifest) as temporary:
@@ -162,7 +162,7 @@ def _opened(folder: Path, path: Path, parameters: dict[str, Any], batch: int, n:
     return Parts(folder, int(stored["batch"]), n, int(parameters["width"]), key)
 
 
-def _stored(manifest: Path) -> dict[str, Any] | None:
+def _read_manifest(manifest: Path) -> dict[str, Any] | None:
     """Return what the parts were begun with; None where that is not there or damaged."""
     try:
         if manifest.stat().st_size > _MOST_MANIFEST:

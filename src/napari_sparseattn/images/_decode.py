@@ -70,8 +70,6 @@ _MICROMETRES = {
     "å": 1e-4,
 }
 _PLAUSIBLE_UM = (0.01, 20.0)
-# Of 255: half of a brightfield image at least is as bright in each of its colours.
-_BRIGHT_MEDIAN = 128
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -346,7 +344,6 @@ def _arrange(
     # Not masks of one bit: tifffile writes those as MINISWHITE with True as 1.
     if photometric == "MINISWHITE" and data.dtype.kind == "u":
         data = ~data
-    planes = _is_three_planes(series)
     keep = [n for n, a in enumerate(axes) if a in "YX" or data.shape[n] > 1]
     data = data.reshape([data.shape[n] for n in keep])
     letters = [axes[n] for n in keep]
@@ -366,24 +363,7 @@ def _arrange(
                     f"{path.name} has axes {axes!r}; save one series of it as a plain stack"
                 )
             named[n] = free[0]
-    return Decoded(data, "".join(named), pixel_size, colour or planes)
-
-
-def _is_three_planes(series: tifffile.TiffPageSeries) -> bool:
-    """Tell whether three 8-bit channels are red, green and blue that were stored one by one.
-
-    Fluorescence is dark where nothing is stained; the three planes of a
-    brightfield image are all bright there.
-    """
-    axes, shape = series.axes, series.shape
-    lengths = dict(zip(axes, shape, strict=True))
-    others = [n for a, n in lengths.items() if a not in "CYX"]
-    if lengths.get("C") != 3 or max(others, default=1) > 1 or series.dtype != np.uint8:
-        return False
-    data = series.asarray()
-    every = np.moveaxis(data, axes.index("C"), 0).reshape(3, -1)[:, ::16]
-    medians = np.median(every, axis=1)
-    return bool(medians.min() > _BRIGHT_MEDIAN)
+    return Decoded(data, "".join(named), pixel_size, colour)
 
 
 def tiff_pixel_size(

@@ -16,6 +16,7 @@ from ..evidence import Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
+from ..images.tissue.mask import has_tissue
 from ..progress import Progress
 from .prediction import Prediction, ReadingLedger
 
@@ -191,6 +192,7 @@ def classify_field(
     card = bundle.card
     chosen = choose_device(device)
     model = field_network(bundle, chosen)
+    _check_tissue(image)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
     notes, began = list(pyramid.notes), time.perf_counter()
     try:
@@ -208,6 +210,15 @@ def classify_field(
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
     return FieldPrediction(card.class_names, *found, reading=reading)
+
+
+def _check_tissue(image: Field | Pyramid) -> None:
+    """Refuse a slide with nothing on the glass: it has no class."""
+    if isinstance(image, Pyramid) and image.path is not None and not has_tissue(image):
+        raise ValueError(
+            f"No tissue was found on {image.name}: there is nothing to classify. Look at the "
+            "slide; it may be empty, or out of the scanner's sight."
+        )
 
 
 def _ledger(

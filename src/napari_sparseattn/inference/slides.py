@@ -216,7 +216,7 @@ class _Work:
     def use_features(self, features: FeatureSet | str | os.PathLike[str]) -> FeatureSet:
         """Check features that were made before."""
         found = features if isinstance(features, FeatureSet) else read_features(Path(features))
-        found = found.placed(self.pyramid.pixel_size)
+        found = found.to_pixels(self.pyramid.pixel_size)
         self.notes += found.notes
         spec = self.bundle.card.encoder
         assert spec is not None

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .core.opening import open_files
+from .core.docks import open_holograms, open_main
+from .core.notifications import notify
+from .opening import open_files
 
 if TYPE_CHECKING:
     import napari
-    from qtpy.QtWidgets import QWidget
 
     from ..inference.prediction import Predictions
-    from .core.status import Level
 
 __all__ = [
-    "choose_slide_folder",
-    "choose_slides",
     "classify_layer",
     "demo",
-    "open_holograms",
-    "open_main",
     "open_slide_file",
     "open_slide_folder",
-    "open_training",
     "reconstruct_layer",
 ]
 
 
 def classify_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock and classify all cells of the active image, or the slide by a SPAN."""
-    from .core.session import Session
+    from .session import Session
 
     open_main(viewer)
     session = Session.of(viewer)
@@ -49,32 +44,6 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     session.selection.model_changed.connect(ready)
 
 
-def _bring_to_front(dock: QWidget) -> None:
-    from qtpy.QtCore import QTimer
-
-    dock.raise_()
-    # Another dock of ours may be about to join this one, and would then lie before it.
-    QTimer.singleShot(0, dock.raise_)
-
-
-def open_main(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Sparse attention, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
-    _bring_to_front(dock)
-
-
-def open_holograms(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Holograms, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Holograms")
-    _bring_to_front(dock)
-
-
-def open_training(viewer: napari.viewer.Viewer) -> None:
-    """Open the dock Annotate and train, or bring it to the front."""
-    dock, _ = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Annotate and train")
-    _bring_to_front(dock)
-
-
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
     """Open the dock Holograms and reconstruct the active layer."""
     from .holograms.session import Holograms
@@ -91,48 +60,23 @@ def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
 
 def open_slide_file(viewer: napari.viewer.Viewer) -> None:
     """Ask for slides and open them, also in files that napari would read whole."""
+    from .widgets.file_dialogs import choose_slides
+
     open_files(viewer, choose_slides(), notify, as_slides=True)
 
 
 def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     """Ask for the folder of a slide in OME-Zarr or DICOM, and open it."""
+    from .widgets.file_dialogs import choose_slide_folder
+
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
-
-
-def choose_slides(parent: QWidget | None = None) -> list[str]:
-    """Let the user choose slides; none where that is cancelled."""
-    from qtpy.QtWidgets import QFileDialog
-
-    from ..images.slides.opening import SLIDE_SUFFIXES
-
-    endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
-    paths, _ = QFileDialog.getOpenFileNames(
-        parent, "Open slides", "", f"Slides ({endings});;All files (*)"
-    )
-    return list(paths)
-
-
-def choose_slide_folder(parent: QWidget | None = None) -> list[str]:
-    """Let the user choose the folder of a slide; none where that is cancelled."""
-    from qtpy.QtWidgets import QFileDialog
-
-    path = QFileDialog.getExistingDirectory(parent, "Open the folder of an OME-Zarr or DICOM slide")
-    return [path] if path else []
-
-
-def notify(text: str, level: Level) -> None:
-    """Let napari show what went wrong; what only goes on is not worth a notification."""
-    from napari.utils.notifications import show_error, show_warning
-
-    if level != "info":
-        (show_error if level == "error" else show_warning)(text)
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:
     """Open the simulated smear, classify its cells, and show what decided one of them."""
     from qtpy.QtCore import QTimer
 
-    from .core.session import Session
+    from .session import Session
 
     viewer.window.resize(1400, 900)
     viewer.open_sample("napari-sparseattn", "simulated-smear")

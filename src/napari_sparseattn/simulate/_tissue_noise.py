@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["hashed", "noise_at", "noise_grid"]
+__all__ = ["hash_places", "noise_at", "noise_grid"]
 
 Array = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -22,7 +22,7 @@ _SPREAD = 0.277
 _ROOT_SPREAD = np.float32(_SPREAD**0.5)
 
 
-def hashed(seed: int, salt: int, rows: Ints, columns: Ints) -> Array:
+def hash_places(seed: int, salt: int, rows: Ints, columns: Ints) -> Array:
     """Return uniform numbers of 0 to 1 that depend on seed, salt, row and column alone.
 
     Parameters
@@ -55,7 +55,7 @@ def noise_grid(seed: int, salt: int, wavelength: float, y: Floats, x: Floats) ->
     Parameters
     ----------
     seed, salt : int
-        See `hashed`.
+        See `hash_places`.
     wavelength : float
         Distance of the random values, in the unit of y and x.
     y, x : numpy.ndarray, shapes (h,) and (w,)
@@ -68,7 +68,7 @@ def noise_grid(seed: int, salt: int, wavelength: float, y: Floats, x: Floats) ->
     (top, down), (left, across) = _axis(y / wavelength), _axis(x / wavelength)
     rows = np.arange(top, top + down.shape[1])[:, np.newaxis]
     columns = np.arange(left, left + across.shape[1])[np.newaxis]
-    values = hashed(seed, salt, rows, columns) * np.float32(2) - np.float32(1)
+    values = hash_places(seed, salt, rows, columns) * np.float32(2) - np.float32(1)
     grid: Array = down @ values @ across.T
     return grid
 
@@ -79,7 +79,7 @@ def noise_at(seed: int, salt: int, wavelength: float, y: Floats, x: Floats) -> A
     four = np.arange(4)
     rows = row[..., np.newaxis, np.newaxis] + four[:, np.newaxis]
     columns = column[..., np.newaxis, np.newaxis] + four
-    values = hashed(seed, salt, rows, columns) * np.float32(2) - np.float32(1)
+    values = hash_places(seed, salt, rows, columns) * np.float32(2) - np.float32(1)
     found: Array = np.einsum("i...,...ij,j...->...", down, values, across)
     return found / np.float32(_SPREAD)
 

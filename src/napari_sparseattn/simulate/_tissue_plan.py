@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._tissue_noise import hashed, noise_at, noise_grid
+from ._tissue_noise import hash_places, noise_at, noise_grid
 
 __all__ = ["FAT", "GLAND", "Array", "Floats", "Lattice", "Plan", "Region", "Round", "plan"]
 
@@ -214,7 +214,7 @@ class Plan:
     ) -> tuple[Array, Array, Array]:
         """Centres within their places and radii in µm, 0 where the place is empty."""
         salt, cell = lattice.salt, lattice.cell
-        draws = [hashed(self.seed, salt + n, rows, columns) for n in range(4)]
+        draws = [hash_places(self.seed, salt + n, rows, columns) for n in range(4)]
         radius = lattice.least + (lattice.most - lattice.least) * draws[0]
         slack = cell / 2 - radius
         middle_y = cell / 2 + slack * (2 * draws[1] - 1)

@@ -126,7 +126,7 @@ def propagate(field: Complex, distance: float, optics: Optics) -> Complex:
     The phase of a plane wave along the axis is taken off, so a field without
     structure does not change. Evanescent waves are dropped.
     """
-    return _filtered(field, distance, optics, math.inf)
+    return _filter(field, distance, optics, math.inf)
 
 
 def image_field(
@@ -144,7 +144,7 @@ def image_field(
         Multiplies the light that falls on the cells.
     """
     wave = np.exp((2j * math.pi / optics.wavelength - optics.absorption / 2e3) * np.asarray(opd))
-    return _filtered(wave * speckle, optics.defocus, optics, optics.na)
+    return _filter(wave * speckle, optics.defocus, optics, optics.na)
 
 
 def hologram(
@@ -251,7 +251,7 @@ def hologram_with_truth(
     return hologram(truth.data, optics, rng, background=background), truth, cells, drawn
 
 
-def _filtered(field: Complex, distance: float, optics: Optics, na: float) -> Complex:
+def _filter(field: Complex, distance: float, optics: Optics, na: float) -> Complex:
     """Apply the aperture and a distance in µm in the spatial frequencies."""
     rows, columns = (scipy.fft.fftfreq(n, optics.pixel_size) for n in field.shape)
     square = rows[:, None] ** 2 + columns[None] ** 2

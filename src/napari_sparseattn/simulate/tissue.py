@@ -22,7 +22,7 @@ import numpy.typing as npt
 import scipy.ndimage as ndi
 
 from ..images.slides.pyramid import VirtualPyramid
-from ._tissue_noise import hashed, noise_grid
+from ._tissue_noise import hash_places, noise_grid
 from ._tissue_nuclei import ANGLES, KINDS, VARIANTS, bank, splat
 from ._tissue_plan import (
     FAT,
@@ -355,7 +355,7 @@ class _Slide:
         seed, salt = self.plan.seed, _PLACE + (10 if cell == _LARGE else 0)
         grid = rows[:, np.newaxis], columns[np.newaxis]
         middle_y, middle_x = (rows + 0.5) * cell, (columns + 0.5) * cell
-        draw = [hashed(seed, salt + n, *grid) for n in range(5)]
+        draw = [hash_places(seed, salt + n, *grid) for n in range(5)]
         # Jitter stays within the place, so that few nuclei overlap.
         dy, dx = ((0.7 * (d - 0.5) * cell).astype(np.float32) for d in draw[:2])
         depth = self.plan.depth(middle_y, middle_x)

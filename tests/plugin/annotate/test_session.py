@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 from napari.components import ViewerModel
-from napari.layers import Image, Points, Shapes
+from napari.layers import Image, Layer, Points, Shapes
 
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.inference.prediction import Predictions, ReadingLedger
@@ -25,7 +25,7 @@ from napari_sparseattn.plugin.annotate.session import Annotating
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes, Runner
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.selection import Results
-from napari_sparseattn.plugin.core.sources import PlaneRef
+from napari_sparseattn.plugin.core.sources import PlaneRef, is_own
 from napari_sparseattn.training.data.annotations import Annotation, ImageAnnotations, ImageRecord
 from napari_sparseattn.training.data.project import Project, read_annotations
 
@@ -488,6 +488,56 @@ def test_a_rename_that_fails_is_taken_back(annotating: Annotating, folder: Path)
     assert "a" in annotating.classes.names
 
 
+def test_names_of_classes_are_tidied_and_told_apart_without_case(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    add = annotating.classes.add
+    add("  large\n blast \t")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    add("Large Blast")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    assert "already" in annotating.session.status.message.text
+    assert annotating.classes.current == "large blast"
+    add("x" * 500)
+    assert annotating.classes.names[-1] == "x" * 60
+    annotating.rename_class("x" * 60, " Y\nz ")
+    assert annotating.classes.names[-1] == "Y z"
+    annotating.rename_class("Y z", "y z")
+    assert annotating.classes.names[-1] == "y z"
+    annotating.rename_class("y z", "B")
+    assert annotating.classes.names == ("a", "b", "large blast")
+    # Also where a layer's features, or a layer of the user's, name them.
+    annotating.mark_cells()
+    layer = cell_layer(annotating)
+    layer.add([[10, 20], [30, 40]])
+    layer.features = {"class": np.array(["LARGE  blast", "new\none"])}
+    assert [label for label, _ in placed(annotating)] == ["large blast", "new one"]
+    agree(annotating)
+    mine = viewer.add_points(
+        [(15, 20), (20, 25), (25, 30)], features={"class": ["A", "Q", "q"]}, units=("um", "um")
+    )
+    annotating.import_classes(mine)
+    assert [label for label, _ in placed(annotating)][2:] == ["a", "Q", "Q"]
+
+
+def test_a_class_that_is_added_while_the_model_loads_gets_the_next_key_and_colour(
+    annotating: Annotating, model: Model, model_file: Path
+) -> None:
+    session = annotating.session
+    session.models.cards, session.models.paths = {"small": model.bundle.card}, {"small": "x"}
+    Lanes.of(session.viewer).runner = Waiting()
+    session.load("x")
+    assert session.selection.loading
+    assert annotating.classes.names == ("a", "b", "round", "lobed", "small")
+    Lanes.of(session.viewer).runner = AtOnce()
+    annotating.classes.add("blast")
+    loading = annotating.classes.colours
+    session.selection.set_model(model)
+    assert annotating.classes.names == ("a", "b", "round", "lobed", "small", "blast")
+    assert annotating.classes.colours == loading
+    assert len(set(loading.values())) == 6
+
+
 # -- keeping
 
 
@@ -528,19 +578,108 @@ def test_other_pixels_are_another_image(annotating: Annotating, viewer: ViewerMo
     assert placed(annotating) == [("b", (30.0, 40.0))]
 
 
-def test_removed_layers_lose_nothing(annotating: Annotating, viewer: ViewerModel) -> None:
+def test_removed_layers_lose_nothing(
+    annotating: Annotating, viewer: ViewerModel, folder: Path
+) -> None:
     annotating.targets.annotate_cell((30.0, 40.0), "b")
     viewer.layers.remove(cell_layer(annotating))
     assert annotating.files.counts_here == {"a": 0, "b": 1}
     annotating.show_layers()
     agree(annotating)
-    # The image goes first: what is drawn meanwhile is still kept.
-    image, layer = annotating.session.selection.image, cell_layer(annotating)
+    # With the image its annotations go from view, and are free for others.
+    image, hash_ = annotating.session.selection.image, kept(annotating).image.hash
     viewer.layers.remove(image)
-    layer.add([[50, 60]])
-    viewer.layers.remove(layer)
+    assert len(viewer.layers) == 0
+    lock = lock_of(folder, hash_)
+    lock.acquire()
+    lock.release()
     add_picture(viewer)
-    assert len(kept(annotating)) == 2
+    agree(annotating)
+
+
+def test_annotations_stay_as_long_as_another_layer_shows_their_image(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    first = annotating.session.selection.image
+    add_picture(viewer, name="again")
+    viewer.layers.remove(first)
+    agree(annotating)
+    annotating.targets.annotate_cell((80.0, 60.0), "a")
+    agree(annotating)
+
+
+def test_a_copy_of_annotations_is_said_to_be_one(
+    annotating: Annotating, viewer: ViewerModel
+) -> None:
+    annotating.targets.annotate_cell((30.0, 40.0), "b")
+    layer = cell_layer(annotating)
+    data, state, kind = layer.as_layer_data_tuple()
+    copy = Layer.create(data, {**state, "name": f"{layer.name} copy"}, kind)
+    viewer.add_layer(copy)
+    assert "is a copy" in annotating.session.status.message.text
+    assert is_own(layer)
+    assert annotating.importable() == [copy]
+    copy.add([[80, 60]])
+    assert len(kept(annotating)) == 1
+    viewer.layers.remove(copy)
+    agree(annotating)
+
+
+def test_annotated_cells_can_be_chosen_as_the_cells(
+    classified: Annotating, viewer: ViewerModel
+) -> None:
+    session = classified.session
+    session.selection.set_cell_layer(None)
+    # Where nothing is found.
+    classified.targets.annotate_cell((110.0, 20.0), "a", diameter=18.0)
+    classified.targets.annotate_cell(tuple(CENTRES[0]), "b", diameter=18.0)
+    session.cells.classify_all()
+    assert classified.suggestions.missed == 1
+    classified.suggestions.classify_missed()
+    layer = cell_layer(classified)
+    assert session.selection.cell_layer is layer
+    np.testing.assert_allclose(session.cells.results.cells.centres, layer.data)
+    assert classified.suggestions.missed == 0
+    viewer.add_image(np.eye(60), name="other")
+    # They are cells of this image only.
+    assert session.selection.cell_layer is None
+
+
+def test_an_answer_that_comes_late_is_kept_at_the_plane_that_was_clicked(
+    viewer: ViewerModel, model: Model
+) -> None:
+    annotating = begin(viewer)
+    stack = np.stack([picture()] * 3)
+    viewer.add_image(
+        stack, rgb=True, name="stack", scale=(1, 0.5, 0.5), units=("pixel", "um", "um")
+    )
+    session = annotating.session
+    session.selection.set_model(model)
+    viewer.dims.set_point(0, 1)
+    runner = Waiting()
+    Lanes.of(viewer).runner = runner
+    session.cells.click(session.selection.image.data_to_world((1, *CENTRES[0])))
+    viewer.dims.set_point(0, 2)
+    runner.work_all()
+    assert session.answer is not None
+    annotating.give("x")
+    runner.work_all()
+    assert [(item.kind, item.t) for item in kept(annotating)] == [("cell", 1)]
+    annotating.detach()
+
+
+def test_what_waits_for_an_image_to_be_known_is_done_to_that_one(viewer: ViewerModel) -> None:
+    runner = Waiting()
+    annotating = begin(viewer, runner)
+    first = add_picture(viewer)
+    annotating.targets.annotate_cell((30.0, 40.0), "a")
+    second = viewer.add_image(np.eye(60), name="second")
+    runner.work_all()
+    assert annotating.session.selection.image is second
+    assert [item.label for item in annotating.files.annotations(first)] == ["a"]
+    assert annotating.files.annotations(second) is None
+    annotating.detach()
 
 
 def test_what_is_done_while_no_dock_is_open_is_kept(annotating: Annotating, folder: Path) -> None:
@@ -803,6 +942,6 @@ def test_a_slow_answer_about_a_layer_that_has_gone_is_dropped(
         lock.acquire()
     viewer.layers.remove(image)
     answer()
-    assert annotating.files.opened() == {}
+    assert annotating.files.open_annotations() == {}
     lock.acquire()
     lock.release()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from napari.components import ViewerModel
+from napari.layers._layer_actions import _duplicate_layer
 from qtpy.QtCore import QModelIndex, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
@@ -27,8 +28,8 @@ from napari_sparseattn.plugin.widgets.frame import DockFrame
 from napari_sparseattn.training.data.annotations import ImageAnnotations
 from napari_sparseattn.training.data.project import Project
 
-from ..conftest import CENTRES, add_picture
-from ..widgets.test_window import Window, make_window, window
+from ..conftest import CENTRES, add_picture, picture
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 
@@ -66,6 +67,7 @@ class Annotated:
         self.dock = AnnotateDock(self.window.viewer)
         self.window.viewer.window.add_dock_widget(self.dock, name="Annotate")
         self.window.until(lambda: self.annotating.files.chosen is not None)
+        self.window.until(self.dock.box.isVisible)
 
     def close(self) -> None:
         self.window.viewer.window.remove_dock_widget(self.dock)
@@ -241,6 +243,78 @@ def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated)
     assert annotated.box.classes.name.text().lower() == "2n"
     assert annotated.labels == before
     assert mine.mode == "pan_zoom"
+
+
+def test_a_removed_image_takes_its_annotations_from_view_and_frees_them(
+    annotated: Annotated, folder: Path
+) -> None:
+    viewer = annotated.window.viewer
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    hash_ = annotated.book.image.hash
+    other = viewer.add_image(np.eye(60), name="other")
+    annotated.window.until(lambda: annotated.annotating.files.of(other) is not None)
+    viewer.layers.selection = {viewer.layers["smear"], viewer.layers["smear · annotations"]}
+    viewer.layers.remove_selected()
+    annotated.window.until(lambda: [layer.name for layer in viewer.layers] == ["other"])
+    with FileLock(folder / "images" / f"{hash_}.jsonl.lock", timeout=0):
+        pass
+    annotated.image = add_picture(viewer)
+    annotated.window.until(
+        lambda: annotated.annotating.files.annotations(annotated.image) is not None
+    )
+    assert annotated.labels == ["round"]
+    viewer.layers.remove("smear")
+    annotated.window.until(lambda: [layer.name for layer in viewer.layers] == ["other"])
+
+
+def test_a_duplicate_of_annotations_is_said_to_be_a_copy(annotated: Annotated) -> None:
+    viewer = annotated.window.viewer
+    annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
+    viewer.layers.selection.active = viewer.layers["smear · annotations"]
+    _duplicate_layer(viewer.layers)
+    annotated.window.until(lambda: "is a copy" in annotated.window.dock.message_line.label.text())
+    viewer.layers["smear · annotations copy"].add([[50, 60]])
+    assert annotated.labels == ["round"]
+
+
+def test_an_answer_that_comes_after_the_slider_moved_is_of_the_plane_that_was_clicked(
+    annotated: Annotated,
+) -> None:
+    window = annotated.window
+    viewer, session = window.viewer, window.session
+    annotated.image = viewer.add_image(
+        np.stack([picture()] * 3), rgb=True, name="stack", scale=(1, 0.5, 0.5),
+        units=("pixel", "um", "um"),
+    )  # fmt: skip
+    window.until(lambda: annotated.annotating.files.of(annotated.image) is not None)
+    viewer.dims.set_point(0, 1)
+    asked: list[object] = []
+
+    def move(request: object) -> None:
+        asked.append(request)
+        viewer.dims.set_point(0, 2)
+
+    session.asked.connect(move)
+    place = annotated.image.data_to_world((1, *CENTRES[2]))
+    window.until(lambda: bool(window.click(place) or asked))
+    window.until(lambda: session.answer is not None)
+    annotated.key(Qt.Key.Key_2)
+    assert [(item.label, item.t) for item in annotated.book] == [("lobed", 1)]
+
+
+def test_annotated_cells_that_are_not_found_are_offered(annotated: Annotated) -> None:
+    window, session = annotated.window, annotated.window.session
+    annotated.annotating.targets.annotate_cell((110.0, 20.0), "small", diameter=18.0)
+    session.cells.classify_all()
+    window.until(lambda: session.cells.results is not None)
+    assert annotated.box.missed.isVisible()
+    assert annotated.box.missed.text() == "Classify 1 annotated cell not found"
+    found = session.cells.results
+    annotated.box.missed.click()
+    window.until(lambda: session.cells.results not in (None, found))
+    np.testing.assert_allclose(session.cells.results.cells.centres, [(110, 20)])
+    assert window.dock.image_box.cells.currentText() == "smear · annotations"
+    assert not annotated.box.missed.isVisible()
 
 
 def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:

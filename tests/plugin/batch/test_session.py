@@ -16,8 +16,8 @@ from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.plugin.batch.requests import RunRequest
 from napari_sparseattn.plugin.batch.session import Batch
 from napari_sparseattn.plugin.core.lanes import Lanes
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, picture
 from ..held import Held

@@ -14,8 +14,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_sparseattn.plugin.core.sources import is_own
 
 from ..conftest import picture, wait_until
-from ..core.test_opening import drop
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
+from ..test_opening import drop
 
 __all__ = ["make_window", "window"]  # fixtures
 

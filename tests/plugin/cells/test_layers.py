@@ -122,12 +122,12 @@ def test_the_frame_is_the_crops_outline_with_class_and_probability(viewer: Viewe
     overlays = Overlays(viewer, lambda *_: None)
     show(overlays, image, (), prediction(), OverlayChoice())
     frame = overlays.layer(image, "frame")
-    corners = [frame.data_to_world(corner) for corner in frame.data[0]]
+    corners = [frame.data_to_world(corner) for corner in frame.data[:4]]
     # Pixel centres are integers, so an edge lies half a pixel before one.
     expected = [(18, 38), (18, 62), (42, 62), (42, 38)]
     np.testing.assert_allclose(corners, [place_by_hand(TURNED, c) for c in expected])
-    assert frame.features["text"].tolist() == ["lobed 80%"]
-    np.testing.assert_allclose(frame.edge_color[0], (0xE6 / 255, 0x9F / 255, 0, 1), atol=1e-6)
+    assert frame.features["text"].tolist()[:2] == ["lobed 80%", ""]
+    np.testing.assert_allclose(frame.face_color[0], (0xE6 / 255, 0x9F / 255, 0, 1), atol=1e-6)
 
 
 def test_the_next_click_updates_the_same_layers(viewer: ViewerModel) -> None:
@@ -178,7 +178,7 @@ def test_in_a_stack_overlays_belong_to_their_plane(viewer: ViewerModel) -> None:
     assert pixels.data.shape == (1, SIZE, SIZE)
     np.testing.assert_allclose(pixels.data_to_world((0, 0, 0)), (30, 0.5 * 18.75, 0.5 * 38.75))
     frame = overlays.layer(image, "frame")
-    np.testing.assert_allclose(frame.data_to_world(frame.data[0][0])[0], 30)
+    np.testing.assert_allclose(frame.data_to_world(frame.data[0])[0], 30)
 
 
 def test_the_users_layers_and_selection_are_left_alone(viewer: ViewerModel) -> None:

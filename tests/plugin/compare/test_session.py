@@ -17,8 +17,8 @@ from napari_sparseattn.plugin.compare.requests import stream_comparison
 from napari_sparseattn.plugin.compare.session import Compare
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
+from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
@@ -179,6 +179,24 @@ def test_a_model_that_is_gone_is_an_error_in_words(
     compare.compare()
     assert "other" in compare.message
     assert not compare.working
+
+
+def test_nothing_is_left_beside_another_image(
+    compare: Compare, session: Session, viewer: ViewerModel
+) -> None:
+    session.cells.classify_all()
+    click(session, 0)
+    compare.choose("other")
+    compare.compare()
+    compare.compare_all()
+    assert compare.one is not None
+    assert compare.every is not None
+    first = session.selection.image
+    compare._notify("about the first")
+    add_picture(viewer, name="second")
+    assert session.selection.image is not first
+    assert (compare.one, compare.every, compare.message) == (None, None, "")
+    assert compare.layers.layer(first, "compared selection") is None
 
 
 def group_of(viewer: ViewerModel, name: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from small_model import small_bundle
 
 from ..conftest import CENTRES, add_labels, add_picture
-from ..widgets.test_window import Window, make_window
+from ..main.test_window import Window, make_window
 
 __all__ = ["make_window"]  # fixtures
 

@@ -41,7 +41,7 @@ class Mouse:
 @pytest.fixture
 def clicked(viewer: ViewerModel) -> list[Any]:
     found: list[Any] = []
-    watcher = ClickWatcher(found.append)
+    watcher = ClickWatcher(lambda world, at: found.append(world))
     viewer.mouse_drag_callbacks.append(watcher.on_mouse)
     return found
 

@@ -16,7 +16,7 @@ from napari_sparseattn.device import computing
 from napari_sparseattn.plugin.core.layers import OverlayChoice
 from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.core.preferences import Preferences, preferences
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.requests import store_folder
 
 MANIFEST = Path(napari_sparseattn.__file__).with_name("napari.yaml")

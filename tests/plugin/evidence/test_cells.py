@@ -15,10 +15,10 @@ from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_set
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.cells_requests import stream_cells
 from napari_sparseattn.plugin.evidence.cells_session import COLUMNS, CellFaithfulness
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
@@ -104,6 +104,26 @@ def test_what_is_stopped_is_kept_and_gone_on_with(
     held.go()
     assert np.isfinite(session.cells.results.measures["evidence_gain"]).all()
     assert measured.measure_all() is None
+
+
+def test_another_image_has_no_line_about_the_last(
+    measured: CellFaithfulness, session: Session, viewer: ViewerModel, held: Held
+) -> None:
+    session.cells.classify_all()
+    measured.measure_all()
+    held.give(1)
+    measured.cancel()
+    assert "after 1 cell;" in measured.message
+    first = session.selection.image
+    add_picture(viewer, name="other")
+    assert session.selection.image is not first
+    assert measured.message == ""
+    session.selection.set_image(first)
+    measured.measure_all()
+    held.give(1)
+    session.selection.set_image(viewer.layers["other"])
+    assert measured.progress is None
+    assert measured.message == ""
 
 
 def test_exports_get_the_columns(

@@ -14,7 +14,6 @@ from napari_sparseattn.evidence.faithfulness import Faithfulness
 from napari_sparseattn.inference.faithfulness import faithfulness_of_cell
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import field_of
 from napari_sparseattn.plugin.evidence.requests import stream_faithfulness
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
@@ -25,6 +24,7 @@ from napari_sparseattn.plugin.evidence.words import (
     single_rows,
     versus_random,
 )
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
@@ -225,14 +225,14 @@ def faithful(gains: dict[str, float], spread: float = 0.0) -> Faithfulness:
 
 def test_the_line_has_the_numbers_and_a_plain_verdict() -> None:
     found = faithful({"selection": 0.4, "random": 0.0, "edges": 0.1, "centre": 0.5}, spread=0.1)
-    assert versus_random(found) == "Faithfulness vs. random: +0.40 [0.30, 0.50]"
+    assert versus_random(found) == "+0.40 [0.30, 0.50]"
     assert compare_to_baselines(found) == (
         "better than random and edges; not better than centre",
         True,
     )
     worse = faithful({"selection": 0.05, "random": 0.0, "edges": -0.1, "centre": 0.0}, spread=0.1)
     assert compare_to_baselines(worse) == ("not better than random", False)
-    assert versus_random(worse) == "Faithfulness vs. random: +0.05 [−0.05, 0.15]"
+    assert versus_random(worse) == "+0.05 [−0.05, 0.15]"
 
 
 def test_the_tooltip_says_what_was_done() -> None:

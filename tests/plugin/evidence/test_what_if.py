@@ -12,7 +12,6 @@ from napari.components import ViewerModel
 from napari_sparseattn.evidence import CropFrame
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.evidence.what_if_requests import (
     Region,
     answer_what_if,
@@ -20,6 +19,7 @@ from napari_sparseattn.plugin.evidence.what_if_requests import (
     patch_middles,
 )
 from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held

@@ -17,7 +17,7 @@ from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 
 from ..conftest import CENTRES, add_picture
 from ..held import Held
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 

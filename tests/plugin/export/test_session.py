@@ -20,14 +20,14 @@ from superqt import QCollapsible
 from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.plugin.core.lanes import Lanes
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.export.box import ExportBox, ExportButton
 from napari_sparseattn.plugin.export.session import ExportSession, ModelExport
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import CENTRES, add_labels, add_picture
 from ..held import Held
 from ..made_slides import add_slide, keep_features_in
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 
@@ -85,6 +85,20 @@ def test_cells_are_written_as_they_are_shown(
     assert np.isfinite(selected).sum() > 4 * 38
     said = json.loads((tmp_path / "smear.geojson").read_text())["napari-sparseattn"]
     assert (said["image"], said["pixel_size_um"]) == ("smear", 0.5)
+
+
+def test_files_of_the_last_image_are_not_named_beside_the_next(
+    exporting: ExportSession, session: Session, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    add_picture(viewer)
+    session.cells.classify_all()
+    exporting.set_folder(tmp_path)
+    choose(exporting, "csv")
+    exporting.export()
+    assert exporting.written
+    add_picture(viewer, name="other")
+    assert exporting.exportables() == []
+    assert exporting.written == ()
 
 
 def test_nothing_in_the_folder_is_replaced(

@@ -12,12 +12,12 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_sparseattn.images.opening import open_field
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.holograms.requests import (
     PreviewAnswer,
     files_to_reconstruct,
 )
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 
 from ..made_holograms import OPTICS, add_hologram, rmse_of, simulated
 

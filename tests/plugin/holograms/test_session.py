@@ -13,7 +13,6 @@ from napari.components import ViewerModel
 from napari_sparseattn.images.holograms.recording import Recording
 from napari_sparseattn.images.holograms.settings import HologramSettings
 from napari_sparseattn.plugin.core.lanes import Lanes
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY
 from napari_sparseattn.plugin.holograms.requests import (
     LIVE_SIDE,
@@ -23,6 +22,7 @@ from napari_sparseattn.plugin.holograms.requests import (
     stream_reconstruction,
 )
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 
 from ..held import Held
 from ..made_holograms import OPTICS, add_hologram, add_recording, rmse_of, simulated

@@ -18,11 +18,12 @@ from napari_sparseattn.bundle import read_card, save_bundle
 from napari_sparseattn.card import CropSpec, Training
 from napari_sparseattn.export.opd import write_opd
 from napari_sparseattn.images.fields.field import Field
-from napari_sparseattn.plugin.commands import open_holograms, reconstruct_layer
+from napari_sparseattn.plugin.commands import reconstruct_layer
 from napari_sparseattn.plugin.core import models
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.core.docks import open_holograms
 from napari_sparseattn.plugin.holograms.dock import HologramDock
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
 
 from ..conftest import wait_until

@@ -10,7 +10,7 @@ import pytest
 from napari_sparseattn.cache import Cache
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.preferences import Preferences
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides import task as slide_task
 from napari_sparseattn.plugin.slides.requests import SlideAnswer, stream_slide
 

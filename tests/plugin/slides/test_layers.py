@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
-from bad_slides import PARTLY, halves, scene, write_svs, zeroed
+from bad_slides import PARTLY, halves, overwrite, patch_tag, scene, tile_places, write_svs, zeroed
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
 from napari_sparseattn.plugin.core.sources import slide_of
@@ -185,3 +185,21 @@ def test_replaced_file_is_reported_once_and_drawn_black(tmp_path: Path) -> None:
             assert not data[1][300:310, 300:310].any()
     assert len(said) == 1
     assert "changed or replaced" in said[0]
+
+
+def test_glass_that_was_not_scanned_looks_like_glass_and_what_is_damaged_black(
+    tmp_path: Path,
+) -> None:
+    path = write_svs(tmp_path / "a.svs", halves(scene(), 1))
+    offsets, counts = tile_places(path)
+    offsets[5] = counts[5] = 0
+    patch_tag(path, "TileOffsets", offsets)
+    patch_tag(path, "TileByteCounts", counts)
+    overwrite(path, offsets[10], b"\x55" * counts[10])
+    with open_slide(path) as slide:
+        for coarser in (1, 4):
+            image = LevelView(slide, 0, coarser)
+            side = 256 // coarser
+            assert (image[side : 2 * side, side : 2 * side] == 255).all()
+            assert (image[2 * side : 3 * side, 2 * side : 3 * side] == 0).all()
+            assert 0 < image[:side, :side].mean() < 255

@@ -11,9 +11,9 @@ from napari.components import ViewerModel
 
 from napari_sparseattn.images.tissue.mask import Tissue
 from napari_sparseattn.plugin.core.models import Model, prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.core.status import StageDone
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides import pyramid_maps
 from napari_sparseattn.plugin.slides.pyramid_maps import LOCAL, PyramidChoice
 from napari_sparseattn.plugin.slides.requests import (
@@ -213,7 +213,7 @@ def test_a_pixel_size_that_changes_meanwhile_is_no_answer(
     asked.selection.set_settings(image, pixel_size=2.0, origin="user")
     asked.slides.accept(answer.request, answer)
     assert asked.answer is None
-    assert "Classify the slide again" in asked.status.message.text
+    assert "classify it again" in asked.status.message.text
 
 
 def test_a_stale_slide_is_dropped(asked: Session, viewer: ViewerModel) -> None:

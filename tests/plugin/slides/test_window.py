@@ -21,7 +21,7 @@ from napari_sparseattn.plugin.slides.box import StageBars
 
 from ..conftest import wait_until
 from ..made_slides import LEVELS, add_slide, keep_features_in
-from ..widgets.test_window import Window, make_window, window
+from ..main.test_window import Window, make_window, window
 
 __all__ = ["make_window", "window"]  # fixtures
 

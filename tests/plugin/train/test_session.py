@@ -13,10 +13,11 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_sparseattn.bundle import load_bundle, save_bundle
+from napari_sparseattn.bundle import find_bundles, load_bundle, save_bundle
+from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
 from napari_sparseattn.plugin.core.models import prepare_model
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
 from napari_sparseattn.training.data.split import held_out
@@ -125,7 +126,7 @@ def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: Vie
 
 
 def test_train_report_use_and_go_to_a_cell(
-    tuning: FineTuning, viewer: ViewerModel, folders: Path
+    tuning: FineTuning, viewer: ViewerModel, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = tuning.session
     layer = add_field(viewer)
@@ -168,8 +169,21 @@ def test_train_report_use_and_go_to_a_cell(
     assert session.selection.model.bundle.card.name == name
     assert session.selection.model_is_chosen
     assert not tuning.outcome.to_decide
-    assert load_bundle(name).card.class_names == report.class_names
+    card = load_bundle(name).card
+    assert card.class_names == report.class_names
+    assert (
+        dict(zip(card.class_names, card.colours, strict=True)) == tuning.annotating.classes.colours
+    )
     assert interrupted_run(tuning.annotating.classes.project.folder) is None
+
+    # After a restart it is the one to begin with.
+    monkeypatch.setattr(models, "find_bundles", find_bundles)
+    again = ViewerModel()
+    Lanes.of(again).runner = AtOnce()
+    Session.of(again).attach()
+    Session.of(again).start()
+    assert Session.of(again).selection.card.name == name
+    Session.of(again).detach()
 
 
 def test_a_training_whose_dock_is_closed_is_resumed(

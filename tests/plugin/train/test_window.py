@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QScrollArea
 
 from napari_sparseattn.bundle import find_bundles, save_bundle
-from napari_sparseattn.plugin.core.session import Session
+from napari_sparseattn.metrics import classification_report
+from napari_sparseattn.plugin.annotate.targets import Target
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.dock import TrainDock
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.training.data.annotations import new_annotation
+from napari_sparseattn.training.runs.requests import Trained
+from napari_sparseattn.training.tune.report import FineTuneReport, Paired
 from small_model import small_bundle
 
 from ..conftest import wait_until
@@ -166,3 +172,31 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     assert tuple(window.viewer.scene.camera.center[-2:]) == pytest.approx(
         (place[0] / 2, place[1] / 2)
     )
+
+
+def report_of(name: str) -> FineTuneReport:
+    """A report of two held-out cells of a class."""
+    probabilities = np.array([[0.2, 0.8], [0.6, 0.4]])
+    right = classification_report(probabilities, np.array([1, 1]), ("round", name))
+    paired = Paired(2, 1, 1, 0, 0, 1.0)
+    return FineTuneReport(
+        "too little data", f"Nothing can be said of '{name}'.", ("round", name), ("round",),
+        right, right, paired, paired, paired, (), 1.0, (), 1, {name: 2}, {}, 1.0,
+        (f"'{name}' was left out of {'f' * 64}.tif.",),
+    )  # fmt: skip
+
+
+def test_the_dock_is_no_wider_than_itself(window: Window) -> None:
+    classes = window.tuning.annotating.classes
+    classes.add("W" * 60)
+    window.tuning.annotating.targets.annotate_cell(window.centres[0], "W" * 60)
+    window.tuning.annotating.targets.target = Target(window.centres[0], (), "W" * 60)
+    window.tuning.annotating.changed.emit()
+    window.until_counted(1)
+    assert window.dock.annotate_box.target.isVisible()
+    box, name = window.dock.report_box, "W" * 60
+    window.tuning.outcome.show(Trained(Path(f"{'w' * 60}.safetensors"), report_of(name)))
+    window.until(box.isVisible)
+    inner = window.dock.findChild(QScrollArea).widget()
+    assert inner.minimumSizeHint().width() <= window.dock.minimumWidth()
+    assert "&#x27;" not in box.verdict.text()

@@ -14,8 +14,8 @@ from bad_slides import halves, scene, write_svs, zeroed
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import ImageSettings, PlaneRef
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
 from napari_sparseattn.plugin.traversal.closeups import (
     MOST_SIDE,

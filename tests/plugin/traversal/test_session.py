@@ -17,8 +17,8 @@ from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.fields import FieldPrediction, classify_field
 from napari_sparseattn.plugin.core.layers import OverlayChoice
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
 from napari_sparseattn.plugin.traversal.layers import crop_at, level_colours
 from napari_sparseattn.plugin.traversal.requests import FieldAnswer, crops_at_most, stream_field

@@ -339,7 +339,8 @@ def test_a_killed_run_leaves_a_whole_checkpoint_and_goes_on(
     data, rng, told = drawn({"disk": 30, "cross": 30}), np.random.default_rng(0), 0
     code = _VICTIM.format(tests=str(Path(__file__).parent), model=str(model), path=str(path))
     for _ in range(2):
-        where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        paths = (str(Path(__file__).parents[2]), *sys.path)
+        where = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         victim = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=where
         )

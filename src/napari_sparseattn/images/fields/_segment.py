@@ -38,6 +38,8 @@ _NUCLEUS_WIDTH = 2.5
 _TOUCHING_WIDTH = 2.9
 _WHOLE_NUCLEUS = 0.9
 _MIN_NUCLEUS = 0.33
+# Of a map's range: what rises less may be the steps in which the background is looked for.
+_LEAST_RISE = 0.02
 
 
 def finite_image(image: Image) -> Image:
@@ -94,7 +96,9 @@ def label_red_cells(rgb: Image, pixel_size: float | None = None) -> Labels:
         return np.zeros(rgb.shape[:2], np.int32)
     small, diameter, factor = _at_working_size(rgb, pixel_size)
     white = _white_cells(small, diameter) > 0
-    mask = _stained(small, 0.6) & ~white & (_nuclear(small) < _nuclear_threshold(_nuclear(small)))
+    mask = (
+        _find_stained(small, 0.6) & ~white & (_nuclear(small) < _nuclear_threshold(_nuclear(small)))
+    )
     mask = _fill_holes(skimage.morphology.opening(mask, skimage.morphology.disk(2)), diameter)
     labels = _split(mask & ~white, diameter)
     labels = _drop_small(labels, 0.3 * math.pi / 4 * diameter**2)
@@ -126,6 +130,8 @@ def label_phase(image: Image, rising: bool = False) -> Labels:
         return np.zeros(image.shape, np.int32)
     if not rising and -np.quantile(contrast, 0.02) > np.quantile(contrast, 0.98):
         contrast = -contrast
+    if rising and contrast.max() < _LEAST_RISE * np.ptp(contrast):
+        return np.zeros(image.shape, np.int32)
     threshold = float(skimage.filters.threshold_otsu(np.maximum(contrast, 0)))
     strong = contrast > threshold
     if not strong.any() or float(contrast[strong].mean()) < 4 * noise:
@@ -163,7 +169,7 @@ def _nuclear_threshold(index: Image) -> float:
     return float(np.clip(skimage.filters.threshold_otsu(index), 0.15, 0.35))
 
 
-def _stained(density: Image, share: float) -> Mask:
+def _find_stained(density: Image, share: float) -> Mask:
     """Pixels whose density in green lies a share of the way to Otsu's threshold.
 
     A low share takes in pale cells and joins neighbours; a high one does not.
@@ -185,7 +191,7 @@ def _red_cell_diameter(density: Image, pixel_size: float | None) -> float:
     factor = max(1, round(float(min(density.shape[:2])) / 400))
     small = _reduce(density, factor)
     index = _nuclear(small)
-    red = _stained(small, 0.85) & (index < _nuclear_threshold(index))
+    red = _find_stained(small, 0.85) & (index < _nuclear_threshold(index))
     # Pale centres must be filled and gaps between cells must not: the width of
     # the cells' rims says which holes are small.
     rims = _typical_diameter(red)
@@ -327,7 +333,7 @@ def _with_cytoplasm(
     nuclei: Labels, density: Image, index: Image, threshold: float, diameter: float
 ) -> Labels:
     """Grow nuclei over the bluish stain around them, a red cell's radius at most."""
-    weak = (index > 0.35 * threshold) & _stained(density, 0.7)
+    weak = (index > 0.35 * threshold) & _find_stained(density, 0.7)
     weak = skimage.morphology.opening(weak, skimage.morphology.disk(max(1, round(0.1 * diameter))))
     distance = ndi.distance_transform_edt(nuclei == 0)
     mask = _close((nuclei > 0) | (weak & (distance < 0.5 * diameter)), round(0.25 * diameter))

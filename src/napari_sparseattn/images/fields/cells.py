@@ -119,7 +119,7 @@ class Cells:
             raise ValueError(f"a position is a row and a column, got {position!r}")
         if len(self) == 0 or not np.isfinite(point).all():
             return None
-        labelled = self._labelled(point)
+        labelled = self._label_at(point)
         if labelled is not None:
             return labelled
         distance = np.hypot(*(self.centres - point).T)
@@ -129,7 +129,7 @@ class Cells:
         best = int(np.argmin(distance))
         return best if within is not None and distance[best] <= within else None
 
-    def _labelled(self, point: npt.NDArray[np.float64]) -> int | None:
+    def _label_at(self, point: npt.NDArray[np.float64]) -> int | None:
         if self.labels is None:
             return None
         row, column = (int(v) for v in np.floor(point + 0.5))

@@ -61,10 +61,10 @@ def read_phasics(tif: tifffile.TiffFile, path: Path) -> Recording:
     wavelength = _value(xml, "Lambda(nm)")
     if wavelength is not None and not 10 < wavelength < 1e5:
         wavelength = None
-    opd = _scaled(nanometres) if wavelength is None else _scaled(waves) * wavelength
+    opd = _scale(nanometres) if wavelength is None else _scale(waves) * wavelength
     if not np.ptp(opd) > 0:
         raise ImageError(f"{path.name} holds no phase: all its values are {opd.flat[0]:g}")
-    bright = np.clip(_scaled(intensity) - _DARK, 0, None)
+    bright = np.clip(_scale(intensity) - _DARK, 0, None)
     notes = []
     if wavelength is not None:
         notes.append(
@@ -97,7 +97,7 @@ def _pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return [p.aspage() if isinstance(p, tifffile.TiffFrame) else p for p in pages]
 
 
-def _scaled(page: tifffile.TiffPage) -> npt.NDArray[np.float64]:
+def _scale(page: tifffile.TiffPage) -> npt.NDArray[np.float64]:
     highest, lowest = (float(page.tags[code].value) for code in (_HIGHEST, _LOWEST))
     tag = page.tags.get(_MAX_SAMPLE_VALUE)
     top = float(np.ravel(tag.value)[0]) if tag is not None else 0.0

@@ -321,7 +321,7 @@ def _open_tiff(path: Path, kind: Kind | None, pixel_size: float | None) -> Recor
 
     try:
         with tifffile.TiffFile(path) as tif:
-            recording = _undecoded(path, tif, kind, pixel_size)
+            recording = _open_undecoded(path, tif, kind, pixel_size)
         if recording is None:
             recording = _from_image(path, kind, pixel_size, decode(path), jpeg=False)
     except ImageError:
@@ -333,7 +333,7 @@ def _open_tiff(path: Path, kind: Kind | None, pixel_size: float | None) -> Recor
     return recording
 
 
-def _undecoded(
+def _open_undecoded(
     path: Path, tif: tifffile.TiffFile, kind: Kind | None, pixel_size: float | None
 ) -> Recording | None:
     from . import _phasics

@@ -89,7 +89,7 @@ def flatten(
         The pixels fitted on.
     """
     step = max(1, math.ceil(max(phase.shape) / _WORKING_SIDE))
-    small = _reduced(phase, step)
+    small = _reduce(phase, step)
     design = _design(_grid(small.shape, step), phase.shape, profile)
     mask = _border_of(small.shape)
     if pixels == "auto":
@@ -128,7 +128,7 @@ def contrast(phase: Phase, background: Mask) -> tuple[float, float]:
     return float(rest[rest > limit].sum()), float(-rest[rest < -limit].sum())
 
 
-def _reduced(phase: Phase, step: int) -> npt.NDArray[np.float64]:
+def _reduce(phase: Phase, step: int) -> npt.NDArray[np.float64]:
     height, width = (n // step * step for n in phase.shape)
     blocks = phase[:height, :width].reshape(height // step, step, width // step, step)
     small: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3), dtype=np.float64)

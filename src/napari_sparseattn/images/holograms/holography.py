@@ -320,7 +320,7 @@ def _of_field(
     field: Complex, settings: HologramSettings
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Phase, unwrapped, and amplitude of a field whose background is divided out."""
-    level = _refocused(level_field(field), settings)
+    level = _move_focus(level_field(field), settings)
     step = 1
     if settings.sideband is not None:
         # The filter lets the phase change by about 2π times its radius per pixel.
@@ -406,7 +406,7 @@ def _contrast_of(
 # -- focus
 
 
-def _refocused(field: Complex, settings: HologramSettings) -> Complex:
+def _move_focus(field: Complex, settings: HologramSettings) -> Complex:
     if not settings.focus:
         return field
     refocus = _refocus(field, settings)

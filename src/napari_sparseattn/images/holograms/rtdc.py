@@ -126,7 +126,7 @@ def feature_lengths(file: h5py.File, path: Path) -> dict[str, int]:
 def _read(file: h5py.File, path: Path, kind: Kind | None, wavelength: float | None) -> Recording:
     if h5.child(file, "events") is not None:
         return _rtdc(file, path, kind)
-    if (numbered := _numbered(file, "qpi_")) and h5.child(file, "phase") is None:
+    if (numbered := _numbered_names(file, "qpi_")) and h5.child(file, "phase") is None:
         return _qpimage(file, path, kind, numbered)
     if h5.images(file, "phase", "raw", ndim=2) is not None:
         return _qpimage(file, path, kind, [])
@@ -156,13 +156,13 @@ def _pick(path: Path, kind: Kind | None, offered: tuple[Kind, ...]) -> Kind:
     return kind
 
 
-def _numbered(group: h5py.Group, prefix: str = "") -> list[str]:
+def _numbered_names(group: h5py.Group, prefix: str = "") -> list[str]:
     """Return the names made of a prefix and a number, in the order of the numbers."""
     pattern = re.compile(re.escape(prefix) + r"\d{1,9}")
     return sorted(filter(pattern.fullmatch, group), key=lambda name: int(name[len(prefix) :]))
 
 
-def _known(
+def _read_numbers(
     notes: list[str], frames: Iterable[h5py.AttributeManager], names: _Names
 ) -> dict[str, Any]:
     """Return the numbers that all frames agree on, as arguments of `Recording`.
@@ -231,7 +231,7 @@ def _rtdc(file: h5py.File, path: Path, kind: Kind | None) -> Recording:
         path,
         frames,
         kind,
-        **_known(notes, [file.attrs], _rtdc_names(file, kind)),
+        **_read_numbers(notes, [file.attrs], _rtdc_names(file, kind)),
         background=second if kind == "hologram" else None,
         amplitude=second if kind == "phase" else None,
         notes=tuple(notes),
@@ -286,14 +286,14 @@ def _qpimage(file: h5py.File, path: Path, kind: Kind | None, numbered: list[str]
         path,
         frames,
         kind,
-        **_known(notes, (owner.attrs for owner in owners), _METRES),
+        **_read_numbers(notes, (owner.attrs for owner in owners), _METRES),
         amplitude=amplitude,
         notes=tuple(notes),
     )
 
 
 def _raw_off_axis(file: h5py.File, path: Path, kind: Kind | None) -> Recording:
-    numbered = _numbered(file)
+    numbered = _numbered_names(file)
     frames = h5.series(file, path, [(name,) for name in numbered])
     if frames is None:
         raise ImageError(f"{path.name} names no holograms 0, 1, …; it has {h5.contents(file)}")
@@ -302,7 +302,7 @@ def _raw_off_axis(file: h5py.File, path: Path, kind: Kind | None) -> Recording:
         path,
         frames,
         _pick(path, kind, ("hologram",)),
-        **_known(notes, (file[name].attrs for name in numbered), _METRES),
+        **_read_numbers(notes, (file[name].attrs for name in numbered), _METRES),
         notes=tuple(notes),
     )
 
@@ -311,14 +311,14 @@ def _meep(file: h5py.File, path: Path, kind: Kind | None, wavelength: float | No
     import h5py
 
     sinogram = h5.child(file, "sinogram")
-    numbered = _numbered(sinogram) if isinstance(sinogram, h5py.Group) else []
+    numbered = _numbered_names(sinogram) if isinstance(sinogram, h5py.Group) else []
     places = [("sinogram", name, "field") for name in numbered]
     frames = h5.series(file, path, places)
     if frames is None:
         raise ImageError(f"{path.name} has a sinogram, but no fields in it; save it again")
     attributes = [h5.member(file, *place).attrs for place in places]  # type: ignore[union-attr]
     notes = ["simulated: lengths in the file are in wavelengths"]
-    known = _known(notes, attributes, {"medium_index": (("MEDIUM_RI",), 1.0)})
+    known = _read_numbers(notes, attributes, {"medium_index": (("MEDIUM_RI",), 1.0)})
     sampling = h5.number(attributes[0], "SAMPLING")
     if wavelength is None:
         notes.append("give the wavelength to get the pixel size")

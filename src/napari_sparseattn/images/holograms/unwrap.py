@@ -44,10 +44,10 @@ def unwrap(wrapped: Phase, step: int = 1) -> Phase:
         return wrapped
     if step > 1 and min(wrapped.shape) >= 4 * step:
         coarse = _unwrap_phase(wrapped[step // 2 :: step, step // 2 :: step])
-        smooth = _nearest_turns(wrapped, _enlarged(coarse, step, wrapped.shape))
+        smooth = _nearest_turns(wrapped, _enlarge(coarse, step, wrapped.shape))
         if not has_jump(smooth):
-            return _anchored(smooth, wrapped)
-    return _anchored(_nearest_turns(wrapped, _unwrap_phase(wrapped)), wrapped)
+            return _anchor(smooth, wrapped)
+    return _anchor(_nearest_turns(wrapped, _unwrap_phase(wrapped)), wrapped)
 
 
 def _unwrap_phase(wrapped: Phase) -> Phase:
@@ -60,7 +60,7 @@ def _unwrap_phase(wrapped: Phase) -> Phase:
     return unwrapped.astype(np.float32)
 
 
-def _enlarged(coarse: Phase, step: int, shape: tuple[int, ...]) -> Phase:
+def _enlarge(coarse: Phase, step: int, shape: tuple[int, ...]) -> Phase:
     whole = np.repeat(np.repeat(coarse, step, axis=0), step, axis=1)
     short = [(0, max(0, n - m)) for n, m in zip(shape, whole.shape, strict=True)]
     return np.pad(whole, short, mode="edge")[: shape[0], : shape[1]]
@@ -71,7 +71,7 @@ def _nearest_turns(wrapped: Phase, guide: Phase) -> Phase:
     return (wrapped + turn * np.round((guide - wrapped) / turn)).astype(np.float32, copy=False)
 
 
-def _anchored(smooth: Phase, wrapped: Phase) -> Phase:
+def _anchor(smooth: Phase, wrapped: Phase) -> Phase:
     """Move by the multiple of 2π that leaves the background where it was."""
     ground = np.abs(wrapped) < np.pi / 2
     if not ground.any():

@@ -272,10 +272,10 @@ class _Server:
         if request["do"] == "profile":
             return {}, self._slide.profile()
         if request["do"] == "image":
-            return _packed(self._slide.image(request["name"]), _MOST_IMAGE_PIXELS)
+            return _pack(self._slide.image(request["name"]), _MOST_IMAGE_PIXELS)
         place: Sequence[int] = request["tile"]
         pixels = self._slide.tile(*place)
-        return ({}, b"") if pixels is None else _packed(pixels, _MOST_IMAGE_PIXELS)
+        return ({}, b"") if pixels is None else _pack(pixels, _MOST_IMAGE_PIXELS)
 
     def _reopen(self) -> None:
         # One error leaves an OpenSlide handle unusable for good.
@@ -284,7 +284,7 @@ class _Server:
             self._slide = _KINDS[self._given[0]](self._given[1])
 
 
-def _packed(pixels: npt.NDArray[np.uint8], most: int) -> Answer:
+def _pack(pixels: npt.NDArray[np.uint8], most: int) -> Answer:
     if pixels.dtype != np.uint8 or pixels.shape[0] * pixels.shape[1] > most:
         return {"error": f"it gave {pixels.dtype} {pixels.shape}"}, b""
     return {"shape": list(pixels.shape)}, pixels.tobytes()

@@ -50,6 +50,8 @@ _PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}
 _NDPI_DERIVED = 3
 _MOST_DERIVED_PIXELS = 2**24
 _MOST_IMAGE_VALUES = 2**27
+# Pages of a file that are looked at for levels.
+_MOST_PAGES = 64
 _MOST_PROFILE = 16 * 2**20
 # What decoders raise on damaged tiles; imagecodecs' errors are RuntimeErrors,
 # those of XML are SyntaxErrors.
@@ -327,7 +329,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
     if math.prod(extra) > 1:
         notes += (f"the first of {math.prod(extra)} planes of {name} is read",)
-    stored = [_stored(name, page) for page in levels]
+    stored = [_describe_page(name, page) for page in levels]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
     if pixel_size is None:
@@ -339,7 +341,7 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     # OpenSlide gives NDPI as many more, from what libjpeg can scale down to.
     small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
     n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
-    images = _associated(source, tif, main, {page.index for page in levels})
+    images = _read_associated(source, tif, main, {page.offset for page in levels})
     return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived)
 
 
@@ -354,7 +356,7 @@ def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
 
 
-def _stored(name: str, page: Any) -> _Stored:
+def _describe_page(name: str, page: Any) -> _Stored:
     """Check what a page declares, and return how to read it."""
     height, width = int(page.imagelength), int(page.imagewidth)
     samples = int(page.samplesperpixel)
@@ -415,20 +417,22 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
 
 def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[Any]:
     """Return the pages of the levels, finest first, in whatever order the file has them."""
-    pages = [level.keyframe for level in main.levels]
-    if len(pages) > 1 or tif.is_ome or tif.is_ndpi or tif.is_philips or not pages[0].is_tiled:
+    pages: list[Any] = [level.keyframe for level in main.levels]
+    if tif.is_ome or tif.is_ndpi or tif.is_philips or not pages[0].is_tiled:
         return pages
-    first = pages[0]
+    first, found = pages[0], {page.offset for page in pages}
     kind = first.samplesperpixel, first.photometric, first.dtype, first.planarconfig
-    for series in tif.series:
-        for level in series.levels:
-            page = level.keyframe
-            if page is first or not page.is_tiled:
-                continue
-            same = (page.samplesperpixel, page.photometric, page.dtype, page.planarconfig) == kind
-            smaller = page.imagelength < first.imagelength and page.imagewidth < first.imagewidth
-            if same and smaller and _fits(first, page):
-                pages.append(page)
+    # Not all pages are in a series: tifffile leaves out what it cannot name.
+    others: list[Any] = [level.keyframe for series in tif.series for level in series.levels]
+    others += tif.pages[:_MOST_PAGES]
+    for page in others:
+        if page.offset in found or not getattr(page, "is_tiled", False):
+            continue
+        same = (page.samplesperpixel, page.photometric, page.dtype, page.planarconfig) == kind
+        smaller = page.imagelength < first.imagelength and page.imagewidth < first.imagewidth
+        if same and smaller and _fits(first, page):
+            pages.append(page)
+            found.add(page.offset)
     return sorted(pages, key=lambda page: -int(page.imagewidth))
 
 
@@ -465,7 +469,7 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _associated(
+def _read_associated(
     source: _Source, tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: set[int]
 ) -> LazyImages:
     """Return the other series of the file, by their names; `levels` are pages of the slide."""
@@ -473,7 +477,7 @@ def _associated(
     for index, series in enumerate(tif.series):
         if series is main or "Y" not in series.axes or "X" not in series.axes:
             continue
-        if series.keyframe.index in levels:
+        if series.keyframe.offset in levels:
             continue
         name = (series.name or "").strip().lower() or f"image {index}"
         name = name if name not in found else f"{name} {index}"

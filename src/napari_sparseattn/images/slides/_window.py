@@ -159,17 +159,17 @@ def _resample(
     pyramid: Levelled, level: int, y: _Axis, x: _Axis, fill: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     region = pyramid.read_region(y.first, x.first, level, y.length, x.length)
-    pixels = _averaged(y, x, to_float(region.pixels))
+    pixels = _average(y, x, to_float(region.pixels))
     if region.valid.all():
         return pixels, np.ones(pixels.shape[:2], np.bool_)
     # Pixels that are not valid are 0, so that they only lack in the sum of weights.
-    weight = _averaged(y, x, region.valid.astype(np.float32)[..., np.newaxis])[..., 0]
+    weight = _average(y, x, region.valid.astype(np.float32)[..., np.newaxis])[..., 0]
     valid = weight >= 0.5 - 1e-6
     pixels /= np.where(valid, weight, 1)[..., np.newaxis]
     pixels[~valid] = fill
     return pixels, valid
 
 
-def _averaged(y: _Axis, x: _Axis, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _average(y: _Axis, x: _Axis, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     columns = x.average(y.average(values).transpose(1, 0, 2))
     return np.ascontiguousarray(columns.transpose(1, 0, 2))

@@ -149,7 +149,7 @@ def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
         ]
         if not datasets or "y" not in axes or "x" not in axes or set(axes) - set("tczyx"):
             raise KeyError(f"axes {axes!r}, {len(datasets)} levels")
-        stored = [_stored(path, image, name, axes) for name, _ in datasets]
+        stored = [_describe_array(path, image, name, axes) for name, _ in datasets]
         notes: tuple[str, ...] = ()
         leading = [
             n for n, a in zip(stored[0].array.shape, axes, strict=True) if a in "tz" and n > 1
@@ -211,7 +211,7 @@ def _json(file: Path) -> dict[str, Any]:
     return held
 
 
-def _stored(path: Path, image: Path, name: str, axes: str) -> _Stored:
+def _describe_array(path: Path, image: Path, name: str, axes: str) -> _Stored:
     """Check what a level declares before zarr sees it, and open it."""
     folder = image / name
     if ".." in Path(name).parts or Path(name).is_absolute() or not folder.is_dir():

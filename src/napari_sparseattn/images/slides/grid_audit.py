@@ -112,7 +112,7 @@ def audit_grid(
     rows = _in_range(table, extent, snap)
     good = table[rows]
     tolerance = _tolerance(good, step, tolerance)
-    cells, away, offset = _placed(good, step, tolerance)
+    cells, away, offset = _place(good, step, tolerance)
     # A cell far from the median one is damage that would make the grid absurd.
     far = _any(np.abs(cells - np.median(cells, axis=0)) > _MOST_CELLS)
     if far.any() and not snap:
@@ -205,7 +205,7 @@ def _tolerance(
     return chosen + _FLOAT_SLACK * max(step, float(np.quantile(np.abs(table), 0.9)))
 
 
-def _placed(
+def _place(
     table: npt.NDArray[np.float64], step: float, tolerance: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return cells (N, 2), how far rows are from them (N, 2), and where the grid begins (2,)."""
@@ -216,7 +216,7 @@ def _placed(
 
 def _n_fitting(table: npt.NDArray[np.float64], step: float) -> int:
     tolerance = _tolerance(table, step)
-    _, away, _ = _placed(table, step, tolerance)
+    _, away, _ = _place(table, step, tolerance)
     return int((np.abs(away) <= tolerance).all(axis=1).sum())
 
 
@@ -299,7 +299,7 @@ def _result(
     if len(dropped):
         report.append(
             f"{len(dropped)} were left out, because they are out of range or another patch holds "
-            f"their place: {_listed(dropped)}"
+            f"their place: {_list_rows(dropped)}"
         )
     return AuditedGrid(
         (cells[keep] - first).astype(np.int32),
@@ -319,7 +319,7 @@ def _spread(rows: npt.NDArray[np.int64], n: int) -> Mask:
     return mask
 
 
-def _listed(rows: npt.NDArray[np.int64]) -> str:
+def _list_rows(rows: npt.NDArray[np.int64]) -> str:
     shown = ", ".join(str(row) for row in rows[:_SHOWN])
     more = len(rows) - _SHOWN
     return f"{'row' if len(rows) == 1 else 'rows'} {shown}" + (

@@ -210,9 +210,9 @@ def _open_dicom(path: Path, pixel_size: float | None) -> Pyramid:
     from ._vendor import open_vendor
 
     # OpenSlide reads DICOM too, one file of a series at a time.
-    by_openslide = path.is_file() and not _installed("wsidicom") and _installed("openslide")
+    by_openslide = path.is_file() and not _is_installed("wsidicom") and _is_installed("openslide")
     return open_vendor(path, "openslide" if by_openslide else "dicom", pixel_size)
 
 
-def _installed(package: str) -> bool:
+def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

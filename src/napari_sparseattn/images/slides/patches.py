@@ -210,25 +210,21 @@ def read_patch(
         eight[eight.max(axis=2) < _BLACK] = pyramid.background
     if not valid.all():
         eight[~valid] = pyramid.background
-        valid |= ~_failed(pyramid, top, left, grid)
+        valid |= ~_find_failed(pyramid, top, left, grid)
     if eight.shape[2] == 1:
         eight = np.repeat(eight, 3, axis=2)
     return eight, valid
 
 
-def _failed(pyramid: Pyramid, top: float, left: float, grid: PatchGrid) -> npt.NDArray[np.bool_]:
+def _find_failed(
+    pyramid: Pyramid, top: float, left: float, grid: PatchGrid
+) -> npt.NDArray[np.bool_]:
     """Return (size, size) which pixels of a patch lie in tiles that could not be decoded."""
-    number = level_for(pyramid, grid.side / grid.size)
-    level, failed = pyramid.levels[number], pyramid.ledger.failed_mask(number)
-    if not failed.any():
-        return np.zeros((grid.size, grid.size), np.bool_)
-    middles = (np.arange(grid.size) + 0.5) * (grid.side / grid.size)
-    row, column = (
-        np.clip((start + middles) / level.downsample // side, 0, most - 1).astype(np.intp)
-        for start, side, most in zip((top, left), level.tile, level.grid, strict=True)
-    )
-    found: npt.NDArray[np.bool_] = failed[np.ix_(row, column)]
-    return found
+    step = grid.side / grid.size
+    level = level_for(pyramid, step)
+    middles = (np.arange(grid.size) + 0.5) * step
+    downsample = pyramid.levels[level].downsample
+    return pyramid.failed_at(level, (top + middles) / downsample, (left + middles) / downsample)
 
 
 def _check(pixel_size: float | None, size: int, overlap: float, min_tissue: float) -> None:

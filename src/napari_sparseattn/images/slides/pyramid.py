@@ -189,6 +189,37 @@ class Pyramid(abc.ABC):
                     pixels[there] *= tile.valid[here][..., np.newaxis]
         return Region(pixels, valid)
 
+    def failed_at(
+        self,
+        level: int,
+        rows: npt.NDArray[np.floating[Any]],
+        columns: npt.NDArray[np.floating[Any]],
+    ) -> npt.NDArray[np.bool_]:
+        """Return which places lie in tiles that could not be decoded when they were last read.
+
+        What else is not valid in a region was never scanned.
+
+        Parameters
+        ----------
+        level : int
+            Index into `levels`.
+        rows, columns : numpy.ndarray, shape (n,) and (m,)
+            Places in pixels of that level.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n, m), bool
+        """
+        at, failed = self.levels[level], self.ledger.failed_mask(level)
+        if not failed.any():
+            return np.zeros((len(rows), len(columns)), np.bool_)
+        row, column = (
+            np.clip(places // side, 0, most - 1).astype(np.intp)
+            for places, side, most in zip((rows, columns), at.tile, at.grid, strict=True)
+        )
+        found: npt.NDArray[np.bool_] = failed[np.ix_(row, column)]
+        return found
+
     def close(self) -> None:
         """Close the file; what was read stays."""
         self._cache.clear()
@@ -405,7 +436,7 @@ def whole_downsample(
     if near >= 1 and all(abs(a / near - b) <= 1 for a, b in zip(full, size, strict=True)):
         return near
     most = max(full[0] / size[0], full[1] / size[1])
-    for factor in (2**n for n in range(1, 13)):
+    for factor in (1 << n for n in range(1, 13)):
         padded = [
             math.ceil(math.ceil(a / factor) / side) * side
             for a, side in zip(full, tile, strict=True)

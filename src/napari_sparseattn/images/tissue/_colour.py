@@ -67,15 +67,15 @@ def separate(pixels: Floats, valid: Mask) -> Found:
     bright = seen.size > 0 and (not fill.any() or (seen > 0.6).mean() > _BRIGHT_SHARE)
     if not bright or (seen < 0.15).mean() > (seen > 0.6).mean():
         tissue, notes = _bright_on_dark(pixels.max(axis=2), valid)
-        return Found(_cleaned(tissue, valid), nothing, True, nothing, notes)
+        return Found(_clean(tissue, valid), nothing, True, nothing, notes)
     valid = valid & ~fill
     density = _densities(pixels, light, valid)
     pen = _ink(density) & valid
     # Dense nuclei would draw the threshold into the tissue, and the mask out of it.
     absorbed = np.minimum(density.max(axis=2), 3 * _MOST_DENSITY)
     threshold = _between(absorbed[valid & ~pen])
-    tissue = (_smoothed(absorbed, valid & ~pen) > threshold) & valid & ~pen
-    tissue = _cleaned(tissue, valid & ~pen)
+    tissue = (_smooth(absorbed, valid & ~pen) > threshold) & valid & ~pen
+    tissue = _clean(tissue, valid & ~pen)
     empty = () if tissue.any() else ("no tissue was found: the slide looks empty",)
     return Found(tissue, pen, False, fill, empty)
 
@@ -119,7 +119,7 @@ def _between(values: Floats) -> float:
     return float(np.clip(threshold_otsu(values), _LEAST_DENSITY, _MOST_DENSITY))
 
 
-def _smoothed(values: Floats, mask: Mask, sigma: float = 1.0) -> Floats:
+def _smooth(values: Floats, mask: Mask, sigma: float = 1.0) -> Floats:
     """Return the Gaussian mean over the pixels of a mask only."""
     from scipy import ndimage
 
@@ -134,7 +134,7 @@ def _bright_on_dark(bright: Floats, valid: Mask) -> tuple[Mask, tuple[str, ...]]
     from skimage.filters import threshold_otsu
 
     # Tissue is where nuclei are, not only the nuclei.
-    smooth = _smoothed(bright, valid, _BETWEEN_NUCLEI)
+    smooth = _smooth(bright, valid, _BETWEEN_NUCLEI)
     values = smooth[valid]
     level, dark = np.quantile(values, (0.05, 0.2))
     rough = np.abs(bright - smooth)[valid & (smooth <= dark)]
@@ -178,7 +178,7 @@ def _ink(density: Floats) -> Mask:
     return mask
 
 
-def _cleaned(tissue: Mask, allowed: Mask) -> Mask:
+def _clean(tissue: Mask, allowed: Mask) -> Mask:
     """Drop specks, and fill holes too small to matter for a patch."""
     least = max(4, min(150, tissue.size // 2000))
     kept = _without_specks(tissue, least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FINER", "blurred", "energies"]
+__all__ = ["FINER", "energies", "find_blurred"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -41,10 +41,10 @@ def energies(grey: Floats) -> tuple[Floats, Floats]:
 
     fine = ndimage.laplace(grey) ** 2
     coarse = (ndimage.gaussian_laplace(grey, _COARSE_SIGMA) * _COARSE_SIGMA**2) ** 2
-    return _pooled(fine), _pooled(coarse)
+    return _pool(fine), _pool(coarse)
 
 
-def blurred(
+def find_blurred(
     fine: Floats, coarse: Floats, tissue: Mask, glass: Mask
 ) -> tuple[Mask, tuple[str, ...]]:
     """Return which tissue is out of focus, and what to note.
@@ -79,7 +79,7 @@ def blurred(
     return _large(mask), notes
 
 
-def _pooled(values: Floats) -> Floats:
+def _pool(values: Floats) -> Floats:
     h, w = values.shape[0] // FINER, values.shape[1] // FINER
     pooled: Floats = values.reshape(h, FINER, w, FINER).mean(axis=(1, 3), dtype=np.float32)
     return pooled

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["outlines", "rasterised"]
+__all__ = ["outlines", "rasterise"]
 
 Polygon = npt.NDArray[np.float64]
 # Corners of masks are cut by half a pixel; simplifying by less keeps pixels.
@@ -34,7 +34,7 @@ def outlines(mask: npt.NDArray[np.bool_], least_area: float = 4.0) -> list[Polyg
     return [polygon for _, polygon in found]
 
 
-def rasterised(shape: tuple[int, int], polygons: Sequence[npt.ArrayLike]) -> npt.NDArray[np.bool_]:
+def rasterise(shape: tuple[int, int], polygons: Sequence[npt.ArrayLike]) -> npt.NDArray[np.bool_]:
     """Return the mask of polygons; one that lies inside of another is a hole in it.
 
     Polygons that cross are united. A polygon inside of a hole is filled again.
@@ -46,7 +46,7 @@ def rasterised(shape: tuple[int, int], polygons: Sequence[npt.ArrayLike]) -> npt
     """
     from skimage.draw import polygon as inside
 
-    tables = [_checked(polygon) for polygon in polygons]
+    tables = [_check(polygon) for polygon in polygons]
     tables.sort(key=lambda table: -_area(table))
     mask = np.zeros(shape, np.bool_)
     for index, table in enumerate(tables):
@@ -56,7 +56,7 @@ def rasterised(shape: tuple[int, int], polygons: Sequence[npt.ArrayLike]) -> npt
     return mask
 
 
-def _checked(polygon: npt.ArrayLike) -> Polygon:
+def _check(polygon: npt.ArrayLike) -> Polygon:
     table = np.asarray(polygon, np.float64)
     if table.ndim != 2 or table.shape[1] != 2 or len(table) < 3 or not np.isfinite(table).all():
         raise ValueError(

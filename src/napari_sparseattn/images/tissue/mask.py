@@ -14,12 +14,12 @@ from ...progress import Progress, ignore_progress
 from ..slides._window import level_for, read_window
 from . import _focus as focus
 from ._colour import separate
-from ._polygons import outlines, rasterised
+from ._polygons import outlines, rasterise
 
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
 
-__all__ = ["Tissue", "find_tissue", "tissue_from_polygons"]
+__all__ = ["Tissue", "find_tissue", "has_tissue", "tissue_from_polygons"]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -177,8 +177,14 @@ def find_tissue(
         blurred, blur_notes = _out_of_focus(pyramid, downsample, found.tissue, valid, scale, report)
     report("tissue", 2 * n_strips, 2 * n_strips)
     mask = found.tissue & ~blurred
-    absent = ~valid & _inside(pyramid.shape, downsample, valid.shape)
-    failed = _failed(pyramid, downsample, valid.shape)
+    # A coarse level may end a pixel before the slide does.
+    coarse = pyramid.levels[level_for(pyramid, downsample)]
+    y, x = (
+        min(n, m * coarse.downsample)
+        for n, m in zip(pyramid.shape, (coarse.height, coarse.width), strict=True)
+    )
+    absent = ~valid & _inside((int(y), int(x)), downsample, valid.shape)
+    failed = _find_failed(pyramid, downsample, valid.shape)
     if found.tissue.any() and not mask.any():
         blur_notes += ("all tissue is out of focus",)
     return Tissue(
@@ -192,6 +198,23 @@ def find_tissue(
         (absent & ~failed) | found.unscanned,
         bool(found.unscanned.any()),
     )
+
+
+def has_tissue(pyramid: Pyramid, pixel_size: float = 16.0) -> bool:
+    """Tell whether there is anything on a slide, from a coarse look that its ledger leaves out.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    pixel_size : float
+        µm per pixel to look at.
+    """
+    twin = pyramid.with_own_ledger()
+    downsample, _ = _downsample(twin, pixel_size)
+    pixels, valid, _ = _overview(twin, downsample, ignore_progress)
+    found = separate(pixels * _float_scale(twin, pixels), valid)
+    return bool(found.tissue.any() or found.pen.any())
 
 
 def _overview(
@@ -235,7 +258,7 @@ def tissue_from_polygons(
         raise ValueError(f"the downsample must be at least 1, got {downsample}")
     height, width = shape
     size = math.ceil(height / downsample), math.ceil(width / downsample)
-    mask = rasterised(size, [np.asarray(polygon, float) / downsample for polygon in polygons])
+    mask = rasterise(size, [np.asarray(polygon, float) / downsample for polygon in polygons])
     nothing = np.zeros(size, np.bool_)
     notes = () if mask.any() else ("no tissue is marked",)
     return Tissue(mask, float(downsample), shape, nothing, nothing, nothing, notes)
@@ -263,16 +286,12 @@ def _inside(shape: tuple[int, int], downsample: float, size: tuple[int, int]) ->
     return np.logical_and.outer(y, x)
 
 
-def _failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
+def _find_failed(pyramid: Pyramid, downsample: float, size: tuple[int, int]) -> Mask:
     """Return which pixels of the mask lie in tiles that could not be decoded."""
-    number = level_for(pyramid, downsample)
-    level, failed = pyramid.levels[number], pyramid.ledger.failed_mask(number)
-    row, column = (
-        np.minimum((np.arange(n) + 0.5) * downsample / level.downsample // side, most - 1)
-        for n, side, most in zip(size, level.tile, level.grid, strict=True)
-    )
-    found: Mask = failed[np.ix_(row.astype(np.intp), column.astype(np.intp))]
-    return found
+    level = level_for(pyramid, downsample)
+    scale = downsample / pyramid.levels[level].downsample
+    rows, columns = ((np.arange(n) + 0.5) * scale for n in size)
+    return pyramid.failed_at(level, rows, columns)
 
 
 def _read(
@@ -325,4 +344,4 @@ def _out_of_focus(
             fine[block], coarse[block] = focus.energies(grey)
             seen[block] = True
         report("tissue", n_strips + strip + 1, 2 * n_strips)
-    return focus.blurred(fine, coarse, tissue, seen & valid & ~tissue)
+    return focus.find_blurred(fine, coarse, tissue, seen & valid & ~tissue)

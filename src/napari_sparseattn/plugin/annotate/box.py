@@ -22,7 +22,7 @@ from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
 from ..widgets.frame import DockFrame
 from ..widgets.keys import KeyFilter
-from ..widgets.rich import WrappedLabel, rich
+from ..widgets.rich import WrappedLabel, breakable, rich
 from .class_box import ClassBox, swatch
 
 if TYPE_CHECKING:
@@ -65,24 +65,29 @@ class AnnotateBox(Follower):
         super().__init__(parent)
         self.annotating = annotating
         annotating.attach()
-        self.empty = _text(self, _EMPTY)
+        self.empty = _make_text(self, _EMPTY)
         self.hint = WrappedLabel("", self)
         self.hint.setObjectName("hint")
-        self.target = _text(self, "", "card")
-        self.where = _text(self, "")
+        self.target = _make_text(self, "", "card")
+        self.where = _make_text(self, "")
         self.classes = ClassBox(annotating, self)
-        self.mark = _button(self, "Mark cells", "mark")
-        self.draw = _button(self, "Draw regions", "draw")
-        self.edit = _button(self, "Select", "edit")
-        self.undo = _button(self, "Undo", "undo")
-        self.redo = _button(self, "Redo", "redo")
-        self.next = _button(self, "Suggest next cell (N)", "next")
+        self.mark = _make_button(self, "Mark cells", "mark")
+        self.draw = _make_button(self, "Draw regions", "draw")
+        self.edit = _make_button(self, "Select", "edit")
+        self.undo = _make_button(self, "Undo", "undo")
+        self.redo = _make_button(self, "Redo", "redo")
+        self.next = _make_button(self, "Suggest next cell (N)", "next")
+        self.missed = QPushButton(self)
+        self.missed.setToolTip(
+            "Classifies the cells that you have annotated instead of those that are found: it "
+            "chooses their layer under Cells."
+        )
         self.whole = shrinkable(QComboBox(self))
         self.whole.setToolTip(_TIPS["whole"])
-        self.layers = _button(self, "Layers", "layers")
+        self.layers = _make_button(self, "Layers", "layers")
         self.layers_menu = QMenu(self.layers)
         self.layers.setMenu(self.layers_menu)
-        self.project = _button(self, "Project…", "project")
+        self.project = _make_button(self, "Project…", "project")
         self._keys = KeyFilter(annotating.keys, self._press_key, self)
         self._lay_out()
         self._connect()
@@ -102,6 +107,7 @@ class AnnotateBox(Follower):
         undo.addWidget(self.redo)
         grid.addLayout(undo, 1, 3, 1, 3)
         column.addLayout(grid)
+        column.addWidget(self.missed)
         row = QHBoxLayout()
         row.addWidget(QLabel("Whole image", self))
         row.addWidget(self.whole, 1)
@@ -121,10 +127,11 @@ class AnnotateBox(Follower):
             (self.undo, annotating.files.undo),
             (self.redo, annotating.files.redo),
             (self.next, annotating.suggestions.next),
+            (self.missed, annotating.suggestions.classify_missed),
         ):
             button.clicked.connect(act)
         self.project.clicked.connect(self.choose_project)
-        self.whole.activated.connect(self._whole_chosen)
+        self.whole.activated.connect(self._give_whole)
         self.layers_menu.aboutToShow.connect(self._fill_menu)
         self.follow(annotating.changed, self.refresh)
         self.follow(annotating.suggestions.candidate_changed, self.refresh)
@@ -160,6 +167,9 @@ class AnnotateBox(Follower):
         self.undo.setEnabled(annotating.files.can_undo)
         self.redo.setEnabled(annotating.files.can_redo)
         self.next.setEnabled(session.cells.results is not None)
+        missed = annotating.suggestions.missed
+        self.missed.setText(f"Classify {counted(missed, 'annotated cell')} not found")
+        self.missed.setVisible(missed > 0)
         self._show_target()
         self._show_whole()
         files = annotating.files
@@ -184,7 +194,7 @@ class AnnotateBox(Follower):
         what += f": predicted {said}." if said else "."
         how = "Press the key of its class, or click that above"
         passing = "; N skips it" if row is not None else ""
-        self.target.setText(f"<b>{rich(what)}</b> {how}{passing}.")
+        self.target.setText(f"<b>{rich(breakable(what))}</b> {how}{passing}.")
         self.target.show()
 
     def _show_whole(self) -> None:
@@ -200,7 +210,7 @@ class AnnotateBox(Follower):
         index = self.whole.findText(shown) if shown else 0
         self.whole.setCurrentIndex(max(0, index))
 
-    def _whole_chosen(self, index: int) -> None:
+    def _give_whole(self, index: int) -> None:
         if index == 0:
             self.annotating.targets.clear_image_class()
         else:
@@ -235,14 +245,14 @@ class AnnotateBox(Follower):
         dialog.show()
 
 
-def _text(parent: QWidget, text: str, name: str = "") -> QLabel:
+def _make_text(parent: QWidget, text: str, name: str = "") -> QLabel:
     label = QLabel(text, parent)
     label.setWordWrap(True)
     label.setObjectName(name)
     return label
 
 
-def _button(parent: QWidget, text: str, tip: str) -> QPushButton:
+def _make_button(parent: QWidget, text: str, tip: str) -> QPushButton:
     button = QPushButton(text, parent)
     button.setToolTip(_TIPS[tip])
     return button

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import Follower
-from .classes import key_of
+from .classes import MOST_LETTERS, key_of
 
 if TYPE_CHECKING:
     from .session import Annotating
@@ -50,6 +50,7 @@ class ClassBox(Follower):
         self.table = QTableWidget(0, len(_TITLES), self)
         self.name = QLineEdit(self)
         self.name.setPlaceholderText("New class…")
+        self.name.setMaxLength(MOST_LETTERS)
         self.name.setToolTip("Name of a class to add; Enter adds it.")
         self.add = QPushButton("Add", self)
         self.add.setToolTip("Adds the class to the list and makes it the current one.")
@@ -69,9 +70,9 @@ class ClassBox(Follower):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.table)
         column.addLayout(row)
-        self.table.cellClicked.connect(self._clicked)
+        self.table.cellClicked.connect(self._give_row)
         self.table.currentCellChanged.connect(self._choose_row)
-        self.table.itemChanged.connect(self._edited)
+        self.table.itemChanged.connect(self._rename_row)
         self.table.customContextMenuRequested.connect(self._show_menu)
         self.name.returnPressed.connect(self._add)
         self.add.clicked.connect(self._add)
@@ -145,7 +146,7 @@ class ClassBox(Follower):
             "new ones. Arrow keys choose the class of new ones."
         )
 
-    def _clicked(self, row: int, column: int) -> None:
+    def _give_row(self, row: int, column: int) -> None:
         self.annotating.give(self._names[row])
 
     def _choose_row(self, row: int, *_: int) -> None:
@@ -153,7 +154,7 @@ class ClassBox(Follower):
         if not self._filling and 0 <= row < len(self._names):
             self.annotating.classes.choose(self._names[row])
 
-    def _edited(self, item: Any) -> None:
+    def _rename_row(self, item: Any) -> None:
         if not self._filling and item.column() == _NAME:
             self.annotating.rename_class(self._names[item.row()], item.text())
             # Where it was not renamed, the old name comes back.

@@ -16,16 +16,23 @@ from .context import Context
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["N_KEYS", "Classes", "key_of"]
+__all__ = ["MOST_LETTERS", "N_KEYS", "Classes", "key_of", "tidy_name"]
 
 #: Classes that have a key: 1 to 9, then 0.
 N_KEYS = 10
 _FIRST_CLASS = "class 1"
+#: Of the name of a class.
+MOST_LETTERS = 60
 
 
 def key_of(row: int) -> str:
     """Return the key of a class by its place in the list; empty where it has none."""
     return str((row + 1) % N_KEYS) if row < N_KEYS else ""
+
+
+def tidy_name(name: str) -> str:
+    """Return a name of a class on one line, without spaces around it, and not too long."""
+    return " ".join(name.split())[:MOST_LETTERS].rstrip()
 
 
 class Classes:
@@ -82,6 +89,18 @@ class Classes:
         """Return whether classes are in the project, and not only offered by the model."""
         return set(labels) <= set(self._saved)
 
+    def find(self, names: Iterable[str]) -> list[str]:
+        """Return the classes that names mean, told apart without case; new ones as they are kept.
+
+        Of no name, that is empty.
+        """
+        known = {each.casefold(): each for each in reversed(self._classes)}
+        tidy = [tidy_name(name) for name in names]
+        return [
+            name if name in self._classes else known.setdefault(name.casefold(), name)
+            for name in tidy
+        ]
+
     # -- changing it
 
     def choose(self, label: str) -> None:
@@ -93,9 +112,12 @@ class Classes:
 
     def add(self, name: str) -> None:
         """Add a class, and make it the current one."""
-        name = name.strip()
+        (name,) = self.find([name])
         if not name:
             self._context.notify("Give the new class a name.", "warning")
+        elif name in self._classes:
+            self._context.notify(f"There is a class '{name}' already.")
+            self.choose(name)
         elif self._context.save(partial(self.use, [name])):
             self._current = name
             self.current_changed.emit()
@@ -146,7 +168,9 @@ class Classes:
         renamed : callable
             Called when the other images of the project have changed too.
         """
-        new = new.strip()
+        new = tidy_name(new)
+        if new.casefold() != old.casefold():
+            (new,) = self.find([new])
         if not new or new == old:
             return
         if busy := [each.image.name for each in opened if not each.writable]:
@@ -156,18 +180,8 @@ class Classes:
             return
         if not self._context.save(partial(self.use, [old])):
             return
-        changed = [each for each in opened if any(item.label == old for item in each)]
-        # Images that are open change here and now; what is left for the worker are the others.
-        colour, joined = self._classes[old], new in self._saved
-        for classes in (self._classes, self._saved):
-            names = dict.fromkeys(new if key == old else key for key in classes)
-            kept = {key: classes.get(key, colour) for key in names}
-            classes.clear()
-            classes.update(kept)
-        for each in changed:
-            each.relabel([item.id for item in each if item.label == old], new)
-        if self._current == old:
-            self._current = new
+        joined = new in self._saved
+        colour, changed = self._rename_here(old, new, opened)
 
         def rename() -> None:
             self.project.rename_class(old, new)
@@ -179,12 +193,12 @@ class Classes:
             self.reload()
             renamed()
 
-        def failed(error: BaseException) -> None:
+        def fail(error: BaseException) -> None:
             for each in changed:
                 each.undo()
             self._restore(error)
 
-        self._context.ask(rename, done, failed)
+        self._context.ask(rename, done, fail)
 
     # -- reading it
 
@@ -194,8 +208,7 @@ class Classes:
             self._saved = self.project.classes()
         except (ProjectError, OSError) as error:
             self._context.show_error(error)
-        model = self._context.session.selection.model
-        card = None if model is None else model.bundle.card
+        card = self._context.session.card_to_be
         names = () if card is None else card.class_names
         colours = {} if card is None else dict(zip(names, card.colours, strict=True))
         self._classes = class_colours(self._saved, names, colours)
@@ -218,6 +231,31 @@ class Classes:
         return True
 
     # -- within
+
+    def _rename_here(
+        self, old: str, new: str, opened: Collection[ImageAnnotations]
+    ) -> tuple[str, list[ImageAnnotations]]:
+        """Rename a class in images that are open now; what is left for a worker are the others.
+
+        Returns
+        -------
+        colour : str
+            The class's.
+        changed : list of ImageAnnotations
+            Those that had it.
+        """
+        colour = self._classes[old]
+        changed = [each for each in opened if any(item.label == old for item in each)]
+        for classes in (self._classes, self._saved):
+            names = dict.fromkeys(new if key == old else key for key in classes)
+            kept = {key: classes.get(key, colour) for key in names}
+            classes.clear()
+            classes.update(kept)
+        for each in changed:
+            each.relabel([item.id for item in each if item.label == old], new)
+        if self._current == old:
+            self._current = new
+        return colour, changed
 
     def _set_classes(self, classes: dict[str, str]) -> None:
         self._context.ask(partial(self.project.set_classes, classes), self.reload, self._restore)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ..core.lanes import Lanes
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -26,7 +26,7 @@ class Work:
 
     run: Callable[[], Any]
     done: Callable[[Any], object]
-    failed: Callable[[BaseException], object]
+    fail: Callable[[BaseException], object]
 
 
 class Context:
@@ -46,7 +46,12 @@ class Context:
         #: Whether a dock is open; answers that come later are dropped.
         self.in_use = False
         # In turns: what changes the list of classes must not meet another change.
-        self.lane = Lanes.of(viewer).add(_run, given=_give, failed=_fail, busy="queue")
+        self._lanes = Lanes.of(viewer)
+        self.lane = self._lanes.add(_run, given=_give, failed=_fail, busy="queue")
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call something on the main thread when what is under way there has ended."""
+        self._lanes.runner.later(0, call)
 
     def notify(self, text: str, level: Level = "info") -> None:
         """Put one line before the user."""
@@ -56,10 +61,10 @@ class Context:
         self,
         run: Callable[[], Any],
         done: Callable[[Any], object],
-        failed: Callable[[BaseException], object] | None = None,
+        fail: Callable[[BaseException], object] | None = None,
     ) -> None:
         """Do something in another thread; errors are shown where nobody else takes them."""
-        self.lane.ask(Work(run, done, failed or self.show_error))
+        self.lane.ask(Work(run, done, fail or self.show_error))
 
     def show_error(self, error: BaseException) -> None:
         """Say why something could not be done."""
@@ -84,4 +89,4 @@ def _give(work: Work, found: Any) -> None:
 
 
 def _fail(work: Work, error: BaseException) -> None:
-    work.failed(error)
+    work.fail(error)

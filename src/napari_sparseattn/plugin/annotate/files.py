@@ -16,6 +16,7 @@ from psygnal import Signal
 from ...training.data.annotations import Change, ImageAnnotations, ImageRecord
 from ...training.data.project import Project
 from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.sources import METADATA_KEY
 from .classes import Classes
 from .context import Context
 from .images import Identified, ImageSource, Known, Opener, identify, survey
@@ -40,6 +41,8 @@ _CELL_SHARE = 0.5
 
 class AnnotationLayers(OverlayLayers[str]):
     """The layers of annotations of one viewer; adding one keeps the user's selection."""
+
+    added = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(viewer, lambda role, shown: None)
@@ -77,6 +80,7 @@ class AnnotationLayers(OverlayLayers[str]):
             return self.add_layer(source, kind, layer)
         finally:
             self.adding = False
+            self.added.emit()
 
 
 class AnnotatedImage:
@@ -94,7 +98,7 @@ class AnnotatedImage:
         Where the layers go.
     style : Style
         Colours and sizes.
-    failed : callable
+    fail : callable
         Called with the error of a change that could not be saved.
     opened : callable
         Called with the annotations when they have been opened.
@@ -107,7 +111,7 @@ class AnnotatedImage:
         project: Project,
         layers: AnnotationLayers,
         style: Style,
-        failed: Callable[[BaseException], None],
+        fail: Callable[[BaseException], None],
         opened: Callable[[ImageAnnotations], None],
     ) -> None:
         self.record, self.project = record, project
@@ -117,7 +121,7 @@ class AnnotatedImage:
         self.annotations: ImageAnnotations | None = None
         self._image = weakref.ref(image)
         self._layers, self._style = layers, style
-        self._failed, self._opened = failed, opened
+        self._failed, self._follow = fail, opened
 
     @property
     def image(self) -> Image | None:
@@ -140,7 +144,7 @@ class AnnotatedImage:
             self.annotations = (
                 self.project.open(self.record) if annotations is None else annotations
             )
-            self._opened(self.annotations)
+            self._follow(self.annotations)
         return self.annotations
 
     def keep_scale(self, pixel_size: float | None) -> None:
@@ -227,9 +231,14 @@ class AnnotatedImage:
         layers = self.layers()
         for layer in layers:
             self.forget(layer)
-        if self.annotations is not None:
-            self.annotations.close()
+        annotations, self.annotations = self.annotations, None
+        if annotations is not None:
+            annotations.close()
         return layers
+
+
+#: Something that is done with an annotated image.
+Act = Callable[[AnnotatedImage], object]
 
 
 class AnnotationFiles:
@@ -245,9 +254,6 @@ class AnnotationFiles:
         Of the project whose annotations are shown.
     """
 
-    #: Layers of annotations have come.
-    layers_changed = Signal()
-
     def __init__(self, viewer: ViewerModel, context: Context, classes: Classes) -> None:
         self.session, self._context, self._classes = context.session, context, classes
         self.layers = AnnotationLayers(viewer)
@@ -255,11 +261,14 @@ class AnnotationFiles:
         self._hashes: weakref.WeakKeyDictionary[Image, str] = weakref.WeakKeyDictionary()
         self._asked: weakref.WeakSet[Image] = weakref.WeakSet()
         self._followed: weakref.WeakSet[Image] = weakref.WeakSet()
-        self._waiting: list[Callable[[], object]] = []
+        #: By image, what is to be done once it is known.
+        self._waiting: weakref.WeakKeyDictionary[Image, list[Act]] = weakref.WeakKeyDictionary()
         #: The images of the project as they were when they were last counted.
         self._known: Mapping[str, Known] = {}
         classes.colours_changed.connect(self._recolour)
         classes.current_changed.connect(self._show_new_class)
+        # A layer of cells can be chosen as where the cells are.
+        self.layers.added.connect(self.session.selection.images_changed.emit)
         # The files outlive the viewer by nothing: others wait for them.
         weakref.finalize(viewer, _close_all, self._images)
 
@@ -287,7 +296,7 @@ class AnnotationFiles:
         found = self.of(layer)
         return None if found is None else found.annotations
 
-    def opened(self) -> dict[str, ImageAnnotations]:
+    def open_annotations(self) -> dict[str, ImageAnnotations]:
         """Return the annotations that are open here, by the hashes of their images."""
         found = {key: each.annotations for key, each in self._images.items()}
         return {key: each for key, each in found.items() if each is not None}
@@ -307,7 +316,7 @@ class AnnotationFiles:
     @property
     def counts(self) -> dict[str, int]:
         """Annotations of each class in the whole project."""
-        opened = self.opened()
+        opened = self.open_annotations()
         total = Counter(dict.fromkeys(self._classes.names, 0))
         for hash_, known in self._known.items():
             if hash_ not in opened:
@@ -319,7 +328,7 @@ class AnnotationFiles:
     @property
     def n_images(self) -> int:
         """How many images of the project have annotations."""
-        opened = self.opened()
+        opened = self.open_annotations()
         others = sum(1 for key, known in self._known.items() if known.counts and key not in opened)
         return others + sum(1 for each in opened.values() if len(each))
 
@@ -338,39 +347,51 @@ class AnnotationFiles:
         self._asked.add(layer)
         if layer not in self._followed:
             self._followed.add(layer)
-            layer.events.data.connect(self._pixels_changed)
+            layer.events.data.connect(self._change_pixels)
             for name in ("scale", "translate", "rotate", "shear", "affine"):
-                layer.events.emitters[name].connect(self._image_moved)
+                layer.events.emitters[name].connect(self._move_layers)
         source = ImageSource.of(layer, self.session.selection.settings_of(layer))
         project, ref = self._classes.project, weakref.ref(layer)
 
-        def failed(error: BaseException) -> None:
+        def fail(error: BaseException) -> None:
             if (still := ref()) is not None:
                 self._asked.discard(still)
-            self._waiting.clear()
+                self._waiting.pop(still, None)
             self._context.show_error(error)
 
         run = partial(identify, source, project, frozenset(self._images))
         self._context.ask(
             partial(_closed_unless, self._context, run),
-            partial(self._identified, ref, source.data, project),
-            failed,
+            partial(self._take_identity, ref, source.data, project),
+            fail,
         )
 
     def ask_again(self) -> None:
         """Ask anew which images are shown: no answer comes of what was asked before."""
         self._asked.clear()
 
-    def when_open(self, act: Callable[[], object]) -> bool:
-        """Do something with the chosen image now, or as soon as it is known which it is."""
+    def when_open(self, act: Act) -> bool:
+        """Do something with the chosen image now, or as soon as it is known which it is.
+
+        Parameters
+        ----------
+        act : callable
+            Called with the image that is chosen now; another may be chosen by
+            the time it is known.
+
+        Returns
+        -------
+        bool
+            Whether it has been done.
+        """
         image = self.session.selection.image
         if image is None:
             self._context.notify(self.session.advice.text, "warning")
             return False
         if self.chosen is not None:
-            act()
+            act(self.chosen)
             return True
-        self._waiting.append(act)
+        self._waiting.setdefault(image, []).append(act)
         self.open_image(image)
         return False
 
@@ -415,7 +436,7 @@ class AnnotationFiles:
         OSError
             If they cannot be written.
         """
-        for each in self.opened().values():
+        for each in self.open_annotations().values():
             each.flush()
 
     @property
@@ -434,7 +455,7 @@ class AnnotationFiles:
         """Take the last change of the chosen image's annotations back."""
         annotations = self.annotations(self.session.selection.image)
         if annotations is None or not annotations.can_undo:
-            self._context.notify("Nothing to undo in this image.")
+            self._context.notify(f"Nothing to undo {self._where}.")
         else:
             self._context.save(annotations.undo)
 
@@ -442,9 +463,14 @@ class AnnotationFiles:
         """Make the change again that was taken back last."""
         annotations = self.annotations(self.session.selection.image)
         if annotations is None or not annotations.can_redo:
-            self._context.notify("Nothing to redo in this image.")
+            self._context.notify(f"Nothing to redo {self._where}.")
         else:
             self._context.save(annotations.redo)
+
+    @property
+    def _where(self) -> str:
+        image = self.session.selection.image
+        return "without an image" if image is None else f"in '{image.name}'"
 
     def close_all(self) -> None:
         """Close the annotations of all images, and take their layers away."""
@@ -458,7 +484,7 @@ class AnnotationFiles:
 
     # -- within
 
-    def _identified(
+    def _take_identity(
         self, ref: weakref.ref[Image], data: Any, project: Project, found: Identified
     ) -> None:
         layer, viewer = ref(), self.session.viewer
@@ -482,16 +508,18 @@ class AnnotationFiles:
             self.session.selection.set_settings(layer, pixel_size=size, origin="user")
         self._classes.read()
         image.show()
-        self.layers_changed.emit()
-        waiting, self._waiting = self._waiting, []
-        for act in waiting:
-            act()
+        for act in self._waiting.pop(layer, []):
+            act(image)
         self._context.changed.emit()
 
     def _new_image(self, layer: Image, found: Identified) -> AnnotatedImage:
         classes = self._classes
         style = Style(
-            lambda: classes.colours, lambda: classes.for_new, classes.use, self.ring(layer)
+            lambda: classes.colours,
+            lambda: classes.for_new,
+            classes.find,
+            classes.use,
+            self.ring(layer),
         )
         image = AnnotatedImage(
             found.record,
@@ -500,23 +528,22 @@ class AnnotationFiles:
             self.layers,
             style,
             self._context.show_error,
-            self._opened,
+            self._follow,
         )
         self._images[found.record.hash] = image
         if found.annotations is not None:
             image.open(found.annotations)
         return image
 
-    def _opened(self, annotations: ImageAnnotations) -> None:
-        annotations.changed.connect(self._annotations_changed)
+    def _follow(self, annotations: ImageAnnotations) -> None:
+        annotations.changed.connect(self._note_changes)
         if annotations.message:
             self._context.notify(annotations.message, "warning")
 
-    def _annotations_changed(self, changes: tuple[Change, ...]) -> None:
+    def _note_changes(self, changes: tuple[Change, ...]) -> None:
         if not self._classes.are_saved(c.after.label for c in changes if c.after is not None):
             self._classes.read()
         self._context.changed.emit()
-        self.layers_changed.emit()
 
     def _recolour(self) -> None:
         for image in self._images.values():
@@ -529,6 +556,11 @@ class AnnotationFiles:
         for each in () if image is None else image.syncs:
             each.show_new_class()
 
+    def _take_away_later(self, layers: list[Layer]) -> None:
+        """Remove layers when the viewer is done with removing another."""
+        if layers:
+            self._context.later(partial(self._take_away, layers))
+
     def _take_away(self, layers: list[Layer]) -> None:
         viewer = self.session.viewer
         for layer in layers:
@@ -538,16 +570,40 @@ class AnnotationFiles:
     # -- what the viewer tells
 
     def forget(self, event: Any) -> None:
-        """Take note that a layer has been removed."""
-        gone, viewer = event.value, self.session.viewer
+        """Let go of a layer that has been removed, and of the annotations of an image."""
+        gone, selection = event.value, self.session.selection
+        if gone is selection.cell_layer and self.image_of(gone) is not None:
+            selection.set_cell_layer(None)
+            selection.images_changed.emit()
+        self._hashes.pop(gone, None)
         for key, image in list(self._images.items()):
             image.forget(gone)
-            there = viewer is not None and image.image in viewer.layers
-            if not there and not image.layers():
-                # As long as one of its layers is there, what is done in it is kept.
-                image.close()
+            if image.image is None or not selection.is_open(image.image):
+                others = [layer for layer, hash_ in self._hashes.items() if hash_ == key]
+                if others:
+                    # Another layer of the same pixels.
+                    image.lie_on(others[0])
+                    continue
                 del self._images[key]
+                self._take_away_later(image.close())
+        if gone in self._followed:
+            self.layers.remove(gone, ["suggested"])
         self._context.changed.emit()
+
+    def look_at_new(self, event: Any) -> None:
+        """Tell the user of a copy of a layer of annotations, which nothing follows."""
+        layer = event.value
+        role = str(layer.metadata.get(METADATA_KEY, {}).get("overlay", ""))
+        if self.layers.adding or not role.startswith("annotated "):
+            return
+        # Its own dictionary: a copy may share that of the original.
+        layer.metadata = {k: v for k, v in layer.metadata.items() if k != METADATA_KEY}
+        self.session.selection.images_changed.emit()
+        self._context.notify(
+            f"'{layer.name}' is a copy: what is changed there is not kept as annotations. Import "
+            "its classes with Layers to keep them.",
+            "warning",
+        )
 
     def keep_scale(self, settings: ImageSettings) -> None:
         """Keep the scale that the chosen image was given."""
@@ -555,12 +611,12 @@ class AnnotationFiles:
         if image is not None:
             self._context.save(partial(image.keep_scale, settings.pixel_size))
 
-    def _image_moved(self, event: Any) -> None:
+    def _move_layers(self, event: Any) -> None:
         image = self.of(event.source)
         if image is not None:
             image.follow_image()
 
-    def _pixels_changed(self, event: Any) -> None:
+    def _change_pixels(self, event: Any) -> None:
         """Other pixels are another image, with annotations of its own."""
         layer = event.source
         self._asked.discard(layer)

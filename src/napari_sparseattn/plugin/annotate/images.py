@@ -147,7 +147,7 @@ def identify(source: ImageSource, project: Project, open_here: Collection[str]) 
     known = survey(project)
     record = ImageRecord(name, source.name, source.shape, source.settings.pixel_size, source.path)
     if name in known:
-        record = _with_known(record, known[name].record)
+        record = _add_known(record, known[name].record)
     annotations = project.open(record) if name in known and name not in open_here else None
     return Identified(record, annotations, known)
 
@@ -189,7 +189,7 @@ class Opener:
         return field
 
 
-def _with_known(record: ImageRecord, known: ImageRecord) -> ImageRecord:
+def _add_known(record: ImageRecord, known: ImageRecord) -> ImageRecord:
     """Keep what was known of an image and cannot be seen from the layer."""
     size = known.pixel_size if record.pixel_size is None else record.pixel_size
     return dataclasses.replace(record, pixel_size=size, path=record.path or known.path)

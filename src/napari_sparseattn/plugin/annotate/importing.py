@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...training.data.annotations import Annotation, new_annotation
+from ..core.layers import outline_ellipse
 from ..core.sources import is_own
-from .layers import NO_REGIONS, ellipse
+from .layers import NO_REGIONS
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Points, Shapes
@@ -66,7 +67,7 @@ def _points(layer: Points, feature: str, image: Image) -> list[Annotation]:
     classes = layer.features[feature].tolist()
     found = []
     for point, label in zip(layer.data, classes, strict=False):
-        if _named(label):
+        if _is_name(label):
             place = _on_image(layer, image, point[None])[0]
             found.append(_cell(place, label))
     return found
@@ -76,10 +77,10 @@ def _shapes(layer: Shapes, feature: str, image: Image) -> list[Annotation]:
     classes = layer.features[feature].tolist()
     found = []
     for corners, kind, label in zip(layer.data, layer.shape_type, classes, strict=False):
-        if kind in NO_REGIONS or not _named(label):
+        if kind in NO_REGIONS or not _is_name(label):
             continue
         if kind == "ellipse":
-            ring = ellipse(np.asarray(corners)[:, -2:])
+            ring = outline_ellipse(np.asarray(corners)[:, -2:])
             corners = np.hstack([np.repeat(corners[:1, :-2], len(ring), axis=0), ring])
         places = _on_image(layer, image, np.asarray(corners))
         polygon = tuple((float(y), float(x)) for y, x in places[:, -2:])
@@ -98,7 +99,7 @@ def _labels(layer: Labels, feature: str, image: Image) -> list[Annotation]:
     data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
     features = layer.features
     values = features["index"] if "index" in features.columns else features.index
-    classes = {int(v): c for v, c in zip(values, features[feature], strict=True) if _named(c)}
+    classes = {int(v): c for v, c in zip(values, features[feature], strict=True) if _is_name(c)}
     found = []
     for plane in np.ndindex(data.shape[:-2]):
         for region in regionprops(data[plane]):
@@ -131,5 +132,5 @@ def _is_text(column: Any) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
 
 
-def _named(label: Any) -> bool:
+def _is_name(label: Any) -> bool:
     return isinstance(label, str) and bool(label.strip())

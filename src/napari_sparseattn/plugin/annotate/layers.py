@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...training.data.annotations import Annotation, Change, ImageAnnotations, Kind, new_annotation
+from ..core.layers import outline_ellipse
 
-__all__ = ["CLASS", "NO_REGIONS", "CellSync", "LayerSync", "RegionSync", "Style", "ellipse"]
+__all__ = ["CLASS", "NO_REGIONS", "CellSync", "LayerSync", "RegionSync", "Style"]
 
 #: Name of the feature that holds the class.
 CLASS = "class"
@@ -21,7 +22,6 @@ _UNKNOWN = "#9e9e9e"
 NO_REGIONS = ("line", "path")
 #: A region is tinted so much with its class's colour.
 _TINT = 0.15
-_ELLIPSE_CORNERS = 64
 _CLEAR = np.zeros(4, dtype=np.float32)
 
 
@@ -35,6 +35,8 @@ class Style:
         Returns the colour of each class.
     label : callable
         Returns the class that a new annotation gets.
+    find : callable
+        Returns the classes that names mean, as they are kept.
     use_classes : callable
         Called with the classes that are about to be used.
     diameter : float
@@ -43,6 +45,7 @@ class Style:
 
     colours: Callable[[], Mapping[str, str]]
     label: Callable[[], str]
+    find: Callable[[Iterable[str]], list[str]]
     use_classes: Callable[[Iterable[str]], None]
     diameter: float
 
@@ -232,8 +235,8 @@ class LayerSync(ABC):
             return (self._labels + [self._style.label()] * n)[:n]
         values = features[CLASS].tolist()[:n]
         values += [""] * (n - len(values))
-        named = [value.strip() if isinstance(value, str) else "" for value in values]
-        return [name[:200] or self._style.label() for name in named]
+        named = self._style.find(value if isinstance(value, str) else "" for value in values)
+        return [name or self._style.label() for name in named]
 
     def _finish(self, *, moved: bool) -> None:
         """Note what the layer shows now, and put its looks in order."""
@@ -392,7 +395,7 @@ class RegionSync(LayerSync):
         kind, corners = self.layer.shape_type[row], np.asarray(self.layer.data[row], np.float64)
         if kind in NO_REGIONS or len(corners) < 3:
             return None
-        outline = ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
+        outline = outline_ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
         polygon = tuple((float(y), float(x)) for y, x in outline)
         return {"polygon": polygon, **_plane(corners[0, :-2])}
 
@@ -478,15 +481,6 @@ def _plane(ahead: npt.NDArray[np.float64]) -> dict[str, int]:
 
 def _ahead(item: Annotation, axes: int) -> tuple[int, ...]:
     return (item.t, item.z)[:axes]
-
-
-def ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the outline of an ellipse from the four corners around it."""
-    centre = corners.mean(axis=0)
-    down, right = (corners[3] - corners[0]) / 2, (corners[1] - corners[0]) / 2
-    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
-    outline: npt.NDArray[np.float64] = centre + np.cos(angle) * right + np.sin(angle) * down
-    return outline
 
 
 def _same_outline(change: Change) -> bool:

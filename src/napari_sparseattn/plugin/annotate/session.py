@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from ..core.per_viewer import PerViewer
 from ..core.sources import is_own, is_picture
 from .classes import N_KEYS, Classes, key_of
 from .context import Context
-from .files import AnnotationFiles
+from .files import AnnotatedImage, AnnotationFiles
 from .importing import importable, read_layer
 from .suggestions import Suggestions
 from .targets import Targets
@@ -98,9 +99,10 @@ class Annotating(PerViewer):
         session, self._context.in_use = self.session, True
         session.attach()
         viewer.layers.events.removed.connect(self.files.forget)
+        viewer.layers.events.inserted.connect(self.files.look_at_new)
         viewer.layers.selection.events.active.connect(self._follow_active)
         viewer.dims.events.current_step.connect(self.targets.follow_plane)
-        for signal, slot in self._followed():
+        for signal, slot in self._signals():
             signal.connect(slot)
         self.files.ask_again()
         self.classes.read()
@@ -117,7 +119,7 @@ class Annotating(PerViewer):
             return
         self.suggestions.stop()
         viewer = self.viewer
-        for signal, slot in self._followed():
+        for signal, slot in self._signals():
             signal.disconnect(slot)
         self._context.in_use = False
         self._context.lane.close()
@@ -125,6 +127,7 @@ class Annotating(PerViewer):
         if viewer is not None:
             viewer.dims.events.current_step.disconnect(self.targets.follow_plane)
             viewer.layers.selection.events.active.disconnect(self._follow_active)
+            viewer.layers.events.inserted.disconnect(self.files.look_at_new)
         if viewer is not None and not self.files.any_open:
             viewer.layers.events.removed.disconnect(self.files.forget)
         self.session.detach()
@@ -140,7 +143,7 @@ class Annotating(PerViewer):
         self.files.count()
         return True
 
-    def _followed(self) -> list[tuple[Any, Any]]:
+    def _signals(self) -> list[tuple[Any, Any]]:
         session = self.session
         return [
             (session.selection.image_changed, self._follow_image),
@@ -152,8 +155,18 @@ class Annotating(PerViewer):
 
     def _follow_image(self, image: Image | None) -> None:
         self.suggestions.stop()
+        self._leave_cells_of_others(image)
         self.files.open_image(image)
         self.changed.emit()
+
+    def _leave_cells_of_others(self, image: Image | None) -> None:
+        """Find the cells of an image where those annotated in another were to be classified."""
+        selection = self.session.selection
+        layer = selection.cell_layer
+        owner = None if layer is None else self.files.image_of(layer)
+        if owner is not None and owner is not image:
+            selection.set_cell_layer(None)
+            selection.images_changed.emit()
 
     def _follow_answer(self, answer: Prediction | None) -> None:
         self.targets.follow_answer(answer)
@@ -223,7 +236,8 @@ class Annotating(PerViewer):
 
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class in all images; a name in use joins the two."""
-        self.classes.rename(old, new, list(self.files.opened().values()), self.files.count)
+        opened = list(self.files.open_annotations().values())
+        self.classes.rename(old, new, opened, self.files.count)
 
     def remove_class(self, name: str) -> None:
         """Take a class that no annotation has out of the list."""
@@ -252,17 +266,11 @@ class Annotating(PerViewer):
 
     def show_layers(self) -> bool:
         """Show the annotations of the chosen image again, after their layers were removed."""
-        return self.files.when_open(self._show_layers)
+        return self.files.when_open(AnnotatedImage.show)
 
-    def _show_layers(self) -> None:
-        image = self.files.chosen
-        if image is not None:
-            image.show()
-            self.files.layers_changed.emit()
-
-    def _use_tool(self, kind: str, mode: str) -> None:
-        image, viewer = self.files.chosen, self.viewer
-        if image is None or viewer is None:
+    def _use_tool(self, kind: str, mode: str, image: AnnotatedImage) -> None:
+        viewer = self.viewer
+        if viewer is None:
             return
         if not self._context.save(getattr(image, kind)):
             return
@@ -275,7 +283,6 @@ class Annotating(PerViewer):
             self._context.notify(_HOW[mode].format(self.classes.for_new))
         else:
             self._context.notify(sync.annotations.message, "warning")
-        self.files.layers_changed.emit()
 
     # -- classes of other layers
 
@@ -288,11 +295,15 @@ class Annotating(PerViewer):
         """Copy the classes of a layer of the user's; the layer stays as it is."""
         return self.files.when_open(partial(self._import_classes, layer))
 
-    def _import_classes(self, layer: Layer) -> None:
-        chosen, image = self.files.chosen, self.session.selection.image
-        if chosen is None or image is None:
+    def _import_classes(self, layer: Layer, chosen: AnnotatedImage) -> None:
+        image = chosen.image
+        if image is None:
             return
-        found = read_layer(layer, image)
+        read = read_layer(layer, image)
+        labels = self.classes.find(item.label for item in read)
+        found = [
+            dataclasses.replace(item, label=label) for item, label in zip(read, labels, strict=True)
+        ]
         if not found:
             self._context.notify(f"'{layer.name}' has no classes on '{image.name}'.", "warning")
             return
@@ -303,6 +314,5 @@ class Annotating(PerViewer):
             chosen.show()
 
         if self._context.save(save):
-            self.files.layers_changed.emit()
             n = counted(len(found), "annotation")
             self._context.notify(f"{n} imported from '{layer.name}', which stays as it is.")

@@ -44,6 +44,8 @@ class Suggestions:
     ----------
     candidate : int or None
         Row of the session's results that is suggested.
+    missed : int
+        How many annotated cells the search for cells has not found.
     """
 
     #: The cell that is suggested, or None.
@@ -55,6 +57,7 @@ class Suggestions:
         self.session, self._context = context.session, context
         self._classes, self._files, self._targets = classes, files, targets
         self.candidate: int | None = None
+        self.missed = 0
         self._queue: list[int] = []
         self._passed: set[int] = set()
         self._ranked: Predictions | None = None
@@ -104,9 +107,9 @@ class Suggestions:
         target = self._targets.target_of(row)
         if target is None:
             self._set_candidate(None)
-        elif self._files.chosen is None:
+        elif (image := self._files.chosen) is None:
             self._targets.correct(target, label)
-        elif self._targets.annotate(target, label):
+        elif self._targets.annotate(image, target, label):
             self._passed.add(row)
             self.next()
         return True
@@ -123,19 +126,13 @@ class Suggestions:
         """Return those of some rows that are classified, not annotated and not passed."""
         index = results.class_index
         wanted = [row for row in rows if index[row] >= 0 and row not in self._passed]
-        annotations = self._files.annotations(self.session.selection.image)
-        plane = (*self._targets.plane_of_results(), 0, 0)[:2]
-        places = [
-            item.position
-            for item in (() if annotations is None else annotations)
-            if item.position is not None and (item.t, item.z) == plane
-        ]
-        if not wanted or not places:
+        places = self._places()
+        if not wanted or not len(places):
             return wanted
         from scipy.spatial import cKDTree
 
         cells = results.cells
-        distance, _ = cKDTree(np.array(places)).query(cells.centres[wanted])
+        distance, _ = cKDTree(places).query(cells.centres[wanted])
         free = distance > _ANNOTATED * np.maximum(cells.diameters[wanted], 2.0)
         return [row for row, is_free in zip(wanted, free, strict=True) if is_free]
 
@@ -163,10 +160,9 @@ class Suggestions:
     def _point_at(self, row: int | None) -> None:
         """Mark the cell that is asked about."""
         image, results = self.session.selection.image, self.session.cells.results
-        if image is None:
-            return
-        if row is None or results is None:
-            self._files.layers.remove(image, ["suggested"])
+        if row is None or results is None or image is None:
+            # The image that it is on may have been left.
+            self._files.layers.remove_everywhere(["suggested"])
             return
         centre = (*self._targets.plane_of_results(), *results.cells.centres[row])
         size = 1.6 * float(results.cells.diameters[row])
@@ -188,7 +184,40 @@ class Suggestions:
         if results is not self._ranked:
             self._queue = []
             self._set_candidate(None)
+        self.missed = self._count_missed(results)
         self._context.changed.emit()
+
+    def classify_missed(self) -> None:
+        """Classify the annotated cells, also those that the search for cells does not find."""
+        image = self._files.chosen
+        if image is not None and (cells := image.cell_layer()) is not None:
+            self.session.selection.set_cell_layer(cells.layer)
+            self.session.selection.images_changed.emit()
+            self.session.cells.classify_all()
+
+    def _count_missed(self, results: Predictions | None) -> int:
+        places = self._places()
+        if results is None or not len(places) or self.session.selection.cell_layer is not None:
+            return 0
+        if not len(results):
+            return len(places)
+        from scipy.spatial import cKDTree
+
+        cells = results.cells
+        distance, nearest = cKDTree(cells.centres).query(places)
+        far = distance > _ANNOTATED * np.maximum(cells.diameters[nearest], 2.0)
+        return int(np.count_nonzero(far))
+
+    def _places(self) -> npt.NDArray[np.float64]:
+        """Return (y, x) of the annotated cells (N, 2) on the plane of the results."""
+        annotations = self._files.annotations(self.session.selection.image)
+        plane = (*self._targets.plane_of_results(), 0, 0)[:2]
+        places = [
+            item.position
+            for item in (() if annotations is None else annotations)
+            if item.position is not None and (item.t, item.z) == plane
+        ]
+        return np.array(places, dtype=np.float64).reshape(-1, 2)
 
 
 def rank(

@@ -12,7 +12,7 @@ from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
 from .classes import Classes
 from .context import Context
-from .files import AnnotationFiles
+from .files import AnnotatedImage, AnnotationFiles
 from .layers import LayerSync
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class Targets:
         if at is None:
             return
         target = Target(position, at, predicted, model, diameter)
-        self._files.when_open(lambda: self.annotate(target, label or self._classes.for_new))
+        self._files.when_open(
+            lambda image: self.annotate(image, target, label or self._classes.for_new)
+        )
 
     def annotate_image(self, label: str | None = None, *, predicted: str = "", model: str = ""
                        ) -> None:  # fmt: skip
@@ -110,7 +112,9 @@ class Targets:
         at = self._plane_here()
         if at is not None:
             target = Target(None, at, predicted, model)
-            self._files.when_open(lambda: self.annotate(target, label or self._classes.for_new))
+            self._files.when_open(
+                lambda image: self.annotate(image, target, label or self._classes.for_new)
+            )
 
     def clear_image_class(self) -> None:
         """Take the class of the image as a whole away."""
@@ -131,7 +135,7 @@ class Targets:
         """
         target = which if isinstance(which, Target) else self.target_of(which)
         if target is not None:
-            self._files.when_open(lambda: self.annotate(target, label))
+            self._files.when_open(lambda image: self.annotate(image, target, label))
 
     def remove(self, ids: list[str] | None = None) -> None:
         """Remove annotations of the chosen image; by default those that are selected."""
@@ -190,11 +194,8 @@ class Targets:
 
     # -- within
 
-    def annotate(self, target: Target, label: str) -> bool:
-        """Give a target a class now; return whether that could be saved."""
-        image = self._files.chosen
-        if image is None:
-            return False
+    def annotate(self, image: AnnotatedImage, target: Target, label: str) -> bool:
+        """Give a target of an image a class now; return whether that could be saved."""
 
         def save() -> None:
             self._classes.use([label])
@@ -206,7 +207,6 @@ class Targets:
                 return
             self._put(annotations, target, label, self._cells_at(annotations, target))
             image.cell_layer()
-            self._files.layers_changed.emit()
 
         if not self._context.save(save):
             return False
@@ -252,7 +252,7 @@ class Targets:
         """Return what a row of the session's results, or an answer, is about."""
         results = self.session.cells.results
         if isinstance(which, Prediction):
-            plane = self._plane_here()
+            plane = self._plane_of(which)
             if plane is None:
                 return None
             frame = getattr(which.evidence, "frame", None)
@@ -272,6 +272,12 @@ class Targets:
         """Return the plane whose cells were classified; another may be displayed by now."""
         plane = self.session.cells.result_plane
         return (self._plane_here() or ()) if plane is None else plane.index
+
+    def _plane_of(self, answer: Prediction) -> tuple[int, ...] | None:
+        """Return the plane that was asked about; another may be displayed by now."""
+        request = self.session.answered if answer is self.session.answer else None
+        plane = getattr(request, "plane", None)
+        return self._plane_here() if plane is None else plane.index
 
     def _plane_here(self) -> tuple[int, ...] | None:
         """Return the displayed plane of the chosen image; says why where there is none."""

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QStyledItemDelegate,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -125,6 +126,15 @@ def _words(state: ItemState) -> str:
     return state.found if state.state == "skipped" else reason
 
 
+class _Names(QStyledItemDelegate):
+    """Cuts names in their middle: files of one folder often differ at the end."""
+
+    def initStyleOption(self, option: Any, index: QModelIndex) -> None:  # noqa: N802 - Qt's name
+        """Choose where to cut."""
+        super().initStyleOption(option, index)
+        option.textElideMode = Qt.TextElideMode.ElideMiddle
+
+
 class BatchQueueBox(Follower):
     """Start, cancel, retry; the bar; the queue."""
 
@@ -177,6 +187,7 @@ class BatchQueueBox(Follower):
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.setTextElideMode(Qt.TextElideMode.ElideRight)
+        table.setItemDelegateForColumn(0, _Names(table))
         table.setWordWrap(False)
         table.setShowGrid(False)
         table.setMinimumHeight(260)
@@ -212,7 +223,7 @@ class BatchQueueBox(Follower):
         column.addWidget(self.detail)
         column.addLayout(below)
 
-    def _chosen(self) -> int | None:
+    def _find_chosen(self) -> int | None:
         """Return the item of the row that is selected."""
         rows = self.table.selectionModel().selectedRows()
         return self.model.item(rows[0].row()) if rows else None
@@ -227,11 +238,11 @@ class BatchQueueBox(Follower):
 
     def _update_item(self, item: int) -> None:
         self.model.update_item(item)
-        if item == self._chosen():
+        if item == self._find_chosen():
             self._enable()
 
     def _enable(self, *_: object) -> None:
-        batch, chosen = self.batch, self._chosen()
+        batch, chosen = self.batch, self._find_chosen()
         idle = not batch.running and not batch.searching
         failed = any(state.state == "failed" for state in batch.states)
         self.start.setEnabled(idle and bool(batch.states))
@@ -270,5 +281,5 @@ class BatchQueueBox(Follower):
         self.batch.open_row(self.model.item(index.row()))
 
     def _open_chosen(self) -> None:
-        if (chosen := self._chosen()) is not None:
+        if (chosen := self._find_chosen()) is not None:
             self.batch.open_row(chosen)

@@ -16,7 +16,7 @@ from ...process.inputs import InputFile, find_inputs
 
 if TYPE_CHECKING:
     from ...export.request import Result
-    from ..core.opening import Opened
+    from ..opening import Opened
 
 __all__ = [
     "OpenAnswer",
@@ -131,7 +131,7 @@ def answer_open(request: OpenRequest) -> OpenAnswer:
         If image or results are gone or damaged.
     """
     from ...batch.result_files import read_result
-    from ..core.opening import read_file
+    from ..opening import read_file
 
     records = Records(request.out)
     record = records.read(request.item.key)

@@ -19,9 +19,9 @@ from ...process.options import ProcessOptions
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, Status
 from ..holograms.session import Holograms
+from ..session import Session
 from .choices import BatchChoices
 from .requests import (
     OpenAnswer,

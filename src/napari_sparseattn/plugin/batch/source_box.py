@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from ...batch.machines import default_workers
 from ...export.formats import FORMATS, Format
-from ..commands import open_main
+from ..core.docks import open_main
 from ..widgets.base import Follower, set_quietly, shrinkable
 from ..widgets.rich import ElidedLabel, WrappedLabel, rich
 from .session import Batch
@@ -72,7 +72,7 @@ class BatchSourceBox(Follower):
         self.folder.clicked.connect(self._add_folder)
         self.files.clicked.connect(self._add_files)
         self.clear.clicked.connect(batch.choices.clear)
-        self.pattern.editingFinished.connect(self._pattern_given)
+        self.pattern.editingFinished.connect(self._set_pattern)
         self.choose_model.clicked.connect(self._open_main)
         self.choose_out.clicked.connect(self._choose_out)
         self.follow(batch.choices.changed, self._show)
@@ -91,7 +91,7 @@ class BatchSourceBox(Follower):
         row.addWidget(self.clear)
         grid.addLayout(row, 0, 0, 1, 3)
         grid.addWidget(self.inputs, 1, 0, 1, 3)
-        grid.addWidget(QLabel("Names", self), 2, 0)
+        grid.addWidget(QLabel("Filter", self), 2, 0)
         grid.addWidget(self.pattern, 2, 1, 1, 2)
         grid.addWidget(QLabel("Model", self), 3, 0)
         grid.addWidget(self.model, 3, 1)
@@ -105,8 +105,8 @@ class BatchSourceBox(Follower):
         names = [Path(path).name or path for path in choices.inputs]
         shown = ", ".join(names[:_MOST_NAMED])
         more = len(names) - _MOST_NAMED
-        said = f"{shown} and {more} more" if more > 0 else shown
-        self.inputs.setText(said or "No files yet: drop folders or files here.")
+        text = f"{shown} and {more} more" if more > 0 else shown
+        self.inputs.setText(text or "No files yet: drop folders or files here.")
         self.inputs.setToolTip(rich("\n".join(choices.inputs)) if choices.inputs else "")
         self.out.setText("–" if choices.out is None else str(choices.out))
         model, loading = batch.session.selection.model, batch.session.selection.loading
@@ -125,7 +125,7 @@ class BatchSourceBox(Follower):
         if paths:
             self.batch.add_inputs(paths)
 
-    def _pattern_given(self) -> None:
+    def _set_pattern(self) -> None:
         self.batch.choices.set_pattern(self.pattern.text())
 
     def _choose_out(self) -> None:
@@ -163,8 +163,8 @@ class BatchOptionsBox(Follower):
             "window stays quick."
         )
         self._lay_out()
-        self.task.activated.connect(self._task_chosen)
-        self.pixel_size.valueChanged.connect(self._pixel_size_given)
+        self.task.activated.connect(self._set_task)
+        self.pixel_size.valueChanged.connect(self._set_pixel_size)
         self.workers.valueChanged.connect(batch.choices.set_workers)
         self.follow(batch.choices.changed, self._show)
         self.follow(batch.changed, self._show)
@@ -174,7 +174,7 @@ class BatchOptionsBox(Follower):
         box = QCheckBox(each.title, self)
         box.setToolTip(each.missing or each.tip)
         box.setEnabled(not each.missing)
-        box.toggled.connect(self._formats_chosen)
+        box.toggled.connect(self._set_formats)
         return box
 
     def _lay_out(self) -> None:
@@ -209,12 +209,12 @@ class BatchOptionsBox(Follower):
         self.workers.blockSignals(False)
         self.setEnabled(not batch.running)
 
-    def _formats_chosen(self, _: bool) -> None:
+    def _set_formats(self, _: bool) -> None:
         names = [name for name, box in self.formats.items() if box.isChecked()]
         self.batch.choices.set_formats(names)
 
-    def _task_chosen(self, index: int) -> None:
+    def _set_task(self, index: int) -> None:
         self.batch.choices.set_task(self.task.itemData(index))
 
-    def _pixel_size_given(self, value: float) -> None:
+    def _set_pixel_size(self, value: float) -> None:
         self.batch.choices.set_pixel_size(value or None)

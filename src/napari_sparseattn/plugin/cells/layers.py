@@ -10,11 +10,21 @@ import numpy.typing as npt
 
 from ...evidence import CropFrame, PixelSelection
 from ...metrics import whole_percent
-from ..core.layers import OverlayChoice, Overlays, Role, copied_transform, marked, move, readable_on
-from ..core.sources import METADATA_KEY
+from ..core.layers import (
+    ROLES,
+    OverlayChoice,
+    Overlays,
+    Role,
+    copied_transform,
+    marked,
+    move,
+    outline,
+    outline_layer,
+    update_outline,
+)
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Points, Shapes
+    from napari.layers import Image, Layer, Points
     from napari.utils.colormaps import Colormap
 
     from ...images.fields.cells import Cells
@@ -73,7 +83,7 @@ class CellLayers:
         """
         frame = getattr(prediction.evidence, "frame", None)
         if frame is None:
-            self._overlays.remove(source, ("frame",))
+            self._overlays.blank(source, [role for role in ROLES if role != "frame"])
             return
         text = f"{prediction.label} {whole_percent(prediction.confidence)}"
         self._show_frame(source, index, frame, text, colours[prediction.index], choice)
@@ -111,6 +121,7 @@ class CellLayers:
             layer = self._add_cells(source, data, size, edge, features, place)
         else:
             points: Points = layer
+            self._overlays.update_layer(layer, lambda _: None, True)
             points.selected_data = set()
             points.data = data
             points.size = size
@@ -163,26 +174,16 @@ class CellLayers:
         side = frame.side
         corner = (frame.row - side / 2, frame.column - side / 2)
         place = copied_transform(source, corner, 1.0, index)
-        corners = np.zeros((4, source.ndim))
-        corners[:, -2:] = np.array([(0, 0), (0, side), (side, side), (side, 0)])
+        drawn = outline(source, side, colour, text)
         layer = self._overlays.layer(source, "frame")
         if layer is None:
-            layer = self._add_frame(source, corners, place, text, colour)
+            layer = outline_layer(source, "frame", _NAMES["frame"], drawn, place)
+            self._overlays.add_layer(source, "frame", layer)
             self._overlays.set_visible(layer, choice.frame)
             return
-
-        def update(shapes: Shapes) -> None:
-            # Moving the layer is cheaper than new corners for its rectangle.
-            if len(shapes.data) != 1 or not np.allclose(shapes.data[0], corners):
-                shapes.data = [corners]
-            move(shapes, place)
-            shapes.features = {"text": [text]}
-            if shapes.metadata[METADATA_KEY].get("colour") != colour:
-                shapes.metadata[METADATA_KEY]["colour"] = colour
-                shapes.edge_color = colour
-                shapes.text.color = readable_on(source, colour)
-
-        self._overlays.update_layer(layer, update, choice.frame)
+        self._overlays.update_layer(
+            layer, lambda points: update_outline(points, drawn, place), choice.frame
+        )
 
     def _add_map(
         self, source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
@@ -202,37 +203,6 @@ class CellLayers:
         layer.colorbar.visible = layer.colorbar.box = True
         layer.colorbar.size = (12, 90)
         return self._overlays.add_layer(source, role, layer)
-
-    def _add_frame(
-        self,
-        source: Image,
-        corners: npt.NDArray[np.float64],
-        place: dict[str, Any],
-        text: str,
-        colour: str,
-    ) -> Layer:
-        from napari.layers import Shapes
-
-        mark = marked("frame")
-        mark[METADATA_KEY]["colour"] = colour
-        layer = Shapes(
-            [corners],
-            name=f"[{source.name}] {_NAMES['frame']}",
-            face_color="transparent",
-            edge_color=colour,
-            edge_width=float(np.ptp(corners[:, -1])) / 90,
-            opacity=1.0,
-            features={"text": [text]},
-            text={
-                "string": "{text}",
-                "anchor": "upper_left",
-                "color": readable_on(source, colour),
-                "size": 13,
-            },
-            metadata=mark,
-            **place,
-        )
-        return self._overlays.add_layer(source, "frame", layer)
 
     def _add_cells(
         self,

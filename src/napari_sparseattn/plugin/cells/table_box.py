@@ -22,7 +22,9 @@ from qtpy.QtWidgets import (
 from ...export.tables import write_csv
 from ...inference.prediction import Predictions
 from ...metrics import whole_percent
+from ..core.messages import counted
 from ..widgets.base import Follower
+from ..widgets.rich import breakable, rich
 from .task import CellTask
 
 __all__ = ["CellsModel", "TableBox"]
@@ -113,11 +115,19 @@ class CellsModel(QAbstractTableModel):
         if not 0 <= column < len(self._columns):
             return
         self.layoutAboutToBeChanged.emit()
+        before = self.persistentIndexList()
+        cells = [self.cell(index.row()) for index in before]
         values = self._columns[column][1]
         ranks = np.unique(values, return_inverse=True)[1]
         if order == Qt.SortOrder.DescendingOrder:
             ranks = -ranks
         self._set_order(np.argsort(ranks, kind="stable"))
+        # Without this, Qt's selection would stay at the row and move to another cell.
+        after = [
+            self.index(self.row(cell), index.column())
+            for cell, index in zip(cells, before, strict=True)
+        ]
+        self.changePersistentIndexList(before, after)
         self.layoutChanged.emit()
 
     def _set_order(self, order: npt.NDArray[np.intp]) -> None:
@@ -161,7 +171,11 @@ class TableBox(Follower):
             column.addWidget(widget)
         column.addWidget(self.table, 1)
         column.addWidget(self.export)
+        self._selecting = False
+        self._gone_to: int | None = None
+        self.table.selectionModel().currentRowChanged.connect(self._move_to)
         self.table.clicked.connect(self._go_to)
+        self.table.activated.connect(self._go_to)
         self.export.clicked.connect(self._choose_file)
         self.follow(cells.results_changed, self.show_results)
         self.follow(cells.selected_changed, self.select)
@@ -174,21 +188,24 @@ class TableBox(Follower):
     def show_results(self, predictions: Predictions | None) -> None:
         """Fill the table."""
         colours = self.cells.result_colours
+        # A new model of rows has no current one; that is no wish of the user's.
+        self._selecting = True
         self.model.set_predictions(predictions, colours)
+        self._selecting = False
         there = predictions is not None
         self.empty.setVisible(not there)
         for widget in (self.counts, self.table, self.export):
             widget.setVisible(there)
         if predictions is None:
             return
-        counted = sorted(
+        most_first = sorted(
             zip(predictions.counts().items(), colours, strict=True), key=lambda x: -x[0][1]
         )
         self.counts.setText(
-            f"<b>{len(predictions)} cells:</b> "
+            f"<b>{counted(len(predictions), 'cell')}:</b> "
             + " &nbsp;".join(
-                f"<span style='color:{colour}'>■</span>&nbsp;{name.replace('_', '&nbsp;')}&nbsp;{n}"
-                for (name, n), colour in counted
+                f"<span style='color:{colour}'>■</span>&nbsp;{_shown(name)}&nbsp;{n}"
+                for (name, n), colour in most_first
                 if n
             )
         )
@@ -204,15 +221,27 @@ class TableBox(Follower):
 
     def select(self, cell: int | None) -> None:
         """Select the row of a cell, or none."""
+        self._selecting = True
         if cell is None or cell >= self.model.rowCount():
             self.table.clearSelection()
-            return
-        row = self.model.row(cell)
-        self.table.selectRow(row)
-        self.table.scrollTo(self.model.index(row, 0))
+        elif self.table.currentIndex().row() != (row := self.model.row(cell)):
+            self.table.setCurrentIndex(self.model.index(row, 0))
+            self.table.scrollTo(self.model.index(row, 0))
+        else:
+            self.table.selectRow(row)
+        self._selecting = False
+
+    def _move_to(self, index: QModelIndex, _: QModelIndex | None = None) -> None:
+        """Follow the arrow keys; what the session has picked out is there already."""
+        if index.isValid() and not self._selecting:
+            self._gone_to = self.model.cell(index.row())
+            self.cells.click_cell(self._gone_to)
 
     def _go_to(self, index: QModelIndex) -> None:
-        self.cells.click_cell(self.model.cell(index.row()))
+        """Go to the cell of a row, unless the row's becoming the current one has done that."""
+        gone, self._gone_to = self._gone_to, None
+        if gone != self.model.cell(index.row()):
+            self.cells.click_cell(self.model.cell(index.row()))
 
     def _choose_file(self) -> None:
         if self.model.predictions is None:
@@ -249,3 +278,8 @@ def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]
     if gain is not None and np.isfinite(gain).any():
         columns.append(("evid.", gain, "+.2f"))
     return columns
+
+
+def _shown(name: str) -> str:
+    """Return a class's name as rich text that can wrap."""
+    return rich(breakable(name.replace("_", " ")))

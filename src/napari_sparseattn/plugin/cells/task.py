@@ -13,12 +13,13 @@ from psygnal import Signal
 from ...evidence import PixelSelection
 from ..core.advice import Advice, ImageFacts
 from ..core.lanes import close_all
-from ..core.messages import about_answer, about_results, no_cells
+from ..core.messages import about_answer, about_results, counted, no_cells
 from ..core.models import Model
-from ..core.parts import Ask, Parts
+from ..core.parts import SETTINGS_CHANGED, Ask, Parts
 from ..core.selection import Results
 from ..core.sources import PlaneRef, SourceError, data_position, shape_of
 from ..core.status import Progress
+from ..core.view import centre_on, show_image
 from .layers import SELECTION_ROLES, CellLayers
 from .requests import CellsFound, ClickAnswer, ClickRequest, RunRequest, answer_click, stream_run
 
@@ -110,6 +111,8 @@ class CellTask:
         self.parts = parts
         self.layers = CellLayers(parts.overlays)
         self.locations: tuple[int, ...] | None = None
+        #: The cell of `results` that is picked out, by its number.
+        self.selected: int | None = None
         lanes = parts.lanes
         self._click = lanes.add(answer_click, given=self.accept, failed=self.fail)
         self._run = lanes.add(
@@ -163,6 +166,7 @@ class CellTask:
         row, column = data_position(image, world)
         height, width = shape_of(image)
         if not (-0.5 <= row < height - 0.5 and -0.5 <= column < width - 0.5):
+            self._leave_answer(image)
             self.parts.status.notify(f"Outside image '{image.name}'. Click on a cell of the image.")
             return None
         return self.ask_cell((row, column))
@@ -173,7 +177,10 @@ class CellTask:
         if selection.image is None or found is None:
             return None
         row, column = (float(v) for v in found.predictions.cells.centres[index])
-        self._centre_view(selection.image, found.plane, (row, column))
+        viewer = selection.viewer
+        if viewer is not None:
+            show_image(viewer, selection.image)
+            centre_on(viewer, selection.image, found.plane.index, (row, column))
         if selection.card is None or not self.parts.advice.cells:
             return None
         return self.ask_cell((row, column))
@@ -183,6 +190,9 @@ class CellTask:
         self.parts.selection.generation += 1
         fields = self._ask_fields()
         if fields is None:
+            image = self.parts.selection.image
+            if image is not None:
+                self._leave_answer(image)
             return None
         request = ClickRequest(**fields, position=position)
         if request.cells is None:
@@ -239,7 +249,7 @@ class CellTask:
         if isinstance(part, CellsFound):
             run.start(part.cells)
             self._keep_cells(request, part.cells)
-            self.parts.status.notify(f"Classifying {count_cells(len(part.cells))}…")
+            self.parts.status.notify(f"Classifying {counted(len(part.cells), 'cell')}…")
         else:
             run.add(part)
         self.parts.status.show_progress()
@@ -276,9 +286,14 @@ class CellTask:
         self._select(self._row_of(request, answer))
         self.parts.status.notify(text or about_answer(answer.prediction))
 
-    def _say_no_cell(self, layer: Image, cells: Cells) -> None:
+    def _leave_answer(self, image: Image) -> None:
+        """Show no answer, and none of its layers."""
         self.parts.answers.show(None)
+        self.parts.overlays.blank(image, keep=("cells",))
         self._select(None)
+
+    def _say_no_cell(self, layer: Image, cells: Cells) -> None:
+        self._leave_answer(layer)
         if len(cells) == 0:
             self.parts.status.notify(no_cells(layer.name), "warning")
             return
@@ -313,8 +328,15 @@ class CellTask:
     def _keep_results(self, run: Run, reason: str) -> None:
         request, done, parts = run.request, run.results(), self.parts
         if done is None:
+            if not reason:
+                # Those of an earlier run are not of what was asked now.
+                self.forget(request.layer)
+                parts.overlays.blank(request.layer)
             said = f"{reason}." if reason else no_cells(request.layer.name)
             parts.status.notify(said, "warning")
+            return
+        if request.settings != parts.selection.settings_of(request.layer):
+            parts.status.notify(SETTINGS_CHANGED.format(request.layer.name), "warning")
             return
         if parts.selection.is_open(request.layer):
             colours = request.model.bundle.card.colours
@@ -323,7 +345,9 @@ class CellTask:
             self.show_all(request.layer, request.plane.index, done, colours)
             if request.layer is parts.selection.image:
                 self.results_changed.emit(done)
-        parts.status.notify(about_results(done, run.total, reason), "warning" if reason else "info")
+        note = request.source.note
+        said = f"{about_results(done, run.total, reason)} {note}".rstrip()
+        parts.status.notify(said, "warning" if reason or note else "info")
 
     def show_all(
         self, image: Image, index: Any, predictions: Predictions, colours: tuple[str, ...]
@@ -395,18 +419,11 @@ class CellTask:
         return answer.index if same else None
 
     def _select(self, row: int | None) -> None:
+        results = self.results
+        self.selected = None if row is None or results is None else int(results.cells.ids[row])
         if self.parts.selection.image is not None:
             self.layers.select_cell(self.parts.selection.image, row)
         self.selected_changed.emit(row)
-
-    def _centre_view(self, image: Image, plane: PlaneRef, position: tuple[float, float]) -> None:
-        viewer = self.parts.selection.viewer
-        if viewer is None:
-            return
-        world = image.data_to_world((*plane.index, *position))
-        for axis, value in enumerate(world[:-2]):
-            viewer.dims.set_point(viewer.dims.ndim - len(world) + axis, value)
-        viewer.scene.camera.center = (0.0, *world[-2:])
 
     # -- what the selection tells
 
@@ -418,8 +435,3 @@ class CellTask:
 
     def _change_image(self, _: Model | None = None) -> None:
         self.results_changed.emit(self.results)
-
-
-def count_cells(number: int) -> str:
-    """Return a number of cells in words."""
-    return "1 cell" if number == 1 else f"{number} cells"

@@ -1,4 +1,4 @@
-"""A second model beside the one in use: of what is shown, and of all cells."""
+"""Comparison with a second model: of the shown answer, and of all cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from ...inference.compare import Comparison
 from ...metrics import whole_percent
 from ..core.messages import time_left
-from ..evidence.words import signed
+from ..evidence.words import with_sign
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.rich import WrappedLabel, rich
 from .layers import COLOUR
@@ -33,7 +33,7 @@ from .session import Compare
 __all__ = ["CompareBox", "compare_answers"]
 
 _SAME = "the same model"
-_ROW, _MOST_ROWS, _LONGEST = 22, 7, 16
+_MOST_ROWS, _LONGEST = 7, 16
 _TIPS = {
     "sparse-attn-net": ("k", "Pixels that the second model keeps of each crop."),
     "tnet": ("K", "Crops on the first level of the second model."),
@@ -73,7 +73,7 @@ class CompareBox(Follower):
         self.number.setKeyboardTracking(False)
         self.number.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.number.setSpecialValueText("as trained")
-        self.models.activated.connect(self._chosen)
+        self.models.activated.connect(self._choose_model)
         self.number.valueChanged.connect(self.compare.set_number)
 
     def _make_buttons(self) -> None:
@@ -115,7 +115,7 @@ class CompareBox(Follower):
         self.differing.setAccessibleName("Cells on which the two models differ")
         self.differing.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.differing.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.differing.itemClicked.connect(self._picked)
+        self.differing.itemClicked.connect(self._go_to)
 
     def _lay_out(self) -> None:
         grid = QGridLayout()
@@ -146,9 +146,9 @@ class CompareBox(Follower):
             self.models.clear()
             for name in ("", *names):
                 self.models.addItem(name or _SAME, name)
-        self._show_chosen()
+        self._show_choice()
 
-    def _show_chosen(self) -> None:
+    def _show_choice(self) -> None:
         compare = self.compare
         self.models.setCurrentIndex(max(0, self.models.findData(compare.second.name)))
         tip = _TIPS.get(compare.kind)
@@ -168,7 +168,7 @@ class CompareBox(Follower):
     def show_all(self) -> None:
         """Show the choices, and the answers."""
         compare = self.compare
-        self._show_chosen()
+        self._show_choice()
         why_not = compare.why_not()
         self.ask.setEnabled(not why_not and not compare.working)
         self.ask_all.setEnabled(not compare.why_not_all() and not compare.working)
@@ -211,14 +211,15 @@ class CompareBox(Follower):
             item = QListWidgetItem(f"{found.ids[row]}: {sides[0]}  |  {sides[1]}")
             item.setData(Qt.ItemDataRole.UserRole, row)
             self.differing.addItem(item)
-        self.differing.setFixedHeight(_ROW * min(len(rows), _MOST_ROWS) + 6)
+        row_height = max(self.differing.sizeHintForRow(0), 1)
+        self.differing.setFixedHeight(row_height * min(len(rows), _MOST_ROWS) + 6)
 
-    # -- what the user does
+    # -- acting
 
-    def _chosen(self, index: int) -> None:
+    def _choose_model(self, index: int) -> None:
         self.compare.choose(self.models.itemData(index))
 
-    def _picked(self, item: QListWidgetItem) -> None:
+    def _go_to(self, item: QListWidgetItem) -> None:
         self.compare.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
@@ -242,7 +243,7 @@ def compare_answers(found: Comparison) -> str:
     if not math.isnan(found.overlap[0]):
         lines.append(f"IoU of selected pixels: {_percent(found.overlap[0])}.")
     if not math.isnan(found.correlation[0]):
-        lines.append(f"Spearman correlation of maps: {signed(float(found.correlation[0]))}.")
+        lines.append(f"Spearman correlation of maps: {with_sign(float(found.correlation[0]))}.")
     table = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table>{table}</table>{'<br>'.join(lines)}"
 

@@ -160,9 +160,9 @@ class CompareLayers(OverlayLayers[CompareRole]):
         layers = viewer.layers.events
         return [
             (layers.inserted, self._arrange),
-            (layers.removed, self._removed),
+            (layers.removed, self._follow_removal),
             (layers.reordered, self._arrange),
-            (viewer.canvas.grid.events.enabled, self._grid_toggled),
+            (viewer.canvas.grid.events.enabled, self._follow_grid),
         ]
 
     def _arrange(self, _: object = None) -> None:
@@ -182,7 +182,7 @@ class CompareLayers(OverlayLayers[CompareRole]):
         finally:
             self._arranging = False
 
-    def _removed(self, _: object = None) -> None:
+    def _follow_removal(self, _: object = None) -> None:
         source = None if self._beside is None else self._beside()
         viewer = self._viewer()
         if viewer is None or self._arranging:
@@ -192,7 +192,7 @@ class CompareLayers(OverlayLayers[CompareRole]):
         else:
             self._arrange()
 
-    def _grid_toggled(self, _: object = None) -> None:
+    def _follow_grid(self, _: object = None) -> None:
         viewer = self._viewer()
         if viewer is not None and not viewer.canvas.grid.enabled and not self._arranging:
             if self._before is not None:

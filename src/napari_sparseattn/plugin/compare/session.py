@@ -12,9 +12,9 @@ from psygnal import Signal
 from ..core.lanes import Lanes
 from ..core.models import Model
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
 from ..evidence.session import AnswerFaithfulness
+from ..session import Session
 from ..slides.requests import SlideAnswer
 from .layers import CompareLayers
 from .requests import CompareAnswer, CompareRequest, SecondModel, stream_comparison
@@ -86,7 +86,7 @@ class Compare(Attached):
             (session.cells.results_changed, self._follow_results),
         ]
 
-    # -- what there is
+    # -- state
 
     @property
     def working(self) -> bool:
@@ -280,7 +280,7 @@ class Compare(Attached):
     def _show_once(self) -> None:
         self.set_side_by_side(False)
 
-    # -- what the session tells
+    # -- following the session
 
     def _follow_answer(self, answer: object) -> None:
         if self._asked is not None and self._asked.source is not None:
@@ -316,7 +316,7 @@ class Compare(Attached):
     def _forget(self, _: object = None) -> None:
         self._clear()
         self.layers.put_back()
-        self.changed.emit()
+        self._notify("")
 
     def _clear(self) -> None:
         self._stop()

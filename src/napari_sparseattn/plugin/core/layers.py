@@ -15,10 +15,13 @@ from .sources import METADATA_KEY
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Layer, Points
+
+_ELLIPSE_CORNERS = 64
 
 __all__ = [
     "ROLES",
+    "Outline",
     "OverlayChoice",
     "OverlayLayers",
     "Overlays",
@@ -26,9 +29,15 @@ __all__ = [
     "copied_transform",
     "marked",
     "move",
+    "outline",
+    "outline_ellipse",
+    "outline_layer",
     "readable_on",
+    "update_outline",
 ]
 
+#: Points along each side of an outline: enough to look like a line.
+_DOTS = 60
 RoleT = TypeVar("RoleT", bound=str)
 Role = Literal["unread", "attention", "pixels", "candidates", "tree", "crops", "cells", "frame"]
 
@@ -128,6 +137,9 @@ class OverlayLayers(Generic[RoleT]):
             weakref.WeakKeyDictionary()
         )
         self._setting = False
+        #: Layers of which there is nothing to show; kept, as removing them costs more.
+        self._blank: weakref.WeakSet[Layer] = weakref.WeakSet()
+        self._toggling: Layer | None = None
 
     def layer(self, source: Image, role: RoleT) -> Layer | None:
         """Return the overlay of an image, if the user has not removed it."""
@@ -151,8 +163,23 @@ class OverlayLayers(Generic[RoleT]):
         for source in list(self._layers):
             self.remove(source, wanted)
 
+    def blank(self, source: Image, keep: Iterable[RoleT] = ()) -> None:
+        """Hide the overlays of an image, whatever is chosen, until they are updated."""
+        kept = set(keep)
+        for role, layer in self._layers.get(source, {}).items():
+            if role not in kept:
+                self._late.pop(layer, None)
+                self.set_visible(layer, False)
+                self._blank.add(layer)
+
+    def forget(self, source: Image) -> None:
+        """Take all overlays of an image out of the viewer."""
+        self.remove(source, list(self._layers.get(source, {})))
+        self._layers.pop(source, None)
+
     def update_layer(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
         """Bring a layer up to date, or let that wait until it is shown."""
+        self._blank.discard(layer)
         if shown:
             self._late.pop(layer, None)
             update(layer)
@@ -175,9 +202,14 @@ class OverlayLayers(Generic[RoleT]):
         layer: Layer = event.source
         if self._setting:
             return
+        if layer in self._blank:
+            self.set_visible(layer, False)
+            return
         if layer.visible and (update := self._late.pop(layer, None)) is not None:
             update(layer)
+        self._toggling = layer
         self._on_visible(layer.metadata[METADATA_KEY]["overlay"], layer.visible)
+        self._toggling = None
 
     def add_layer(self, source: Image, role: RoleT, layer: Layer) -> Layer:
         """Put a layer into the viewer; the user's selection stays."""
@@ -193,13 +225,33 @@ class OverlayLayers(Generic[RoleT]):
 
 
 class Overlays(OverlayLayers[Role]):
-    """The overlays whose kinds the user chooses with an `OverlayChoice`."""
+    """The overlays whose kinds the user chooses with an `OverlayChoice`.
 
-    def apply(self, choice: OverlayChoice) -> None:
-        """Show and hide the overlays of all images."""
-        for layers in list(self._layers.values()):
-            for role, layer in layers.items():
-                self.set_visible(layer, choice.of(role))
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Held weakly.
+    on_visible : callable
+        Called with an image, a role and whether the user has just shown or
+        hidden that in the layer list.
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, on_visible: Callable[[Image, Role, bool], None]
+    ) -> None:
+        super().__init__(viewer, self._toggle)
+        self._toggled = on_visible
+
+    def apply(self, choice: OverlayChoice, source: Image) -> None:
+        """Show and hide the overlays of an image."""
+        for role, layer in self._layers.get(source, {}).items():
+            self.set_visible(layer, choice.of(role) and layer not in self._blank)
+
+    def _toggle(self, role: Role, shown: bool) -> None:
+        layer = self._toggling
+        for source, layers in list(self._layers.items()):
+            if layers.get(role) is layer:
+                self._toggled(source, role, shown)
 
 
 @contextmanager
@@ -235,6 +287,70 @@ def move(layer: Layer, place: dict[str, Any]) -> bool:
     return moved
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outline:
+    """A square's outline as points, of which the first may carry a text.
+
+    Not as a shape: on Mesa, napari 0.9 dies of points that are added after a
+    Shapes layer was removed (scripts/napari_shapes_crash.py).
+    """
+
+    data: npt.NDArray[np.float64]
+    size: float
+    colour: str
+    ink: npt.NDArray[np.float64]
+    text: tuple[str, ...]
+
+
+def outline(source: Image, side: float, colour: str, text: str = "") -> Outline:
+    """Return the outline of a square of a side in pixels, from (0, 0) on; its corners first."""
+    steps = np.linspace(0, side, _DOTS, endpoint=False)
+    low, high = np.zeros(_DOTS), np.full(_DOTS, side)
+    rows = np.stack([low, steps, high, side - steps], axis=1).ravel()
+    columns = np.stack([steps, high, side - steps, low], axis=1).ravel()
+    data = np.zeros((4 * _DOTS, source.ndim))
+    data[:, -2], data[:, -1] = rows, columns
+    ink = readable_on(source, colour)
+    return Outline(data, side / 45, colour, ink, (text, *[""] * (4 * _DOTS - 1)))
+
+
+def outline_layer(
+    source: Image, role: str, name: str, drawn: Outline, place: dict[str, Any]
+) -> Points:
+    """Return a layer that shows an outline."""
+    from napari.layers import Points
+
+    mark = marked(role)
+    mark[METADATA_KEY]["colour"] = drawn.colour
+    return Points(
+        drawn.data,
+        ndim=source.ndim,
+        name=f"[{source.name}] {name}",
+        size=drawn.size,
+        face_color=drawn.colour,
+        border_width=0,
+        opacity=1.0,
+        features={"text": drawn.text},
+        text={"string": "{text}", "anchor": "lower_left", "color": drawn.ink, "size": 13},
+        metadata=mark,
+        **place,
+    )
+
+
+def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> None:
+    """Bring a layer that shows an outline up to date."""
+    # Moving the layer is cheaper than new points.
+    if points.data.shape != drawn.data.shape or not np.allclose(points.data, drawn.data):
+        points.data = drawn.data
+        points.size = drawn.size
+    move(points, place)
+    points.features = {"text": drawn.text}
+    if points.metadata[METADATA_KEY].get("colour") != drawn.colour:
+        points.metadata[METADATA_KEY]["colour"] = drawn.colour
+        points.face_color = drawn.colour
+        points.text.color = drawn.ink
+
+
 def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
     """Return a class's colour, darkened where the image is bright; RGBA, 0 to 1.
 
@@ -248,3 +364,12 @@ def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
     rgba: npt.NDArray[np.float64] = transform_color(colour)[0].astype(np.float64)
     rgba[:3] *= 0.6 if light > 110 else 1.0
     return rgba
+
+
+def outline_ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the outline of an ellipse from the four corners around it."""
+    centre = corners.mean(axis=0)
+    down, right = (corners[3] - corners[0]) / 2, (corners[1] - corners[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)[:, None]
+    outline: npt.NDArray[np.float64] = centre + np.cos(angle) * right + np.sin(angle) * down
+    return outline

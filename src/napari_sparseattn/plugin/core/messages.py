@@ -194,9 +194,9 @@ def _length(micrometres: float) -> str:
 def about_results(done: Predictions, total: int, reason: str) -> str:
     """Say what a run gave; `reason` is why it stopped early, or empty."""
     if reason:
-        said = f"{reason}: {len(done)} of {total} cells classified."
+        said = f"{reason}: {len(done)} of {counted(total, 'cell')} classified."
     else:
-        said = f"{len(done)} cells classified in {seconds_text(done.ledger.seconds)}."
+        said = f"{counted(len(done), 'cell')} classified in {seconds_text(done.ledger.seconds)}."
     notes = list(done.ledger.notes)
     if not done.scale_known:
         notes.append("The pixel size is unknown: crops were cut by the size of the cells.")

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
 
-from ...bundle import Bundle, BundleError, find_bundles, load_bundle, read_card
-from .lanes import Lanes, close_all
+from ...bundle import (
+    Bundle,
+    BundleError,
+    find_bundles,
+    load_bundle,
+    read_card,
+    user_models_folder,
+)
+from ...files import replacing
+from .lanes import Lanes
 from .preferences import preferences
 
 if TYPE_CHECKING:
     from ...card import Card
 
 __all__ = ["LoadRequest", "Model", "Models", "prepare_model"]
+
+_log = logging.getLogger(__name__)
+
+#: In the folder of the user's models: the file of the model that was chosen last.
+_CHOSEN = "chosen.txt"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,17 +126,8 @@ class LoadRequest:
     device: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ExportRequest:
-    """Write a model for other programs, as `export.model_formats.export_model`."""
-
-    bundle: Bundle
-    path: str
-    to: str
-
-
 class Models:
-    """Lists models, loads them and writes them for other programs, in other threads.
+    """Lists models, and loads them in another thread.
 
     Parameters
     ----------
@@ -131,8 +135,6 @@ class Models:
         Where that is done.
     take : callable
         Called with a model that was loaded, or None and why it could not be.
-    notify, fail : callable
-        Say one line, and what went wrong.
 
     Attributes
     ----------
@@ -150,13 +152,10 @@ class Models:
         self,
         lanes: Lanes,
         take: Callable[[Model | None, BaseException | None], None],
-        notify: Callable[[str], None],
-        fail: Callable[[BaseException], None],
     ) -> None:
         self.cards: dict[str, Card] = {}
         self.paths: dict[str, str] = {}
         self.device = preferences().device
-        self._notify = notify
         #: The file or address that is being loaded; nothing where that failed.
         self.wanted = ""
         self._last: LoadRequest | None = None
@@ -171,17 +170,11 @@ class Models:
                 take(None, error)
 
         self._loading = lanes.add(_load, given=given, failed=failed, busy="also")
-        self._exporting = lanes.add(
-            _export,
-            given=lambda request, _: notify(f"Exported {Path(request.path).name}."),
-            failed=lambda _, error: fail(error),
-            busy="queue",
-        )
 
     def close(self) -> None:
         """Let nothing that was asked for arrive."""
         self._last = None
-        close_all((self._loading, self._exporting))
+        self._loading.close()
 
     def refresh(self) -> None:
         """List the models that are not listed yet, such as one that was just trained."""
@@ -207,22 +200,30 @@ class Models:
         self.paths[unique] = path
         self.changed.emit()
 
+    def remember(self, model: Model) -> None:
+        """Keep which model the user has chosen, to begin with it the next time."""
+        path = model.bundle.path
+        if path is None:
+            return
+        try:
+            with replacing(user_models_folder() / _CHOSEN) as temporary:
+                temporary.write_text(str(path), encoding="utf-8")
+        except OSError as error:
+            _log.info("the choice of a model is not kept", exc_info=error)
+
+    def remembered(self) -> str | None:
+        """Return the name of the model that the user has chosen last, if it is listed."""
+        try:
+            path = (user_models_folder() / _CHOSEN).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return next((name for name, each in self.paths.items() if each == path), None)
+
     def load(self, name_or_path: str) -> None:
         """Load a model and warm it up; a later call makes this one's answer stale."""
         self._last = LoadRequest(name_or_path, self.device)
         self._loading.ask(self._last)
 
-    def export(self, bundle: Bundle, path: str, to: str) -> None:
-        """Write a model for other programs; say when it is done."""
-        self._notify(f"Exporting '{bundle.card.name}'; it is tried before it is kept…")
-        self._exporting.ask(ExportRequest(bundle, path, to))
-
 
 def _load(request: LoadRequest) -> Model:
     return prepare_model(request.name_or_path, request.device)
-
-
-def _export(request: ExportRequest) -> None:
-    from ...export.model_formats import export_model
-
-    export_model(request.bundle, request.path, request.to)

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from ...card import Card
     from ...inference.prediction import Prediction
 
-__all__ = ["Answers", "Ask", "Parts", "Task"]
+__all__ = ["SETTINGS_CHANGED", "Answers", "Ask", "Parts", "Task"]
 
 #: What can be asked: one cell, all cells, the whole field or slide.
 Ask = Literal["cell", "all", "whole"]
+
+
+#: Said instead of an answer that was found with other settings.
+SETTINGS_CHANGED = "The settings of '{}' were changed: classify it again."
 
 
 class Answers:

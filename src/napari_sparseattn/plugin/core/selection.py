@@ -89,6 +89,8 @@ class Selection:
     image_changed = Signal(object)
     settings_changed = Signal(object)
     modality_changed = Signal()
+    #: An image has other settings: what was found with the old ones is outdated.
+    unsettled = Signal(object)
     model_changed = Signal(object)
     overlays_changed = Signal(object)
     clicking_changed = Signal(bool)
@@ -173,6 +175,7 @@ class Selection:
         if new == record.settings:
             return
         record.settings, record.cells = new, None
+        self.unsettled.emit(layer)
         if layer is self.image:
             self.generation += 1
             self.settings_changed.emit(new)

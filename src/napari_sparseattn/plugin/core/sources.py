@@ -41,10 +41,14 @@ __all__ = [
 
 #: Under this key of a layer's metadata the plugin keeps what it knows.
 METADATA_KEY = "napari-sparseattn"
+#: Of the layer that shows the cells that are annotated.
+_ANNOTATED = "annotated cells"
 
 #: Pixels may differ by this share along y and x and still count as square.
 _SQUARE = 0.01
 _TIFF = (".tif", ".tiff")
+#: So many points are named by their number.
+_MOST_NAMED = 10
 
 
 class SourceError(ValueError):
@@ -107,11 +111,17 @@ class CellSource:
         The label image (H, W), or points (N, 2) in image pixels.
     diameter : float
         Size of the points in image pixels.
+    numbers : tuple of int
+        Of the points, from 1 on; those outside of the image are left out.
+    note : str
+        What is to be said of the source.
     """
 
     kind: Literal["find", "labels", "points"] = "find"
     array: npt.NDArray[Any] | None = None
     diameter: float = 1.0
+    numbers: tuple[int, ...] = ()
+    note: str = ""
 
 
 def is_own(layer: Layer) -> bool:
@@ -127,10 +137,12 @@ def is_picture(layer: object) -> bool:
 
 
 def is_cell_source(layer: object) -> bool:
-    """Tell whether a layer of the user's can say where the cells are."""
+    """Tell whether a layer, the user's or one of annotated cells, can say where the cells are."""
     from napari.layers import Labels, Points
 
-    return isinstance(layer, Labels | Points) and not is_own(layer)
+    if not isinstance(layer, Labels | Points):
+        return False
+    return not is_own(layer) or layer.metadata[METADATA_KEY].get("overlay") == _ANNOTATED
 
 
 def slide_of(layer: Any) -> Pyramid | None:
@@ -265,7 +277,7 @@ def cell_source(layer: Layer | None, image: Image, plane: PlaneRef) -> CellSourc
     Raises
     ------
     SourceError
-        If the labels are not of the image's size.
+        If labels or points do not lie on the image.
     """
     from napari.layers import Labels, Points
 
@@ -282,21 +294,105 @@ def _labels_source(layer: Labels, image: Image, plane: PlaneRef) -> CellSource:
     index = plane.index[-(data.ndim - 2) :] if data.ndim > 2 else ()
     ahead = len(plane.index)
     wanted = tuple(plane.data.shape[ahead : ahead + 2])
-    if data.shape[-2:] != wanted or len(index) != data.ndim - 2:
+    if len(index) != data.ndim - 2:
         raise SourceError(
-            f"'{layer.name}' is {data.shape[-2]} × {data.shape[-1]} pixels, '{image.name}' "
-            f"{wanted[0]} × {wanted[1]}. Choose labels made on this image."
+            f"'{layer.name}' has {data.ndim} axes, '{image.name}' {image.ndim}. Choose labels made "
+            "on this image."
         )
-    return CellSource("labels", np.array(data[index]))
+    labels = np.asarray(data[index])
+    step, start = _image_to(layer, image)
+    same = np.allclose(step, np.eye(2), atol=1e-6) and np.allclose(start, 0, atol=1e-3)
+    if same and labels.shape == wanted:
+        return CellSource("labels", labels.copy())
+    if same:
+        raise SourceError(
+            f"'{layer.name}' is {labels.shape[0]} × {labels.shape[1]} pixels, '{image.name}' "
+            f"{wanted[0]} × {wanted[1]}, at the same scale. Choose labels made on this image, or "
+            "give their layer its scale."
+        )
+    moved = _resample(labels, step, start, wanted)
+    if not moved.any():
+        raise SourceError(
+            f"'{layer.name}' has no labels on '{image.name}'. Check the scale and the place of its "
+            "layer."
+        )
+    return CellSource("labels", moved)
+
+
+def _resample(
+    labels: npt.NDArray[Any],
+    step: npt.NDArray[np.float64],
+    start: npt.NDArray[np.float64],
+    shape: tuple[int, int],
+) -> npt.NDArray[Any]:
+    """Return labels (H, W) where the pixels of an image of this shape are; 0 beside them."""
+    rows, columns = np.indices(shape, dtype=np.float64)
+    there = np.rint(np.tensordot(step, np.stack([rows, columns]), 1) + start[:, None, None])
+    y, x = there.astype(np.intp)
+    inside = (y >= 0) & (y < labels.shape[0]) & (x >= 0) & (x < labels.shape[1])
+    found = np.zeros(shape, labels.dtype)
+    found[inside] = labels[y[inside], x[inside]]
+    return found
+
+
+def _image_to(
+    layer: Layer, image: Image
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return matrix and offset that take the last two axes of an image to those of a layer."""
+
+    def there(row: float, column: float) -> npt.NDArray[np.float64]:
+        world = image.data_to_world((*(0.0,) * (image.ndim - 2), row, column))
+        return np.asarray(layer.world_to_data(world))[-2:]
+
+    start = there(0, 0)
+    return np.stack([there(1, 0) - start, there(0, 1) - start], axis=1), start
 
 
 def _points_source(layer: Points, image: Image, plane: PlaneRef) -> CellSource:
-    points = np.array([image.world_to_data(layer.data_to_world(point)) for point in layer.data])
-    points = points.reshape(-1, image.ndim)
+    points = _to_image(layer, image)
     here = np.all(np.round(points[:, :-2]) == plane.index, axis=1)
     size = float(np.median(layer.size)) if len(points) else 1.0
     ratio = np.asarray(layer.scale[-1]) / np.asarray(image.scale[-1])
-    return CellSource("points", points[here, -2:], size * float(ratio))
+    numbers, places = np.flatnonzero(here) + 1, points[here, -2:]
+    edge = np.asarray(plane.data.shape[len(plane.index) :][:2]) - 0.5
+    inside = np.all((places >= -0.5) & (places <= edge), axis=1)
+    if len(places) and not inside.any():
+        raise SourceError(
+            f"All points of '{layer.name}' lie outside of the image '{image.name}'. Check the "
+            "scale and the place of its layer."
+        )
+    return CellSource(
+        "points",
+        places[inside],
+        size * float(ratio),
+        tuple(numbers[inside].tolist()),
+        _name_outside(numbers[~inside], len(places), image.name),
+    )
+
+
+def _to_image(layer: Points, image: Image) -> npt.NDArray[np.float64]:
+    """Return points (N, ndim of the image) in its pixels; all transforms are affine."""
+    data = np.asarray(layer.data, np.float64).reshape(-1, layer.ndim)
+
+    def there(place: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(image.world_to_data(layer.data_to_world(place)), np.float64)
+
+    start = there(np.zeros(layer.ndim))
+    steps = np.array([there(axis) - start for axis in np.eye(layer.ndim)])
+    found: npt.NDArray[np.float64] = (data @ steps + start).reshape(-1, image.ndim)
+    return found
+
+
+def _name_outside(numbers: npt.NDArray[np.intp], total: int, name: str) -> str:
+    if not len(numbers):
+        return ""
+    first = ", ".join(map(str, numbers[:_MOST_NAMED]))
+    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
+    points = "point lies" if len(numbers) == 1 else "points lie"
+    return (
+        f"{len(numbers)} of {total} {points} outside of the image '{name}' and "
+        f"{'was' if len(numbers) == 1 else 'were'} left out: number {first}{more}."
+    )
 
 
 def cells_of(field: Field, source: CellSource) -> Cells:
@@ -310,7 +406,8 @@ def cells_of(field: Field, source: CellSource) -> Cells:
     if source.kind == "labels" and source.array is not None:
         return cells_from_labels(source.array, field.pixel_size)
     if source.kind == "points" and source.array is not None:
-        return cells_from_points(
+        cells = cells_from_points(
             source.array, field.shape, diameter=source.diameter, pixel_size=field.pixel_size
         )
+        return dataclasses.replace(cells, ids=np.asarray(source.numbers, cells.ids.dtype))
     return find_cells(field)

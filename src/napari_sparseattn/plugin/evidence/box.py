@@ -101,7 +101,7 @@ class FaithfulnessBox(Follower):
             better, good = compare_to_baselines(found)
             colour, tip = _GOOD if good else _BAD, about_method(found, subject)
             dot = f"<span style='color:{colour}'>●</span>"
-            text = f"<b>{versus_random(found)}</b><br>{dot} {better}"
+            text = f"Faithfulness vs. random<br><b>{versus_random(found)}</b><br>{dot} {better}"
             return text, tip if good else f"{about_unfaithful(subject)} {tip}"
         if (progress := self.faithfulness.progress) is not None:
             share = f" {100 * progress.done // progress.total} %" if progress.total else ""

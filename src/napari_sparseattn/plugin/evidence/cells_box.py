@@ -18,13 +18,12 @@ from qtpy.QtWidgets import (
 from ...metrics import whole_percent
 from ..core.messages import counted, time_left
 from ..slides.gallery_box import PatchList
-from ..train.plots import dimmed
-from ..traversal.close_up import pixmap
 from ..widgets.base import Follower, shrinkable
+from ..widgets.picture import dim_unselected, pixmap
 from ..widgets.rich import WrappedLabel, rich
 from .cells_requests import MeasuredCell
 from .cells_session import CellFaithfulness
-from .words import signed
+from .words import with_sign
 
 __all__ = ["CellFaithfulnessBox"]
 
@@ -72,10 +71,10 @@ class CellFaithfulnessBox(Follower):
         self.cancel.clicked.connect(cells.cancel)
         self.classes.activated.connect(self._show_pictures)
         for pictures in (self.highest, self.lowest):
-            pictures.itemClicked.connect(self._picked)
+            pictures.itemClicked.connect(self._go_to)
         self.follow(cells.changed, self.show_cells)
         self.follow(cells.session.cells.selected_changed, self._select)
-        self.follow(cells.session.selection.model_changed, self._show_wanted)
+        self.follow(cells.session.selection.model_changed, self._report_wanted)
         self.show_cells()
 
     def _lay_out(self) -> None:
@@ -95,7 +94,7 @@ class CellFaithfulnessBox(Follower):
             column.addWidget(title)
             column.addWidget(pictures)
 
-    def _show_wanted(self, _: object = None) -> None:
+    def _report_wanted(self, _: object = None) -> None:
         self.wanted.emit(not self.cells.session.slides.active)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
@@ -154,14 +153,14 @@ class CellFaithfulnessBox(Follower):
             pictures.set_patches(chosen, [_tip(cells[row]) for row in chosen])
             for row in chosen:
                 cell = cells[row]
-                picture = dimmed(cell.picture, cell.selected, len(cell.picture))
+                picture = dim_unselected(cell.picture, cell.selected, len(cell.picture))
                 pictures.set_picture(row, pixmap(picture))
 
     def _select(self, row: int | None) -> None:
         for pictures in (self.highest, self.lowest):
             pictures.select(row)
 
-    def _picked(self, item: QListWidgetItem) -> None:
+    def _go_to(self, item: QListWidgetItem) -> None:
         self.cells.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
@@ -169,4 +168,4 @@ def _tip(cell: MeasuredCell) -> str:
     name = cell.found.label.replace("_", " ")
     own = cell.found.orders[cell.found.own[0]].gain
     percent = whole_percent(cell.found.probability)
-    return rich(f"{name}, {percent}: {signed(own)} vs. random. Click to go there.")
+    return rich(f"{name}, {percent}: {with_sign(own)} vs. random. Click to go there.")

@@ -15,8 +15,8 @@ from ...evidence.faithfulness import FaithfulnessOfSet
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
+from ..session import Session
 from .cells_requests import CellsRequest, MeasuredCell, stream_cells
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Measured:
 
 
 class CellFaithfulness(Attached):
-    """How faithful the evidence of each cell in the table is; get it with `of`."""
+    """The faithfulness of each cell in the table; get it with `of`."""
 
     changed = Signal()
 
@@ -50,6 +50,8 @@ class CellFaithfulness(Attached):
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
         self.message = ""
+        #: Probabilities of the cells that the message is about.
+        self._message_about: npt.NDArray[np.float32] | None = None
         self._asked: CellsRequest | None = None
         self._began, self._done = 0.0, 0
         self._measured: weakref.WeakKeyDictionary[Image, _Measured] = weakref.WeakKeyDictionary()
@@ -71,11 +73,11 @@ class CellFaithfulness(Attached):
         self.cancel()
         self._lane.close()
 
-    # -- what there is
+    # -- state
 
     @property
     def progress(self) -> Progress | None:
-        """How far the measurement is, while there is one."""
+        """Progress of the measurement, while there is one."""
         asked = self._asked
         if asked is None:
             return None
@@ -173,7 +175,7 @@ class CellFaithfulness(Attached):
             columns = _make_columns(len(request.results), kept.cells)
             self.session.cells.add_measures(request.layer, request.results, columns)
 
-    # -- what the session tells
+    # -- following the session
 
     def _follow_results(self, results: Predictions | None) -> None:
         asked = self._asked
@@ -181,6 +183,9 @@ class CellFaithfulness(Attached):
             results is None or results.probabilities is not asked.results.probabilities
         ):
             self.cancel()
+            self._message_about = None
+        if results is None or results.probabilities is not self._message_about:
+            self.message = ""
         self.changed.emit()
 
     def _follow_model(self, _: object) -> None:
@@ -188,6 +193,8 @@ class CellFaithfulness(Attached):
         self._notify("")
 
     def _notify(self, text: str) -> None:
+        results = self.session.cells.results
+        self._message_about = None if results is None else results.probabilities
         self.message = text
         self.changed.emit()
 

@@ -84,7 +84,7 @@ class ShareCurves(Plot):
 
 
 class CurveLegend(QWidget):
-    """Which line is of which order."""
+    """The legend of the curves: a line and a name per order."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

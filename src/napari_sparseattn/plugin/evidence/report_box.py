@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ...export.evidence_report import EvidenceReport, write_evidence_report
 from ..core.lanes import Lanes
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 from .cells_session import CellFaithfulness
 from .session import AnswerFaithfulness
 from .what_if_session import WhatIfSession

@@ -60,7 +60,7 @@ class EvidenceRequest:
 
     @property
     def subject(self) -> Subject:
-        """What was classified; ``"slide"`` is one of a SPAN."""
+        """The kind of thing that was classified; ``"slide"`` is one of a SPAN."""
         if isinstance(self.asked, ClickRequest):
             return "cell"
         return "field" if isinstance(self.asked, FieldRequest) else "slide"

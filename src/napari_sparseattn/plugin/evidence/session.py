@@ -11,8 +11,8 @@ from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Progress, explain
+from ..session import Session
 from .requests import EvidenceRequest, Subject, stream_faithfulness
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PATIENCE = 40
 
 
 class AnswerFaithfulness(Attached):
-    """How faithful the evidence of the answer that is shown is; get it with `of`.
+    """The faithfulness of the answer that is shown; get it with `of`.
 
     Cells are measured by themselves after each click, fields and slides when
     asked for. What is measured of an answer that is no longer shown is dropped.
@@ -79,7 +79,7 @@ class AnswerFaithfulness(Attached):
 
     @property
     def subject(self) -> Subject | None:
-        """What the answer that is shown is about; None without one."""
+        """The kind of thing that was classified; None without an answer."""
         request = self.request()
         return None if request is None else request.subject
 
@@ -148,7 +148,7 @@ class AnswerFaithfulness(Attached):
         self.why_not = explain(error)
         self.changed.emit()
 
-    # -- what the session tells
+    # -- following the session
 
     def _follow_answer(self, answer: Prediction | None) -> None:
         self._stop()

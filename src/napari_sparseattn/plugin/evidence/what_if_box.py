@@ -29,7 +29,7 @@ from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, rich
 from .report_box import ReportButton
 from .what_if_session import AnsweredWhatIf, WhatIfSession
-from .words import signed
+from .words import with_sign
 
 __all__ = ["WhatIfBox", "before_and_after"]
 
@@ -37,7 +37,7 @@ _EMPTY = (
     "Click a cell, or classify a field or slide. Then draw around a part of it and see what the "
     "model says without it."
 )
-_HEADS = ("", "change", "class", "probability", "IoU")
+_HEADS = ("", "change", "class", "prob.", "IoU")
 _TIPS = (
     "Number of the question.",
     "The change, and of what share of the content. Click a row to see its selection again.",
@@ -86,7 +86,7 @@ class WhatIfBox(Follower):
         self.lasso.clicked.connect(lambda: self.what_ifs.draw("lasso"))
         self.paint.clicked.connect(lambda: self.what_ifs.draw("paint"))
         self.clear.clicked.connect(self.what_ifs.clear)
-        self.fill.activated.connect(self._fill_chosen)
+        self.fill.activated.connect(self._set_fill)
 
     def _make_questions(self) -> None:
         self.remove = self._button("Remove", "Replaces the region.")
@@ -127,8 +127,7 @@ class WhatIfBox(Follower):
         header = self.table.horizontalHeader()
         header.setMinimumSectionSize(18)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        for column in (1, 2):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.compared = QLabel(self.body)
         self.compared.setTextFormat(Qt.TextFormat.RichText)
         # A table does not wrap: it must not make the dock wider than it is.
@@ -141,7 +140,7 @@ class WhatIfBox(Follower):
         self.undo = self._button("Undo", "Takes the last answer off the list.")
         self.redo = self._button("Redo", "Puts the answer that was undone last back.")
         self.save = ReportButton(self.what_ifs.session, self.body)
-        self.table.cellClicked.connect(self._row_clicked)
+        self.table.cellClicked.connect(self._show_row)
         self.before.clicked.connect(lambda: self.what_ifs.show(None))
         self.undo.clicked.connect(self.what_ifs.undo)
         self.redo.clicked.connect(self.what_ifs.redo)
@@ -254,16 +253,16 @@ class WhatIfBox(Follower):
         self.undo.setEnabled(bool(entries))
         self.redo.setEnabled(self.what_ifs.can_redo)
 
-    # -- what the user does
+    # -- acting
 
-    def _fill_chosen(self, index: int) -> None:
+    def _set_fill(self, index: int) -> None:
         self.what_ifs.set_fill(self.fill.itemData(index))
 
     def _ask_without(self) -> None:
         ticked = tuple(i for i, box in enumerate(self.level_boxes) if box.isChecked())
         self.what_ifs.ask_without_levels(ticked)
 
-    def _row_clicked(self, row: int, _: int) -> None:
+    def _show_row(self, row: int, _: int) -> None:
         entries = self.what_ifs.entries
         if row < len(entries):
             self.what_ifs.show(entries[row])
@@ -314,7 +313,7 @@ def before_and_after(found: WhatIf) -> str:
         numbers = (
             f"{100 * found.before.probabilities[i]:.1f}&nbsp;%",
             f"{100 * found.after.probabilities[i]:.1f}&nbsp;%",
-            signed(float(found.change[i])),
+            with_sign(float(found.change[i])),
         )
         cells = "".join(f"<td align='right'>{text}&nbsp;&nbsp;</td>" for text in numbers)
         rows.append(f"<td style='{bold}'>{name}&nbsp;&nbsp;</td>{cells}")

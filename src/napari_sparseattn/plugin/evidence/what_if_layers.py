@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...evidence import PixelSelection, Traversal
-from ..annotate.layers import ellipse
-from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move, outline_ellipse
 from .what_if_requests import Region, crop_middles
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class WhatIfLayers(OverlayLayers[WhatIfRole]):
                 if kind in ("line", "path"):
                     continue
                 outline = corners[:, -2:]
-                outline = ellipse(outline) if kind == "ellipse" else outline
+                outline = outline_ellipse(outline) if kind == "ellipse" else outline
                 found.append(np.array(outline, np.float64))
         painted = None
         if labels is not None:

@@ -12,8 +12,8 @@ from psygnal import Signal
 from ...evidence import PyramidAttention, Traversal
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 from .session import AnswerFaithfulness
 from .what_if_layers import WhatIfLayers
 from .what_if_requests import (
@@ -116,11 +116,11 @@ class WhatIfSession(Attached):
         self._asked = None
         self._lane.close()
 
-    # -- what there is
+    # -- state
 
     @property
     def evidence(self) -> Any:
-        """What the model looked at for the answer that is shown."""
+        """Evidence of the answer that is shown."""
         return None if self.session.answer is None else self.session.answer.evidence
 
     @property
@@ -246,11 +246,11 @@ class WhatIfSession(Attached):
         viewer.layers.selection = {layer}
         viewer.layers.selection.active = layer
         layer.mode = "select"
-        layer.events.data.connect(self._crops_dragged)
+        layer.events.data.connect(self._follow_crops)
         self._notify("Drag a point: its crop is looked at there instead.")
         return True
 
-    def _crops_dragged(self, event: Any) -> None:
+    def _follow_crops(self, event: Any) -> None:
         if str(getattr(event, "action", "")).rpartition(".")[2].lower() == "changed":
             self.ask_moved()
 
@@ -359,7 +359,7 @@ class WhatIfSession(Attached):
         if image is not None and not entry.request.region.patches:
             self.layers.set_region(image, self._index, entry.request.region)
 
-    # -- what the session tells
+    # -- following the session
 
     def _forget(self, _: object = None) -> None:
         self._asked = None

@@ -18,9 +18,9 @@ __all__ = [
     "about_unfaithful",
     "compare_to_baselines",
     "order_rows",
-    "signed",
     "single_rows",
     "versus_random",
+    "with_sign",
 ]
 
 #: Orders of removal, as they are called in the window.
@@ -48,7 +48,7 @@ _UNITS: dict[Subject, str] = {"cell": "crop", "field": "field", "slide": "patche
 
 def versus_random(found: Faithfulness) -> str:
     """Return the faithfulness compared with random orders, in numbers."""
-    return f"Faithfulness vs. random: {found.difference()}".replace("-", "\u2212")
+    return str(found.difference()).replace("-", "\u2212")
 
 
 def compare_to_baselines(found: Faithfulness) -> tuple[str, bool]:
@@ -57,8 +57,8 @@ def compare_to_baselines(found: Faithfulness) -> tuple[str, bool]:
     worse = [name for name in found.baselines if name not in better]
     if "random" not in better:
         return "not better than random", False
-    said = f"better than {_join(better)}"
-    return (f"{said}; not better than {_join(worse)}" if worse else said), True
+    text = f"better than {_join(better)}"
+    return (f"{text}; not better than {_join(worse)}" if worse else text), True
 
 
 def _join(names: Sequence[str]) -> str:
@@ -97,7 +97,7 @@ def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
                 "How much sooner the probability falls where the most important goes first than "
                 "where the least important does; \u22121 to 1, random is 0."
             ),
-            [signed(score.gain) for score in scores],
+            [with_sign(score.gain) for score in scores],
         ),
         (
             "necessary",
@@ -139,7 +139,7 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
     ]
     if found.stability:
         changes = {"shift": "1 px aside", "noise": "a little noise"}
-        said = ", ".join(
+        text = ", ".join(
             f"{100 * value:.0f} % ({changes.get(kind, kind)})"
             for kind, value in found.stability.items()
             if kind != "chance"
@@ -148,7 +148,7 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
         rows.append(
             (
                 "stable",
-                said,
+                text,
                 (
                     "How much of the selection stays under a small change of the image "
                     f"(intersection over union); {chance:.0f} % would by chance."
@@ -168,7 +168,7 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
         rows.append(
             (
                 "learned",
-                f"{signed(found.control)} to an untrained map",
+                f"{with_sign(found.control)} to an untrained map",
                 (
                     "Rank correlation of the map with that of the same network with shuffled "
                     "weights. Near 0, the map comes from what was learned."
@@ -178,7 +178,7 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
     return rows
 
 
-def signed(value: float) -> str:
+def with_sign(value: float) -> str:
     """Return a number with its sign and two decimals."""
     return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "\u2212")
 

@@ -25,8 +25,8 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.model_formats import MODEL_FORMATS
-from ..core.session import Session
 from ..core.status import Progress
+from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
 from .session import Exportable, ExportSession, ModelExport
@@ -114,7 +114,7 @@ class ExportBox(Follower):
         for widget in (self.empty, self.body, self.written):
             column.addWidget(widget)
 
-    # -- what there is
+    # -- state
 
     def show_results(self) -> None:
         """Show the results that can be written."""
@@ -129,12 +129,12 @@ class ExportBox(Follower):
             self.results.blockSignals(False)
         self._show_formats()
 
-    def _chosen(self) -> Exportable | None:
+    def _find_chosen(self) -> Exportable | None:
         results, number = self.exporting.exportables(), self.results.currentIndex()
         return results[number] if 0 <= number < len(results) else None
 
     def _show_formats(self, _: int = 0) -> None:
-        chosen = self._chosen()
+        chosen = self._find_chosen()
         if chosen is None:
             return
         fitting = self.exporting.formats(chosen)
@@ -166,7 +166,7 @@ class ExportBox(Follower):
         box.toggled.connect(lambda on: self.exporting.choose(name, on))
         return box
 
-    # -- what is done
+    # -- acting
 
     def _choose_folder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Export to", self.folder.text())

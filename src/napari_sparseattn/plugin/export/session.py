@@ -17,9 +17,9 @@ from ...inference.slides import SlidePrediction
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import Attached, PerViewer
-from ..core.session import Session
 from ..core.sources import ImageSettings, PlaneRef, field_of
 from ..core.status import Progress, StoppedError, explain
+from ..session import Session
 from ..slides.requests import SlideAnswer
 from ..traversal.requests import FieldRequest
 
@@ -125,16 +125,23 @@ class ExportSession(Attached):
             session.answer_changed,
             session.selection.model_changed,
         )
-        return [(signal, self._notify_change) for signal in changing]
+        return [
+            (session.selection.image_changed, self._forget_written),
+            *((signal, self._notify_change) for signal in changing),
+        ]
 
     def _last_closed(self) -> None:
         self.cancel()
         self._lane.close()
 
+    def _forget_written(self, _: object = None) -> None:
+        self.written = ()
+        self.written_changed.emit()
+
     def _notify_change(self, _: object = None) -> None:
         self.changed.emit()
 
-    # -- what there is
+    # -- state
 
     @property
     def running(self) -> bool:
@@ -199,7 +206,7 @@ class ExportSession(Attached):
         same = card is not None and card.class_names == results.class_names
         return (card if same else None), None
 
-    # -- what is asked
+    # -- asking
 
     def choose(self, name: str, on: bool) -> None:
         """Tick a format, or no longer."""

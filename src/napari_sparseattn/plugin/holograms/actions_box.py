@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
-from ..commands import open_main
+from ..core.docks import open_main
 from ..core.messages import time_left
 from ..core.status import Progress
 from ..widgets.base import Follower

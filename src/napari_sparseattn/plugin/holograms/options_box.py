@@ -49,6 +49,8 @@ class HologramOptionsBox(Follower):
         self.reach = self._distance(0.1, "How far from there Autofocus looks, to either side.")
         self.reach.setValue(10.0)
         self.reach.setPrefix("± ")
+        # With them the number would not fit.
+        self.reach.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.autofocus = QPushButton("Autofocus", self)
         self.autofocus.setToolTip("Find the distance at which the first frame is in focus.")
         self.save = QPushButton("Save settings…", self)

@@ -80,7 +80,7 @@ class PreviewBox(Follower):
 
     @property
     def shown(self) -> str:
-        """Which picture is shown: spectrum, phase or opd; the one chosen, if there is one."""
+        """The picture that is shown: spectrum, phase or opd; the chosen one, if there is one."""
         there = _there(self.holograms.previews.shown)
         return self._chosen if self._chosen in there or not there else there[-1]
 
@@ -134,7 +134,7 @@ class PreviewBox(Follower):
         self.follow(self.holograms.settings_changed, self._show_settings)
         self.follow(self.holograms.source.changed, self._paint)
 
-    # -- what there is
+    # -- state
 
     def show_preview(self, answer: PreviewAnswer | None) -> None:
         """Show a preview, or that there is none."""
@@ -171,11 +171,14 @@ class PreviewBox(Follower):
     def _paint(self, _: object = None) -> None:
         answer, shown = self.holograms.previews.shown, self.shown
         self.tabs[shown].setChecked(True)
+        there = self.holograms.source.layer is not None
         for name, button in self.tabs.items():
             button.setEnabled(answer is None or name in _there(answer))
-        self.sideband.setVisible(shown == "spectrum")
-        self.wrapped.setVisible(shown == "phase")
-        self.outline.setVisible(shown != "spectrum")
+            button.setVisible(there)
+        self.picture.setVisible(there)
+        self.sideband.setVisible(there and shown == "spectrum")
+        self.wrapped.setVisible(there and shown == "phase")
+        self.outline.setVisible(there and shown != "spectrum")
         self.picture.pickable = shown == "spectrum" and self.holograms.source.kind == "hologram"
         values, colormap, limits, unit = _picture_of(answer, shown, self.wrapped.isChecked())
         self.picture.set_values(values, colormap, limits)
@@ -203,7 +206,7 @@ class PreviewBox(Follower):
             row, column = (side // 2 + 0.5 + sign * part * side for part in sideband)
             item.place(row, column, radius)
 
-    # -- what the user does
+    # -- acting
 
     def _choose_tab(self, button: QPushButton) -> None:
         self.show_tab(next(name for name, tab in self.tabs.items() if tab is button))

@@ -16,7 +16,7 @@ from .requests import PreviewAnswer, PreviewRequest, answer_preview
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from .session import Holograms
+    from .panel import Panel
 
 __all__ = ["Previews"]
 
@@ -39,7 +39,7 @@ class Previews:
 
     changed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, holograms: Holograms) -> None:
+    def __init__(self, viewer: ViewerModel, holograms: Panel) -> None:
         self._holograms = holograms
         self.shown: PreviewAnswer | None = None
         self.generation = 0
@@ -103,7 +103,7 @@ class Previews:
         self._show(answer)
         if answer.problem:
             holograms.status.notify(answer.problem, "warning")
-        elif holograms.status.message.level == "warning" and not holograms.work.running:
+        elif holograms.status.message.level == "warning" and not holograms.working:
             holograms.status.notify(holograms.advice())
 
     def _fail(self, request: PreviewRequest, error: BaseException) -> None:

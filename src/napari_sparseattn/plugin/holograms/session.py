@@ -15,8 +15,8 @@ from ...images.holograms.settings import HologramSettings
 from ..core.file_facts import FileFacts
 from ..core.lanes import Lanes
 from ..core.per_viewer import Attached
-from ..core.session import Session
 from ..core.status import Status
+from ..session import Session
 from .layers import OpdLayers
 from .previews import Previews
 from .recordings import Facts, LayerFrames, facts_of
@@ -105,6 +105,11 @@ class Holograms(Attached):
         self.previews.outdate()
 
     # -- words
+
+    @property
+    def working(self) -> bool:
+        """Whether something longer than a preview is under way."""
+        return self.work.running
 
     def advice(self) -> str:
         """Return what to do next."""

@@ -12,8 +12,8 @@ import numpy as np
 from psygnal import Signal
 
 from ...images.holograms.recording import Frames, Kind, Recording
-from ..core.session import Session
 from ..core.sources import ImageSettings, displayed_plane, is_own
+from ..session import Session
 from .recordings import (
     Facts,
     LayerFrames,
@@ -206,7 +206,7 @@ class Source:
         leading = plane.data.shape[: len(plane.index)]
         return int(np.ravel_multi_index(plane.index, leading)) if plane.index else 0
 
-    # -- what the viewer tells
+    # -- following the viewer
 
     def _takes(self, layer: Any) -> bool:
         return takes_holograms(layer, "unknown") and takes_holograms(

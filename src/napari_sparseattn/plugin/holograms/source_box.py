@@ -102,7 +102,7 @@ class HologramSourceBox(Follower):
         self.follow(self.source.changed, self._fill)
         self.follow(self.holograms.settings_changed, self._show_hint)
 
-    # -- what the panel tells
+    # -- showing
 
     def _fill(self, _: object = None) -> None:
         source = self.source
@@ -156,7 +156,7 @@ class HologramSourceBox(Follower):
         self.hint.setText(" ".join(missing))
         self.hint.setVisible(source.layer is not None and bool(missing))
 
-    # -- what the user does
+    # -- acting
 
     def _set_layer(self, index: int) -> None:
         self.source.set_layer(self.layers.itemData(index))

@@ -28,7 +28,7 @@ from .requests import (
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from .session import Holograms
+    from .panel import Panel
 
 __all__ = ["Work"]
 
@@ -47,7 +47,7 @@ class Work:
     progress_changed = Signal(object)
     failures_changed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, holograms: Holograms) -> None:
+    def __init__(self, viewer: ViewerModel, holograms: Panel) -> None:
         self._holograms = holograms
         self.failures: tuple[Failure, ...] = ()
         self._request: WorkRequest | None = None
@@ -104,7 +104,6 @@ class Work:
             None if source.layer is None else source.kind,
             background,
         )
-        self._set_failures(())
         self._ask(request, f"Reconstructing {counted(len(files), 'file')}…", len(files))
 
     def cancel(self) -> None:
@@ -118,18 +117,19 @@ class Work:
         self.cancel()
         self._lane.close()
 
-    def _ask(self, request: WorkRequest, said: str, total: int) -> None:
+    def _ask(self, request: WorkRequest, text: str, total: int) -> None:
         if self.running:
             return
         self._request = request
-        self._holograms.status.notify(said)
+        self._set_failures(())
+        self._holograms.status.notify(text)
         self.progress_changed.emit(Progress(0, total))
         self._lane.ask(request)
 
-    def _end(self, said: str, level: Any = "info") -> None:
+    def _end(self, text: str, level: Any = "info") -> None:
         self._request = None
         self.progress_changed.emit(None)
-        self._holograms.status.notify(said, level)
+        self._holograms.status.notify(text, level)
 
     def _set_failures(self, failures: tuple[Failure, ...]) -> None:
         self.failures = failures
@@ -165,10 +165,10 @@ class Work:
     def _sum_up(self, request: WorkRequest, answer: FolderAnswer) -> tuple[str, str]:
         assert isinstance(request, FolderRequest)
         files = counted(len(request.files), "file")
-        said = f"{len(answer.written)} of {files} written to {request.out}."
+        text = f"{len(answer.written)} of {files} written to {request.out}."
         if answer.in_rad:
-            said += f" {answer.in_rad} of them as phase in rad: no wavelength is known."
-        return said, "warning" if self.failures else "info"
+            text += f" {answer.in_rad} of them as phase in rad: no wavelength is known."
+        return text, "warning" if self.failures else "info"
 
     def _show(self, request: WorkRequest, answer: ReconstructAnswer) -> None:
         assert isinstance(request, ReconstructRequest)
@@ -195,11 +195,11 @@ class Work:
 
 def _describe(name: str, request: ReconstructRequest, answer: ReconstructAnswer) -> str:
     n = len(request.recording)
-    said = f"{name}: {n} frames." if n > 1 else f"{name} is ready."
+    text = f"{name}: {n} frames." if n > 1 else f"{name} is ready."
     if answer.unit == "rad":
-        said += " Phase in rad, as the wavelength is unknown."
+        text += " Phase in rad, as the wavelength is unknown."
     else:
-        said += " Click a cell in the dock Sparse attention to classify it."
+        text += " Click a cell in the dock Sparse attention to classify it."
     if answer.n_bad:
-        said += f" NaN or saturated: {counted(answer.n_bad, 'pixel')}."
-    return said
+        text += f" NaN or saturated: {counted(answer.n_bad, 'pixel')}."
+    return text

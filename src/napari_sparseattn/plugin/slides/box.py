@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 from ..core.messages import time_left
 from ..core.status import StageDone
 from ..widgets.base import Follower
+from ..widgets.rich import WrappedLabel
 from .requests import STAGES, store_folder
 from .task import SlideTask
 
@@ -87,10 +88,8 @@ class SlideBox(Follower):
             "Outlines the tissue in a layer of shapes. Move, add or delete outlines there: the "
             "slide is then classified inside them."
         )
-        self.tissue = QLabel(self)
-        self.tissue.setWordWrap(True)
-        self.encoder = QLabel(self)
-        self.encoder.setWordWrap(True)
+        self.tissue = WrappedLabel("", self)
+        self.encoder = WrappedLabel("", self)
         self.encoder.setToolTip(
             "What turns each patch into numbers, as the model was trained with it. An encoder "
             "that is not part of the plugin is fetched when it is first used, under its licence. "

@@ -22,8 +22,8 @@ from qtpy.QtWidgets import (
 from ...export.tables import write_csv
 from ...inference.slides import SlidePrediction
 from ..core.status import explain
-from ..traversal.close_up import pixmap
 from ..widgets.base import Follower
+from ..widgets.picture import pixmap
 from .task import SlideTask
 
 __all__ = ["GalleryBox", "PatchList"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...images.errors import ImageError
 from ...images.slides.opening import open_slide
-from ...images.slides.pyramid import Level, Pyramid, Reading, read_window
+from ...images.slides.pyramid import Level, Pyramid, Reading, level_for, read_window
 from ..core.lanes import Lanes
 from ..core.sources import METADATA_KEY, slide_of
 
@@ -126,10 +126,10 @@ class LevelView:
         height, width = bottom - top, right - left
         if self._coarser == 1:
             region = self._pyramid.read_region(top, left, self._level, height, width)
-            pixels = region.pixels
+            pixels, valid, level, step = region.pixels, region.valid, self._level, 1.0
         else:
             factor = self._coarser * self._pyramid.levels[self._level].downsample
-            values, _ = read_window(
+            values, valid = read_window(
                 self._pyramid,
                 top * factor,
                 left * factor,
@@ -139,6 +139,14 @@ class LevelView:
                 width,
             )
             pixels = np.rint(values * 255).astype(np.uint8)
+            level = level_for(self._pyramid, factor)
+            step = factor / self._pyramid.levels[level].downsample
+        if not valid.all():
+            # Glass that was not scanned looks like glass; what is damaged stays black.
+            places = (np.arange(a, b) + 0.5 for a, b in ((top, bottom), (left, right)))
+            rows, columns = (step * place for place in places)
+            unscanned = ~valid & ~self._pyramid.failed_at(level, rows, columns)
+            pixels[unscanned] = self._pyramid.background
         return pixels if self._pyramid.channels > 1 else pixels[..., 0]
 
 

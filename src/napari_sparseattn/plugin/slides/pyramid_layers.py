@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.layers import (
+    OverlayLayers,
+    copied_transform,
+    marked,
+    move,
+    outline,
+    outline_ellipse,
+    outline_layer,
+    update_outline,
+)
 from ..core.sources import METADATA_KEY
 from .pyramid_maps import (
     ATTENTION,
@@ -29,7 +38,7 @@ from .pyramid_maps import (
 )
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Shapes
+    from napari.layers import Image, Layer, Points, Shapes
 
     from ...evidence import PyramidAttention
     from ...inference.slides import LocalAttention
@@ -131,31 +140,14 @@ class PyramidLayers(OverlayLayers[str]):
             self.remove(source, [PATCH])
             return
         top, left, side = attention.patch_box(patch)
-        corners = np.zeros((4, source.ndim))
         # napari puts a pixel's centre at its index, boxes its corner.
-        corners[:, -2:] = np.array([(0, 0), (0, side), (side, side), (side, 0)]) - 0.5
-        place = copied_transform(source, (top, left), 1.0, index)
-        layer: Shapes | None = self.layer(source, PATCH)
+        place = copied_transform(source, (top - 0.5, left - 0.5), 1.0, index)
+        drawn = outline(source, side, _SELECTED)
+        layer: Points | None = self.layer(source, PATCH)
         if layer is None:
-            from napari.layers import Shapes
-
-            layer = Shapes(
-                [corners],
-                shape_type="rectangle",
-                name=f"[{source.name}] patch",
-                face_color="transparent",
-                edge_color=_SELECTED,
-                edge_width=side / 14,
-                opacity=1.0,
-                metadata=marked(PATCH),
-                **place,
-            )
-            self.add_layer(source, PATCH, layer)
-            return
-        if not np.allclose(layer.data[0], corners):
-            layer.data = [corners]
-            layer.edge_width = side / 14
-        move(layer, place)
+            self.add_layer(source, PATCH, outline_layer(source, PATCH, "patch", drawn, place))
+        else:
+            update_outline(layer, drawn, place)
 
     # -- tissue
 
@@ -220,7 +212,7 @@ class PyramidLayers(OverlayLayers[str]):
         for corners, kind in zip(layer.data, layer.shape_type, strict=True):
             if kind in ("line", "path"):
                 continue
-            outline = _ellipse(corners) if kind == "ellipse" else corners
+            outline = outline_ellipse(corners) if kind == "ellipse" else corners
             world = [source.world_to_data(layer.data_to_world(point))[-2:] for point in outline]
             found.append(np.asarray(world, np.float64) + 0.5)
         return found
@@ -318,12 +310,3 @@ def same_outlines(
 def _longer_side(source: Image) -> int:
     data = source.data[0] if source.multiscale else source.data
     return int(max(data.shape[source.ndim - 2 : source.ndim]))
-
-
-def _ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the outline of an ellipse from the corners of the box around it."""
-    middle = corners.mean(axis=0)
-    across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
-    turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
-    outline: npt.NDArray[np.float64] = middle + np.cos(turn) * across + np.sin(turn) * down
-    return outline

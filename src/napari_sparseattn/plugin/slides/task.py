@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from ..core.messages import (
     about_tissue,
 )
 from ..core.models import Model
-from ..core.parts import Ask, Parts
+from ..core.parts import SETTINGS_CHANGED, Ask, Parts
 from ..core.preferences import preferences
 from ..core.sources import SourceError, data_position, displayed_plane, slide_of
 from ..core.status import Progress, StageDone
@@ -307,9 +308,7 @@ class SlideTask:
             return
         if request.settings != selection.settings_of(layer):
             _close(answer)
-            status.notify(
-                "The pixel size was changed meanwhile. Classify the slide again.", "warning"
-            )
+            status.notify(SETTINGS_CHANGED.format(layer.name), "warning")
             return
         self.forget(layer)
         self._answers[layer] = answer
@@ -533,7 +532,7 @@ class SlideTask:
             weight = float(attention.patch_weights(number, head)[patch])
             lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
         if attention.patch_probabilities is not None:
-            name = attention.class_names[1].replace("_", " ")
+            name = html.escape(attention.class_names[1].replace("_", " "), quote=False)
             lines.append(f"{name}: {100 * attention.patch_probabilities[patch]:.1f} %")
         if self.local is not None:
             lines.append(f"saw {len(self.local.indices)} patches around it")

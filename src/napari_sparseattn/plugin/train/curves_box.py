@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
 from ...training.runs.runs import Epoch
 from ..widgets.base import Follower
-from .plots import TrainingCurve, WatchedCells, dimmed
+from ..widgets.picture import dim_unselected
+from .plots import TrainingCurve, WatchedCells
 from .session import FineTuning
 
 __all__ = ["CurvesBox"]
@@ -73,8 +74,8 @@ class CurvesBox(Follower):
         )
         self.loss.set_values(
             {
-                _TRAINED: gap + [_known(e.train_loss) for e in epochs],
-                _HELD: gap + [_known(e.loss) for e in epochs],
+                _TRAINED: gap + [_drop_nan(e.train_loss) for e in epochs],
+                _HELD: gap + [_drop_nan(e.loss) for e in epochs],
             },
             total,
             best,
@@ -106,7 +107,7 @@ class CurvesBox(Follower):
         # The first held-out cells, in the order in which they were cut out.
         pictures = list(prepared.pictures.values())[: len(epoch.watched)]
         shown = [
-            dimmed(picture, pixels, prepared.size)
+            dim_unselected(picture, pixels, prepared.size)
             for picture, pixels in zip(pictures, epoch.watched, strict=False)
         ]
         # The last layers alone do not change what is looked at.
@@ -123,10 +124,10 @@ def _best(epochs: list[Epoch]) -> int:
 
 
 def _percent(share: float | None) -> float | None:
-    known = _known(share)
+    known = _drop_nan(share)
     return None if known is None else 100 * known
 
 
-def _known(value: float | None) -> float | None:
+def _drop_nan(value: float | None) -> float | None:
     """None where nothing was measured."""
     return None if value is None or math.isnan(value) else value

@@ -13,9 +13,9 @@ from ...training.runs.runs import Version, versions
 from ..annotate.session import Annotating
 from ..core.lanes import Lanes
 from ..core.models import prepare_model
-from ..core.opening import open_files
-from ..core.session import Session
 from ..core.status import explain
+from ..opening import open_files
+from ..session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -204,11 +204,11 @@ class AnnotationFinder:
             )
             return
         if self._awaited is None:
-            self._annotating.changed.connect(self._arrived)
+            self._annotating.changed.connect(self._go_on)
         self._awaited = (image, annotation)
         open_files(viewer, [image.path], self._session.status.notify)
 
-    def _arrived(self, _: object = None) -> None:
+    def _go_on(self, _: object = None) -> None:
         """Go on when the annotations of the image that is being opened are there."""
         if self._awaited is None:
             return
@@ -216,7 +216,7 @@ class AnnotationFinder:
         layer = self._layer_of(image)
         if layer is not None:
             self._awaited = None
-            self._annotating.changed.disconnect(self._arrived)
+            self._annotating.changed.disconnect(self._go_on)
             self._show(layer, annotation)
 
     def _show(self, layer: Image, annotation: Annotation | None) -> None:

@@ -15,13 +15,13 @@ from ..widgets.axes import AXIS_COLOUR, Axes, Plot
 from ..widgets.picture import nice_ticks
 from ..widgets.rich import rich
 
-__all__ = ["ConfusionMatrix", "TrainingCurve", "WatchedCells", "dimmed"]
+__all__ = ["ConfusionMatrix", "TrainingCurve", "WatchedCells"]
 
 _LINES = (AXIS_COLOUR, QColor("#56b4e9"))
 _BEST = QColor("#e5b567")
 _HEIGHT, _LEAST_WIDTH = 124, 120
 _MOST_TICKS_X, _MOST_TICKS_Y, _TICK_ROOM = 6, 3, 34
-_GAP, _DIM = 4, 0.25
+_GAP = 4
 _RIGHT, _WRONG, _CHOSEN = QColor("#009e73"), QColor("#d55e00"), QColor("#e5b567")
 _LEAST_FIELD, _MOST_FIELD, _SWATCH = 18, 34, 8
 _MOST_NAME = 110
@@ -333,33 +333,3 @@ class WatchedCells(QWidget):
     def _side(self, width: int) -> float:
         n = max(len(self.pictures), 4)
         return min(96.0, (width - (n - 1) * _GAP) / n)
-
-
-def dimmed(
-    picture: npt.NDArray[np.uint8], pixels: npt.NDArray[np.int64], size: int
-) -> npt.NDArray[np.uint8]:
-    """Darken a picture where a model does not look.
-
-    Parameters
-    ----------
-    picture : numpy.ndarray
-        (s, s, 3) uint8.
-    pixels : numpy.ndarray
-        (k,) int64: ``row * size + column`` of what is looked at.
-    size : int
-        Side of the model's image.
-
-    Returns
-    -------
-    numpy.ndarray
-        (s, s, 3) uint8.
-    """
-    looked = np.zeros(size * size, dtype=bool)
-    looked[pixels[(pixels >= 0) & (pixels < size * size)]] = True
-    side = picture.shape[0]
-    nearest = (np.arange(side) * size // side).astype(int)
-    bright = looked.reshape(size, size)[nearest[:, None], nearest[None]]
-    shown: npt.NDArray[np.uint8] = np.where(bright[..., None], picture, picture * _DIM).astype(
-        np.uint8
-    )
-    return shown

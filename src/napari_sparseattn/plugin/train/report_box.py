@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QListWidgetItem,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -22,7 +23,7 @@ from qtpy.QtWidgets import (
 from ...metrics import Report, whole_percent
 from ..core.messages import counted
 from ..widgets.base import Follower
-from ..widgets.rich import rich
+from ..widgets.rich import breakable, rich
 from .plots import ConfusionMatrix
 from .session import FineTuning
 
@@ -96,10 +97,10 @@ class ReportBox(Follower):
             return
         edge = _EDGES[report.verdict]
         self.verdict.setStyleSheet(f"padding: 5px; border-left: 4px solid {edge};")
-        self.verdict.setText(rich(report.sentence))
+        self.verdict.setText(_show(report.sentence))
         before = () if tuning.prepared is None else tuning.prepared.run.notes
         notes = dict.fromkeys((*report.notes, *before))
-        self.notes.setText("<br>".join(rich(note) for note in notes))
+        self.notes.setText("<br>".join(_show(note) for note in notes))
         self.notes.setVisible(bool(notes))
         self.figures.setText(_figures(report))
         measured = report.after is not None
@@ -126,11 +127,11 @@ class ReportBox(Follower):
         self.cells.setVisible(bool(cells))
         if not cells:
             text = f"No held-out '{label}' is classified as '{predicted}'. {_PRESS}"
-            self.listed.setText(rich(text))
+            self.listed.setText(_show(text))
             return
         correct = " (correct)" if label == predicted else ""
         self.listed.setText(
-            rich(
+            _show(
                 f"{counted(len(cells), 'cell')} of your class '{label}', classified as "
                 f"'{predicted}'{correct}, most confident first:"
             )
@@ -177,6 +178,9 @@ class _Text(QLabel):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.setWordWrap(True)
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def setText(self, text: str) -> None:  # noqa: N802 - Qt's name
@@ -193,6 +197,11 @@ class _Text(QLabel):
         # The old minimum would count as the height that is wanted.
         self.setMinimumHeight(0)
         self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
+
+
+def _show(text: str) -> str:
+    """Return text as rich text that is never wider than its place."""
+    return rich(breakable(text))
 
 
 def _figures(report: FineTuneReport) -> str:
@@ -218,7 +227,7 @@ def _figures(report: FineTuneReport) -> str:
         "<th align='right'>after</th></tr>"
     )
     body = "".join(
-        f"<tr><td>{rich(name)}</td><td align='right'>{before}</td>"
+        f"<tr><td>{_show(name)}</td><td align='right'>{before}</td>"
         f"<td align='right'>{after}</td></tr>"
         for name, before, after in rows
     )
@@ -238,7 +247,7 @@ def _per_class(report: FineTuneReport, after: Report, colours: tuple[str, ...]) 
         shown = "".join(f"<td align='right'>{100 * v:.0f}</td>" for v in cells)
         old = f"{100 * before:.0f}" if before is not None and known else "new"
         rows.append(
-            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{rich(name)}</td>"
+            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{_show(name)}</td>"
             f"<td align='right'>{of.support}</td>{shown}<td align='right'>{old}</td></tr>"
         )
     head = (

@@ -24,8 +24,8 @@ from ..annotate.session import Annotating
 from ..core.lanes import Lanes, close_all
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
-from ..core.session import Session
 from ..core.status import explain
+from ..session import Session
 from ..slides.requests import store_folder
 from .outcome import Outcome
 

@@ -24,7 +24,9 @@ from ...inference.prediction import Prediction
 from ..core.messages import share_text
 from ..core.pictures import Thumbnails
 from ..widgets.base import Follower, shrinkable
-from .close_up import CloseUpBox, pixmap
+from ..widgets.picture import pixmap
+from ..widgets.rich import breakable, rich
+from .close_up import CloseUpBox
 from .layers import level_colours
 from .task import TraversalTask
 
@@ -235,7 +237,8 @@ class TraversalBox(Follower):
         if (pixel := self.crops.parts.selection.settings.pixel_size) is not None:
             size += f" ({side * pixel:.3g} µm)"
         said = ", ".join(
-            f"{share_text(shares[i])} {answer.class_names[i].replace('_', ' ')}" for i in order
+            f"{share_text(shares[i])} {rich(breakable(answer.class_names[i].replace('_', ' ')))}"
+            for i in order
         )
         self.facts.setText(
             f"<b>Crop {crop + 1}</b>, level {traversal.level[crop]}, {size}<br>{said}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent, QPixmap
+from qtpy.QtGui import QMouseEvent, QPainter, QPaintEvent, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
 from ...evidence import Traversal
+from ..widgets.picture import pixmap
 from .closeups import MOST_SIDE, CloseUp
 
-__all__ = ["CloseUpBox", "PixelView", "pixmap"]
+__all__ = ["CloseUpBox", "PixelView"]
 
 _LEAST = 64
 _READ_SIDE = 104
@@ -139,10 +138,3 @@ def _about(close_up: CloseUp) -> str:
     if close_up.unreadable:
         said += f"; {100 * close_up.unreadable:.2g} % unreadable (grey)"
     return said
-
-
-def pixmap(picture: npt.NDArray[np.uint8]) -> QPixmap:
-    """Return a picture (H, W, 3) for Qt."""
-    height, width, _ = picture.shape
-    image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image.copy())

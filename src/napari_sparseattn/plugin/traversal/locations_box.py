@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import Follower
+from ..widgets.rich import rich
 from .task import TraversalTask, Trial
 
 __all__ = ["LocationsBox"]
@@ -155,7 +156,7 @@ def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
     rows = []
     for trial in trials:
         name = trial.label.replace("_", " ")
-        name = name if len(name) <= 12 else f"{name[:11]}…"
+        name = rich(name if len(name) <= 12 else f"{name[:11]}…")
         looks = "·".join(map(str, trial.locations)) + ("*" if trial.locations == trained else "")
         cells = [
             (looks, "left"),
@@ -167,7 +168,7 @@ def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
         bold = "font-weight:bold" if trial is trials[-1] else ""
         rows.append(
             "".join(
-                f"<td align='{side}' style='{bold}'>{text.replace(' ', '&nbsp;')}&nbsp;</td>"
+                f"<td align='{side}' style='{bold}'><nobr>{text}</nobr>&nbsp;</td>"
                 for text, side in cells
             )
         )

@@ -17,7 +17,7 @@ from ..core.advice import Advice, ImageFacts
 from ..core.lanes import close_all
 from ..core.messages import about_field, about_traversal, share_text
 from ..core.models import Model
-from ..core.parts import Ask, Parts
+from ..core.parts import SETTINGS_CHANGED, Ask, Parts
 from ..core.pictures import Thumbnails
 from ..core.sources import SourceError, data_position, displayed_plane, shape_of, slide_of
 from ..core.status import Progress
@@ -252,6 +252,9 @@ class TraversalTask:
                 status.show_progress()
             return
         if status.end(request) is None or not self.parts.selection.is_open(request.layer):
+            return
+        if request.settings != self.parts.selection.settings_of(request.layer):
+            status.notify(SETTINGS_CHANGED.format(request.layer.name), "warning")
             return
         self.draw(request, part.prediction, part.thumbnails, None)
         self.cells.selected_changed.emit(None)

@@ -8,9 +8,7 @@ from typing import Any
 from psygnal import SignalInstance
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QSizePolicy, QWidget
 
-from ..core.session import Session
-
-__all__ = ["LABEL_WIDTH", "Follower", "SessionWidget", "set_quietly", "shrinkable"]
+__all__ = ["LABEL_WIDTH", "Follower", "set_quietly", "shrinkable"]
 
 #: Lines up the boxes of different grids, in screen pixels.
 LABEL_WIDTH = 48
@@ -33,22 +31,6 @@ class Follower(QWidget):
         for signal, slot in self._followed:
             signal.disconnect(slot)
         self._followed.clear()
-
-
-class SessionWidget(Follower):
-    """A widget that follows a session until it is released.
-
-    Parameters
-    ----------
-    session : Session
-        Outlives the widget, so that closing and reopening the dock is harmless.
-    parent : QWidget, optional
-        The dock.
-    """
-
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.session = session
 
 
 def shrinkable(combo: QComboBox) -> QComboBox:

@@ -11,7 +11,6 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent, QShowEven
 from qtpy.QtWidgets import (
     QDockWidget,
     QFrame,
-    QLabel,
     QMainWindow,
     QScrollArea,
     QVBoxLayout,
@@ -19,11 +18,13 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from ..core.docks import dock_of
 from ..core.status import Message
 from .base import Follower
 from .keys import KeyFilter
+from .rich import WrappedLabel, rich
 
-__all__ = ["DockFrame", "MessageLine", "Notifier", "section"]
+__all__ = ["DockFrame", "MessageLine", "Notifier", "dock_of", "section"]
 
 _STYLE = """
 QLabel#hint { padding-left: 5px; border-left: 3px solid #e5b567; }
@@ -67,9 +68,8 @@ class MessageLine(Follower):
 
     def __init__(self, notifier: Notifier, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.label = QLabel(self)
+        self.label = WrappedLabel("", self)
         self.label.setObjectName("message")
-        self.label.setWordWrap(True)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.label)
@@ -80,7 +80,7 @@ class MessageLine(Follower):
         """Show one message."""
         long = len(message.text) > _MOST_TEXT
         self.label.setText(f"{message.text[:_MOST_TEXT].rstrip()} …" if long else message.text)
-        self.label.setToolTip(message.text if long else "")
+        self.label.setToolTip(rich(message.text) if long else "")
         self.label.setProperty("level", message.level)
         # Qt looks at properties in a style sheet only when told to.
         self.label.style().unpolish(self.label)
@@ -158,12 +158,16 @@ class DockFrame(QWidget):
 
     def _join_others(self) -> None:
         window = self.window()
-        mine = _dock_of(self)
+        mine = dock_of(self)
         if mine is None or not isinstance(window, QMainWindow):
             return
         self.placed_in(mine)
         for other in window.findChildren(DockFrame):
-            theirs = _dock_of(other)
+            theirs = dock_of(other)
+            if theirs is not None and theirs is not mine and type(other) is type(self):
+                # Opened by another name, as napari's menu and scripts do: one is enough.
+                theirs.destroyOnClose()
+                continue
             if theirs is not None and theirs is not mine and theirs.isVisible():
                 # Below each other, both would be too short.
                 window.tabifyDockWidget(theirs, mine)
@@ -180,13 +184,6 @@ class DockFrame(QWidget):
                     self._end()
                 QTimer.singleShot(0, self.deleteLater)
         return bool(super().event(event))
-
-
-def _dock_of(widget: QWidget) -> QDockWidget | None:
-    parent = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    return parent
 
 
 class _End:

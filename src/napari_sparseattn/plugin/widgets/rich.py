@@ -88,4 +88,5 @@ class ElidedLabel(QLabel):
 
     def _fit(self) -> None:
         mode = Qt.TextElideMode.ElideMiddle
-        super().setText(QFontMetrics(self.font()).elidedText(self._whole, mode, self.width()))
+        room = self.contentsRect().width() - 4
+        super().setText(QFontMetrics(self.font()).elidedText(self._whole, mode, room))

@@ -14,7 +14,7 @@ from ...bundle import Bundle, load_bundle, save_bundle
 from ...card import Card
 from ...files import replacing
 from ..data.annotated import cut_unannotated_cells
-from ..data.project import Project
+from ..data.project import Project, ProjectError
 from ..loop.control import TrainingControl
 from ..loop.epochs import FineTuneEpoch
 from ..tune.fine_tune import fine_tune
@@ -73,7 +73,8 @@ def train_run(
 def save_version(run: Run, bundle: Bundle, report: FineTuneReport) -> Path:
     """Keep a run's model and report among the user's models, never over another; it is finished."""
     path = target_of(run)
-    named = dataclasses.replace(bundle, card=bundle.card.model_copy(update={"name": path.stem}))
+    changes = {"name": path.stem, "class_colours": _colours(run, bundle.card)}
+    named = dataclasses.replace(bundle, card=bundle.card.model_copy(update=changes))
     plain = {"format": 1, "model": path.stem, "report": report.to_dict()}
     # The report first: a model that is there has one.
     with replacing(report_path(path)) as temporary:
@@ -81,6 +82,17 @@ def save_version(run: Run, bundle: Bundle, report: FineTuneReport) -> Path:
     save_bundle(named, path)
     finish(run)
     return path
+
+
+def _colours(run: Run, card: Card) -> tuple[str, ...]:
+    """Return the colours that the classes have in the project, where it has them."""
+    try:
+        known = Project(run.folder.parent.parent).classes()
+    except ProjectError:
+        # Not worth losing the model for.
+        return card.colours
+    pairs = zip(card.class_names, card.colours, strict=True)
+    return tuple(known.get(name, colour) for name, colour in pairs)
 
 
 def _train_cells(

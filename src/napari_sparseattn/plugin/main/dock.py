@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from ..cells.actions_box import ActionsBox
-from ..cells.result_box import ResultBox
 from ..cells.table_box import TableBox
-from ..commands import open_training
 from ..compare.box import CompareBox
 from ..compare.session import Compare
-from ..core.session import Session
+from ..core.docks import open_training
 from ..evidence.cells_box import CellFaithfulnessBox
 from ..evidence.cells_session import CellFaithfulness
 from ..evidence.session import AnswerFaithfulness
@@ -20,16 +17,19 @@ from ..evidence.what_if_box import WhatIfBox
 from ..evidence.what_if_session import WhatIfSession
 from ..export.box import ExportBox
 from ..export.session import ExportSession
+from ..session import Session
 from ..slides.box import SlideBox
 from ..slides.gallery_box import GalleryBox
 from ..slides.pyramid_box import PyramidBox
 from ..traversal.box import TraversalBox
 from ..traversal.locations_box import LocationsBox
-from .base import Follower
-from .drops import FileDrops
-from .frame import DockFrame, section
+from ..widgets.base import Follower
+from ..widgets.drops import FileDrops
+from ..widgets.frame import DockFrame, section
+from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
+from .result_box import ResultBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..cells.task import CellTask
-from ..slides.task import SlideTask
-from ..traversal.task import TraversalTask
-from .advice import ModelKind
+from .cells.task import CellTask
+from .core.advice import ModelKind
+from .slides.task import SlideTask
+from .traversal.task import TraversalTask
 
 __all__ = ["TASKS"]
 

@@ -16,11 +16,14 @@ from qtpy.QtWidgets import (
 )
 
 from ...images.fields.field import Modality
-from ..commands import choose_slide_folder, choose_slides, open_holograms
-from ..core.opening import open_files
-from ..core.session import Session
+from ..core.docks import open_holograms
 from ..core.sources import ImageSettings
-from .base import LABEL_WIDTH, SessionWidget, shrinkable
+from ..opening import open_files
+from ..session import Session
+from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.file_dialogs import choose_slide_folder, choose_slides
+from ..widgets.rich import WrappedLabel
+from .session_widget import SessionWidget
 
 __all__ = ["ImageBox"]
 
@@ -67,15 +70,13 @@ class ImageBox(SessionWidget):
             "Found by the plugin, or taken from your Labels or Points layer. The size of the "
             "points is taken as the size of the cells."
         )
-        self.hint = QLabel(_UNKNOWN_SIZE, self)
+        self.hint = WrappedLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
-        self.hint.setWordWrap(True)
         self.reconstruct = QPushButton("Reconstruct…", self)
         self.reconstruct.setToolTip(
             "Opens the dock Holograms, which turns a hologram or phase into OPD."
         )
-        self.empty = QLabel(_EMPTY, self)
-        self.empty.setWordWrap(True)
+        self.empty = WrappedLabel(_EMPTY, self)
         self.open = QPushButton("Open slide…", self)
         self.open.setToolTip(
             "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
@@ -167,8 +168,7 @@ class ImageBox(SessionWidget):
         open_holograms(self.session.viewer)
 
     def _image_chosen(self, index: int) -> None:
-        self.session.selection.set_image(self.image.itemData(index))
-        self.session.parts.advise()
+        self.session.choose_image(self.image.itemData(index))
 
     def _modality_chosen(self, index: int) -> None:
         selection = self.session.selection

@@ -15,11 +15,11 @@ from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.cells.requests import answer_click, stream_run
 from napari_sparseattn.plugin.core.layers import OverlayChoice
 from napari_sparseattn.plugin.core.models import Model, prepare_model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
+from napari_sparseattn.plugin.session import Session
 from small_model import small_bundle
 
-from ..conftest import CENTRES, add_labels, add_picture, label_image, picture
+from .conftest import CENTRES, add_labels, add_picture, label_image, picture
 
 
 def world(layer: object, cell: int) -> tuple[float, ...]:

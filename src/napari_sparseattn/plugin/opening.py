@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .lanes import Lane, Lanes
-from .per_viewer import PerViewer
-from .sources import METADATA_KEY
-from .status import Level, explain
+from .core.lanes import Lane, Lanes
+from .core.per_viewer import PerViewer
+from .core.sources import METADATA_KEY
+from .core.status import Level, explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ...images.fields.field import Field
+    from ..images.fields.field import Field
 
-__all__ = ["Opened", "field_layer", "open_files", "read_file"]
+__all__ = [
+    "Opened",
+    "field_layer",
+    "open_files",
+    "read_file",
+]
 
 LayerData = tuple[Any, dict[str, Any], str]
 #: Says one line to the user.
@@ -56,21 +61,22 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
     ImageError
         If it cannot be read; the message says why and what to do.
     """
-    from ...images.opening import open_field
-    from ...images.slides.opening import is_slide, open_slide
+    from ..images.opening import open_field
+    from ..images.slides.opening import is_slide, open_slide
 
     file = Path(path)
     if as_slide or file.is_dir() or is_slide(file):
-        from ..slides.layers import slide_layer
+        from .slides.layers import slide_layer
 
         pyramid = open_slide(file)
         return Opened(path, [slide_layer(pyramid)], pyramid.notes)
     if file.suffix.lower() in _HOLOGRAPHY:
-        from ...images.holograms.files import open_hologram
-        from ..holograms.recordings import recording_layer
+        from ..images.holograms.files import open_hologram
+        from .holograms.recordings import recording_layer
 
         return Opened(path, [recording_layer(open_hologram(file))])
-    return Opened(path, [field_layer(open_field(file))])
+    field = open_field(file)
+    return Opened(path, [field_layer(field)], field.notes)
 
 
 def field_layer(field: Field) -> LayerData:

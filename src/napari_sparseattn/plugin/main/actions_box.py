@@ -5,9 +5,9 @@ from __future__ import annotations
 from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from ..core.messages import time_left
-from ..core.session import Session
 from ..core.status import Progress
-from ..widgets.base import SessionWidget
+from ..session import Session
+from .session_widget import SessionWidget
 
 __all__ = ["ActionsBox"]
 

@@ -16,8 +16,8 @@ from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core import preferences as chosen
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.preferences import Preferences
-from napari_sparseattn.plugin.core.session import Session
-from napari_sparseattn.plugin.widgets.model_box import ModelBox
+from napari_sparseattn.plugin.main.model_box import ModelBox
+from napari_sparseattn.plugin.session import Session
 
 from ..conftest import wait_until
 

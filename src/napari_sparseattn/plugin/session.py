@@ -9,27 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import SignalInstance
 
-from ..cells.task import CellTask
-from ..slides.task import SlideTask
-from ..traversal.task import TraversalTask
-from .advice import Advice
-from .clicks import ClickWatcher
-from .file_facts import FileFacts
-from .lanes import Lanes
-from .layers import Overlays, Role
-from .models import Model, Models
-from .parts import Answers, Parts, Task
-from .per_viewer import Attached
-from .selection import Selection
-from .sources import is_own, is_picture
-from .status import Status
+from .cells.task import CellTask
+from .core.advice import Advice
+from .core.clicks import ClickWatcher
+from .core.file_facts import FileFacts
+from .core.lanes import Lanes
+from .core.layers import OverlayChoice, Overlays, Role
+from .core.models import Model, Models
+from .core.parts import SETTINGS_CHANGED, Answers, Parts, Task
+from .core.per_viewer import Attached
+from .core.selection import Selection
+from .core.sources import is_own, is_picture
+from .core.status import Status
+from .core.view import image_under, show_image
+from .slides.task import SlideTask
 from .tasks import TASKS
+from .traversal.task import TraversalTask
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
-    from ...inference.prediction import Prediction
+    from ..card import Card
+    from ..inference.prediction import Prediction
 
 __all__ = ["Session"]
 
@@ -55,7 +57,7 @@ class Session(Attached):
         super().__init__(viewer)
         self.selection, self.status = Selection(viewer), Status()
         lanes = Lanes.of(viewer)
-        self.models = Models(lanes, self._take_model, self.status.notify, self.status.fail)
+        self.models = Models(lanes, self._take_model)
         self.overlays = Overlays(viewer, self._toggle_overlay)
         self._answers = Answers()
         # Before the tasks listen, so that they find no answer of another image or model.
@@ -71,9 +73,10 @@ class Session(Attached):
         )  # fmt: skip
         self._files = FileFacts(self.parts)
         self.selection.image_changed.connect(self._files.ask)
-        self.selection.overlays_changed.connect(self.overlays.apply)
+        self.selection.overlays_changed.connect(self._apply_choice)
         self.selection.modality_changed.connect(self._advise_if_idle)
         self.selection.settings_changed.connect(self._fit_model)
+        self.selection.unsettled.connect(self._unsettle)
         self.selection.model_changed.connect(self._change_model)
         self._model_before: Model | None = None
         self._watcher = ClickWatcher(self.press)
@@ -86,6 +89,11 @@ class Session(Attached):
     def answer(self) -> Prediction | None:
         """The answer that is shown."""
         return self._answers.answer
+
+    @property
+    def answered(self) -> Any:
+        """The request that the answer is of."""
+        return self._answers.request
 
     @property
     def answer_changed(self) -> SignalInstance:
@@ -111,13 +119,36 @@ class Session(Attached):
         return found
 
     @property
+    def card_to_be(self) -> Card | None:
+        """The card of the chosen model, or of the one that is being loaded."""
+        if not self.selection.loading:
+            return self.selection.card
+        models = self.models
+        return next((c for n, c in models.cards.items() if models.paths[n] == models.wanted), None)
+
+    @property
     def advice(self) -> Advice:
         """What can be done next."""
         return self.parts.advice
 
-    def press(self, world: Any) -> None:
-        """Answer a click of the mouse at a position in the world."""
+    def press(self, world: Any, at: Any = None) -> None:
+        """Answer a click of the mouse at a position in the world, and on the canvas.
+
+        What is asked about is the image that is seen there.
+        """
+        viewer, selection = self.viewer, self.selection
+        if viewer is not None and viewer.dims.ndisplay == 2:
+            seen = image_under(viewer, world, selection.image, at)
+            if seen is not None:
+                selection.set_image(seen)
         self.task.press(world)
+
+    def choose_image(self, image: Image | None) -> None:
+        """Choose the image to classify, and bring it into view."""
+        self.selection.set_image(image)
+        if image is not None and self.viewer is not None:
+            show_image(self.viewer, image)
+        self.parts.advise()
 
     # -- models
 
@@ -140,7 +171,10 @@ class Session(Attached):
     def _likeliest(self) -> str | None:
         """Return the model to begin with; while no image is open, the first for cells."""
         suiting = (name for name, card in self.models.cards.items() if self.parts.suits(card))
-        names = (*self.parts.fitting, *suiting, *self.models.paths)
+        names = [*self.parts.fitting, *suiting, *self.models.paths]
+        last, facts = self.models.remembered(), self.selection.facts
+        if last is not None and (facts is None or last in self.parts.fitting):
+            return last
         return next(iter(names), None)
 
     def _fit_model(self, _: object = None) -> None:
@@ -207,15 +241,36 @@ class Session(Attached):
             self.status.cancel()
         self._answers.show(None)
 
-    def _change_model(self, _: Model | None) -> None:
+    def _change_model(self, model: Model | None) -> None:
+        if model is not None and self.selection.model_is_chosen:
+            self.models.remember(model)
         self.parts.advise()
+
+    def _unsettle(self, image: Image) -> None:
+        """Drop what was found with other settings of an image."""
+        record = self.selection.record_of(image)
+        if image is self.selection.image and self.answer is not None:
+            self._answers.show(None)
+        elif record.results is None:
+            return
+        self.overlays.blank(image)
+        self.slides.maps.clear(image)
+        self.slides.forget(image)
+        self.cells.forget(image)
+        self.status.notify(SETTINGS_CHANGED.format(image.name), "warning")
 
     def _advise_if_idle(self) -> None:
         if not self.status.running:
             self.parts.advise()
 
-    def _toggle_overlay(self, role: Role, shown: bool) -> None:
-        self.selection.set_choice(dataclasses.replace(self.selection.choice, **{role: shown}))
+    def _apply_choice(self, choice: OverlayChoice) -> None:
+        if self.selection.image is not None:
+            self.overlays.apply(choice, self.selection.image)
+
+    def _toggle_overlay(self, source: Image, role: Role, shown: bool) -> None:
+        # What is hidden of another image is no wish for this one.
+        if source is self.selection.image:
+            self.selection.set_choice(dataclasses.replace(self.selection.choice, **{role: shown}))
 
     # -- what the viewer tells
 
@@ -236,10 +291,14 @@ class Session(Attached):
             self.status.cancel(f"'{gone.name}' was removed")
         if gone is selection.cell_layer:
             selection.set_cell_layer(None)
+        if is_picture(gone):
+            # Its layers first: the next image must not inherit them.
+            self.slides.forget(gone)
+            self.slides.maps.forget(gone)
+            self.overlays.forget(gone)
         if gone is selection.image:
             images = selection.images()
             selection.set_image(images[-1] if images else None)
-        self.slides.forget(gone)
         selection.images_changed.emit()
         if not stopped:
             self.parts.advise()

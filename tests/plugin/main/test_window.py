@@ -18,8 +18,8 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.plugin.core import clicks
 from napari_sparseattn.plugin.core.models import Model
-from napari_sparseattn.plugin.core.session import Session
 from napari_sparseattn.plugin.core.sources import is_own
+from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
 
 from ..conftest import CENTRES, add_picture, wait_until

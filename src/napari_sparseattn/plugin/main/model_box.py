@@ -20,9 +20,11 @@ from qtpy.QtWidgets import (
 
 from ...hub import HubAddress, HubError
 from ..core.models import Model
-from ..core.session import Session
 from ..export.box import ExportButton
-from .base import LABEL_WIDTH, SessionWidget, shrinkable
+from ..session import Session
+from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.rich import WrappedLabel
+from .session_widget import SessionWidget
 
 __all__ = ["ModelBox"]
 
@@ -55,14 +57,12 @@ class ModelBox(SessionWidget):
         if wanted != "auto":
             self.devices.addItem(wanted, wanted)
             self.devices.setCurrentIndex(1)
-        self.card = QLabel(self)
+        self.card = WrappedLabel("", self)
         self.card.setObjectName("card")
-        self.card.setWordWrap(True)
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.hide()
-        self.simulated = QLabel("Trained on simulated images only.", self)
+        self.simulated = WrappedLabel("Trained on simulated images only.", self)
         self.simulated.setObjectName("simulated")
-        self.simulated.setWordWrap(True)
         self.simulated.hide()
         self._lay_out()
         self.card_button.toggled.connect(self.card.setVisible)

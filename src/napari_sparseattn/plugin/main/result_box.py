@@ -26,10 +26,12 @@ from ..annotate.class_box import swatch
 from ..annotate.session import Annotating
 from ..core.layers import OverlayChoice
 from ..core.messages import seconds_text
-from ..core.session import Session
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
-from ..widgets.base import SessionWidget, shrinkable
+from ..session import Session
+from ..widgets.base import shrinkable
+from ..widgets.rich import WrappedLabel, breakable, rich
+from .session_widget import SessionWidget
 
 __all__ = ["ClassBars", "ResultBox", "WrongRow"]
 
@@ -139,11 +141,9 @@ class ResultBox(SessionWidget):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
-        self.empty = QLabel(_EMPTY, self)
-        self.empty.setWordWrap(True)
+        self.empty = WrappedLabel(_EMPTY, self)
         self.bars = ClassBars(self)
-        self.facts = QLabel(self)
-        self.facts.setWordWrap(True)
+        self.facts = WrappedLabel("", self)
         self.title = QLabel(self)
         self.title.setWordWrap(True)
         assert session.viewer is not None
@@ -212,7 +212,7 @@ class ResultBox(SessionWidget):
             what = "Whole slide" if selection.on_slide else "Whole field"
             shares = isinstance(answer, SlidePrediction) and answer.segments
             of = ": share of its patches" if shares else ""
-            self.title.setText(f"<b>{what}</b> {selection.image.name}{of}")
+            self.title.setText(f"<b>{what}</b> {rich(breakable(selection.image.name))}{of}")
         if isinstance(answer, SlidePrediction):
             facts, tip = _slide_facts(answer, self.session.slides.side_of(0))
         else:

@@ -1,0 +1,1 @@
+"""The dock Sparse attention, which puts the rooms together."""

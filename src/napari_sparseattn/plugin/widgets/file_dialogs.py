@@ -1,0 +1,24 @@
+"""Dialogs in which the user chooses slides."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+__all__ = ["choose_slide_folder", "choose_slides"]
+
+
+def choose_slides(parent: QWidget | None = None) -> list[str]:
+    """Let the user choose slides; none where that is cancelled."""
+    from ...images.slides.opening import SLIDE_SUFFIXES
+
+    endings = " ".join(f"*{ending}" for ending in (*SLIDE_SUFFIXES, ".tif", ".tiff"))
+    paths, _ = QFileDialog.getOpenFileNames(
+        parent, "Open slides", "", f"Slides ({endings});;All files (*)"
+    )
+    return list(paths)
+
+
+def choose_slide_folder(parent: QWidget | None = None) -> list[str]:
+    """Let the user choose the folder of a slide; none where that is cancelled."""
+    path = QFileDialog.getExistingDirectory(parent, "Open the folder of an OME-Zarr or DICOM slide")
+    return [path] if path else []
