@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtWidgets import QWidget
@@ -39,7 +40,7 @@ class _Current:
     """Makes a canvas current, as long as it is there."""
 
     def __init__(self, canvas: Any) -> None:
-        self._canvas = weakref.ref(canvas)
+        self._canvas: Callable[[], Any] = weakref.ref(canvas)
 
     def __call__(self, event: object = None) -> None:
         canvas = self._canvas()
