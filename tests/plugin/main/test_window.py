@@ -16,7 +16,6 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
-from napari_sparseattn.plugin.core import clicks
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.session import Session
@@ -74,11 +73,7 @@ def canvases() -> list[QWidget]:
 
 
 @pytest.fixture
-def make_window(
-    make_napari_viewer_proxy: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Window]]:
-    # How long a press may take is a hand's measure; a busy machine's may be any.
-    monkeypatch.setattr(clicks, "_LONGEST", float("inf"))
+def make_window(make_napari_viewer_proxy: Any, qtbot: Any) -> Iterator[Callable[[], Window]]:
     opened: list[Window] = []
 
     def make() -> Window:
