@@ -36,6 +36,7 @@ Probabilities = npt.NDArray[np.float32]
 
 #: Cells per step, whose evidence is held at once.
 _STEP = 64
+_MANY = 200
 #: Two fields are laid over each other at so many places along the longer side.
 _PLACES = 256
 
@@ -137,11 +138,10 @@ class Comparison:
         n, same = int(self.classified.sum()), int(self.agrees.sum())
         if not n:
             return "Nothing was classified by both."
-        low, high = self.interval
-        return (
-            f"The same class in {same} of {n} ({100 * same / n:.1f} % "
-            f"[{100 * low:.1f}, {100 * high:.1f}])"
-        )
+        # Tenths of a percent mean nothing of a few cells.
+        digits = 0 if n < _MANY else 1
+        share, low, high = (f"{100 * value:.{digits}f}" for value in (same / n, *self.interval))
+        return f"The same class in {same} of {n} ({share} % [{low}, {high}])"
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: id, row, column, both classes, agreement, overlap."""

@@ -13,6 +13,7 @@ from napari_sparseattn.images.holograms.holography import (
     HologramError,
     HologramSettings,
     estimate_settings,
+    find_sideband,
     reconstruct,
 )
 from napari_sparseattn.images.holograms.measure import measure_opd
@@ -116,3 +117,16 @@ def test_notes_are_not_kept_with_the_settings(tmp_path) -> None:
     found = HologramSettings.from_json(tmp_path / "a.json")
     assert found == settings
     assert found.notes == ()
+
+
+@pytest.mark.parametrize("name", ["camera", "coins", "moon", "brick", "page", "clock", "text"])
+def test_photographs_are_no_holograms(name: str) -> None:
+    """Their strongest frequency is no stronger than others as far from zero."""
+    import skimage.data
+
+    try:
+        photograph = getattr(skimage.data, name)()
+    except (ImportError, OSError):
+        pytest.skip("this photograph is fetched when it is first used")
+    with pytest.raises(HologramError, match="does not look like an off-axis hologram"):
+        find_sideband(photograph)

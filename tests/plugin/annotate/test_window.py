@@ -313,7 +313,7 @@ def test_annotated_cells_that_are_not_found_are_offered(annotated: Annotated) ->
     annotated.box.missed.click()
     window.until(lambda: session.cells.results not in (None, found))
     np.testing.assert_allclose(session.cells.results.cells.centres, [(110, 20)])
-    assert window.dock.image_box.cells.currentText() == "smear · annotations"
+    assert window.dock.image_box.cells.currentText().startswith("smear · annotations")
     assert not annotated.box.missed.isVisible()
 
 

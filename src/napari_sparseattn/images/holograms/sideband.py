@@ -15,6 +15,10 @@ __all__ = ["HologramError", "fill_bad", "find_sideband", "spectrum"]
 _LEAST_CARRIER = 0.03
 # The peak must stand out by this factor of power over the typical frequency.
 _LEAST_PROMINENCE = 100.0
+# And by this one over its own ring of frequencies: photographs reach 400 there, as
+# their spectrum falls off evenly, recorded holograms 7 000 and more.
+_LEAST_OVER_RING = 1000.0
+_RING = 0.1
 _NEAR = 3
 
 
@@ -89,7 +93,8 @@ def find_sideband(hologram: npt.NDArray[Any]) -> tuple[float, float]:
     candidates = np.where(outside, power, 0)
     row, column = np.unravel_index(int(candidates.argmax()), candidates.shape)
     peak, typical = float(candidates[row, column]), float(np.median(power))
-    if not peak > _LEAST_PROMINENCE * typical or peak <= 0:
+    around = _ring(power, rows, columns, (float(rows[row, 0]), float(columns[0, column])))
+    if not peak > max(_LEAST_PROMINENCE * typical, _LEAST_OVER_RING * around) or peak <= 0:
         raise HologramError(
             "No fringes stand out, so this does not look like an off-axis hologram. If it is a "
             "phase or OPD image, say so; else set the sideband by hand in the spectrum."
@@ -102,6 +107,20 @@ def find_sideband(hologram: npt.NDArray[Any]) -> tuple[float, float]:
         for position, moved in zip((row, column), shift, strict=True)
     ]
     return at[0], at[1]
+
+
+def _ring(
+    power: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.float64],
+    columns: npt.NDArray[np.float64],
+    peak: tuple[float, float],
+) -> float:
+    """Return the typical power at a peak's distance from zero, away from it and its mirror."""
+    distance = np.hypot(*peak)
+    on = np.abs(np.hypot(rows, columns) - distance) < _RING * distance
+    for sign in (1, -1):
+        on &= np.hypot(rows - sign * peak[0], columns - sign * peak[1]) > distance / 3
+    return float(np.median(power[on])) if on.any() else 0.0
 
 
 def _power(hologram: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:

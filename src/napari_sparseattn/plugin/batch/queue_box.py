@@ -267,7 +267,8 @@ class BatchQueueBox(Follower):
         # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        self.bar.setFormat(f"{progress.done} of {progress.total} {progress.what}")
+        what = progress.what.removesuffix("s") if progress.total == 1 else progress.what
+        self.bar.setFormat(f"{progress.done} of {progress.total} {what}")
         left = progress.seconds_left
         self.left.setText("" if left is None else time_left(left))
 

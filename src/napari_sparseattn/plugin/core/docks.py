@@ -42,10 +42,11 @@ def open_dock(viewer: napari.viewer.Viewer, title: str) -> QWidget:
     kind = getattr(import_module(f"..{module}", __package__), name)
     # As napari names it when it is opened from the menu, which then shows and hides this one.
     full = f"{title} (Sparse attention)"
+    viewer = getattr(viewer, "__wrapped__", viewer)
     there = viewer.window.dock_widgets
     found = next((there[n] for n in there if isinstance(there[n], kind)), None)
     if found is None:
-        found = kind(getattr(viewer, "__wrapped__", viewer))
+        found = kind(viewer)
         viewer.window.add_dock_widget(found, name=full)
     dock = dock_of(found)
     if dock is not None:

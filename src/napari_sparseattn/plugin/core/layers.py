@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: Points along each side of an outline: enough to look like a line.
-_DOTS = 60
+_DOTS = 100
 RoleT = TypeVar("RoleT", bound=str)
 Role = Literal["unread", "attention", "pixels", "candidates", "tree", "crops", "cells", "frame"]
 
@@ -348,7 +348,7 @@ def outline(source: Image, side: float, colour: str, text: str = "") -> Outline:
     data = np.zeros((4 * _DOTS, source.ndim))
     data[:, -2], data[:, -1] = rows, columns
     ink = readable_on(source, colour)
-    return Outline(data, side / 45, colour, ink, (text, *[""] * (4 * _DOTS - 1)))
+    return Outline(data, side / 90, colour, ink, (text, *[""] * (4 * _DOTS - 1)))
 
 
 def outline_layer(
@@ -365,6 +365,7 @@ def outline_layer(
         name=f"[{source.name}] {name}",
         size=drawn.size,
         face_color=drawn.colour,
+        symbol="square",
         border_width=0,
         opacity=1.0,
         features={"text": drawn.text},

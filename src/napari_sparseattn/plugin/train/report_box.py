@@ -80,9 +80,11 @@ class ReportBox(Follower):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.verdict)
         row = QHBoxLayout()
-        for button in (self.use, self.keep, self.save):
+        for button in (self.use, self.keep):
             row.addWidget(button)
         column.addLayout(row)
+        # Beside the others it would not fit a narrow dock.
+        column.addWidget(self.save)
         for widget in (self.notes, self.figures, self.classes, self.matrix, self.listed):
             column.addWidget(widget)
         column.addWidget(self.cells)

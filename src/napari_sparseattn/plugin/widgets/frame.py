@@ -21,6 +21,7 @@ from superqt import QCollapsible
 from ..core.docks import dock_of
 from ..core.status import Message
 from .base import Follower
+from .canvas import guard_canvases
 from .keys import KeyFilter
 from .rich import WrappedLabel, rich
 
@@ -148,6 +149,7 @@ class DockFrame(QWidget):
         super().showEvent(event)
         if not self._placed:
             self._placed = True
+            guard_canvases(self.window())
             for keys in self.window().findChildren(KeyFilter):
                 keys.watch_dock(self)
             # Only after napari has put the dock where it wants it.

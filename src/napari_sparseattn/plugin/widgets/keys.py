@@ -15,10 +15,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .canvas import CANVAS
+
 __all__ = ["KeyFilter"]
 
 #: By the names of their classes: napari keeps both to itself.
-_CANVAS, _LAYER_LIST = "CanvasBackendDesktop", "QtLayerList"
+_ON_LAYERS = (CANVAS, "QtLayerList")
 #: What takes no text, so that a key pressed there is meant for what is looked at.
 _NO_TEXT = (QAbstractItemView, QAbstractButton, QAbstractSlider, QComboBox)
 
@@ -56,7 +58,7 @@ class KeyFilter(QObject):
         """Watch the canvas and the layer list of a napari window."""
         if isinstance(window, QMainWindow):
             for widget in window.findChildren(QWidget):
-                if type(widget).__name__ in (_CANVAS, _LAYER_LIST):
+                if type(widget).__name__ in _ON_LAYERS:
                     widget.installEventFilter(self)
 
     def watch_dock(self, dock: QWidget) -> None:
@@ -88,7 +90,7 @@ class KeyFilter(QObject):
         if id(watched) in self._docks:
             # A text has not taken it.
             return True
-        return self._pressed(key, type(watched).__name__ in (_CANVAS, _LAYER_LIST))
+        return self._pressed(key, type(watched).__name__ in _ON_LAYERS)
 
 
 def _name(event: QKeyEvent) -> str:

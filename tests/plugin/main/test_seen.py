@@ -16,9 +16,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QScrollArea
 
-from napari_sparseattn.plugin.commands import open_dock
+from napari_sparseattn.plugin.core.docks import open_dock
 from napari_sparseattn.plugin.core.sources import is_own
-from napari_sparseattn.plugin.widgets.dock import SparseAttentionDock
+from napari_sparseattn.plugin.main.dock import SparseAttentionDock
 
 from ..conftest import CENTRES, add_picture
 from .test_window import Window, canvases
