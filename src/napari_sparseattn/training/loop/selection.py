@@ -92,9 +92,9 @@ class SelectionOptions:
         Seeds everything.
     """
 
-    epochs: int = 80
-    batch_size: int = 64
-    learning_rate: float = 3e-3
+    epochs: int = 48
+    batch_size: int = 32
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     steady: float = 0.7
     label_smoothing: float = 0.05
@@ -103,8 +103,8 @@ class SelectionOptions:
     distill: float = 0.1
     foreign: float = 0.3
     balance: float = 0.5
-    average: float = 0.998
-    ramp: float = 12
+    average: float = 0.999
+    ramp: float = 10
     bfloat16: bool | None = None
     rule: Rule = "learned"
     seed: int = 0
