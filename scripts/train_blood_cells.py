@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import torch
-from blood_cells import default_archive, read_blood_cells
+from blood_cells import ARCHITECTURE, default_archive, read_blood_cells
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.card import CropSpec
@@ -33,20 +33,6 @@ from napari_sparseattn.training.loop.selection import (
     train_selection,
 )
 
-#: Sizes of the network; under 300,000 weights.
-ARCHITECTURE = {
-    "selector": "map",
-    "tiles": "pyramid",
-    "depth": 0,
-    "mixing": "none",
-    "frequencies": 6,
-    "coarse_width": 24,
-    "tile_width": 56,
-    "tile_depth": 1,
-    "class_width": 96,
-    "heads": 4,
-    "readout_layers": 1,
-}
 #: k that the epochs are reported at, and those that the shipped one is taken from.
 REPORTED = 0.1
 SHARES = (0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4)
@@ -113,9 +99,7 @@ def main() -> None:
     ):
         history.append(epoch)
         print(epoch, flush=True)
-    losses = loss_over_k(
-        model, (validation.crops, validation.labels), told.normalisation, SHARES
-    )
+    losses = loss_over_k(model, (validation.crops, validation.labels), told.normalisation, SHARES)
     k = smallest_k(losses, TOLERANCE)
     for each, (loss, accuracy) in losses.items():
         print(f"k {each}: validation loss {loss:.4f}, {100 * accuracy:.1f} % right")

@@ -36,6 +36,14 @@ __all__ = [
     "selection_gates",
 ]
 
+#: What the configuration's words may be.
+_CHOICES = {
+    "token": ("pixel", "context"),
+    "mixing": ("local", "global", "none"),
+    "selector": ("scores", "map"),
+    "tiles": ("means", "pyramid"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class SparseAttnNetConfig:
@@ -126,20 +134,18 @@ class SparseAttnNetConfig:
             raise ValueError(
                 f"k must lie between 1 and the crop's {self.image_size**2} pixels, got {self.k}"
             )
-        if self.token not in ("pixel", "context"):
-            raise ValueError(f"token must be 'pixel' or 'context', got {self.token!r}")
-        if self.mixing not in ("local", "global", "none"):
-            raise ValueError(f"mixing must be 'local', 'global' or 'none', got {self.mixing!r}")
-        if self.selector not in ("scores", "map"):
-            raise ValueError(f"selector must be 'scores' or 'map', got {self.selector!r}")
-        if self.tiles not in ("means", "pyramid"):
-            raise ValueError(f"tiles must be 'means' or 'pyramid', got {self.tiles!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                told = " or ".join(repr(choice) for choice in choices)
+                raise ValueError(f"{name} must be {told}, got {getattr(self, name)!r}")
         if self.image_size % 8 and self.tiles == "pyramid":
             raise ValueError(
                 f"with tiles 'pyramid' image_size must be a multiple of 8, got {self.image_size}"
             )
         if self.selector == "map" and self.token == "context":
-            raise ValueError("context tokens need the selector 'scores': the map has no such detail")
+            raise ValueError(
+                "context tokens need the selector 'scores': the map has no such detail"
+            )
 
 
 class SparseAttnOutput(NamedTuple):

@@ -43,9 +43,9 @@ from .precision import trains_in_bfloat16
 
 __all__ = [
     "SelectionOptions",
+    "chosen_at",
     "foreign_loss",
     "loss_over_k",
-    "scores_at",
     "smallest_k",
     "train_selection",
 ]
@@ -174,7 +174,7 @@ def train_selection(
     model.eval()
 
 
-def scores_at(
+def chosen_at(
     model: SparseAttnNet,
     crops: npt.NDArray[Any],
     normalisation: Normalisation,
@@ -183,12 +183,38 @@ def scores_at(
     *,
     seed: int = 0,
     batch_size: int = 256,
-) -> Tensor:
-    """Logits (N, n_classes) of stored crops (N, s, s, C) at another k, or by a rule."""
-    at_k = _AtK(model, k, rule, torch.Generator().manual_seed(seed))
-    return predict_logits(
-        at_k, crops, normalisation, model.config.image_size, batch_size=batch_size
-    )
+) -> tuple[Tensor, Tensor]:
+    """Classify stored crops at another k, or from pixels that a rule chose.
+
+    Parameters
+    ----------
+    model : SparseAttnNet
+        On the CPU; put in evaluation mode.
+    crops : numpy.ndarray
+        (N, s, s, C).
+    normalisation : Normalisation
+        As at deployment.
+    k : int
+        Pixels of each crop.
+    rule : str
+        See `pixels_by_rule`.
+    seed : int
+        Of the rule's lots.
+    batch_size : int
+        Crops at a time.
+
+    Returns
+    -------
+    logits : Tensor
+        (N, n_classes) float32.
+    indices : Tensor
+        (N, k) int64, ascending.
+    """
+    found: list[Tensor] = []
+    at_k = _AtK(model, k, rule, torch.Generator().manual_seed(seed), found)
+    size = model.config.image_size
+    logits = predict_logits(at_k, crops, normalisation, size, batch_size=batch_size)
+    return logits, torch.cat(found)
 
 
 def loss_over_k(
@@ -207,7 +233,7 @@ def loss_over_k(
     targets = torch.from_numpy(validation[1])
     found = {}
     for k in sorted({max(1, round(share * model.config.image_size**2)) for share in shares}):
-        scores = scores_at(model, validation[0], normalisation, k)
+        scores, _ = chosen_at(model, validation[0], normalisation, k)
         right = float((scores.argmax(1) == targets).float().mean())
         found[k] = (float(F.cross_entropy(scores, targets)), right)
     return found
@@ -231,16 +257,23 @@ class _AtK(nn.Module):
     """A `SparseAttnNet` that keeps as many pixels as it is told, by the rule it is told."""
 
     def __init__(
-        self, model: SparseAttnNet, k: int, rule: Rule, generator: torch.Generator
+        self,
+        model: SparseAttnNet,
+        k: int,
+        rule: Rule,
+        generator: torch.Generator,
+        found: list[Tensor],
     ) -> None:
         super().__init__()
-        self.model, self.k, self.rule, self.generator = model, k, rule, generator
+        self.model, self.k, self.rule = model, k, rule
+        self.generator, self.found = generator, found
 
     def forward(self, x: Tensor) -> SparseAttnOutput:
         indices = None
         if self.rule != "learned":
             indices = pixels_by_rule(self.rule, x, self.k, self.generator)
         output: SparseAttnOutput = self.model(x, k=self.k, indices=indices)
+        self.found.append(output.indices)
         return output
 
 
@@ -263,9 +296,7 @@ class _Run:
         self.weights = (numbers.double() ** -options.balance)[self.labels]
         self.optimiser = optimiser(self.model, options.learning_rate, options.weight_decay)
         self.steps = max(1, len(self.labels) // options.batch_size)
-        self.bfloat16 = (
-            trains_in_bfloat16() if options.bfloat16 is None else options.bfloat16
-        )
+        self.bfloat16 = trains_in_bfloat16() if options.bfloat16 is None else options.bfloat16
 
     def epoch(self, epoch: int) -> tuple[float, float]:
         """Draw as many crops as there are; return mean loss and accuracy."""
@@ -286,7 +317,7 @@ class _Run:
     def scores(self, crops: npt.NDArray[Any]) -> Tensor:
         """Logits as at deployment."""
         options, k = self.options, self.model.config.k
-        return scores_at(self.average, crops, self.normalisation, k, options.rule)
+        return chosen_at(self.average, crops, self.normalisation, k, options.rule)[0]
 
     def resume(self, path: Path | None) -> list[EpochReport]:
         """Take up a checkpoint; return its record."""
@@ -341,9 +372,7 @@ class _Run:
             ]
         )
 
-    def _step(
-        self, rows: Tensor, done: float, generator: torch.Generator
-    ) -> tuple[float, float]:
+    def _step(self, rows: Tensor, done: float, generator: torch.Generator) -> tuple[float, float]:
         options, config = self.options, self.model.config
         for group in self.optimiser.param_groups:
             group["lr"] = options.learning_rate * _rate(done, options)
@@ -374,9 +403,7 @@ class _Run:
         taken = round(done * self.steps) + 1
         by = 1 - min(options.average, taken / (taken + 9))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), by
-            )
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), by)
         return float(loss.detach()), float((output.logits.argmax(1) == target).sum())
 
 
