@@ -197,7 +197,8 @@ def select_pixels(
     if not 1 <= k <= n:
         raise ValueError(f"k must lie between 1 and {n}, got {k}")
     drawn = min(round(explore * k), k)
-    if not drawn and scores.device.type == "cpu" and not torch.jit.is_tracing():
+    exporting = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if not drawn and scores.device.type == "cpu" and not exporting:
         found = _above_threshold(scores, k)
         if found is not None:
             return found

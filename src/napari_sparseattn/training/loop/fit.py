@@ -19,6 +19,7 @@ from ...images.normalise import Normalisation, to_float
 from ...models.sparse.network import SparseAttnNet, distillation_loss
 from .augment import Augmentation
 from .pixel_budget import PixelBudget
+from .precision import trains_in_bfloat16
 
 __all__ = [
     "BestWeights",
@@ -63,8 +64,8 @@ class FitOptions:
         Weight of the distillation loss.
     device : str
         A torch device.
-    bfloat16 : bool
-        Compute in bfloat16 where autocast allows it.
+    bfloat16 : bool or None
+        Compute in bfloat16 where autocast allows it; None asks the processor.
     seed : int
         Seeds everything.
     """
@@ -81,7 +82,7 @@ class FitOptions:
     explore: float = 0.3
     distill: float = 0.5
     device: str = "cpu"
-    bfloat16: bool = True
+    bfloat16: bool | None = None
     seed: int = 0
 
 
@@ -242,6 +243,8 @@ class _Run:
     ) -> None:
         self.model, self.normalisation, self.size = model, normalisation, size
         self.augmentation, self.options = augmentation, options
+        asked = options.bfloat16
+        self.bfloat16 = trains_in_bfloat16(options.device) if asked is None else asked
         self.crops, self.labels = train
         self.sparse = model if isinstance(model, SparseAttnNet) else None
         first = round(options.first_share * size * size)
@@ -285,7 +288,7 @@ class _Run:
             self.normalisation,
             self.size,
             device=options.device,
-            bfloat16=options.bfloat16,
+            bfloat16=self.bfloat16,
         )
 
     def adapt(self, loss: float) -> None:
@@ -300,7 +303,7 @@ class _Run:
         options = self.options
         batch = self.augmentation(_to_batch(self.crops[rows]), self.size, self.generator)
         target = torch.from_numpy(self.labels[rows]).to(options.device)
-        with _autocast(options.device, options.bfloat16):
+        with _autocast(options.device, self.bfloat16):
             inputs = _normalised(batch, self.normalisation, options.device)
             if self.sparse is not None:
                 output = self.sparse(inputs, explore=explore)

@@ -175,7 +175,8 @@ class LaboratoryChanges:
         stretch = draw.log_uniform(1 + self.stretch).flatten()
         mirror = 1 - 2 * draw.coin(0.5).flatten()
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        # Beyond the border the crop is mirrored: not so far that the cell comes twice.
+        # Beyond the border the crop is mirrored: not so far that the cell comes twice,
+        # but in the corners of a turned crop.
         most = (1 + self.shift - zoom).clamp(0.05, self.shift)
         most = most * (1 - 0.9 * draw.coin(self.centred).flatten())
         way = draw.random().flatten().sqrt() * most

@@ -295,6 +295,7 @@ class _Run:
         numbers = torch.bincount(self.labels, minlength=model.config.n_classes).clamp_min(1)
         self.weights = (numbers.double() ** -options.balance)[self.labels]
         self.optimiser = optimiser(self.model, options.learning_rate, options.weight_decay)
+        self.left_out = 0
         self.steps = max(1, len(self.labels) // options.batch_size)
         self.bfloat16 = trains_in_bfloat16() if options.bfloat16 is None else options.bfloat16
 
@@ -312,6 +313,12 @@ class _Run:
             loss, hits = self._step(rows, epoch - 1 + step / self.steps, generator)
             total += loss * len(rows)
             right += hits
+        if self.left_out > MOST_LEFT_OUT * self.steps:
+            raise FloatingPointError(
+                f"{self.left_out} of {self.steps} steps of epoch {epoch} had gradients that are "
+                "no numbers. Lower the learning rate, or train in float32."
+            )
+        self.left_out = 0
         return total / drawn, right / drawn
 
     def scores(self, crops: npt.NDArray[Any]) -> Tensor:
@@ -398,7 +405,11 @@ class _Run:
                 taught = taught + options.foreign * foreign_loss(output.coarse_logits, foreign)
         self.optimiser.zero_grad(set_to_none=True)
         taught.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not bool(norm.isfinite()):
+            # One such step would be the end of all weights.
+            self.left_out += 1
+            return 0.0, 0.0
         self.optimiser.step()
         taken = round(done * self.steps) + 1
         by = 1 - min(options.average, taken / (taken + 9))
@@ -407,6 +418,8 @@ class _Run:
         return float(loss.detach()), float((output.logits.argmax(1) == target).sum())
 
 
+#: Share of an epoch's steps that may have gradients without a number.
+MOST_LEFT_OUT = 0.01
 #: The map's mean is held near this: cells cover about a sixth of their crops.
 LEVEL = 0.12
 
