@@ -95,6 +95,12 @@ def classify(
         str | None, typer.Option(help="With --whole: crops inside each crop, e.g. 4,2.")
     ] = None,
     formats: FormatsOption = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes that can occur here, e.g. neutrophil,lymphocyte; all otherwise."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find and classify the cells of fields; write a CSV and a picture of each.
@@ -107,6 +113,8 @@ def classify(
 
     more = parse_formats(formats, "field" if whole else "cells")
     if whole:
+        if only is not None:
+            raise ValueError("--only is for cells: leave it out with --whole")
         _classify_wholes(images, model, out, device, pixel_size, locations, more, as_json)
         return
     from ..images.fields.field import open_image
@@ -114,7 +122,8 @@ def classify(
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
     fields = [partial(open_image, path, **metadata) for path in images]
     names = [str(path) for path in images]
-    _classify_fields(fields, model, out, device, method, as_json, names, more)
+    classes = None if only is None else [name.strip() for name in only.split(",")]
+    _classify_fields(fields, model, out, device, method, as_json, names, more, classes)
 
 
 @app.command()
@@ -236,17 +245,20 @@ def _classify_fields(
     as_json: bool,
     names: Sequence[str],
     formats: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Classify and report each field; exit with status 1 if any failed."""
     from ..bundle import load_bundle
+    from ..inference.cells import absent_classes
 
     bundle = load_bundle(model)
+    absent_classes(bundle, classes)
     taken: set[str] = set()
 
     def work(index: int) -> Row:
         field = fields[index]()
         target = out / free_stem(field.path.stem if field.path else field.name, taken)
-        row = _classify_field(field, bundle, target, device, method, formats)
+        row = _classify_field(field, bundle, target, device, method, formats, classes)
         progress(index + 1, len(fields))
         return row
 
@@ -262,6 +274,7 @@ def _classify_field(
     device: str,
     method: str,
     formats: Sequence[str],
+    classes: Sequence[str] | None,
 ) -> Row:
     import dataclasses
 
@@ -274,7 +287,7 @@ def _classify_field(
     cells = find_cells(field, method=cast("Method", method))
     overlay, parts = Overlay(field, bundle.card.colours), []
     shown = any(FORMATS[name].evidence for name in formats)
-    for part in iter_cells(field, cells, bundle, device, evidence=True):
+    for part in iter_cells(field, cells, bundle, device, evidence=True, classes=classes):
         overlay.add(part)
         parts.append(part if shown else dataclasses.replace(part, evidence=()))
     result = join(parts) if parts else classify_cells(field, cells, bundle, device)
