@@ -211,6 +211,7 @@ def _forced_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32],
     import torch
 
     from ..models.sparse.network import SparseAttnNet
+    from ..models.sparse.stipple import thresholds
     from .looks import to_selections
 
     (first,) = rerun.seen.evidence
@@ -218,7 +219,13 @@ def _forced_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32],
     if isinstance(first, Traversal):
         return _steered_crop(rerun, nearest_crop(first, _middle(mask)))
     assert isinstance(model, SparseAttnNet)
-    indices = torch.from_numpy(forced_pixels(first.coarse, mask, first.k))[None]
+    scores = first.coarse
+    if model.config.selector == "map":
+        # As the model scatters its own choice over the map.
+        scores = scores / thresholds(*scores.shape, torch.device("cpu")).numpy().reshape(
+            scores.shape
+        )
+    indices = torch.from_numpy(forced_pixels(scores, mask, first.k))[None]
     batch = torch.from_numpy(rerun.ready[None]).to(rerun.device)
     with torch.inference_mode(), one_thread(rerun.device):
         output = model(batch, indices=indices.to(rerun.device))

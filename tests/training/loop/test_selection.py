@@ -16,9 +16,11 @@ from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stor
 from napari_sparseattn.training.loop.pixel_rules import RULES, pixels_by_rule
 from napari_sparseattn.training.loop.precision import trains_in_bfloat16
 from napari_sparseattn.training.loop.selection import (
+    LEVEL,
     SelectionOptions,
     chosen_at,
     foreign_loss,
+    level_loss,
     loss_over_k,
     smallest_k,
     train_selection,
@@ -181,10 +183,23 @@ def test_the_foreign_loss_is_least_where_nothing_foreign_is_chosen() -> None:
     foreign[:, :, 4:] = 1
     own = torch.where(foreign > 0, -20.0, 0.0)
     assert float(foreign_loss(own, foreign)) == pytest.approx(0, abs=1e-4)
-    assert float(foreign_loss(torch.zeros(1, 8, 8), foreign)) == pytest.approx(np.log(2), abs=1e-4)
+    assert float(foreign_loss(torch.zeros(1, 8, 8), foreign)) == pytest.approx(np.log(2), abs=1e-3)
     logits = torch.zeros(1, 8, 8, requires_grad=True)
     foreign_loss(logits, foreign).backward()
     assert float(logits.grad[0, 0, 0]) < 0 < float(logits.grad[0, 0, 7])
+
+
+def test_the_level_is_brought_back_from_any_distance() -> None:
+    for far in (-400.0, -20.0, 20.0):
+        logits = torch.full((2, 8, 8), far, requires_grad=True)
+        level_loss(logits).backward()
+        pulled = -logits.grad.sign()
+        assert bool((pulled == (1 if far < 0 else -1)).all()) or far == 20.0
+        assert bool(logits.grad.isfinite().all())
+    held = torch.full((2, 8, 8), LEVEL).logit()
+    assert float(level_loss(held)) == pytest.approx(0, abs=1e-9)
+    assert float(level_loss(held + 1)) > 0.3
+    assert float(level_loss(held - 1)) > 0.3
 
 
 def test_k_is_the_smallest_within_the_tolerance() -> None:

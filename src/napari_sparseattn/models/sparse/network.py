@@ -31,6 +31,7 @@ __all__ = [
     "SparseAttnNet",
     "SparseAttnNetConfig",
     "SparseAttnOutput",
+    "distillation_divergence",
     "distillation_loss",
     "select_pixels",
     "selection_gates",
@@ -250,7 +251,7 @@ def selection_gates(coarse_logits: Tensor, indices: Tensor) -> Tensor:
     return (share - share.detach()).exp()
 
 
-def distillation_loss(output: SparseAttnOutput, level: float | None = None) -> Tensor:
+def distillation_loss(output: SparseAttnOutput) -> Tensor:
     """Pull the coarse map to the fine attention over the kept pixels.
 
     The fine attention, averaged over layers and heads and renormalised over
@@ -260,27 +261,26 @@ def distillation_loss(output: SparseAttnOutput, level: float | None = None) -> T
     keeps the map's mean at the kept share, since the divergence alone leaves
     the map's overall level free.
 
-    Parameters
-    ----------
-    output : SparseAttnOutput
-        Of a training step.
-    level : float, optional
-        What the map's mean is kept at; by default the share that was kept.
-
     Returns
     -------
     Tensor
         Scalar, in nats.
     """
     k = output.indices.shape[1]
+    flat = output.coarse_logits.flatten(1).float()
+    level = (flat.sigmoid().mean(1) - k / flat.shape[1]).square().mean()
+    return distillation_divergence(output) + level
+
+
+def distillation_divergence(output: SparseAttnOutput) -> Tensor:
+    """The Kullback-Leibler divergence of `distillation_loss` alone, in nats."""
+    k = output.indices.shape[1]
     teacher = output.fine[..., :k].mean(dim=(1, 2)).detach().float()
     teacher = teacher / teacher.sum(1, keepdim=True).clamp_min(1e-12)
     flat = output.coarse_logits.flatten(1).float()
     student = F.logsigmoid(flat).gather(1, output.indices)
     student = student - student.logsumexp(1, keepdim=True)
-    divergence = F.kl_div(student, teacher, reduction="batchmean")
-    held = k / flat.shape[1] if level is None else level
-    return divergence + (flat.sigmoid().mean(1) - held).square().mean()
+    return F.kl_div(student, teacher, reduction="batchmean")
 
 
 class SparseAttnNet(nn.Module):

@@ -25,6 +25,9 @@ __all__ = ["SmoothMap", "TilePyramid", "stipple_scores", "thresholds"]
 # that every machine gets the same thresholds.
 _STEPS = (49471, 37345)
 _LEVELS = 65536
+#: Largest logit of a map, either way. Unbounded ones ran off to hundreds in
+#: training: such a map is no density but a cut, and its gradients are no numbers.
+MOST = 6.0
 
 
 def thresholds(height: int, width: int, device: torch.device, turn: Tensor | None = None) -> Tensor:
@@ -72,7 +75,8 @@ class SmoothMap(nn.Module):
     """f_conv that knows a cell from what lies around it, and is smooth.
 
     Scores are made for squares of 4 x 4 pixels and interpolated, from what
-    lies within some 20 pixels. Groups are normalised, not batches, so that a
+    lies within some 20 pixels, and bounded, so that no place is preferred to
+    another by more than 400 to 1. Groups are normalised, not batches, so that a
     smear of another laboratory is not measured by the training smears.
     """
 
@@ -100,6 +104,7 @@ class SmoothMap(nn.Module):
         near = stem + self.near(stem)
         far = F.interpolate(self.far(near), size=near.shape[-2:], mode="bilinear")
         scores = self.score(near + far)
+        scores = MOST * torch.tanh(scores / MOST)
         return F.interpolate(scores, size=x.shape[-2:], mode="bilinear")[:, 0], stem
 
 

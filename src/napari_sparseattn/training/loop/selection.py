@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ...files import replacing
 from ...images.normalise import Normalisation
-from ...models.sparse.network import SparseAttnNet, SparseAttnOutput, distillation_loss
+from ...models.sparse.network import SparseAttnNet, SparseAttnOutput, distillation_divergence
 from .fit import EpochReport, optimiser, predict_logits
 from .laboratories import LaboratoryChanges
 from .optimiser_state import load_optimiser, optimiser_tensors, under
@@ -42,9 +42,11 @@ from .pixel_rules import Rule, pixels_by_rule
 from .precision import trains_in_bfloat16
 
 __all__ = [
+    "LEVEL",
     "SelectionOptions",
     "chosen_at",
     "foreign_loss",
+    "level_loss",
     "loss_over_k",
     "smallest_k",
     "train_selection",
@@ -75,6 +77,8 @@ class SelectionOptions:
         k of a batch, as a share of the pixels, is log-uniform between these.
     distill : float
         Weight of the distillation by the fine attention.
+    level : float
+        Weight of `level_loss`.
     foreign : float
         Weight of the loss on the map where a crop holds another's surroundings:
         minus the logarithm of the map's share that lies on the crop's own.
@@ -92,7 +96,7 @@ class SelectionOptions:
         Seeds everything.
     """
 
-    epochs: int = 48
+    epochs: int = 24
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -101,10 +105,11 @@ class SelectionOptions:
     least_share: float = 0.02
     most_share: float = 0.3
     distill: float = 0.1
+    level: float = 0.1
     foreign: float = 0.3
     balance: float = 0.5
     average: float = 0.999
-    ramp: float = 10
+    ramp: float = 6
     bfloat16: bool | None = None
     rule: Rule = "learned"
     seed: int = 0
@@ -400,7 +405,8 @@ class _Run:
         loss = F.cross_entropy(output.logits, target, label_smoothing=options.label_smoothing)
         taught = loss
         if learned:
-            taught = taught + options.distill * distillation_loss(output, LEVEL)
+            taught = taught + options.distill * distillation_divergence(output)
+            taught = taught + options.level * level_loss(output.coarse_logits)
             if foreign is not None:
                 taught = taught + options.foreign * foreign_loss(output.coarse_logits, foreign)
         self.optimiser.zero_grad(set_to_none=True)
@@ -439,9 +445,30 @@ def foreign_loss(coarse_logits: Tensor, foreign: Tensor) -> Tensor:
     Tensor
         Scalar, in nats, averaged over crops.
     """
-    density = coarse_logits.float().sigmoid()
-    own = (density * (1 - foreign)).sum((1, 2)) / density.sum((1, 2))
-    return -own.clamp_min(1e-4).log().mean()
+    density = F.logsigmoid(coarse_logits.flatten(1).float())
+    own = density + (1 - foreign.flatten(1)).clamp_min(1e-4).log()
+    return (density.logsumexp(1) - own.logsumexp(1)).mean()
+
+
+def level_loss(coarse_logits: Tensor) -> Tensor:
+    """Hold the coarse map's mean, which nothing else does, near `LEVEL`.
+
+    What is kept depends on the proportions of the map alone. The squared
+    logarithm of the mean over `LEVEL` brings it back from any distance.
+
+    Parameters
+    ----------
+    coarse_logits : Tensor
+        (B, H, W).
+
+    Returns
+    -------
+    Tensor
+        Scalar, averaged over crops.
+    """
+    flat = F.logsigmoid(coarse_logits.flatten(1).float())
+    mean = flat.logsumexp(1) - math.log(LEVEL * flat.shape[1])
+    return mean.square().mean()
 
 
 def _rate(done: float, options: SelectionOptions) -> float:
