@@ -118,13 +118,10 @@ class LaboratoryChanges:
             None where none were swapped.
         """
         draw = _Draw(len(crops), generator)
-        out = crops.float().div_(255)
+        values, places = crops.float().div_(255), self._places(len(crops), size, draw)
+        out, foreign = _sampled(values, places), None
         if self.swap:
-            out = self._swapped(out, draw)
-        out = self._warped(out, size, draw)
-        foreign = None
-        if self.swap:
-            out, foreign = out[:, :3], out[:, 3]
+            out, foreign = self._swapped(out, values, places, draw)
         out = self._colours(out, draw)
         out = self._focused(out, draw)
         if self.noise:
@@ -147,28 +144,30 @@ class LaboratoryChanges:
             noise=self.noise * by,
         )
 
-    def _swapped(self, crops: Tensor, draw: _Draw) -> Tensor:
+    def _swapped(
+        self, out: Tensor, crops: Tensor, places: Tensor, draw: _Draw
+    ) -> tuple[Tensor, Tensor]:
         """Give a share of crops the surroundings of their neighbour in the batch.
 
-        The neighbour is rolled by half its side: its own cell goes to the
-        corners, and its light is made that of the crop. A fourth channel says
-        what is foreign.
+        The neighbour is moved by half its width and height: its own cell goes
+        to a corner, and its light is made that of the crop.
         """
+        foreign = torch.zeros(len(out), *out.shape[2:])
         rows = torch.nonzero(draw.coin(self.swap).flatten()).flatten()
-        out = F.pad(crops, (0, 0, 0, 0, 0, 1))
-        side = crops.shape[-1]
-        mine = crops[rows]
-        other = crops[(rows + 1) % len(crops)].roll((side // 2, side // 2), (2, 3))
+        if not len(rows):
+            return out, foreign
+        mine, there = out[rows], places[rows]
+        other = _sampled(crops[(rows + 1) % len(crops)], there + 1)
         light = _ground(mine) / _ground(other)
-        line = torch.linspace(-1, 1, side)
-        distance = torch.hypot(line[:, None], line)
-        radius = draw.uniform(*self.cell_radius)[rows]
-        inside = ((radius - distance) * side / 4).sigmoid()
-        out[rows, :3] = torch.lerp((other * light).clamp_(0, 1), mine, inside)
-        out[rows, 3:] = 1 - inside
-        return out
+        radius = draw.uniform(*self.cell_radius)[rows, 0]
+        # Blended over some two pixels.
+        share = ((there.norm(dim=3) - radius) * out.shape[3] / 2.5).sigmoid()
+        out[rows] = torch.lerp(mine, (other * light).clamp_(0, 1), share[:, None])
+        foreign[rows] = share
+        return out, foreign
 
-    def _warped(self, crops: Tensor, size: int, draw: _Draw) -> Tensor:
+    def _places(self, batch: int, size: int, draw: _Draw) -> Tensor:
+        """Where each output pixel is taken from, (B, size, size, 2); 0 is the middle."""
         angle = draw.uniform(0, 2 * math.pi).flatten()
         low, high = self.scale
         zoom = 1 / (low * (high / low) ** draw.random().flatten())
@@ -177,7 +176,7 @@ class LaboratoryChanges:
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         # Beyond the border the crop is mirrored: not so far that the cell comes twice,
         # but in the corners of a turned crop.
-        most = (1 + self.shift - zoom).clamp(0.05, self.shift)
+        most = (1 + self.shift - zoom).clamp(0.05, self.shift) if self.shift else zoom * 0
         most = most * (1 - 0.9 * draw.coin(self.centred).flatten())
         way = draw.random().flatten().sqrt() * most
         turn = draw.uniform(0, 2 * math.pi).flatten()
@@ -188,8 +187,7 @@ class LaboratoryChanges:
             ],
             1,
         )
-        grid = F.affine_grid(theta, [*crops.shape[:2], size, size], align_corners=False)
-        return F.grid_sample(crops, grid, padding_mode="reflection", align_corners=False)
+        return F.affine_grid(theta, [batch, 3, size, size], align_corners=False)
 
     def _colours(self, crops: Tensor, draw: _Draw) -> Tensor:
         """Change the stains, in optical density against the crop's own ground."""
@@ -239,6 +237,10 @@ class LaboratoryChanges:
                 out = crops.clone()
             out[rows] = soft
         return out
+
+
+def _sampled(crops: Tensor, places: Tensor) -> Tensor:
+    return F.grid_sample(crops, places, padding_mode="reflection", align_corners=False)
 
 
 def _ground(crops: Tensor) -> Tensor:
