@@ -184,7 +184,8 @@ class TilePyramid(nn.Module):
         place = torch.div(row, 2 * self.TILE, rounding_mode="floor") * (columns // 2)
         place = place + torch.div(column, 2 * self.TILE, rounding_mode="floor")
         place = place + first * (rows // 2) * (columns // 2)
-        return back.index_select(0, place.flatten()).view(batch, k, width)
+        told: Tensor = back.index_select(0, place.flatten()).view(batch, k, width)
+        return told
 
 
 class _Residual(nn.Module):

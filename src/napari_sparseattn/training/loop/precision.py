@@ -20,7 +20,7 @@ def trains_in_bfloat16(device: str = "cpu") -> bool:
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
     try:
