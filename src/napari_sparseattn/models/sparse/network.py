@@ -198,8 +198,8 @@ def select_pixels(
     if not 1 <= k <= n:
         raise ValueError(f"k must lie between 1 and {n}, got {k}")
     drawn = min(round(explore * k), k)
-    exporting = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if not drawn and scores.device.type == "cpu" and not exporting:
+    # A graph that is exported cannot ask how many it found.
+    if not drawn and scores.device.type == "cpu" and not torch.compiler.is_compiling():
         found = _above_threshold(scores, k)
         if found is not None:
             return found

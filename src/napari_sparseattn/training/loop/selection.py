@@ -293,7 +293,7 @@ class _Run:
         changes: LaboratoryChanges,
         options: SelectionOptions,
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.crops, self.labels = train[0], torch.from_numpy(train[1])
         self.normalisation, self.changes, self.options = normalisation, changes, options
