@@ -11,6 +11,20 @@ from napari_sparseattn.training.data.datasets import CropSet, read_class_folders
 
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 128
+#: Sizes of the network; under 300,000 weights.
+ARCHITECTURE = {
+    "selector": "map",
+    "tiles": "pyramid",
+    "depth": 0,
+    "mixing": "none",
+    "frequencies": 6,
+    "coarse_width": 24,
+    "tile_width": 56,
+    "tile_depth": 1,
+    "class_width": 96,
+    "heads": 4,
+    "readout_layers": 1,
+}
 
 
 def default_archive() -> Path:

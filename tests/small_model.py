@@ -47,3 +47,11 @@ def small_bundle(channels: int = 3, seed: int = 0, **card: Any) -> Bundle:
         ),
         model.state_dict(),
     )
+
+
+def small_map_bundle(seed: int = 0) -> Bundle:
+    """Return the like whose pixels are scattered over a map."""
+    torch.manual_seed(seed)
+    config = dataclasses.replace(SIZES, selector="map", tiles="pyramid", depth=0, mixing="none")
+    card = small_bundle().card.model_copy(update={"architecture": dataclasses.asdict(config)})
+    return Bundle(card, SparseAttnNet(config).eval().state_dict())

@@ -76,6 +76,22 @@ def test_classify_writes_a_table_and_a_picture(tmp_path: Path, model: Path) -> N
     assert not pd.read_csv(out / "my smear é.png.csv")["scale_known"].any()
 
 
+def test_only_the_classes_named_are_given(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["classify", smear_file(tmp_path), "--model", model, "--pixel-size", 0.25]
+    out = tmp_path / "out"
+    rows = json.loads(run(*asked, "--out", out, "--only", "round, small", "--json"))
+    assert set(rows[0]["counts"]) <= {"round", "small"}
+    assert sum(rows[0]["counts"].values()) == rows[0]["cells"] > 0
+    assert "Not considered: lobed." in rows[0]["notes"]
+    told = fails(monkeypatch, capsys, *asked, "--out", out, "--only", "blast")
+    assert "knows no blast" in told
+
+
 def test_one_bad_field_does_not_stop_the_others(tmp_path: Path, model: Path) -> None:
     (tmp_path / "bad.tif").write_text("no image")
     images = [str(tmp_path / "bad.tif"), str(smear_file(tmp_path))]

@@ -112,6 +112,10 @@ def tnet_of(**config: Any) -> Bundle:
 MODELS: dict[str, tuple[Callable[[], Bundle], dict[str, Any]]] = {
     "context tokens, all mixed": (lambda: bundle_of(token="context", mixing="global"), {}),
     "stain": (lambda: small_bundle(normalisation=Normalisation("stain")), {}),
+    "pixels over a map": (
+        lambda: bundle_of(selector="map", tiles="pyramid", depth=0, mixing="none"),
+        {},
+    ),
     # 3 x 3 of 40 % with rounding: children that reach over their parent's edge.
     "tnet, paper's index": (
         lambda: tnet_of(position="index", sampling="strided", antialias=False, overlap=0.4),

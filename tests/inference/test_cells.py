@@ -108,6 +108,33 @@ def test_one_of_the_cells_is_classified_as_among_all(pixel_size: float | None) -
     assert one.evidence[0].frame == everything.evidence[4].frame
 
 
+def test_only_classes_that_can_occur_are_given() -> None:
+    bundle = small_bundle(temperature=2.0)
+    whole = classify_cells(field(), cells(), bundle, "cpu").probabilities
+    found = classify_cells(field(), cells(), bundle, "cpu", classes=("small", "round"))
+    assert found.class_names == bundle.card.class_names
+    np.testing.assert_array_equal(found.probabilities[:, 1], 0)
+    rest = whole[:, [0, 2]]
+    np.testing.assert_allclose(
+        found.probabilities[:, [0, 2]], rest / rest.sum(1, keepdims=True), atol=1e-6
+    )
+    assert found.ledger.notes == ("Not considered: lobed.",)
+    every = classify_cells(field(), cells(), bundle, "cpu", classes=bundle.card.class_names)
+    np.testing.assert_array_equal(every.probabilities, whole)
+    assert every.ledger.notes == ()
+    crops = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
+    alone = classify_crops(crops, bundle, "cpu", classes=["lobed"])
+    np.testing.assert_array_equal(alone, np.eye(3, dtype=np.float32)[[1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("classes", "match"), [(("small", "blast"), "knows no blast"), ((), "at least one class")]
+)
+def test_classes_that_the_model_lacks_are_refused(classes: tuple[str, ...], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        classify_cells(field(), cells(), small_bundle(), "cpu", classes=classes)
+
+
 def test_memory_running_out_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is raised by the model itself, as torch raises it."""
     bundle = small_bundle()

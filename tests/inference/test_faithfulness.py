@@ -31,7 +31,7 @@ from napari_sparseattn.inference.reruns import CellRerun, shuffle_weights, softm
 from napari_sparseattn.inference.slide_reruns import prepare_slide
 from napari_sparseattn.inference.slides import SlidePrediction, classify_slide
 from napari_sparseattn.models.sparse.network import SparseAttnNet
-from small_model import SIZES, small_bundle
+from small_model import SIZES, small_bundle, small_map_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 
@@ -116,7 +116,7 @@ def test_masks_that_orders_share_run_once() -> None:
     assert model.asked == found.runs + 1
 
 
-@pytest.mark.parametrize("made", [small_bundle, small_tnet_bundle])
+@pytest.mark.parametrize("made", [small_bundle, small_map_bundle, small_tnet_bundle])
 @pytest.mark.parametrize("kind", ["mean", "blur"])
 def test_every_run_is_the_whole_model_on_the_filled_crop(made: Callable, kind: str) -> None:
     bundle = made()

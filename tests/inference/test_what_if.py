@@ -26,7 +26,7 @@ from napari_sparseattn.inference.what_if import (
     what_if_field,
     what_if_slide,
 )
-from small_model import small_bundle
+from small_model import small_bundle, small_map_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle
 
@@ -102,6 +102,18 @@ def test_looking_where_it_looks_anyway_changes_nothing() -> None:
     found = what_if_crop(crop_of(bundle), bundle, first.evidence.mask(), "look", device="cpu")
     np.testing.assert_allclose(found.after.logits, first.logits, atol=1e-5)
     assert found.selection_overlap == 1
+
+
+def test_a_forced_look_over_a_map_is_scattered_over_the_mask() -> None:
+    bundle = small_map_bundle()
+    mask = np.zeros((16, 16), bool)
+    mask[:, :12] = True
+    found = what_if_crop(crop_of(bundle), bundle, mask, "look", device="cpu")
+    kept = found.after.evidence.mask()
+    assert not (kept & ~mask).any()
+    quarters = kept[:, :12].reshape(2, 8, 2, 6).sum((1, 3))
+    assert quarters.sum() == 38
+    assert quarters.min() >= 5
 
 
 def test_more_forced_pixels_than_fit_are_the_best_of_them() -> None:

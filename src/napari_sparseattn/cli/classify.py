@@ -51,6 +51,12 @@ def classify(
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
     ] = False,
     locations: Locations = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes that can occur here, e.g. neutrophil,lymphocyte; all otherwise."
+        ),
+    ] = None,
     formats: Formats = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -67,10 +73,13 @@ def classify(
     from ..process.options import ProcessOptions
 
     more = parse_formats(formats, "field" if whole else "cells")
+    if whole and only is not None:
+        raise ValueError("--only is for cells: leave it out with --whole")
     options = ProcessOptions(
         formats=(*FORMATS, *more),
         task="whole" if whole else "cells",
         method=cast("Method", method),
+        classes=None if only is None else tuple(name.strip() for name in only.split(",")),
         pixel_size=pixel_size,
         locations=parse_locations(locations),
         device=device,

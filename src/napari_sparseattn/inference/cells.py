@@ -23,7 +23,15 @@ from .prediction import Predictions, ReadingLedger
 if TYPE_CHECKING:
     from .run_crops import CropOutput
 
-__all__ = ["check_plane", "classify_cells", "classify_crops", "crop_side", "iter_cells", "join"]
+__all__ = [
+    "absent_classes",
+    "check_plane",
+    "classify_cells",
+    "classify_crops",
+    "crop_side",
+    "iter_cells",
+    "join",
+]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
@@ -39,6 +47,7 @@ def classify_cells(
     evidence: bool = True,
     batch_size: int | None = None,
     only: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
     t: int = 0,
     z: int = 0,
 ) -> Predictions:
@@ -63,6 +72,9 @@ def classify_cells(
         Which of the cells to classify. The others still serve the scale where
         the pixel size is unknown, so that a cell's class does not depend on
         how many were asked for.
+    classes : sequence of str, optional
+        Names of the classes that can occur here, at least one; the others get
+        probability 0, and those that remain sum to 1. All by default.
     t, z : int
         Frame and slice of a stack.
 
@@ -74,7 +86,8 @@ def classify_cells(
     Raises
     ------
     ValueError
-        If the image does not fit the model; the message says how.
+        If the image does not fit the model, or the model has no such class;
+        the message says how.
     """
     stream = iter_cells(
         field,
@@ -84,6 +97,7 @@ def classify_cells(
         evidence=evidence,
         batch_size=batch_size,
         only=only,
+        classes=classes,
         t=t,
         z=z,
     )
@@ -102,6 +116,7 @@ def iter_cells(
     evidence: bool = False,
     batch_size: int | None = None,
     only: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
     t: int = 0,
     z: int = 0,
 ) -> Iterator[Predictions]:
@@ -116,6 +131,7 @@ def iter_cells(
         Of the next few cells, in the order of `cells`.
     """
     plane = check_plane(field, bundle, t, z)
+    absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
     runner.notes += field.notes
     sides, scale_known = crop_side(field, cells, bundle)
@@ -134,7 +150,7 @@ def iter_cells(
             for (row, column), length in zip(part.centres, side, strict=True)
         ]
         output = runner(ready, frames if evidence else None)
-        done = _predictions(part, bundle, output, side, runner, scale_known, began)
+        done = _predictions(part, bundle, output, absent, side, runner, scale_known, began)
         if field.unit == "nm":
             done = dataclasses.replace(done, measures=measure_opd(field, part, t, z))
         yield done
@@ -147,6 +163,7 @@ def classify_crops(
     device: str = "auto",
     *,
     batch_size: int | None = None,
+    classes: Sequence[str] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Probabilities of crops that are already cut to the model's size.
 
@@ -154,7 +171,7 @@ def classify_crops(
     ----------
     crops : numpy.ndarray
         (N, size, size, C) float32, values as `to_float` gives them.
-    bundle, device, batch_size
+    bundle, device, batch_size, classes
         As in `classify_cells`.
 
     Returns
@@ -162,12 +179,13 @@ def classify_crops(
     numpy.ndarray
         (N, n_classes) float32.
     """
+    absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
     parts, start = [], 0
     while start < len(crops):
         batch = crops[start : start + runner.batch_size]
         ready = bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
-        parts.append(_probabilities(runner(ready), bundle))
+        parts.append(_probabilities(runner(ready), bundle, absent))
         start += len(batch)
     return (
         np.concatenate(parts) if parts else np.empty((0, len(bundle.card.class_names)), np.float32)
@@ -340,32 +358,61 @@ def _cut(
     return cut_crops(plane, centres, float(sides[0]), size)
 
 
-def _probabilities(output: CropOutput, bundle: Bundle) -> npt.NDArray[np.float32]:
-    return (output.logits / bundle.card.temperature).softmax(1).numpy()
+def absent_classes(bundle: Bundle, classes: Sequence[str] | None) -> list[int]:
+    """Return the indices of the classes that cannot occur, where `classes` are those that can.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such class, or none is left.
+    """
+    if classes is None:
+        return []
+    names = bundle.card.class_names
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise ValueError(
+            f"'{bundle.card.name}' knows no {', '.join(unknown)}; its classes are "
+            f"{', '.join(names)}"
+        )
+    if not classes:
+        raise ValueError("at least one class must be possible")
+    return [index for index, name in enumerate(names) if name not in classes]
+
+
+def _probabilities(
+    output: CropOutput, bundle: Bundle, absent: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    logits = output.logits / bundle.card.temperature
+    if absent:
+        logits[:, list(absent)] = -float("inf")
+    return logits.softmax(1).numpy()
 
 
 def _predictions(
     cells: Cells,
     bundle: Bundle,
     output: CropOutput,
+    absent: Sequence[int],
     sides: npt.NDArray[np.float64],
     runner: _Runner,
     scale_known: bool,
     began: float,
 ) -> Predictions:
-    size = bundle.card.crop.size
+    size, names = bundle.card.crop.size, bundle.card.class_names
+    restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
         classified=output.pixels,
         crop_pixels=len(cells) * size * size,
         seconds=time.perf_counter() - began,
         device=runner.device,
-        notes=tuple(runner.notes),
+        notes=(*runner.notes, *((restricted,) if absent else ())),
     )
     return Predictions(
         cells,
-        bundle.card.class_names,
-        _probabilities(output, bundle),
+        names,
+        _probabilities(output, bundle, absent),
         output.evidence,
         ledger,
         bundle.hash,

@@ -213,6 +213,7 @@ def _force_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32], 
     import torch
 
     from ..models.sparse.network import SparseAttnNet
+    from ..models.sparse.stipple import thresholds
     from .run_crops import to_selections
 
     (first,) = rerun.seen.evidence
@@ -220,7 +221,13 @@ def _force_crop(rerun: CellRerun, mask: Mask) -> tuple[npt.NDArray[np.float32], 
     if isinstance(first, Traversal):
         return _steer_crop(rerun, nearest_crop(first, _middle(mask)))
     assert isinstance(model, SparseAttnNet)
-    indices = torch.from_numpy(choose_pixels(first.coarse, mask, first.k))[None]
+    scores = first.coarse
+    if model.config.selector == "map":
+        # As the model scatters its own choice over the map.
+        height, width = scores.shape
+        even = thresholds(height, width, torch.device("cpu")).numpy().reshape(height, width)
+        scores = (scores / even).astype(np.float32)
+    indices = torch.from_numpy(choose_pixels(scores, mask, first.k))[None]
     batch = torch.from_numpy(rerun.ready[None]).to(rerun.device)
     with torch.inference_mode(), one_thread(rerun.device):
         output = model(batch, indices=indices.to(rerun.device))

@@ -17,7 +17,7 @@ __all__ = ["ProcessOptions", "Task"]
 
 Task = Literal["auto", "cells", "hologram", "whole", "slide"]
 #: Came later; left out of the hash where nobody asked for them, so that older batches go on.
-_LATER = ("background", "features", "snap")
+_LATER = ("background", "classes", "features", "snap")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,8 @@ class ProcessOptions:
         for holograms only where `settings` are given.
     method : str
         How to find cells; see `find_cells`.
+    classes : tuple of str, optional
+        Of cells: the classes that can occur; the others get probability 0.
     pixel_size : float, optional
         µm per pixel, in place of what the files say.
     locations : tuple of int, optional
@@ -66,6 +68,7 @@ class ProcessOptions:
     formats: tuple[str, ...] = ("csv",)
     task: Task = "auto"
     method: Method = "auto"
+    classes: tuple[str, ...] | None = None
     pixel_size: float | None = None
     locations: tuple[int, ...] | None = None
     allow_unknown_scale: bool = False

@@ -201,7 +201,12 @@ def _classify_cells(
         )
     cells = find_cells(image, options.method)
     return classify_cells(
-        image, cells, bundle, options.device, evidence=_shows_evidence(options, len(cells))
+        image,
+        cells,
+        bundle,
+        options.device,
+        evidence=_shows_evidence(options, len(cells)),
+        classes=options.classes,
     )
 
 

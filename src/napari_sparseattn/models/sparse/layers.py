@@ -230,18 +230,24 @@ class FineAttention(nn.Module):
             nn.Linear(2 * class_width, class_width),
         )
 
-    def forward(self, pixels: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pixels: Tensor, state: Tensor, gates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Read pixel tokens (B, k, D) into the state (B, class_width).
 
-        Returns the new state and the attention, (B, heads, k + 1), the class
-        token last.
+        `gates` (B, k) multiply the pixels' weights before they are made to
+        sum to 1. Returns the new state and the attention, (B, heads, k + 1),
+        the class token last.
         """
         tokens = self.norm(torch.cat([pixels, self.own(state)[:, None].to(pixels.dtype)], dim=1))
         batch, _, width = tokens.shape
         query = self.query(self.norm_class(state)).view(batch, self.heads, width)
         # One query and its weights are wanted: explicit, not fused attention.
         scores = (query @ tokens.transpose(1, 2)) / math.sqrt(width)
-        attention = at_least_float32(scores).softmax(dim=-1)
+        scores = at_least_float32(scores)
+        if gates is not None:
+            scores = scores + F.pad(gates.log(), (0, 1))[:, None]
+        attention = scores.softmax(dim=-1)
         read = (attention.to(tokens.dtype) @ tokens).reshape(batch, self.heads * width)
         state = state + self.out(read)
         state = state + self.mlp(self.norm_mlp(state))

@@ -26,15 +26,26 @@ from .layers import (
     TileMixing,
     TokenBlock,
 )
+from .stipple import SmoothMap, TilePyramid, stipple_scores
 
 __all__ = [
     "SparseAttnNet",
     "SparseAttnNetConfig",
     "SparseAttnOutput",
+    "distillation_divergence",
     "distillation_loss",
     "select_pixels",
+    "selection_gates",
     "sparse_from_config",
 ]
+
+#: What the configuration's words may be.
+_CHOICES = {
+    "token": ("pixel", "context"),
+    "mixing": ("local", "global", "none"),
+    "selector": ("scores", "map"),
+    "tiles": ("means", "pyramid"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +89,13 @@ class SparseAttnNetConfig:
         zero), with all kept pixels (self-attention), or not at all.
     dropout : float
         Dropout rate before the classifier.
+    selector : {"scores", "map"}
+        ``"scores"``: sharp scores of pixels, of which the best are kept.
+        ``"map"``: a smooth map, read as a density over which the kept pixels
+        are scattered evenly (`stipple_scores`).
+    tiles : {"means", "pyramid"}
+        What mixes tokens over larger distances: `TileMixing`, or `TilePyramid`,
+        in which `tile_depth` counts the blocks of either scale.
     """
 
     in_channels: int = 3
@@ -96,6 +114,8 @@ class SparseAttnNetConfig:
     token: Literal["pixel", "context"] = "pixel"
     mixing: Literal["local", "global", "none"] = "local"
     dropout: float = 0.1
+    selector: Literal["scores", "map"] = "scores"
+    tiles: Literal["means", "pyramid"] = "means"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -117,10 +137,18 @@ class SparseAttnNetConfig:
             raise ValueError(
                 f"k must lie between 1 and the crop's {self.image_size**2} pixels, got {self.k}"
             )
-        if self.token not in ("pixel", "context"):
-            raise ValueError(f"token must be 'pixel' or 'context', got {self.token!r}")
-        if self.mixing not in ("local", "global", "none"):
-            raise ValueError(f"mixing must be 'local', 'global' or 'none', got {self.mixing!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                told = " or ".join(repr(choice) for choice in choices)
+                raise ValueError(f"{name} must be {told}, got {getattr(self, name)!r}")
+        if self.image_size % 8 and self.tiles == "pyramid":
+            raise ValueError(
+                f"with tiles 'pyramid' image_size must be a multiple of 8, got {self.image_size}"
+            )
+        if self.selector == "map" and self.token == "context":
+            raise ValueError(
+                "context tokens need the selector 'scores': the map has no such detail"
+            )
 
 
 class SparseAttnOutput(NamedTuple):
@@ -172,12 +200,57 @@ def select_pixels(
     if not 1 <= k <= n:
         raise ValueError(f"k must lie between 1 and {n}, got {k}")
     drawn = min(round(explore * k), k)
+    # A graph that is exported cannot ask how many it found.
+    if not drawn and scores.device.type == "cpu" and not torch.compiler.is_compiling():
+        found = _above_threshold(scores, k)
+        if found is not None:
+            return found
     top = scores.topk(k - drawn, dim=1, sorted=False).indices
     if drawn:
         lottery = torch.rand(scores.shape, generator=generator, device=scores.device)
         lottery.scatter_(1, top, -1.0)
         top = torch.cat([top, lottery.topk(drawn, dim=1, sorted=False).indices], dim=1)
     return top.sort(dim=1).values
+
+
+def _above_threshold(scores: Tensor, k: int) -> Tensor | None:
+    """Top-k by its threshold, several times faster on a CPU; None where scores tie there."""
+    n = scores.shape[1]
+    least = scores.kthvalue(n - k + 1, dim=1, keepdim=True).values
+    kept = (scores >= least).flatten().nonzero().flatten()
+    if len(kept) != k * len(scores):
+        return None
+    rows = torch.arange(len(scores), device=scores.device)[:, None] * n
+    indices = kept.view(len(scores), k) - rows
+    # As many in all, but more in one row and fewer in another where scores are not numbers.
+    return indices if bool(((indices >= 0) & (indices < n)).all()) else None
+
+
+def selection_gates(coarse_logits: Tensor, indices: Tensor) -> Tensor:
+    """Gates of 1 on the kept pixels, through which a loss reaches the coarse map.
+
+    A kept pixel's gate is its weight in everything that is made of tokens: in
+    its tile's sum and in the class token's attention. At 0 the pixel might as
+    well not have been kept. The derivative of the loss by a gate is thus, to
+    first order, what keeping that pixel did, whatever else its token says. The
+    gate is a power of the pixel's share of the whole coarse map, straight
+    through: a pixel is kept as often as its share says, so this follows the
+    expected loss, and what one pixel gains others lose.
+
+    Parameters
+    ----------
+    coarse_logits : Tensor
+        (B, H, W).
+    indices : Tensor
+        (B, k) int64.
+
+    Returns
+    -------
+    Tensor
+        (B, k) float32, all 1.
+    """
+    share = F.logsigmoid(coarse_logits.flatten(1).float()).log_softmax(1).gather(1, indices)
+    return (share - share.detach()).exp()
 
 
 def distillation_loss(output: SparseAttnOutput) -> Tensor:
@@ -196,14 +269,20 @@ def distillation_loss(output: SparseAttnOutput) -> Tensor:
         Scalar, in nats.
     """
     k = output.indices.shape[1]
+    flat = output.coarse_logits.flatten(1).float()
+    level = (flat.sigmoid().mean(1) - k / flat.shape[1]).square().mean()
+    return distillation_divergence(output) + level
+
+
+def distillation_divergence(output: SparseAttnOutput) -> Tensor:
+    """The Kullback-Leibler divergence of `distillation_loss` alone, in nats."""
+    k = output.indices.shape[1]
     teacher = output.fine[..., :k].mean(dim=(1, 2)).detach().float()
     teacher = teacher / teacher.sum(1, keepdim=True).clamp_min(1e-12)
     flat = output.coarse_logits.flatten(1).float()
     student = F.logsigmoid(flat).gather(1, output.indices)
     student = student - student.logsumexp(1, keepdim=True)
-    divergence = F.kl_div(student, teacher, reduction="batchmean")
-    level = (flat.sigmoid().mean(1) - k / flat.shape[1]).square().mean()
-    return divergence + level
+    return F.kl_div(student, teacher, reduction="batchmean")
 
 
 class SparseAttnNet(nn.Module):
@@ -222,7 +301,8 @@ class SparseAttnNet(nn.Module):
     def __init__(self, config: SparseAttnNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.coarse = CoarseAttention(config.in_channels, config.coarse_width)
+        coarse = SmoothMap if config.selector == "map" else CoarseAttention
+        self.coarse = coarse(config.in_channels, config.coarse_width)
         position = 2 + 4 * config.frequencies
         context = config.coarse_width if config.token == "context" else 0
         self.embed = nn.Sequential(
@@ -230,14 +310,15 @@ class SparseAttnNet(nn.Module):
             nn.GELU(),
             nn.Linear(config.width, config.width),
         )
+        if config.selector == "map":
+            self._favour_values()
         self.blocks = nn.ModuleList(
             TokenBlock(config.width, config.mixing, dilation=(1, 2, 4)[i % 3])
             for i in range(config.depth)
         )
+        tiles = TilePyramid if config.tiles == "pyramid" else TileMixing
         self.tiles = (
-            TileMixing(config.width, config.tile_width, config.tile_depth)
-            if config.tile_depth
-            else None
+            tiles(config.width, config.tile_width, config.tile_depth) if config.tile_depth else None
         )
         self.cls = nn.Parameter(torch.randn(1, config.class_width) * 0.02)
         self.fine = nn.ModuleList(
@@ -265,6 +346,7 @@ class SparseAttnNet(nn.Module):
         explore: float = 0.0,
         generator: torch.Generator | None = None,
         indices: Tensor | None = None,
+        gated: bool = False,
     ) -> SparseAttnOutput:
         """Classify normalised crops.
 
@@ -275,11 +357,17 @@ class SparseAttnNet(nn.Module):
         k : int, optional
             Pixels to keep; default the configuration's.
         explore : float
-            Random share of the kept pixels, see `select_pixels`.
+            Random share of the kept pixels, see `select_pixels`. Where pixels
+            are scattered over a map, any share turns the thresholds of each
+            crop by lot instead: every pixel can be kept, as often as the map
+            says.
         generator : torch.Generator, optional
             Source of that randomness.
         indices : Tensor, optional
             (B, k) pixels to use instead of the coarse map's choice.
+        gated : bool
+            Let the loss reach the coarse map, see `selection_gates`. The
+            answers stay the same.
 
         Returns
         -------
@@ -298,17 +386,19 @@ class SparseAttnNet(nn.Module):
         grid = (x.shape[2], x.shape[3])
         coarse_logits, local = self.coarse(x)
         if indices is None:
-            scores = coarse_logits.detach().flatten(1)
-            indices = select_pixels(scores, k or self.config.k, explore, generator)
+            indices = self._choose(coarse_logits.detach(), k or self.config.k, explore, generator)
+        gates = selection_gates(coarse_logits, indices) if gated else None
         tokens = self._embed(x, local, indices)
         for block in self.blocks:
             tokens = block(tokens, indices, grid)
-        if self.tiles is not None:
+        if isinstance(self.tiles, TilePyramid):
+            tokens = tokens + self.tiles(tokens, indices, grid, gates)
+        elif self.tiles is not None:
             tokens = tokens + self.tiles(tokens, indices, grid)
         state = self.cls.expand(x.shape[0], -1)
         maps = []
         for layer in self.fine:
-            state, attention = layer(tokens, state)
+            state, attention = layer(tokens, state, gates)
             maps.append(attention)
         logits = self.head(self.dropout(self.norm(state)))
         return SparseAttnOutput(
@@ -318,18 +408,41 @@ class SparseAttnNet(nn.Module):
             torch.stack(maps, 1),
         )
 
+    def _favour_values(self) -> None:
+        """Begin with tokens that say what a pixel is, and where in its tile, not in the crop.
+
+        Cells lie anywhere; a network that begins with the place in the crop
+        learns a good deal more slowly.
+        """
+        first = self.embed[0]
+        assert isinstance(first, nn.Linear)
+        channels, frequencies = self.config.in_channels, self.config.frequencies
+        factors = torch.full((first.in_features,), 0.15)
+        factors[:channels] = 2
+        # The finest waves of either axis, sine and cosine: the place within 4 pixels.
+        factors[channels + 1 + frequencies :: frequencies] = 1
+        with torch.no_grad():
+            first.weight.mul_(factors)
+
+    def _choose(
+        self, coarse: Tensor, k: int, explore: float, generator: torch.Generator | None
+    ) -> Tensor:
+        if self.config.selector == "scores":
+            return select_pixels(coarse.flatten(1), k, explore, generator)
+        turn = None
+        if explore:
+            turn = torch.randint(65536, (len(coarse), 1), generator=generator).to(coarse.device)
+        return select_pixels(stipple_scores(coarse, turn), k)
+
     def _embed(self, x: Tensor, local: Tensor, indices: Tensor) -> Tensor:
         """Joint embedding of (x, y, v) of each kept pixel: (B, k, width)."""
         height, width = x.shape[2:]
         values = x.flatten(2).gather(2, indices[:, None].expand(-1, x.shape[1], -1)).transpose(1, 2)
-        row = torch.div(indices, width, rounding_mode="floor")
-        place = torch.stack(
-            [(2 * row + 1) / height - 1, (2 * (indices - row * width) + 1) / width - 1], dim=-1
-        ).to(x.dtype)
-        octaves = torch.pi * 2.0 ** torch.arange(self.config.frequencies, device=x.device) / 2
-        phase = (place[..., None] * octaves.to(x.dtype)).flatten(2)
-        parts = [values, place, phase.sin(), phase.cos()]
+        if self.config.token == "pixel" and torch.is_grad_enabled():
+            return self._embed_by_table(values, indices, (height, width))
+        parts = [values, self._position(indices, (height, width), x.dtype)]
         if self.config.token == "context":
+            row = torch.div(indices, width, rounding_mode="floor")
             coarse = torch.div(row, 2, rounding_mode="floor") * local.shape[3]
             coarse = coarse + torch.div(indices - row * width, 2, rounding_mode="floor")
             flat = local.flatten(2)
@@ -338,6 +451,30 @@ class SparseAttnNet(nn.Module):
             )
         tokens: Tensor = self.embed(torch.cat(parts, dim=-1))
         return tokens
+
+    def _embed_by_table(self, values: Tensor, indices: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The same, with the first layer's part of every position computed once per batch."""
+        first = self.embed[0]
+        assert isinstance(first, nn.Linear)
+        every = torch.arange(grid[0] * grid[1], device=indices.device)
+        channels = self.config.in_channels
+        position = self._position(every, grid, values.dtype)
+        table = F.linear(position, first.weight[:, channels:], first.bias)
+        own = F.linear(values, first.weight[:, :channels])
+        hidden = own + table.index_select(0, indices.flatten()).view_as(own)
+        tokens: Tensor = self.embed[1:](hidden)
+        return tokens
+
+    def _position(self, indices: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Coordinates and their Fourier features, (..., 2 + 4 * frequencies)."""
+        height, width = grid
+        row = torch.div(indices, width, rounding_mode="floor")
+        place = torch.stack(
+            [(2 * row + 1) / height - 1, (2 * (indices - row * width) + 1) / width - 1], dim=-1
+        ).to(dtype)
+        octaves = torch.pi * 2.0 ** torch.arange(self.config.frequencies, device=indices.device) / 2
+        phase = (place[..., None] * octaves.to(dtype)).flatten(-2)
+        return torch.cat([place, phase.sin(), phase.cos()], dim=-1)
 
 
 def sparse_from_config(config: Mapping[str, Any]) -> SparseAttnNet:

@@ -218,7 +218,8 @@ class OverlayLayers(Generic[RoleT]):
             on_image = np.linalg.solve(before, _to_world(layer))
             steps, origin = np.diag(on_image)[-3:-1], on_image[:-1, -1]
             step = (float(steps[0]), float(steps[1]))
-            move(layer, copied_transform(source, origin[-2:], step, origin[:-2]))
+            place, index = [float(v) for v in origin[-2:]], [int(v) for v in origin[:-2]]
+            move(layer, copied_transform(source, place, step, index))
 
     def _visible_changed(self, event: Any) -> None:
         layer: Layer = event.source

@@ -49,7 +49,10 @@ _EMPTY_TRAVERSAL = (
 _OVERLAYS = {
     "pixels": (
         "Selected pixels",
-        "The pixels that decided. 1 is the attention each would get if all got the same.",
+        (
+            "The pixels that decided. Colour: the attention to each one and its neighbourhood, for "
+            "kept pixels tell each other what they saw; 1 is what each would get if all got alike."
+        ),
     ),
     "attention": ("Attention map", "How the whole crop was scored before pixels were chosen."),
     "crops": (

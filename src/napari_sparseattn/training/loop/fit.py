@@ -19,6 +19,7 @@ from .augment import Augmentation
 from .epochs import EpochReport
 from .loop import Judgement, Loop, optimiser, rate_factor
 from .pixel_budget import PixelBudget
+from .precision import trains_in_bfloat16
 
 __all__ = ["EpochReport", "FitOptions", "fit", "predict_logits"]
 
@@ -55,8 +56,8 @@ class FitOptions:
         Weight of the distillation loss.
     device : str
         A torch device.
-    bfloat16 : bool
-        Compute in bfloat16 where autocast allows it.
+    bfloat16 : bool or None
+        Compute in bfloat16 where autocast allows it; None asks the processor.
     seed : int
         Seeds everything.
     """
@@ -73,7 +74,7 @@ class FitOptions:
     explore: float = 0.3
     distill: float = 0.5
     device: str = "cpu"
-    bfloat16: bool = True
+    bfloat16: bool | None = None
     seed: int = 0
 
 
@@ -157,6 +158,8 @@ class _Steps:
     ) -> None:
         self.model, self.normalisation, self.size = model, normalisation, size
         self.augmentation, self.options = augmentation, options
+        asked = options.bfloat16
+        self.bfloat16 = trains_in_bfloat16(options.device) if asked is None else asked
         self.crops, self.labels = train
         self.held, self.truth = validation[0], torch.from_numpy(validation[1])
         self.sparse = model if isinstance(model, SparseAttnNet) else None
@@ -201,7 +204,7 @@ class _Steps:
             self.normalisation,
             self.size,
             device=options.device,
-            bfloat16=options.bfloat16,
+            bfloat16=self.bfloat16,
         )
         loss = float(F.cross_entropy(scores, self.truth))
         accuracy = float((scores.argmax(1) == self.truth).float().mean())
@@ -222,7 +225,7 @@ class _Steps:
         options = self.options
         batch = self.augmentation(_to_batch(self.crops[rows]), self.size, self.generator)
         target = torch.from_numpy(self.labels[rows]).to(options.device)
-        with _autocast(options.device, options.bfloat16):
+        with _autocast(options.device, self.bfloat16):
             inputs = _normalise(batch, self.normalisation, options.device)
             if self.sparse is not None:
                 output = self.sparse(inputs, explore=explore)
