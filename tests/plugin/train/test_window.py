@@ -46,9 +46,10 @@ class Window:
 
     def open_dock(self) -> None:
         self.main.train.click()
-        _, self.dock = self.viewer.window.add_plugin_dock_widget(
-            "napari-sparseattn", "Annotate and train"
-        )
+        # Whoever opens it, there is one of them.
+        window = self.main.window()
+        self.until(lambda: len(window.findChildren(TrainDock)) == 1)
+        (self.dock,) = window.findChildren(TrainDock)
 
     def close_dock(self) -> None:
         self.viewer.window.remove_dock_widget(self.dock)
