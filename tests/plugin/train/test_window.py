@@ -16,7 +16,6 @@ from napari_sparseattn.bundle import find_bundles, save_bundle
 from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.plugin.annotate.targets import Target
 from napari_sparseattn.plugin.core import models as model_list
-from napari_sparseattn.plugin.core.docks import open_dock
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.dock import TrainDock
 from napari_sparseattn.plugin.train.session import FineTuning
@@ -47,7 +46,10 @@ class Window:
 
     def open_dock(self) -> None:
         self.main.train.click()
-        self.dock = open_dock(self.viewer, "Annotate and train")
+        # Whoever opens it, there is one of them.
+        window = self.main.window()
+        self.until(lambda: len(window.findChildren(TrainDock)) == 1)
+        (self.dock,) = window.findChildren(TrainDock)
 
     def close_dock(self) -> None:
         self.viewer.window.remove_dock_widget(self.dock)
