@@ -6,14 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .core.lanes import Lanes
-from .core.notifications import notify
 from .core.preferences import preferences
 from .core.sources import METADATA_KEY
-from .core.status import explain
 
 __all__ = [
-    "open_smear",
     "phase_cell",
     "simulated_hologram",
     "simulated_slide",
@@ -71,40 +67,6 @@ def smear() -> list[LayerData]:
         row, column = i // 2 * (height + _GAP), i % 2 * (width + _GAP)
         whole[row : row + height, column : column + width] = field
     return [_layer(whole, "blood smear", "brightfield", pixel_size=_FIELDS_PIXEL, rgb=True)]
-
-
-def open_smear() -> list[LayerData]:
-    """Return the stained smear, or fetch it in another thread first and add it then.
-
-    Without a network napari shows one line; the window answers meanwhile.
-    """
-    from napari import current_viewer
-    from napari.layers import Layer
-
-    viewer = current_viewer()
-    if viewer is None or os.environ.get(_FOLDER_VARIABLE) or _is_kept():
-        return smear()
-
-    def add(_: object, layers: list[LayerData]) -> None:
-        for data, attributes, kind in layers:
-            viewer.add_layer(Layer.create(data, attributes, kind))
-
-    lanes = Lanes.of(viewer)
-    lane = lanes.add(
-        _make_smear, given=add, failed=lambda _, error: notify(explain(error), "error")
-    )
-    notify("Fetching the sample…", "info")
-    lane.ask(None)
-    return []
-
-
-def _make_smear(_: None) -> list[LayerData]:
-    return smear()
-
-
-def _is_kept() -> bool:
-    folder = preferences().cache.section("samples")
-    return all((folder / name).exists() for name in _FIELDS)
 
 
 def phase_cell() -> list[LayerData]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 import pytest
-from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QScrollArea
@@ -229,40 +224,3 @@ def test_no_name_makes_the_dock_wider(window: Window) -> None:
     scroll = window.dock.findChild(QScrollArea)
     assert scroll.widget().minimumSizeHint().width() <= scroll.viewport().width()
     assert scroll.widget().width() <= scroll.viewport().width()
-
-
-def test_the_first_click_makes_its_layers_at_once(window: Window) -> None:
-    """Without the model's own time: napari draws the first layer of a kind slowest."""
-    image = add(window)
-    window.qtbot.wait(100)
-    spent: list[float] = []
-    draw = window.session.parts.answers.draw["sparse-attn-net"]
-
-    def timed(*what: Any) -> str:
-        began = time.process_time()
-        said = draw(*what)
-        spent.append(time.process_time() - began)
-        return said
-
-    window.session.parts.answers.draw["sparse-attn-net"] = timed
-    click_cell(window, image, 0)
-    assert spent[0] <= 0.3, spent
-
-
-def test_a_sample_without_a_network_is_one_line(
-    window: Window, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    threads: list[str] = []
-
-    def offline(*_: Any, **__: Any) -> str:
-        threads.append(threading.current_thread().name)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(pooch, "retrieve", offline)
-    monkeypatch.delenv("NAPARI_SPARSEATTN_DATA", raising=False)
-    with notification_manager:
-        window.viewer.open_sample("napari-sparseattn", "smear")
-        window.until(lambda: "could not be fetched" in str(notification_manager.records[-1]))
-    assert threads != [threading.main_thread().name]
-    assert not list(window.viewer.layers)
-    assert "Traceback" not in str(notification_manager.records[-1])
