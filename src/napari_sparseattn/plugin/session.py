@@ -17,7 +17,7 @@ from .core.lanes import Lanes
 from .core.layers import OverlayChoice, Overlays, Role
 from .core.models import Model, Models
 from .core.parts import SETTINGS_CHANGED, Answers, Parts, Task
-from .core.per_viewer import Attached
+from .core.per_viewer import PerViewer
 from .core.selection import Selection
 from .core.sources import is_own, is_picture
 from .core.status import Status
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 
-class Session(Attached):
+class Session(PerViewer):
     """What goes on in one viewer; get it with `Session.of`.
 
     The viewer is held weakly, so that closing it frees both.

@@ -18,7 +18,7 @@ from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
 from ..core.lanes import Lanes
 from ..core.messages import counted
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import Progress, Status
 from ..holograms.session import Holograms
 from ..session import Session
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 _EMPTY = "Choose folders or files, or drop them here."
 
 
-class Batch(Attached):
+class Batch(PerViewer):
     """Many files at once, in processes of their own; get it with `Batch.of`.
 
     The viewer is held weakly, so that closing it frees both.

@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from ..core.lanes import Lanes
 from ..core.models import Model
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import Progress, explain
 from ..evidence.session import AnswerFaithfulness
 from ..session import Session
@@ -36,7 +36,7 @@ _SLIDES = "Models that look at the patches of a slide cannot be compared here."
 _THE_SAME = "Choose another model, or another setting of this one: nothing would differ."
 
 
-class Compare(Attached):
+class Compare(PerViewer):
     """A second model's answers beside those of the one in use; get it with `Compare.of`.
 
     Attributes

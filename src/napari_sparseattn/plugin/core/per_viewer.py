@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["Attached", "PerViewer"]
+__all__ = ["PerViewer"]
 
 
 class PerViewer:
     """Base of what exists once per viewer; get it with `of`.
+
+    It may follow signals while a dock is open, see `attach`.
 
     Parameters
     ----------
@@ -22,6 +24,7 @@ class PerViewer:
     """
 
     _sessions: ClassVar[dict[int, Any]]
+    _users = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -54,11 +57,7 @@ class PerViewer:
         found: Self = cls._sessions[key]
         return found
 
-
-class Attached(PerViewer):
-    """What follows signals of its viewer's session while a dock is open."""
-
-    _users = 0
+    # -- following signals while a dock is open
 
     def attach(self) -> None:
         """Follow; call once per open dock."""

@@ -14,7 +14,7 @@ from psygnal import Signal
 from ...evidence.faithfulness import FaithfulnessOfSet
 from ..core.lanes import Lanes
 from ..core.messages import counted
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import Progress, explain
 from ..session import Session
 from .cells_requests import CellsRequest, MeasuredCell, stream_cells
@@ -41,7 +41,7 @@ class _Measured:
     cells: dict[int, MeasuredCell] = dataclasses.field(default_factory=dict)
 
 
-class CellFaithfulness(Attached):
+class CellFaithfulness(PerViewer):
     """The faithfulness of each cell in the table; get it with `of`."""
 
     changed = Signal()

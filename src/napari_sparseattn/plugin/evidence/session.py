@@ -10,7 +10,7 @@ from psygnal import Signal
 from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
 from ..core.lanes import Lanes
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import Progress, explain
 from ..session import Session
 from .requests import EvidenceRequest, Subject, stream_faithfulness
@@ -31,7 +31,7 @@ _SEGMENTS = (
 _PATIENCE = 40
 
 
-class AnswerFaithfulness(Attached):
+class AnswerFaithfulness(PerViewer):
     """The faithfulness of the answer that is shown; get it with `of`.
 
     Cells are measured by themselves after each click, fields and slides when

@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from ...evidence import PyramidAttention, Traversal
 from ..core.lanes import Lanes
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import explain
 from ..session import Session
 from .session import AnswerFaithfulness
@@ -84,7 +84,7 @@ class _History:
     count: int = 0
 
 
-class WhatIfSession(Attached):
+class WhatIfSession(PerViewer):
     """What-if questions about the answer that is shown; get it with `of`."""
 
     changed = Signal()

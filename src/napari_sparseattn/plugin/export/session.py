@@ -16,7 +16,7 @@ from ...inference.prediction import Predictions
 from ...inference.slides import SlidePrediction
 from ..core.lanes import Lanes
 from ..core.messages import counted
-from ..core.per_viewer import Attached, PerViewer
+from ..core.per_viewer import PerViewer
 from ..core.sources import ImageSettings, PlaneRef, field_of
 from ..core.status import Progress, StoppedError, explain
 from ..session import Session
@@ -99,7 +99,7 @@ class ExportRequest:
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
-class ExportSession(Attached):
+class ExportSession(PerViewer):
     """The results of one viewer that can be written, the export under way, and the last files."""
 
     changed = Signal()

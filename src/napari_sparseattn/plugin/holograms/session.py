@@ -14,7 +14,7 @@ from ...images.holograms.recording import Recording
 from ...images.holograms.settings import HologramSettings
 from ..core.file_facts import FileFacts
 from ..core.lanes import Lanes
-from ..core.per_viewer import Attached
+from ..core.per_viewer import PerViewer
 from ..core.status import Status
 from ..session import Session
 from .layers import OpdLayers
@@ -35,7 +35,7 @@ _NO_LAYER = "Choose an image."
 _NO_WAVELENGTH = "Without the wavelength the result is phase in rad instead of OPD in nm."
 
 
-class Holograms(Attached):
+class Holograms(PerViewer):
     """From holograms to OPD in one viewer; get it with `Holograms.of`.
 
     The viewer is held weakly, so that closing it frees both.

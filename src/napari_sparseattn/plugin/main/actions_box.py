@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidg
 from ..core.messages import time_left
 from ..core.status import Progress
 from ..session import Session
-from .session_widget import SessionWidget
+from ..widgets.base import Follower
 
 __all__ = ["ActionsBox"]
 
@@ -21,11 +21,12 @@ _PATCHES_TIP = (
 )
 
 
-class ActionsBox(SessionWidget):
+class ActionsBox(Follower):
     """The things to do; those that fit image and model."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+        super().__init__(parent)
+        self.session = session
         self.clicking = QPushButton("Click to classify", self)
         self.clicking.setObjectName("clicking")
         self.clicking.setCheckable(True)

@@ -20,10 +20,9 @@ from ..core.docks import open_holograms
 from ..core.sources import ImageSettings
 from ..opening import open_files
 from ..session import Session
-from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
-from .session_widget import SessionWidget
 
 __all__ = ["ImageBox"]
 
@@ -44,13 +43,14 @@ _UNKNOWN_SIZE = (
 )
 
 
-class ImageBox(SessionWidget):
+class ImageBox(Follower):
     """Follows the active layer; asks for what the layer does not say."""
 
     changed = Signal()
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+        super().__init__(parent)
+        self.session = session
         self.image = shrinkable(QComboBox(self))
         self.image.setToolTip("The image to classify; follows the layer selected in the list.")
         self.modality = QComboBox(self)

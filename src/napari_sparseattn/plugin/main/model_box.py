@@ -22,18 +22,18 @@ from ...hub import HubAddress, HubError
 from ..core.models import Model
 from ..export.box import ExportButton
 from ..session import Session
-from ..widgets.base import LABEL_WIDTH, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.rich import WrappedLabel
-from .session_widget import SessionWidget
 
 __all__ = ["ModelBox"]
 
 
-class ModelBox(SessionWidget):
+class ModelBox(Follower):
     """Loads models in the background and shows their cards."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+        super().__init__(parent)
+        self.session = session
         self.models = shrinkable(QComboBox(self))
         self.models.setPlaceholderText("no model found")
         self.card_button = QToolButton(self)

@@ -29,9 +29,8 @@ from ..core.messages import seconds_text
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
 from ..session import Session
-from ..widgets.base import shrinkable
+from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
-from .session_widget import SessionWidget
 
 __all__ = ["ClassBars", "ResultBox", "WrongRow"]
 
@@ -139,11 +138,12 @@ class ClassBars(QWidget):
         painter.end()
 
 
-class ResultBox(SessionWidget):
+class ResultBox(Follower):
     """What is known about the clicked cell."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+        super().__init__(parent)
+        self.session = session
         self.empty = WrappedLabel(_EMPTY, self)
         self.bars = ClassBars(self)
         self.facts = WrappedLabel("", self)
@@ -290,11 +290,12 @@ def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-class WrongRow(SessionWidget):
+class WrongRow(Follower):
     """Corrects the answer that is shown; annotating begins when it is used first."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        super().__init__(session, parent)
+        super().__init__(parent)
+        self.session = session
         self._let_go: Callable[[], None] | None = None
         self._answer: Prediction | None = None
         self.classes = shrinkable(QComboBox(self))
