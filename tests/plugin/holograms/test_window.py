@@ -232,7 +232,7 @@ def test_behind_another_dock_no_previews_are_made(panel: Panel) -> None:
     panel.until_previewed()
     panel.viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     panel.until(lambda: panel.dock.visibleRegion().isEmpty())
-    panel.until(lambda: Session.of(panel.viewer).model is not None)
+    panel.until(lambda: Session.of(panel.viewer).selection.model is not None)
     panel.holograms.change_settings(flip=True)
     panel.qtbot.wait(400)
     assert not panel.holograms.previews.shown.request.settings.flip
@@ -308,7 +308,7 @@ def test_both_docks_share_one_place(panel: Panel) -> None:
     window = main.window()
     mine = dock_of(panel.dock)
     panel.until(lambda: dock_of(main) in window.tabifiedDockWidgets(mine))
-    panel.until(lambda: Session.of(panel.viewer).model is not None)
+    panel.until(lambda: Session.of(panel.viewer).selection.model is not None)
 
 
 def dock_of(widget: QWidget) -> QWidget:
