@@ -68,7 +68,7 @@ def test_what_is_chosen_is_followed(
     assert found.device == "cpu"
     assert found.cache == Cache(tmp_path / "mine", 1_500_000_000)
     assert store_folder() == tmp_path / "mine" / "features"
-    assert Session.of(viewer).choice == OverlayChoice(attention=True, frame=False)
+    assert Session.of(viewer).selection.choice == OverlayChoice(attention=True, frame=False)
     model = prepare_model(str(model_file), "cpu")
     assert model.precision == "bfloat16"
     assert "bfloat16" in model.description
