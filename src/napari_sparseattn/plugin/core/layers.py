@@ -366,6 +366,8 @@ def outline_layer(
         name=f"[{source.name}] {name}",
         size=drawn.size,
         face_color=drawn.colour,
+        # From afar the border is all there is, however narrow.
+        border_color=drawn.colour,
         symbol="square",
         border_width=0,
         opacity=1.0,
@@ -386,7 +388,7 @@ def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> Non
     points.features = {"text": drawn.text}
     if points.metadata[METADATA_KEY].get("colour") != drawn.colour:
         points.metadata[METADATA_KEY]["colour"] = drawn.colour
-        points.face_color = drawn.colour
+        points.face_color = points.border_color = drawn.colour
         points.text.color = drawn.ink
 
 
