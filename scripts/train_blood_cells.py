@@ -24,7 +24,7 @@ from blood_cells import ARCHITECTURE, default_archive, read_blood_cells
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.card import CropSpec
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
-from napari_sparseattn.training.loop.classifier import TrainingSettings, finished, split_folds
+from napari_sparseattn.training.loop.classifier import TrainingSettings, make_bundle, split_folds
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.selection import (
     SelectionOptions,
@@ -104,7 +104,7 @@ def main() -> None:
     for each, (loss, accuracy) in losses.items():
         print(f"k {each}: validation loss {loss:.4f}, {100 * accuracy:.1f} % right")
     model.config = dataclasses.replace(model.config, k=k)
-    bundle, report = finished(
+    bundle, report = make_bundle(
         "sparse-attn-net", model, data, parts, settings(k, arguments.epochs), history
     )
     metrics = {
