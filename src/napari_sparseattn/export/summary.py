@@ -24,7 +24,8 @@ def summarise(found: Result) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cells`` and ``counts`` by class, with ``frames`` of a recording; or
+        ``cells`` and ``counts`` by class, with ``frames`` of a recording, and
+        ``proposed_pixel_size_um`` by the red cells of a smear; or
         ``class``, ``confidence`` and ``probabilities``; or ``shares`` by
         class. Of a field ``crops``, of a slide ``patches``, ``tissue_share``
         and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
@@ -103,7 +104,12 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
         for name, n in part.counts().items():
             counts[name] = counts.get(name, 0) + n
     ledgers, known = [part.ledger for part in parts], all(part.scale_known for part in parts)
-    return {"cells": sum(map(len, parts)), "counts": counts} | _about(ledgers, known)
+    scale = parts[0].cells.scale if parts else None
+    found: dict[str, Any] = {"cells": sum(map(len, parts)), "counts": counts}
+    if scale is not None:
+        # What the red cells say; to be proposed, and never taken for known.
+        found["proposed_pixel_size_um"] = round(scale.pixel_size, 4)
+    return found | _about(ledgers, known)
 
 
 def _reading(found: FieldPrediction | SlidePrediction) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..card import Card
 from ..images.class_folders import list_class_folders, read_crop
-from ..images.errors import ImageError
+from ..images.errors import ImageError, check_pixel_size
 from ..metrics import Report, classification_report
 from ..progress import Progress
 from .cells import classify_crops
@@ -32,6 +32,8 @@ class Evaluation:
         Figures on the images that were read.
     unreadable : dict of str to str
         Files that were not, with the reason.
+    notes : tuple of str
+        How the crops were cut, and what else figures depend on.
     seconds_inference, seconds : float
         Time in the model (normalisation included), and in all.
     """
@@ -40,6 +42,7 @@ class Evaluation:
     unreadable: dict[str, str]
     seconds_inference: float
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def cells_per_second(self) -> float:
@@ -53,6 +56,7 @@ class Evaluation:
             "cells_per_second": self.cells_per_second,
             "seconds": self.seconds,
             "unreadable": self.unreadable,
+            "notes": list(self.notes),
         }
 
 
@@ -88,6 +92,8 @@ def evaluate_folder(
     FileNotFoundError
         If there are no images.
     """
+    if pixel_size is not None:
+        check_pixel_size(pixel_size)
     card = bundle.card
     files = list_class_folders(folder)
     index = _class_index(card, {name for name, _ in files})
@@ -111,7 +117,21 @@ def evaluate_folder(
     if not probabilities:
         raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
-    return Evaluation(report, unreadable, inference, time.perf_counter() - began)
+    took = time.perf_counter() - began
+    return Evaluation(report, unreadable, inference, took, _notes(card, pixel_size))
+
+
+def _notes(card: Card, pixel_size: float | None) -> tuple[str, ...]:
+    """Say how crops were cut, and that a model has seen nothing real."""
+    wide = f"{card.crop.field_of_view_um:g} µm"
+    cut = f"{wide} around each image's centre were cut, at {pixel_size} µm per pixel"
+    if pixel_size is None:
+        cut = (
+            f"the whole of each image was taken as the crop, as if it were {wide} wide: give the "
+            "pixel size to have that cut"
+        )
+    simulated = (f"'{card.name}' was trained on simulated images only",)
+    return (cut, *(simulated if card.training.simulated else ()))
 
 
 def _class_index(card: Card, folders: set[str]) -> dict[str, int]:
