@@ -23,7 +23,8 @@ from napari_sparseattn.card import CropSpec
 from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-EPOCHS = 64
+EPOCHS = 70
+CHANGES = LaboratoryChanges(strength=0.8)
 
 
 def settings(k: int) -> TrainingSettings:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default_archive())
     add_arguments(parser, ROOT, "blood-cells", EPOCHS)
     arguments = parser.parse_args()
-    train_and_save(read_blood_cells(arguments.data), settings, LaboratoryChanges(), arguments)
+    train_and_save(read_blood_cells(arguments.data), settings, CHANGES, arguments)
 
 
 if __name__ == "__main__":
