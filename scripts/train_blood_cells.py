@@ -23,7 +23,7 @@ from napari_sparseattn.card import CropSpec
 from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-EPOCHS = 70
+EPOCHS = 64
 CHANGES = LaboratoryChanges(strength=0.8)
 
 
