@@ -91,7 +91,7 @@ class Bench:
         if self.answered:
             self.shown = time.perf_counter()
 
-    def wait(self, until: Any, seconds: float = 60.0) -> None:
+    def wait(self, until: Any, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not until():
             if time.monotonic() > end:

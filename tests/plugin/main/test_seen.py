@@ -12,6 +12,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QScrollArea
 
 from napari_sparseattn.plugin.core.docks import open_dock
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.main.dock import SparseAttentionDock
 
@@ -198,11 +199,16 @@ def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
     assert window.session.answer is None
 
 
+@pytest.mark.parametrize("crops", [False, True], ids=["pixels", "crops"])
 @pytest.mark.parametrize(
     "rounds", [4, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
-def test_taking_all_layers_away_and_going_on_is_survived(window: Window, rounds: int) -> None:
+def test_taking_all_layers_away_and_going_on_is_survived(
+    window: Window, tnet_model: Model, rounds: int, crops: bool
+) -> None:
     """On Mesa's OpenGL napari died of it within three rounds."""
+    if crops:
+        window.session.selection.set_model(tnet_model)
     for number in range(rounds):
         image = add(window, name=f"image {number}")
         classify_all(window)
