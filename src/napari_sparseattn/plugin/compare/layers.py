@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...evidence import PixelSelection, Traversal
-from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.layers import OverlayLayers, copied_transform, marked, move, within_image
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -68,7 +68,8 @@ class CompareLayers(OverlayLayers[CompareRole]):
 
         frame = evidence.frame
         place = copied_transform(source, frame.origin, frame.scale, index)
-        values = evidence.fine_map().reshape((1,) * len(index) + (frame.size, frame.size))
+        values = within_image(source, frame, evidence.fine_map())
+        values = values.reshape((1,) * len(index) + (frame.size, frame.size))
         layer: Layer | None = self.layer(source, "compared selection")
         if isinstance(layer, Image):
             layer.data, layer.name = values, name

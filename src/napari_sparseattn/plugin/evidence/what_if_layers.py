@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...evidence import PixelSelection, Traversal
-from ..core.layers import OverlayLayers, copied_transform, marked, move, outline_ellipse
+from ..core.layers import (
+    OverlayLayers,
+    copied_transform,
+    marked,
+    move,
+    outline_ellipse,
+    within_image,
+)
 from .what_if_requests import Region, crop_middles
 
 if TYPE_CHECKING:
@@ -148,7 +155,8 @@ class WhatIfLayers(OverlayLayers[WhatIfRole]):
         if isinstance(evidence, PixelSelection):
             frame = evidence.frame
             place = copied_transform(source, frame.origin, frame.scale, index)
-            values = evidence.fine_map().reshape((1,) * len(index) + (frame.size, frame.size))
+            values = within_image(source, frame, evidence.fine_map())
+            values = values.reshape((1,) * len(index) + (frame.size, frame.size))
             self._show_pixels(source, values, place)
         elif isinstance(evidence, Traversal):
             self._show_boxes(source, index, evidence)
