@@ -15,7 +15,7 @@ from .sources import METADATA_KEY, shape_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer, Points
+    from napari.layers import Image, Layer, Points, Shapes
 
     from ...evidence import CropFrame
 
@@ -35,6 +35,7 @@ __all__ = [
     "outline_ellipse",
     "outline_layer",
     "readable_on",
+    "update_boxes",
     "update_outline",
     "within_image",
 ]
@@ -465,6 +466,15 @@ def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> Non
         points.metadata[METADATA_KEY]["colour"] = drawn.colour
         points.face_color = points.border_color = drawn.colour
         points.text.color = drawn.ink
+
+
+def update_boxes(
+    shapes: Shapes, corners: Sequence[npt.NDArray[np.float64]], colour: str, width: float
+) -> None:
+    """Bring a layer of clear rectangles (4, n axes) with edges of a colour up to date."""
+    shapes.data = [(box, "rectangle") for box in corners]
+    shapes.edge_color, shapes.face_color = colour, "transparent"
+    shapes.edge_width = [width] * len(corners)
 
 
 def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
