@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import plain_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
 from ..images.fields.cells import Cells
@@ -369,6 +370,8 @@ def absent_classes(bundle: Bundle, classes: Sequence[str] | None) -> list[int]:
     if classes is None:
         return []
     names = bundle.card.class_names
+    # As results have them, or as the model has them.
+    classes = [plain_name(name) if name in bundle.card.shown_names else name for name in classes]
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise ValueError(
@@ -399,7 +402,7 @@ def _predictions(
     scale_known: bool,
     began: float,
 ) -> Predictions:
-    size, names = bundle.card.crop.size, bundle.card.class_names
+    size, names = bundle.card.crop.size, bundle.card.shown_names
     restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
@@ -422,7 +425,7 @@ def _predictions(
 
 
 def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
-    names = bundle.card.class_names
+    names = bundle.card.shown_names
     return Predictions(
         cells,
         names,

@@ -16,7 +16,7 @@ from ..evidence import Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
-from ..images.tissue.mask import has_tissue
+from ..images.tissue.mask import check_bright, check_slide
 from ..progress import Progress
 from .prediction import Prediction, ReadingLedger
 
@@ -39,6 +39,9 @@ __all__ = [
 
 #: Full-resolution pixels of one crop that are held at once; larger ones are reduced in parts.
 _MOST_PIXELS = 2**24
+#: Means along the longer side in which a field is looked at for whether anything is there, the
+#: least pixels along one, and the range of grey, 0 to 1, up to which nothing is.
+_LOOK, _GRAIN, _EVEN = 256, 4, 0.04
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,8 +195,8 @@ def classify_field(
     card = bundle.card
     chosen = choose_device(device)
     model = field_network(bundle, chosen)
-    _check_tissue(image)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
+    _check_content(image, bundle, t, z)
     notes, began = list(pyramid.notes), time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress)
@@ -209,15 +212,32 @@ def classify_field(
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
-    return FieldPrediction(card.class_names, *found, reading=reading)
+    return FieldPrediction(card.shown_names, *found, reading=reading)
 
 
-def _check_tissue(image: Field | Pyramid) -> None:
-    """Refuse a slide with nothing on the glass: it has no class."""
-    if isinstance(image, Pyramid) and image.path is not None and not has_tissue(image):
+def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> None:
+    """Refuse an image with nothing on the glass, or without glass: it has no class."""
+    bright = bundle.card.modality == "brightfield"
+    if isinstance(image, Pyramid):
+        check_slide(image, brightfield=bright, tissue=image.path is not None)
+        return
+    if not bright:
+        return
+    plane = to_float(image.plane(t, z))
+    # Means, or the grain of an empty field would look like something.
+    step = min(*plane.shape[:2], max(_GRAIN, max(plane.shape[:2]) // _LOOK))
+    seen = plane[: plane.shape[0] // step * step, : plane.shape[1] // step * step]
+    rows, columns = seen.shape[0] // step, seen.shape[1] // step
+    seen = seen.reshape(rows, step, columns, step, -1).mean(axis=(1, 3))
+    valid = np.isfinite(seen).all(axis=2)
+    check_bright(seen, valid, image.name)
+    if not valid.any():
+        return
+    low, high = np.quantile(seen[valid], (0.005, 0.995), axis=0)
+    if float((high - low).max()) < _EVEN:
         raise ValueError(
-            f"No tissue was found on {image.name}: there is nothing to classify. Look at the "
-            "slide; it may be empty, or out of the scanner's sight."
+            f"{image.name or 'The image'} is even all over: there is nothing to classify. Look at "
+            "it; it may be empty."
         )
 
 

@@ -22,7 +22,7 @@ from ..features.extract import FeatureSet, extract_features, slide_hash
 from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
-from ..images.tissue.mask import Tissue, find_tissue
+from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
 from .prediction import Prediction, ReadingLedger
 from .slide_attention import to_pyramid_attention
@@ -196,6 +196,7 @@ def classify_slide(
     report = progress or ignore_progress
     bundle.slide_model(chosen)  # refused before any work, if it is none
     work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
+    check_slide(pyramid, brightfield=bundle.card.modality == "brightfield", tissue=False)
     if features is not None:
         found = work.use_features(features)
     else:
@@ -314,7 +315,7 @@ class _Work:
             notes=tuple(self.notes),
         )
         return SlidePrediction(
-            card.class_names,
+            card.shown_names,
             probabilities,
             seen,
             ledger,
@@ -365,7 +366,7 @@ class _Work:
             origin=found.origin,
             step=found.step,
             side=found.side,
-            class_names=card.class_names,
+            class_names=card.shown_names,
             patch_probabilities=patches,
         )
         return seen, probabilities
