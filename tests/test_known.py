@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, read_card, save_bundle
 from napari_sparseattn.card import NoveltySpec
-from napari_sparseattn.known import KnownStates, fit_known_states
+from napari_sparseattn.known import KnownStates, extend_known_states, fit_known_states
 from small_model import small_bundle
 from test_bundle import metadata, rewrite
 
@@ -83,6 +83,23 @@ def test_some_states_of_each_class_are_kept_as_they_were() -> None:
         assert labels[row[0]] == label
 
 
+def test_new_classes_are_added_beside_the_old_ones() -> None:
+    states, labels = drawn(600, 0)
+    held, truth = drawn(400, 1)
+    old = fit_known_states(states, labels, held, truth)
+    assert np.bincount(old.labels[old.held]).tolist() == [12, 12, 12]
+    shift = np.zeros(D, np.float32)
+    shift[4] = 12.0
+    new, kinds = drawn(60, 4)[0] + shift, np.full(60, 3)
+    assert (old.novelty(new) > 1).mean() > 0.9
+    both = extend_known_states(old, new[:48], kinds[:48], new[48:], kinds[48:])
+    assert (both.novelty(drawn(500, 5)[0] + shift) > 1).mean() < 0.15
+    assert (both.novelty(drawn(500, 6)[0]) > 1).mean() < 0.15
+    assert (both.novelty(drawn(500, 7)[0] - 2 * shift) > 1).mean() > 0.9
+    assert np.bincount(both.labels[both.held]).tolist() == [12, 12, 12, 12]
+    np.testing.assert_array_equal(both.states[: len(old.states)], old.states)
+
+
 def test_a_file_keeps_the_known_states(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     save_bundle(described(small_bundle()), path)
@@ -136,7 +153,7 @@ def test_known_states_that_do_not_fit_are_refused(tmp_path: Path, how: str) -> N
     if how == "width":
         other = KnownStates(
             np.zeros((3, 4), np.float32), np.eye(4, dtype=np.float32), 1.0,
-            np.zeros((2, 4), np.float32), np.zeros(2, np.int64),
+            np.zeros((2, 4), np.float32), np.zeros(2, np.int64), np.zeros(2, bool),
         )  # fmt: skip
         bundle = dataclasses.replace(bundle, known=other)
     else:

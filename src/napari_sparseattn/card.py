@@ -133,8 +133,9 @@ class NoveltySpec(_Strict):
         Share of held-out images for which the threshold was set.
     n, n_validation : int
         Training images whose states are usual, and held-out ones that set the threshold.
-    kept : int
-        States that are kept for fine-tuning.
+    kept, checked : int
+        States that are kept for fine-tuning, and how many of them were held
+        out: they tell what a fine-tuned model forgot.
     flagged_test : float or None
         Share that is flagged of test images, which took no part; None where there were none.
     """
@@ -144,6 +145,7 @@ class NoveltySpec(_Strict):
     n: int
     n_validation: int
     kept: int
+    checked: int = 0
     flagged_test: float | None = None
 
 
@@ -224,6 +226,11 @@ class Card(_Strict):
     def takes_slides(self) -> bool:
         """Whether the model classifies the patches of a slide together (a SPAN)."""
         return "slides" in self.model_kind.takes
+
+    @property
+    def n_checked(self) -> int:
+        """Cells of its own training that tell what a fine-tuned model forgot."""
+        return 0 if self.novelty is None else self.novelty.checked
 
     @property
     def segments(self) -> bool:

@@ -22,14 +22,22 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["FALSE_ALARMS", "KEPT_STATES", "PREFIX", "KnownStates", "fit_known_states"]
+__all__ = [
+    "CHECKED_STATES",
+    "FALSE_ALARMS",
+    "KEPT_STATES",
+    "PREFIX",
+    "KnownStates",
+    "extend_known_states",
+    "fit_known_states",
+]
 
 Floats = npt.NDArray[np.float32]
 
 #: Share of held-out images that may be flagged.
 FALSE_ALARMS = 0.03
-#: States per class that are kept for fine-tuning.
-KEPT_STATES = 32
+#: States per class that are kept for fine-tuning, and held-out ones that tell what it forgot.
+KEPT_STATES, CHECKED_STATES = 32, 12
 #: Of the tensors' names in a model file.
 PREFIX = "known."
 #: Below this share of the mean variance no direction is trusted.
@@ -53,6 +61,9 @@ class KnownStates:
         (n, D) float32, some states as they were, for fine-tuning.
     labels : numpy.ndarray
         (n,) int64, their classes.
+    held : numpy.ndarray
+        (n,) bool: which of them the weights were not fitted to, and no later
+        training may be fitted to either: they tell what it forgot.
     """
 
     means: Floats
@@ -60,11 +71,13 @@ class KnownStates:
     threshold: float
     states: Floats
     labels: npt.NDArray[np.int64]
+    held: npt.NDArray[np.bool_]
 
     def __post_init__(self) -> None:
         m, d = self.means.shape if self.means.ndim == 2 else (0, 0)
-        shapes = (self.root.shape, self.states.shape[1:], self.labels.shape)
-        if not m or shapes != ((d, d), (d,), self.states.shape[:1]):
+        n = self.states.shape[:1]
+        shapes = (self.root.shape, self.states.shape[1:], self.labels.shape, self.held.shape)
+        if not m or shapes != ((d, d), (d,), n, n):
             raise ValueError("known states contradict each other in their shapes")
         numbers = (self.means, self.root, self.states)
         if not all(np.isfinite(each).all() for each in numbers) or not (
@@ -92,6 +105,7 @@ class KnownStates:
             "threshold": np.array([self.threshold], np.float32),
             "states": self.states,
             "labels": self.labels,
+            "held": self.held,
         }
         return {PREFIX + name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
 
@@ -107,19 +121,22 @@ class KnownStates:
         if not tensors:
             return None
         found = {name.removeprefix(PREFIX): each.numpy() for name, each in tensors.items()}
-        kinds = {"means": "f4", "root": "f4", "threshold": "f4", "states": "f4", "labels": "i8"}
+        kinds = dict.fromkeys(("means", "root", "threshold", "states"), "f4")
+        kinds |= {"labels": "i8", "held": "b1"}
         if {name: each.dtype.str[1:] for name, each in found.items()} != kinds:
             raise ValueError("known states are incomplete, or of other types")
         if found["threshold"].shape != (1,):
             raise ValueError("known states have no single threshold")
         threshold = float(found["threshold"][0])
-        return cls(found["means"], found["root"], threshold, found["states"], found["labels"])
+        kept = (found["states"], found["labels"], found["held"])
+        return cls(found["means"], found["root"], threshold, *kept)
 
 
 def fit_known_states(
     states: Floats,
     labels: npt.NDArray[np.int64],
     held: Floats,
+    held_labels: npt.NDArray[np.int64] | None = None,
     *,
     false_alarms: float = FALSE_ALARMS,
     kept: int = KEPT_STATES,
@@ -137,6 +154,8 @@ def fit_known_states(
         (H, D) of images that the weights were not fitted to; none of them may
         be among `states`. As many as ``1 / false_alarms`` are needed for the
         stated share; of fewer, the farthest is the threshold.
+    held_labels : numpy.ndarray, optional
+        (H,) int64; with them some are kept to tell what is forgotten.
     false_alarms : float
         Share of the held-out images beyond the threshold.
     kept : int
@@ -155,20 +174,84 @@ def fit_known_states(
     means = np.stack([states[labels == each].mean(0) for each in classes])
     own = means[np.searchsorted(classes, labels)]
     root = _root_of_precision((states - own).astype(np.float64), len(classes))
-    lengths = np.sort(_distances(held, means, root))
-    # Of n + 1 exchangeable lengths a new one is beyond the j-th with (n + 1 - j) / (n + 1).
-    place = min(math.ceil((len(held) + 1) * (1 - false_alarms)), len(held))
-    draw = np.random.default_rng(seed)
-    rows = np.concatenate(
-        [np.sort(draw.permutation(np.flatnonzero(labels == each))[:kept]) for each in classes]
-    )
+    threshold = _threshold(_distances(held, means, root), false_alarms)
+    rows = _draw(labels, kept, seed)
+    more = _draw(held_labels, CHECKED_STATES, seed) if held_labels is not None else rows[:0]
+    checked = labels[:0] if held_labels is None else held_labels[more]
     return KnownStates(
         means.astype(np.float32),
         root,
-        max(float(lengths[place - 1]), 1e-6),
-        states[rows].astype(np.float32),
-        labels[rows].astype(np.int64),
+        threshold,
+        np.concatenate([states[rows], held[more]]).astype(np.float32),
+        np.concatenate([labels[rows], checked]).astype(np.int64),
+        np.arange(len(rows) + len(more)) >= len(rows),
     )
+
+
+def extend_known_states(
+    known: KnownStates,
+    states: Floats,
+    labels: npt.NDArray[np.int64],
+    held: Floats,
+    held_labels: npt.NDArray[np.int64],
+    *,
+    false_alarms: float = FALSE_ALARMS,
+) -> KnownStates:
+    """Add the states of other cells, of the same network with another last layer.
+
+    Their classes get means of their own, beside those of the same classes in
+    the first training: another laboratory's cells lie elsewhere. The spread is
+    a mixture of both, the more of the new the more there are. The threshold is
+    set on the held-out states of both.
+
+    Parameters
+    ----------
+    known : KnownStates
+        As they were.
+    states, labels : numpy.ndarray
+        (N, D) and (N,) of the cells that were learned from.
+    held, held_labels : numpy.ndarray
+        (H, D) and (H,) of those that were held out; H may be 0.
+    false_alarms : float
+        Share of the held-out states beyond the threshold.
+    """
+    classes = np.unique(labels)
+    own = np.stack([states[labels == each].mean(0) for each in classes])
+    residuals = (states - own[np.searchsorted(classes, labels)]).astype(np.float64)
+    n, d = residuals.shape
+    # A class of n cells lies 1 / n of its spread nearer to its own mean.
+    fresh = residuals.T @ residuals / max(n - len(classes), 1)
+    inverse = np.linalg.inv(known.root.astype(np.float64))
+    weight = n / (n + 2 * d)
+    values, vectors = np.linalg.eigh((1 - weight) * inverse.T @ inverse + weight * fresh)
+    root = (vectors / np.sqrt(np.maximum(values, _FLOOR * values.mean()))).astype(np.float32)
+    means = np.concatenate([known.means, own.astype(np.float32)])
+    usual = np.concatenate([known.states[known.held], held])
+    if not len(usual):
+        usual = np.concatenate([known.states, states])
+    rows, more = _draw(labels, KEPT_STATES, 0), _draw(held_labels, CHECKED_STATES, 0)
+    return KnownStates(
+        means,
+        root,
+        _threshold(_distances(usual, means, root), false_alarms),
+        np.concatenate([known.states, states[rows], held[more]]).astype(np.float32),
+        np.concatenate([known.labels, labels[rows], held_labels[more]]).astype(np.int64),
+        np.concatenate([known.held, np.zeros(len(rows), bool), np.ones(len(more), bool)]),
+    )
+
+
+def _threshold(lengths: Floats, false_alarms: float) -> float:
+    """Return the length beyond which a new one lies at this rate, all being exchangeable."""
+    # Of n + 1 lengths a new one is beyond the j-th with probability (n + 1 - j) / (n + 1).
+    place = min(math.ceil((len(lengths) + 1) * (1 - false_alarms)), len(lengths))
+    return max(float(np.sort(lengths)[place - 1]), 1e-6)
+
+
+def _draw(labels: npt.NDArray[np.int64], most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows, at most so many of each class, drawn by lot."""
+    draw = np.random.default_rng(seed)
+    rows = [draw.permutation(np.flatnonzero(labels == each))[:most] for each in np.unique(labels)]
+    return np.sort(np.concatenate([*rows, np.empty(0, np.int64)]))
 
 
 def _distances(states: Floats, means: Floats, root: Floats) -> Floats:
