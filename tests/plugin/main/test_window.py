@@ -20,6 +20,7 @@ from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
+from small_model import knowing
 
 from ..conftest import CENTRES, add_picture, wait_until
 
@@ -107,6 +108,26 @@ def test_a_click_lights_up_the_cell(window: Window) -> None:
     bars = window.dock.result_box.bars.rows
     assert bars[0][0] == window.session.answer.label
     assert bars[0][1] == pytest.approx(window.session.answer.confidence)
+
+
+def test_the_badge_stands_on_flagged_answers_alone(window: Window) -> None:
+    model = window.session.selection.model
+    assert model is not None
+    image = add_picture(window.viewer)
+    for threshold, flagged in ((1e-3, True), (1e6, False)):
+        bundle = knowing(model.bundle, threshold)
+        window.session.selection.set_model(dataclasses.replace(model, bundle=bundle))
+        window.session.press(image.data_to_world(CENTRES[3]))
+        window.until(
+            lambda flagged=flagged: (
+                window.session.answer is not None and window.session.answer.flagged is flagged
+            )
+        )
+        box = window.dock.result_box
+        assert box.badge.isVisibleTo(box) is flagged
+        if flagged:
+            assert box.badge.text() == "Unlike the cells this model knows"
+    window.session.selection.set_model(model)
 
 
 def test_a_drag_moves_the_view_and_classifies_nothing(window: Window) -> None:
