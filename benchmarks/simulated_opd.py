@@ -2,8 +2,9 @@
 
 Holograms of many cells are simulated, reconstructed by the package's own code,
 and the cells found in them cut out, so that a model sees what reconstruction
-gives. RANGES says what is drawn for training; each of SHIFTS replaces some of
-it by ranges that training never sees.
+gives. RANGES says what is drawn for training, with nuclei of lower index than the
+cytoplasm in every second hologram; each of SHIFTS replaces some of it by ranges that
+training never sees, but for those nuclei.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from napari_sparseattn.images.fields.crops import crop_side, cut_crops
 from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.simulate import (
     KINDS,
+    LOWER_NUCLEUS,
     CellKind,
     Optics,
     hologram,
@@ -33,7 +35,7 @@ SIZE = 64
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 2 * SIZE
 SHAPE = (768, 768)
-N_TRAINING_HOLOGRAMS = 340
+N_TRAINING_HOLOGRAMS = 400
 N_SHIFTED_HOLOGRAMS = 40
 #: A found cell is the simulated one whose centre is this near, in µm.
 _NEAR_UM = 2.0
@@ -65,13 +67,6 @@ RANGES: Ranges = {
     "absorption": (0.0, 0.1),
 }
 
-#: As Schuermann et al. 2016 measured; the mean index of a cell stays about what it was.
-_LOWER_NUCLEUS: Mapping[CellKind, Mapping[str, tuple[float, float]]] = {
-    "lymphocyte-like": {"cytoplasm_index": (1.378, 1.390), "nucleus_index": (1.364, 1.374)},
-    "monocyte-like": {"cytoplasm_index": (1.362, 1.370), "nucleus_index": (1.350, 1.358)},
-    "granulocyte-like": {"cytoplasm_index": (1.360, 1.370), "nucleus_index": (1.348, 1.356)},
-}
-
 SHIFTS: Mapping[str, Shift] = {
     "focus": Shift("4 to 7 µm out of focus (training: up to 2)", {"focus": (4.0, 7.0)}),
     "noise": Shift(
@@ -85,8 +80,8 @@ SHIFTS: Mapping[str, Shift] = {
         {"pixel_size": (0.15, 0.20), "na": (0.35, 0.45), "wavelength": (750.0, 850.0)},
     ),
     "nucleus": Shift(
-        "nucleus of lower index than the cytoplasm (training: higher)",
-        params=_LOWER_NUCLEUS,
+        "nucleus of lower index than the cytoplasm (training: half of the holograms)",
+        params=LOWER_NUCLEUS,
     ),
 }
 
@@ -160,7 +155,7 @@ def simulated_crops(name: str, cache: Path, n_holograms: int | None = None) -> C
     """
     if n_holograms is None:
         n_holograms = N_TRAINING_HOLOGRAMS if name == "training" else N_SHIFTED_HOLOGRAMS
-    path = cache / f"opd-{name}-{n_holograms}.npz"
+    path = cache / f"opd-{name}-{n_holograms}-nuclei.npz"
     if not path.exists():
         _simulate(name, n_holograms, path)
     with np.load(path, allow_pickle=False) as stored:
@@ -175,7 +170,8 @@ def _simulate(name: str, n_holograms: int, path: Path) -> None:
     first = 1_000_000 * (["training", *SHIFTS].index(name) + 1)
     crops, labels, holograms, present = [], [], [], 0
     for n in range(n_holograms):
-        some, kinds, count = hologram_crops(first + n, ranges, shift.params)
+        lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
+        some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
         crops.append(some)
         labels.append(kinds)
         holograms.append(np.full(len(kinds), n))

@@ -34,6 +34,7 @@ __all__ = [
     "crop_side",
     "iter_cells",
     "join",
+    "judge_crops",
 ]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
@@ -171,7 +172,7 @@ def classify_crops(
     batch_size: int | None = None,
     classes: Sequence[str] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of crops that are already cut to the model's size.
+    """Probabilities of crops that are already cut to the model's size; see `judge_crops`.
 
     Parameters
     ----------
@@ -185,17 +186,46 @@ def classify_crops(
     numpy.ndarray
         (N, n_classes) float32.
     """
-    absent = absent_classes(bundle, classes)
+    return judge_crops(crops, bundle, device, batch_size=batch_size, classes=classes)[0]
+
+
+def judge_crops(
+    crops: npt.NDArray[np.float32],
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    batch_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Probabilities of crops, and how unlike anything the model was trained on they are.
+
+    Parameters
+    ----------
+    crops, bundle, device, batch_size, classes
+        As in `classify_crops`.
+
+    Returns
+    -------
+    probabilities : numpy.ndarray
+        (N, n_classes) float32.
+    novelty : numpy.ndarray or None
+        (N,) float32, above 1 where flagged; None where the model's file has no
+        states to compare with.
+    """
+    absent, known = absent_classes(bundle, classes), bundle.known
     runner = _Runner(bundle, choose_device(device), batch_size)
-    parts, start = [], 0
+    parts = [np.empty((0, len(bundle.card.class_names)), np.float32)]
+    novelty, start = [np.empty(0, np.float32)], 0
     while start < len(crops):
         batch = crops[start : start + runner.batch_size]
-        ready = bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
-        parts.append(_probabilities(runner(ready), bundle, absent))
+        output = runner(
+            bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        )
+        parts.append(_probabilities(output, bundle, absent))
+        if known is not None:
+            novelty.append(known.novelty(output.states))
         start += len(batch)
-    return (
-        np.concatenate(parts) if parts else np.empty((0, len(bundle.card.class_names)), np.float32)
-    )
+    return np.concatenate(parts), None if known is None else np.concatenate(novelty)
 
 
 def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[np.float64], bool]:
@@ -277,7 +307,13 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         },
         evidence=tuple(item for part in parts for item in part.evidence),
         ledger=ledger,
+        novelty=_join_novelty(parts),
     )
+
+
+def _join_novelty(parts: Sequence[Predictions]) -> npt.NDArray[np.float32] | None:
+    measured = [part.novelty for part in parts if part.novelty is not None]
+    return np.concatenate(measured) if len(measured) == len(parts) else None
 
 
 def _join_cells(parts: Sequence[Cells]) -> Cells:
@@ -454,6 +490,7 @@ def _predictions(
         bundle.hash,
         bundle.card.name,
         scale_known,
+        novelty=None if bundle.known is None else bundle.known.novelty(output.states),
     )
 
 
@@ -467,4 +504,5 @@ def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
         ReadingLedger(0, 0, 0, 0.0, device),
         bundle.hash,
         bundle.card.name,
+        novelty=None if bundle.known is None else np.empty(0, np.float32),
     )

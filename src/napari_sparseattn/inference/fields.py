@@ -216,7 +216,19 @@ def classify_field(
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
-    return FieldPrediction(card.shown_names, *found, reading=reading)
+    novelty = None
+    if bundle.known is not None and _as_trained(output, model):
+        novelty = float(bundle.known.novelty(output.state)[0])
+    return FieldPrediction(card.shown_names, *found, novelty=novelty, reading=reading)
+
+
+def _as_trained(output: TNetOutput, model: TNet) -> bool:
+    """Whether as many crops were looked at as in training, to whose mean states compare."""
+    crops = taken = 1
+    for k in model.config.locations:
+        taken *= k
+        crops += taken
+    return int(output.counts[0]) == crops
 
 
 def _about_scale(pyramid: Pyramid, way: Traversal, card: Card) -> list[str]:
@@ -315,6 +327,7 @@ def to_cpu(output: TNetOutput) -> TNetOutput:
         level._replace(
             crops=type(level.crops)(*(tensor.cpu() for tensor in level.crops)),
             logits=level.logits.cpu(),
+            states=level.states.cpu(),
             probabilities=None if level.probabilities is None else level.probabilities.cpu(),
         )
         for level in output.levels

@@ -7,7 +7,7 @@ They are drawn, not measured: every name says "simulated". Stained smears are in
 """
 
 from .bodies import red_cell_thickness, sphere_opd
-from .cell_ranges import CELL_RANGES, KINDS, CellKind, Range
+from .cell_ranges import CELL_RANGES, KINDS, LOWER_NUCLEUS, CellKind, Range
 from .holograms import (
     Optics,
     hologram,
@@ -28,6 +28,7 @@ from .tissue import TissueTruth, simulated_slide
 __all__ = [
     "CELL_RANGES",
     "KINDS",
+    "LOWER_NUCLEUS",
     "CellKind",
     "Optics",
     "Range",

@@ -97,8 +97,8 @@ def test_the_scale_is_the_wavelength_over_a_turn() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "meant"),
-    [("pixel_size", 120, "0.12 µm"), ("wavelength", 633_000, "633 nm"), ("medium_index", 1333, "1.33"),
-     ("wavelength", 0.633, "633 nm")],
+    [("pixel_size", 120, "0.12 µm"), ("wavelength", 633_000, "633 nm"),
+     ("wavelength", 0.633, "633 nm"), ("medium_index", 1333, "1.33")],
 )  # fmt: skip
 def test_quantities_in_another_unit_are_refused_with_what_was_meant(
     name: str, value: float, meant: str

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points
 
+    from ...card import Card
+
 __all__ = [
     "METADATA_KEY",
     "CellSource",
@@ -72,12 +74,26 @@ class ImageSettings:
         Unit of the values, ``""``, ``"rad"`` or ``"nm"``.
     origin : {"layer", "file", "user", "unknown"}
         Where the pixel size comes from.
+    classes : tuple of str or None
+        Names of the classes that cells can be of here; None for all that a model knows.
     """
 
     modality: Modality = "unknown"
     pixel_size: float | None = None
     unit: str = ""
     origin: Literal["layer", "file", "user", "unknown"] = "unknown"
+    classes: tuple[str, ...] | None = None
+
+    def classes_of(self, card: Card) -> tuple[str, ...] | None:
+        """Return the classes of a model that can occur here; None for all.
+
+        A model that knows none of the names is not limited by them.
+        """
+        if self.classes is None:
+            return None
+        names = card.class_names
+        found = tuple(name for name in names if name in self.classes)
+        return found if 0 < len(found) < len(names) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from ..session import Session
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
+from .kinds_button import KindsButton
 
 __all__ = ["ImageBox"]
 
@@ -72,6 +73,7 @@ class ImageBox(Follower):
             "Found by the plugin, or taken from your Labels or Points layer. The size of the "
             "points is taken as the size of the cells."
         )
+        self.kinds = KindsButton(session, self)
         self.hint = WrappedLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
         self.scale = ScaleHelper.of(session.viewer) if session.viewer is not None else None
@@ -120,7 +122,7 @@ class ImageBox(Follower):
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        for row, text in enumerate(("Image", "", "", "", "", "Cells")):
+        for row, text in enumerate(("Image", "", "", "", "", "Cells", "Kinds")):
             if text:
                 self.labels[text] = QLabel(text, self)
                 grid.addWidget(self.labels[text], row, 0)
@@ -131,8 +133,9 @@ class ImageBox(Follower):
         grid.addWidget(self.use, 3, 1, 1, 2)
         grid.addWidget(self.reconstruct, 4, 1, 1, 2)
         grid.addWidget(self.cells, 5, 1, 1, 2)
-        grid.addWidget(self.empty, 6, 1, 1, 2)
-        grid.addWidget(self.open, 7, 1, 1, 2)
+        grid.addWidget(self.kinds, 6, 1, 1, 2)
+        grid.addWidget(self.empty, 7, 1, 1, 2)
+        grid.addWidget(self.open, 8, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -185,6 +188,13 @@ class ImageBox(Follower):
         # A SPAN takes patches, whatever cells there are.
         for widget in (self.labels["Cells"], self.cells):
             widget.setVisible(advice.cells)
+        for widget in (self.labels["Kinds"], self.kinds):
+            widget.setVisible(advice.cells and self.session.selection.image is not None)
+
+    def release(self) -> None:
+        """Disconnect, with the button for kinds."""
+        self.kinds.release()
+        super().release()
 
     def open_files(self, paths: list[str], as_slides: bool = False) -> None:
         """Open files and folders, and say here what comes of it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,9 @@ class LaboratoryChanges:
     amount : float
         Each stain's density is multiplied by a factor that is log-uniform in
         ``[1 / (1 + amount), 1 + amount]``.
+    counterstain : float
+        The density of red cells and granules beside that of nuclei is multiplied by
+        a further factor, log-uniform in ``[1 / (1 + counterstain), (1 + counterstain) ** 2]``.
     saturation : float
         Differences between channels are multiplied by a factor in
         ``[1 - saturation, 1 + saturation]``.
@@ -73,6 +77,9 @@ class LaboratoryChanges:
     strength : float
         Of the changes of colour: each crop's are scaled by a number that is
         uniform in [0, strength].
+    physical : bool
+        Values have a unit, such as nm: they are placed, swapped, blurred and
+        given noise in that unit, and neither clipped nor changed in colour.
     """
 
     swap: float = 0.5
@@ -83,6 +90,7 @@ class LaboratoryChanges:
     stretch: float = 0.1
     stain: float = 0.12
     amount: float = 0.8
+    counterstain: float = 0.0
     saturation: float = 0.5
     response: float = 0.4
     tint: float = 0.35
@@ -93,6 +101,7 @@ class LaboratoryChanges:
     noise: float = 0.04
     jpeg: float = 0.15
     strength: float = 1.0
+    physical: bool = False
 
     def __call__(
         self, crops: Tensor, size: int, generator: torch.Generator
@@ -102,8 +111,8 @@ class LaboratoryChanges:
         Parameters
         ----------
         crops : Tensor
-            (B, 3, h, h) uint8, the cell in the middle; half as large again as
-            `size`, or so.
+            (B, C, h, h), the cell in the middle; half as large again as `size`,
+            or so. uint8 and three channels, or any if `physical`.
         size : int
             Side of the square output in pixels.
         generator : torch.Generator
@@ -112,21 +121,26 @@ class LaboratoryChanges:
         Returns
         -------
         changed : Tensor
-            (B, 3, size, size) float32 in [0, 1].
+            (B, C, size, size) float32, in [0, 1] or in the unit of the crops.
         foreign : Tensor or None
             (B, size, size), the share of each pixel that is another crop's;
             None where none were swapped.
         """
         draw = _Draw(len(crops), generator)
-        values, places = crops.float().div_(255), self._places(len(crops), size, draw)
+        values, places = crops.float(), self._places(len(crops), size, draw)
+        if not self.physical:
+            values = values / 255
         out, foreign = _sampled(values, places), None
         if self.swap:
             out, foreign = self._swapped(out, values, places, draw)
-        out = self._colours(out, draw)
+        if not self.physical:
+            out = self._colours(out, draw)
         out = self._focused(out, draw)
         if self.noise:
             amount = draw.uniform(0, self.noise) * draw.coin(0.5)
             out = out + amount * torch.randn(out.shape, generator=generator)
+        if self.physical:
+            return out, foreign
         out = out.clamp_(0, 1)
         if self.jpeg:
             out = _jpeg(out, draw.coin(self.jpeg).flatten() > 0, draw.uniform(25, 90).flatten())
@@ -150,7 +164,7 @@ class LaboratoryChanges:
         """Give a share of crops the surroundings of their neighbour in the batch.
 
         The neighbour is moved by half its width and height: its own cell goes
-        to a corner, and its light is made that of the crop.
+        to a corner, and the light of stained crops is made that of the crop.
         """
         foreign = torch.zeros(len(out), *out.shape[2:])
         rows = torch.nonzero(draw.coin(self.swap).flatten()).flatten()
@@ -158,11 +172,12 @@ class LaboratoryChanges:
             return out, foreign
         mine, there = out[rows], places[rows]
         other = _sampled(crops[(rows + 1) % len(crops)], there + 1)
-        light = _ground(mine) / _ground(other)
+        if not self.physical:
+            other = (other * (_ground(mine) / _ground(other))).clamp_(0, 1)
         radius = draw.uniform(*self.cell_radius)[rows, 0]
         # Blended over some two pixels.
         share = ((there.norm(dim=3) - radius) * out.shape[3] / 2.5).sigmoid()
-        out[rows] = torch.lerp(mine, (other * light).clamp_(0, 1), share[:, None])
+        out[rows] = torch.lerp(mine, other, share[:, None])
         foreign[rows] = share
         return out, foreign
 
@@ -200,6 +215,9 @@ class LaboratoryChanges:
         jitter = torch.tensor([1.0, 2.0, 1.0])[:, None] * self.stain * draw.normal(3, 3)
         factor = draw.random(3, 1).mul(2).sub(1).mul(math.log(1 + self.amount) * flat).exp()
         factor[:, 2] = 1
+        if self.counterstain:
+            power = 3 * draw.random(1).flatten() - 1
+            factor[:, 1, 0] *= (power * math.log(1 + self.counterstain) * flat.flatten()).exp()
         stains = (own + flat * jitter) * factor
         mixing = torch.linalg.inv(own) @ stains  # rows of densities times this
         grey = torch.full((3, 3), 1 / 3)
@@ -260,16 +278,17 @@ def _blurred(crops: Tensor, sigma: float) -> Tensor:
     return F.conv2d(flat, kernel.view(1, 1, 1, 7).repeat(channels, 1, 1, 1), groups=channels)
 
 
-def stored(crops: npt.NDArray[np.uint8], size: int) -> Tensor:
-    """Reduce crops (N, s, s, 3) uint8 to what `LaboratoryChanges` takes for a `size`.
+def stored(crops: npt.NDArray[np.uint8 | np.floating[Any]], size: int) -> Tensor:
+    """Reduce crops (N, s, s, C) to what `LaboratoryChanges` takes for a `size`.
 
     Returns
     -------
     Tensor
-        (N, 3, 1.5 * size, 1.5 * size) uint8.
+        (N, C, 1.5 * size, 1.5 * size), uint8 as the crops, or float16 of others.
     """
     side, parts = 3 * size // 2, []
     for start in range(0, len(crops), 256):
         part = torch.from_numpy(crops[start : start + 256]).permute(0, 3, 1, 2).float()
-        parts.append(F.interpolate(part, size=(side, side), mode="area").round().byte())
+        small = F.interpolate(part, size=(side, side), mode="area")
+        parts.append(small.round().byte() if crops.dtype == np.uint8 else small.half())
     return torch.cat(parts)
