@@ -126,6 +126,11 @@ def test_evaluate_agrees_with_the_table(tmp_path: Path, model: Path) -> None:
     for key in ("balanced_accuracy", "macro_f1", "per_class", "ece", "cells_per_second"):
         assert key in result
     assert "balanced accuracy" in run("evaluate", folder, "--model", model)
+    # How crops were cut is said, to machines and to people.
+    assert "the whole of each image was taken as the crop" in result["notes"][0]
+    assert "note: the whole of each image" in run("evaluate", folder, "--model", model)
+    cut = json.loads(run("evaluate", folder, "--model", model, "--pixel-size", 0.25, "--json"))
+    assert "around each image's centre were cut" in cut["notes"][0]
 
 
 def test_train_writes_a_model_that_loads(tmp_path: Path) -> None:

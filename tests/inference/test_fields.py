@@ -313,3 +313,14 @@ def test_a_stained_field_between_black_parts_is_taken() -> None:
     pixels[:, 200:220] = 245
     field = Field(pixels, "YXC", 0.5, "brightfield", name="islands")
     assert classify_field(field, small_tnet_bundle(), device="cpu").label
+
+
+def test_a_scale_that_a_tnet_does_not_look_with_is_told_of() -> None:
+    bundle, pixels = small_tnet_bundle(), picture(200, 300)
+    trained = bundle.card.crop.pixel_size
+    far, near = (
+        classify_field(Field(pixels, "YXC", size, "brightfield"), bundle, device="cpu")
+        for size in (40 * trained, None)
+    )
+    assert any("a TNet divides the whole image" in note for note in far.ledger.notes)
+    assert not any("a TNet divides" in note for note in near.ledger.notes)

@@ -295,7 +295,9 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
         label = _segment.label_white_cells if chosen == "white-cells" else _segment.label_red_cells
         scale = measure_scale(field, t, z)
         size = field.pixel_size
-        if scale is not None and (size is None or doubt_scale(size, scale)):
+        if scale is not None and (
+            doubt_scale(size, scale) or (size is None and chosen == "white-cells")
+        ):
             # At a scale that is not the image's, nuclei would be cut, or cells joined.
             size = scale.pixel_size
         labels = label(image, size)

@@ -406,7 +406,7 @@ def _with_sign(recording: Recording, settings: HologramSettings) -> HologramSett
         some = min(votes.count(1), votes.count(-1))
         other = f"{some} of {len(votes)} frames that were looked at have the other sign"
         notes += (f"{other}: look at the maps, and flip the sign if cells are dark",)
-    settings = dataclasses.replace(settings, notes=notes)
+    settings = dataclasses.replace(settings, notes=(*settings.notes, *notes))
     if recording.kind == "hologram" and settings.sideband is not None:
         row, column = settings.sideband
         sideband = (-row, -column) if falls else (row, column)

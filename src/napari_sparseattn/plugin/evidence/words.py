@@ -37,7 +37,7 @@ ORDER_NAMES = {
     "edges": "edges",
     "centre": "centre",
     "dark": "dark",
-    "dark blurred": "dark, blurred",
+    "dark blurred": "blurred dark",
 }
 _FILLS = {
     "mean": "what surrounds it",
