@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._streams import check_streams
-from .errors import ImageError
+from .errors import CELL_PIXEL_UM, ImageError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -270,6 +270,11 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
             if pixel_size is None and _is_printed(tif, series):
                 note = f"the resolution in {path.name} is that of a screen or a printer, not of a "
                 notes += (note + "microscope, and was not used; give the µm per pixel",)
+            low, high = CELL_PIXEL_UM
+            if pixel_size is not None and not low <= min(pixel_size) <= max(pixel_size) <= high:
+                note = f"{path.name} states {max(pixel_size):g} µm per pixel, which no microscope "
+                notes += (note + "has: it was not used; give the true one",)
+                pixel_size = None
             arranged = _arrange(path, data, series, pixel_size)
             return dataclasses.replace(arranged, unit=_ome_unit(tif), notes=notes)
     except ImageError:
@@ -394,6 +399,9 @@ def tiff_pixel_size(
     tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None = None
 ) -> tuple[float, float] | None:
     """Return µm per pixel along y and x of an image, where the file states a plausible one.
+
+    OME and ImageJ state what they do on purpose: it is returned even where no
+    microscope has it, for the caller to refuse.
 
     Parameters
     ----------

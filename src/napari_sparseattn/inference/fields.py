@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import Card
 from ..device import choose_device, computing, is_out_of_memory
 from ..evidence import Traversal
 from ..images.fields.field import Field
@@ -39,6 +40,8 @@ __all__ = [
 
 #: Full-resolution pixels of one crop that are held at once; larger ones are reduced in parts.
 _MOST_PIXELS = 2**24
+#: By what factor the closest look may differ from what was trained with before it is said.
+_SCALE_OFF = 1.6
 #: Means along the longer side in which a field is looked at for whether anything is there, the
 #: least pixels along one, and the range of grey, 0 to 1, up to which nothing is.
 _LOOK, _GRAIN, _EVEN = 256, 4, 0.04
@@ -208,6 +211,7 @@ def classify_field(
         output = traverse(pyramid, model, normalisation, locations, progress)
     seconds = time.perf_counter() - began
     (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
+    notes += _about_scale(pyramid, traversal, card)
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
@@ -225,6 +229,21 @@ def _as_trained(output: TNetOutput, model: TNet) -> bool:
         taken *= k
         crops += taken
     return int(output.counts[0]) == crops
+
+
+def _about_scale(pyramid: Pyramid, way: Traversal, card: Card) -> list[str]:
+    """Say where the image's own µm per pixel is not what a TNet looked at it with."""
+    if pyramid.pixel_size is None:
+        return []
+    finest = float(min(way.boxes[:, 2])) / way.base * pyramid.pixel_size
+    if 1 / _SCALE_OFF <= finest / card.crop.pixel_size <= _SCALE_OFF:
+        return []
+    said = (
+        f"{pyramid.pixel_size:g} µm per pixel is known, but a TNet divides the whole image, "
+        f"whatever its size: the closest look was at {finest:.3g} µm per pixel, and "
+        f"'{card.name}' was trained with {card.crop.pixel_size:g}."
+    )
+    return [said]
 
 
 def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> None:

@@ -201,7 +201,6 @@ def classify_slide(
     report = progress or ignore_progress
     bundle.slide_model(chosen)  # refused before any work, if it is none
     work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
-    check_slide(pyramid, brightfield=bundle.card.modality == "brightfield", tissue=False)
     if features is not None:
         found = work.use_features(features)
     else:
@@ -274,6 +273,8 @@ class _Work:
         allow_unknown_scale: bool,
     ) -> FeatureSet:
         """Find tissue, and make features of its patches."""
+        bright = self.bundle.card.modality == "brightfield"
+        check_slide(self.pyramid, brightfield=bright, tissue=False)
         coder = self._encoder(encoder)
         with self._stage("tissue") as count:
             self.report("tissue", 0, 1)

@@ -34,6 +34,8 @@ _STRIP = 64
 #: Brightest channel below which half of a dark image lies, darkest above which glass does, and
 #: the share of glass that a brightfield slide has at least where the rest is black.
 _DARK, _BRIGHT, _LEAST_BRIGHT = 0.25, 0.6, 0.02
+#: Difference between channels up to which an image is grey, as no stained one is.
+_GREY = 0.03
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -258,10 +260,12 @@ def check_bright(pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], 
     if pixels.shape[-1] != 3 or not len(shown):
         return
     dark = float(np.median(shown.max(axis=1))) < _DARK
-    if dark and float((shown.min(axis=1) > _BRIGHT).mean()) < _LEAST_BRIGHT:
+    glass = float((shown.min(axis=1) > _BRIGHT).mean()) >= _LEAST_BRIGHT
+    coloured = float(np.quantile(np.ptp(shown, axis=1), 0.99)) > _GREY
+    if dark and not (glass and coloured):
         raise ValueError(
-            f"{name} has a dark background, as fluorescence does; this model was trained on "
-            "stained samples on bright glass. Choose another model."
+            f"{name or 'The image'} has a dark background, as fluorescence does; this model was "
+            "trained on stained samples on bright glass. Choose another model."
         )
 
 
