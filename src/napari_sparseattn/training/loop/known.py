@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from ..data.span_data import SlideExample
 from .fit import predict_states
 
 __all__ = [
+    "add_known_slides",
     "add_known_states",
     "describe_known",
     "draw_rows",
@@ -169,6 +171,27 @@ def add_known_states(
         bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size
     )
     return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}), known=known)
+
+
+def add_known_slides(
+    bundle: Bundle, train: Slides, validation: Slides, test: Slides = ()
+) -> Bundle:
+    """Return a SPAN with its known states, see `add_known_states`.
+
+    Raises
+    ------
+    ValueError
+        If there are too few slides.
+    """
+    model = cast("SpanMil | SpanUnet", bundle.slide_model())
+    known, spec = measure_known_slides(model, train, validation, test)
+    if known is None:
+        raise ValueError(
+            f"Too few slides to say what is usual: {_LEAST_SLIDES} of the training, and some of "
+            "the validation, are needed."
+        )
+    card = bundle.card.model_copy(update={"novelty": spec})
+    return dataclasses.replace(bundle, card=card, known=known)
 
 
 def draw_rows(labels: npt.NDArray[np.int64], most: int, seed: int = 0) -> npt.NDArray[np.int64]:
