@@ -18,6 +18,7 @@ __all__ = [
     "TestVector",
     "Training",
     "default_colours",
+    "plain_name",
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights.
@@ -86,6 +87,15 @@ class EncoderSpec(_Strict):
     hash: Annotated[str, Field(min_length=8, max_length=128)]
     width: Annotated[int, Field(ge=1, le=2**16)]
     licence: str = ""
+
+
+#: What the class names of models begin with that were trained on simulated images.
+_SIMULATED = "simulated_"
+
+
+def plain_name(name: str) -> str:
+    """Return a class name as models and annotations have it: without that it is simulated."""
+    return name.removeprefix(_SIMULATED)
 
 
 class Training(_Strict):
@@ -236,6 +246,17 @@ class Card(_Strict):
     def segments(self) -> bool:
         """Whether the model gives a probability per patch (a SPAN-UNet)."""
         return self.model_kind.segments
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """The class names that results carry, wherever those are shown or written.
+
+        Of a model that was trained on simulated images each begins with
+        ``"simulated_"``: what it says of a patient's slide is no finding.
+        """
+        if not self.training.simulated:
+            return self.class_names
+        return tuple(f"{_SIMULATED}{plain_name(name)}" for name in self.class_names)
 
     @property
     def colours(self) -> tuple[str, ...]:

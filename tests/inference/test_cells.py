@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
+from napari_sparseattn.export.formats import write_results
 from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.images.fields.cells import Cells, cells_from_points, find_cells
 from napari_sparseattn.images.fields.field import Field
@@ -258,6 +260,25 @@ def test_auto_takes_the_first_device_and_others_are_refused() -> None:
     assert available_devices()[-1] == choose_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="not available here"):
         choose_device("tpu")
+
+
+def test_a_model_of_simulated_images_says_so_in_every_class(tmp_path: Path) -> None:
+    bundle = small_bundle()
+    training = bundle.card.training.model_copy(update={"simulated": True})
+    card = bundle.card.model_copy(update={"training": training})
+    bundle = dataclasses.replace(bundle, card=card)
+    names = tuple(f"simulated_{name}" for name in card.class_names)
+    found = classify_cells(field(), cells(), bundle, "cpu")
+    assert found.class_names == names
+    assert set(found.labels) <= set(names)
+    assert {f"p_{name}" for name in names} <= set(found.to_frame())
+    formats = ["csv", "json", "geojson", "coco", "html"]
+    for path in write_results(found, field(), tmp_path, "smear", formats, card):
+        text = path.read_text(encoding="utf-8").replace("simulated ", "simulated_")
+        assert found.labels[0] in text, path.name
+    # What people annotate, and what is trained on it, keeps its own names.
+    assert card.class_names == tuple(plain_name(name) for name in names)
+    assert classify_cells(field(), cells(), bundle, "cpu", classes=names[:2]).class_names == names
 
 
 def test_novelty_of_cells_is_that_of_their_states(tmp_path: Path) -> None:

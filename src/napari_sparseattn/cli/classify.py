@@ -191,6 +191,8 @@ def evaluate(
     report = result.report
     low, high = report.accuracy_interval
     print(f"{report.n} images, model {bundle.card.name}")
+    for note in result.notes:
+        print(f"note: {note}")
     interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
     print(f"accuracy          {100 * report.accuracy:5.1f} %  {interval}")
     print(f"balanced accuracy {100 * report.balanced_accuracy:5.1f} %")

@@ -24,7 +24,8 @@ def summarise(found: Result) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cells`` and ``counts`` by class, with ``frames`` of a recording; or
+        ``cells`` and ``counts`` by class, with ``frames`` of a recording, and
+        ``proposed_pixel_size_um`` by the red cells of a smear; or
         ``class``, ``confidence`` and ``probabilities``; or ``shares`` by
         class. Of cells ``flagged`` counts those unlike anything the model was
         trained on, else ``novelty`` and ``flagged`` are the whole's; None where
@@ -117,8 +118,12 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
     ledgers, known = [part.ledger for part in parts], all(part.scale_known for part in parts)
     flags = [part.flagged for part in parts]
     unlike = [int(each.sum()) for each in flags if each is not None]
-    found = {"cells": sum(map(len, parts)), "counts": counts}
+    found: dict[str, Any] = {"cells": sum(map(len, parts)), "counts": counts}
     found["flagged"] = sum(unlike) if len(unlike) == len(flags) else None
+    scale = parts[0].cells.scale if parts else None
+    if scale is not None:
+        # What the red cells say; to be proposed, and never taken for known.
+        found["proposed_pixel_size_um"] = round(scale.pixel_size, 4)
     return found | _about(ledgers, known)
 
 

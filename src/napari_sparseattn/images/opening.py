@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._decode import HDF5_MAGIC, decode
-from .errors import ImageError
+from .errors import ImageError, check_pixel_size, isotropic_size
 from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
 from .slides.pyramid import Pyramid
@@ -91,6 +91,11 @@ def open_field(
     file = Path(path)
     if _is_hdf5(file):
         return _from_hdf5(file, pixel_size, modality, unit, axes, name)
+    if pixel_size is not None:
+        try:
+            check_pixel_size(isotropic_size(pixel_size))
+        except ValueError as error:
+            raise ImageError(f"{file.name}: {error}") from error
     decoded = decode(file, image)
     if axes is None:
         axes = decoded.axes

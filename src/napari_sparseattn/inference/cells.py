@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import plain_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
+from ..images.errors import check_pixel_size
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
+from ..images.fields.scale import doubt_scale
 from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
 
@@ -37,6 +40,8 @@ __all__ = [
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
+#: Pixels below which what marks a cell says nothing of its size.
+_LEAST_DIAMETER = 4.0
 
 
 def classify_cells(
@@ -136,6 +141,7 @@ def iter_cells(
     runner = _Runner(bundle, choose_device(device), batch_size)
     runner.notes += field.notes
     sides, scale_known = crop_side(field, cells, bundle)
+    runner.notes += _about_scale(field, cells)
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0
@@ -226,22 +232,50 @@ def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[n
     """Side of each cell's crop in image pixels, and whether its scale is known.
 
     With a known pixel size every crop shows the model's field of view in µm.
-    Without one, crops are cut at a multiple of the cells' median diameter,
-    which keeps cells of one image comparable; the result is then marked.
+    Without one, the red cells of a smear set the scale, where they were
+    measured; else crops are cut at a multiple of the cells' median diameter,
+    which keeps cells of one image comparable. The result is then marked, and
+    so it is where the red cells speak against the pixel size.
 
     Returns
     -------
     sides : numpy.ndarray
         (N,) float64.
     scale_known : bool
+
+    Raises
+    ------
+    ValueError
+        If no cell can be seen at the pixel size, or cells of one pixel, say,
+        are all that there is to tell the scale by.
     """
     spec = bundle.card.crop
     pixel_size = field.pixel_size or cells.pixel_size
     if pixel_size is not None:
-        return np.full(len(cells), spec.field_of_view_um / pixel_size), True
+        check_pixel_size(pixel_size)
+        known = not doubt_scale(pixel_size, cells.scale)
+        return np.full(len(cells), spec.field_of_view_um / pixel_size), known
+    if cells.scale is not None:
+        return np.full(len(cells), spec.field_of_view_um / cells.scale.pixel_size), False
     diameters = cells.diameters
     typical = float(np.median(diameters)) if len(diameters) else 1.0
+    if len(diameters) and typical < _LEAST_DIAMETER:
+        raise ValueError(
+            f"The cells are marked by {typical:.2g} pixels each, which does not tell how large "
+            "they are. Give the pixel size, or mark their whole area."
+        )
     return np.full(len(cells), max(spec.cell_diameters * typical, 1.0)), False
+
+
+def _about_scale(field: Field, cells: Cells) -> list[str]:
+    """What the ruler in the image says, where it matters."""
+    stated, measured = field.pixel_size or cells.pixel_size, cells.scale
+    if doubt := doubt_scale(stated, measured):
+        return [doubt]
+    if stated is None and measured is not None:
+        by = f"µm per pixel unknown: by the red cells a pixel is about {measured.rounded:g} µm"
+        return [f"{by}, and crops were cut so. Give it if you know it."]
+    return []
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
@@ -405,6 +439,8 @@ def absent_classes(bundle: Bundle, classes: Sequence[str] | None) -> list[int]:
     if classes is None:
         return []
     names = bundle.card.class_names
+    # As results have them, or as the model has them.
+    classes = [plain_name(name) if name in bundle.card.shown_names else name for name in classes]
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise ValueError(
@@ -435,7 +471,7 @@ def _predictions(
     scale_known: bool,
     began: float,
 ) -> Predictions:
-    size, names = bundle.card.crop.size, bundle.card.class_names
+    size, names = bundle.card.crop.size, bundle.card.shown_names
     restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
@@ -459,7 +495,7 @@ def _predictions(
 
 
 def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
-    names = bundle.card.class_names
+    names = bundle.card.shown_names
     return Predictions(
         cells,
         names,

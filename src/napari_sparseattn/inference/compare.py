@@ -268,7 +268,7 @@ def compare_cells(
             progress("cells", rows.stop, n)
     first, second, looked = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Comparison(
-        _names(*pair), (pair[0].card.class_names, pair[1].card.class_names), (first, second),
+        _names(*pair), (pair[0].card.shown_names, pair[1].card.shown_names), (first, second),
         looked[:, 0], looked[:, 1], np.asarray(cells.ids), np.asarray(cells.centres, np.float64),
     )  # fmt: skip
 

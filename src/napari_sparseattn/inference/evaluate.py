@@ -12,7 +12,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..card import Card
 from ..images.class_folders import list_class_folders, read_crop
-from ..images.errors import ImageError
+from ..images.errors import ImageError, check_pixel_size
 from ..metrics import Report, classification_report
 from ..progress import Progress
 from .cells import judge_crops
@@ -37,6 +37,8 @@ class Evaluation:
     flagged_share : float or None
         Share of the images unlike anything the model was trained on; None
         where the model's file has no states to compare with.
+    notes : tuple of str
+        How the crops were cut, and what else figures depend on.
     """
 
     report: Report
@@ -44,6 +46,7 @@ class Evaluation:
     seconds_inference: float
     seconds: float
     flagged_share: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def cells_per_second(self) -> float:
@@ -58,6 +61,7 @@ class Evaluation:
             "seconds": self.seconds,
             "flagged_share": self.flagged_share,
             "unreadable": self.unreadable,
+            "notes": list(self.notes),
         }
 
 
@@ -93,6 +97,8 @@ def evaluate_folder(
     FileNotFoundError
         If there are no images.
     """
+    if pixel_size is not None:
+        check_pixel_size(pixel_size)
     card = bundle.card
     files = list_class_folders(folder)
     index = _class_index(card, {name for name, _ in files})
@@ -120,7 +126,21 @@ def evaluate_folder(
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
     flagged = [each > 1 for each in novelty if each is not None]
     share = float(np.concatenate(flagged).mean()) if flagged else None
-    return Evaluation(report, unreadable, inference, time.perf_counter() - began, share)
+    took = time.perf_counter() - began
+    return Evaluation(report, unreadable, inference, took, share, _notes(card, pixel_size))
+
+
+def _notes(card: Card, pixel_size: float | None) -> tuple[str, ...]:
+    """Say how crops were cut, and that a model has seen nothing real."""
+    wide = f"{card.crop.field_of_view_um:g} µm"
+    cut = f"{wide} around each image's centre were cut, at {pixel_size} µm per pixel"
+    if pixel_size is None:
+        cut = (
+            f"the whole of each image was taken as the crop, as if it were {wide} wide: give the "
+            "pixel size to have that cut"
+        )
+    simulated = (f"'{card.name}' was trained on simulated images only",)
+    return (cut, *(simulated if card.training.simulated else ()))
 
 
 def _class_index(card: Card, folders: set[str]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from ..features.extract import FeatureSet, extract_features, slide_hash
 from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
-from ..images.tissue.mask import Tissue, find_tissue
+from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
 from .prediction import Prediction, ReadingLedger, novelty_columns
 from .slide_attention import to_pyramid_attention
@@ -273,6 +273,8 @@ class _Work:
         allow_unknown_scale: bool,
     ) -> FeatureSet:
         """Find tissue, and make features of its patches."""
+        bright = self.bundle.card.modality == "brightfield"
+        check_slide(self.pyramid, brightfield=bright, tissue=False)
         coder = self._encoder(encoder)
         with self._stage("tissue") as count:
             self.report("tissue", 0, 1)
@@ -320,7 +322,7 @@ class _Work:
             notes=tuple(self.notes),
         )
         return SlidePrediction(
-            card.class_names,
+            card.shown_names,
             probabilities,
             seen,
             ledger,
@@ -383,7 +385,7 @@ class _Work:
             origin=found.origin,
             step=found.step,
             side=found.side,
-            class_names=card.class_names,
+            class_names=card.shown_names,
             patch_probabilities=patches,
         )
         return seen, probabilities

@@ -104,7 +104,7 @@ def test_a_click_lights_up_the_cell(window: Window) -> None:
     frame = window.session.answer.evidence.frame
     np.testing.assert_allclose((frame.row, frame.column), CENTRES[3], atol=2)
     names = {layer.name for layer in window.viewer.layers if is_own(layer)}
-    assert names == {"[smear] attention map", "[smear] selected pixels", "[smear] clicked cell"}
+    assert names == {"[smear] selected pixels", "[smear] clicked cell"}
     bars = window.dock.result_box.bars.rows
     assert bars[0][0] == window.session.answer.label
     assert bars[0][1] == pytest.approx(window.session.answer.confidence)
@@ -193,6 +193,11 @@ def test_overlay_boxes_and_layer_list_agree(window: Window) -> None:
     assert not pixels.visible
     pixels.visible = True
     assert box.isChecked()
+    window.dock.result_box.boxes["attention"].click()
+    attention = window.viewer.layers["[smear] attention map"]
+    assert attention.visible
+    attention.visible = False
+    assert not window.dock.result_box.boxes["attention"].isChecked()
 
 
 def test_two_windows_are_independent(make_window: Callable[[], Window]) -> None:

@@ -208,7 +208,7 @@ class TableBox(Follower):
         self._gone_to: int | None = None
         self.table.selectionModel().currentRowChanged.connect(self._move_to)
         self.table.clicked.connect(self._go_to)
-        self.table.activated.connect(self._go_to)
+        self.table.activated.connect(self._go_again)
         self.export.clicked.connect(self._choose_file)
         self.flagged.toggled.connect(self._show_flagged)
         self.follow(cells.results_changed, self.show_results)
@@ -288,6 +288,11 @@ class TableBox(Follower):
         gone, self._gone_to = self._gone_to, None
         if gone != self.model.cell(index.row()):
             self.cells.click_cell(self.model.cell(index.row()))
+
+    def _go_again(self, index: QModelIndex) -> None:
+        """Go to the cell of a row by Enter or a double click, also from elsewhere in the image."""
+        self._gone_to = None
+        self.cells.click_cell(self.model.cell(index.row()))
 
     def _choose_file(self) -> None:
         if self.model.predictions is None:
