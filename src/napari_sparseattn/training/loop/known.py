@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -183,8 +182,7 @@ def add_known_slides(
     ValueError
         If there are too few slides.
     """
-    model = cast("SpanMil | SpanUnet", bundle.slide_model())
-    known, spec = measure_known_slides(model, train, validation, test)
+    known, spec = measure_known_slides(bundle.slide_model(), train, validation, test)
     if known is None:
         raise ValueError(
             f"Too few slides to say what is usual: {_LEAST_SLIDES} of the training, and some of "
