@@ -5,6 +5,7 @@
 
 pbc      stained cells of the PBC set, the tenth that nothing was decided on, the
          same number of each class; the mask is what `find_cells` finds in the middle
+displaced  the same cells, 7 µm from the middle of their crops in any direction
 bccd     white cells of another laboratory's smears, which the models never saw
 smear    SIMULATED smears: the white cell is the decisive region, its place is known
 beside   the same with crops cut beside the cells
@@ -37,6 +38,7 @@ import numpy as np
 import torch
 from blood_cells import default_archive, read_blood_cells
 from PIL import Image
+from selection import displaced
 
 from napari_sparseattn.bundle import Bundle, load_bundle
 from napari_sparseattn.evidence import CropFrame
@@ -75,6 +77,8 @@ SLIDES = FaithfulnessSettings(
 CELLS = FaithfulnessSettings(draws=2, scattered=1)
 #: How far crops are cut beside the cell's middle in the part "beside".
 BESIDE_UM = 6.0
+#: How far PBC cells are from the middle of their crops in the part "displaced".
+AWAY_UM = 7.0
 FIRST_SEED, SLIDE_SIDE = 910_000, 6144
 
 
@@ -89,22 +93,30 @@ def middle_mask(rgb: np.ndarray) -> np.ndarray | None:
     return cells.labels == cells.ids[nearest]
 
 
-def pbc(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+def pbc_displaced(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    """The same cells, each away from the middle of its crop in a direction drawn by lot."""
+    return pbc(bundle, n, AWAY_UM)
+
+
+def pbc(bundle: Bundle, n: int, away: float = 0.0) -> FaithfulnessOfSet:
     test = split_folds(read_blood_cells(default_archive()))["test"]
     rng, each = np.random.default_rng(0), n // len(test.class_names)
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(test.labels == i))[:each] for i in range(8)]
     )
-    size = bundle.card.crop.size
-    masks = []
-    for row in rows:
-        found = middle_mask(test.crops[row])
-        side = test.crops.shape[1]
-        frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
-        masks.append(
-            np.zeros((size, size), bool) if found is None else read_at_crop_pixels(found, frame)
+    size, side = bundle.card.crop.size, test.crops.shape[1]
+    found = [middle_mask(test.crops[row]) for row in rows]
+    outlines = np.stack([np.zeros((side, side), bool) if mask is None else mask for mask in found])
+    shown = test.crops[rows]
+    if away:
+        wide = np.repeat(outlines[..., None], 3, axis=3).astype(np.uint8) * 255
+        shown, outlines = (
+            displaced(shown, away, least=away),
+            displaced(wide, away, least=away)[..., 0] > 127,
         )
-    crops = np.stack([fit_crop(to_float(test.crops[row]), size) for row in rows])
+    frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
+    masks = [read_at_crop_pixels(mask, frame) for mask in outlines]
+    crops = np.stack([fit_crop(to_float(crop), size) for crop in shown])
     return faithfulness_of_crops(
         crops, bundle, CELLS, "cpu", ids=rows.tolist(), masks=np.stack(masks), progress=told
     )
@@ -332,6 +344,10 @@ def parts_of(cells: int, slides: int) -> dict[str, Part]:
     stained = ("blood-cells", "blood-cells-tnet")
     return {
         "pbc": [(f"{m} on PBC, held out", m, pbc, cells) for m in stained],
+        "displaced": [
+            (f"{m} on the same, {AWAY_UM:g} µm from the middle", m, pbc_displaced, cells)
+            for m in stained
+        ],
         "bccd": [(f"{m} on BCCD", m, bccd, cells // 2) for m in stained],
         "smear": [(f"{m} on SIMULATED smears", m, smear, cells // 4) for m in stained],
         "beside": [
@@ -351,7 +367,7 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="*",
-        default=["pbc", "bccd", "smear", "beside", "opd", "tissue", "null", "card"],
+        default=["pbc", "displaced", "bccd", "smear", "beside", "opd", "tissue", "null", "card"],
     )
     parser.add_argument("--cells", type=int, default=80, help="of PBC; half of BCCD")
     parser.add_argument("--maps", type=int, default=320, help="of the part null")

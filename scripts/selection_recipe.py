@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser, root: Path, name: str, epochs
 def train_and_save(
     data: CropSet,
     settings: Callable[[int], TrainingSettings],
-    changes: LaboratoryChanges,
+    changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     arguments: argparse.Namespace,
 ) -> None:
     """Train, take k by the rule, measure on the test part, and write the model.

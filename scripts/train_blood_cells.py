@@ -24,10 +24,21 @@ from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
 EPOCHS = 40
-#: Laboratories differ most in how dense red cells and granules are beside nuclei.
-CHANGES = LaboratoryChanges(
-    strength=0.8, counterstain=1.0, tint=0.5, scale=(0.7, 1.4), blur=1.1, swap=0.4
-)
+#: By epoch. Laboratories differ most in how dense red cells and granules are beside nuclei, in
+#: saturation, and in how much the camera lifts what is pale. The last epochs are milder.
+CHANGES = {
+    0: LaboratoryChanges(
+        strength=0.8, counterstain=1.0, tint=0.5, scale=(0.7, 1.4), blur=1.1, swap=0.4
+    ),
+    23: LaboratoryChanges(
+        strength=0.8, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.75, 1.3), blur=1.0, swap=0.3, noise=0.03,
+    ),
+    34: LaboratoryChanges(
+        strength=0.6, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.8, 1.25), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
+    ),
+}  # fmt: skip
 
 
 def settings(k: int) -> TrainingSettings:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ class KnownStates:
     @property
     def width(self) -> int:
         """Numbers per state, D."""
-        return self.means.shape[1]
+        return int(self.means.shape[1])
 
     def novelty(self, states: npt.ArrayLike) -> Floats:
         """How unlike the known states others (N, D) are: (N,) float32, 1 at the threshold."""
@@ -99,7 +99,7 @@ class KnownStates:
         """Return what is written to a model file, by names that begin with `PREFIX`."""
         import torch
 
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "means": self.means,
             "root": self.root,
             "threshold": np.array([self.threshold], np.float32),

@@ -108,7 +108,11 @@ class CellLayers:
         def place(image: Image) -> dict[str, Any]:
             return copied_transform(image, evidence.frame.origin, evidence.frame.scale, index)
 
-        for role, values in (("attention", evidence.coarse), ("pixels", evidence.fine_map())):
+        maps: dict[Role, npt.NDArray[np.float32]] = {
+            "attention": evidence.coarse,
+            "pixels": evidence.fine_map(),
+        }
+        for role, values in maps.items():
             inside = within_image(source, evidence.frame, values).reshape(shape)
             self._show_map(source, role, inside, place, choice)
 

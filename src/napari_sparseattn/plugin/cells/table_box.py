@@ -274,8 +274,8 @@ class TableBox(Follower):
         self._selecting = True
         self.model.show_flagged(only)
         results, chosen = self.model.predictions, self.cells.selected
-        rows = () if results is None else np.flatnonzero(results.cells.ids == chosen)
-        self.select(int(rows[0]) if len(rows) else None)
+        ids = [] if results is None else results.cells.ids.tolist()
+        self.select(ids.index(chosen) if chosen in ids else None)
 
     def _move_to(self, index: QModelIndex, _: QModelIndex | None = None) -> None:
         """Follow the arrow keys; what the session has picked out is there already."""

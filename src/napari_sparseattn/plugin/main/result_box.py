@@ -212,7 +212,7 @@ class ResultBox(Follower):
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
-        self.badge.setVisible(there and bool(answer.flagged))
+        self.badge.setVisible(answer is not None and bool(answer.flagged))
         self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
         selection = self.session.selection
         if answer is None or selection.card is None:

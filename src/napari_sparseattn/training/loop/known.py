@@ -20,6 +20,7 @@ from ..data.span_data import SlideExample
 from .fit import predict_states
 
 __all__ = [
+    "add_known_slides",
     "add_known_states",
     "describe_known",
     "draw_rows",
@@ -169,6 +170,26 @@ def add_known_states(
         bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size
     )
     return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}), known=known)
+
+
+def add_known_slides(
+    bundle: Bundle, train: Slides, validation: Slides, test: Slides = ()
+) -> Bundle:
+    """Return a SPAN with its known states, see `add_known_states`.
+
+    Raises
+    ------
+    ValueError
+        If there are too few slides.
+    """
+    known, spec = measure_known_slides(bundle.slide_model(), train, validation, test)
+    if known is None:
+        raise ValueError(
+            f"Too few slides to say what is usual: {_LEAST_SLIDES} of the training, and some of "
+            "the validation, are needed."
+        )
+    card = bundle.card.model_copy(update={"novelty": spec})
+    return dataclasses.replace(bundle, card=card, known=known)
 
 
 def draw_rows(labels: npt.NDArray[np.int64], most: int, seed: int = 0) -> npt.NDArray[np.int64]:

@@ -123,7 +123,7 @@ def train_selection(
     validation: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
     *,
     normalisation: Normalisation,
-    changes: LaboratoryChanges,
+    changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     options: SelectionOptions,
     checkpoint: Path | None = None,
 ) -> Iterator[EpochReport]:
@@ -138,8 +138,11 @@ def train_selection(
         take them, and labels (N,).
     validation : (array, array)
         Crops (M, s, s, 3) uint8 and labels (M,).
-    normalisation, changes, options
+    normalisation, options
         See there.
+    changes : LaboratoryChanges or mapping of int to LaboratoryChanges
+        Of the crops; of a mapping, those of the latest epoch that has begun,
+        counted from 0, which it must hold.
     checkpoint : pathlib.Path, optional
         Written after every epoch and read at the beginning, where it is of
         the same options but for the number of epochs. The epochs that were
@@ -292,13 +295,14 @@ class _Run:
         model: SparseAttnNet,
         train: tuple[Tensor, npt.NDArray[np.int64]],
         normalisation: Normalisation,
-        changes: LaboratoryChanges,
+        changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
         options: SelectionOptions,
     ) -> None:
         self.model = model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.crops, self.labels = train[0], torch.from_numpy(train[1])
-        self.normalisation, self.changes, self.options = normalisation, changes, options
+        self.normalisation, self.options = normalisation, options
+        self.changes = changes if isinstance(changes, Mapping) else {0: changes}
         numbers = torch.bincount(self.labels, minlength=model.config.n_classes).clamp_min(1)
         self.weights = (numbers.double() ** -options.balance)[self.labels]
         self.optimiser = optimiser(self.model, options.learning_rate, options.weight_decay)
@@ -379,7 +383,7 @@ class _Run:
             [
                 _FORMAT,
                 options,
-                dataclasses.asdict(self.changes),
+                {str(epoch): dataclasses.asdict(each) for epoch, each in self.changes.items()},
                 dataclasses.asdict(self.normalisation),
                 dataclasses.asdict(self.model.config),
                 [list(self.crops.shape), int(self.crops[::97].long().sum())],
@@ -390,7 +394,8 @@ class _Run:
         options, config = self.options, self.model.config
         for group in self.optimiser.param_groups:
             group["lr"] = options.learning_rate * _rate(done, options)
-        changes = self.changes.weakened(_ramp(done, options))
+        begun = max(epoch for epoch in self.changes if epoch <= done)
+        changes = self.changes[begun].weakened(_ramp(done, options))
         crops, foreign = changes(self.crops[rows], config.image_size, generator)
         inputs = torch.from_numpy(self.normalisation(crops.numpy()))
         inputs = inputs.contiguous(memory_format=torch.channels_last)

@@ -55,8 +55,8 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         others = predict_states(model, task.others, card.normalisation, task.size)
         said = model.head(others).argmax(1).numpy()
     rows = draw_rows(labels, MOST_STATES)
-    own, labels = predict_states(model, crops[rows], card.normalisation, task.size), labels[rows]
-    states = own.numpy()
+    states = predict_states(model, crops[rows], card.normalisation, task.size).numpy()
+    labels = labels[rows]
     if given is not None and len(given):
         states, labels = np.concatenate([states, others.numpy()]), np.concatenate([labels, said])
     if len(states) < _LEAST or not len(held):

@@ -277,8 +277,8 @@ def _by_class(kept: KeptCells, names: Sequence[str]) -> dict[str, tuple[int, int
     found = {}
     for index in np.unique(kept.labels).tolist():
         own = kept.labels == index
-        right = ((said[own] == index).sum() for said in (kept.before, kept.after))
-        found[names[index]] = (int(own.sum()), *map(int, right))
+        was, now = (int((said[own] == index).sum()) for said in (kept.before, kept.after))
+        found[names[index]] = (int(own.sum()), was, now)
     return found
 
 
