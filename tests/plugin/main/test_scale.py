@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_sparseattn.plugin.cells.scale import ScaleHelper
 from napari_sparseattn.plugin.core.sources import (
     SourceError,
     cell_source,
@@ -14,6 +13,7 @@ from napari_sparseattn.plugin.core.sources import (
     displayed_plane,
     field_of,
 )
+from napari_sparseattn.plugin.main.scale import ScaleHelper
 from napari_sparseattn.plugin.session import Session
 
 TRUE = 7.5 / 40

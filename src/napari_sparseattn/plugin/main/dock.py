@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from ..cells.scale import ScaleHelper
 from ..cells.table_box import TableBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
@@ -31,6 +30,7 @@ from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
 from .result_box import ResultBox
+from .scale import ScaleHelper
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
 
 from ...images.errors import check_pixel_size
 from ...images.fields.field import Modality
-from ..cells.scale import ScaleHelper
 from ..core.docks import open_holograms
 from ..core.sources import ImageSettings
 from ..opening import open_files
@@ -26,6 +25,7 @@ from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
+from .scale import ScaleHelper
 
 __all__ = ["ImageBox"]
 
