@@ -85,7 +85,8 @@ def test_crops_without_a_scale_follow_the_red_cells() -> None:
     assert sides[0] == pytest.approx(bundle.card.crop.field_of_view_um / TRUE, rel=0.15)
     found = classify_cells(field, cells, bundle, "cpu")
     assert not found.scale_known
-    assert any("a pixel is about 0.19 µm" in n or "0.18" in n for n in found.ledger.notes)
+    told = f"by the red cells a pixel is about {cells.scale.rounded:g} µm, and crops were cut so"
+    assert any(told in note for note in found.ledger.notes)
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.4, 1, 2.5, None])
