@@ -5,12 +5,15 @@
 
 pbc      stained cells of the PBC set, the tenth that nothing was decided on, the
          same number of each class; the mask is what `find_cells` finds in the middle
+displaced  the same cells, 7 µm from the middle of their crops in any direction
 bccd     white cells of another laboratory's smears, which the models never saw
 smear    SIMULATED smears: the white cell is the decisive region, its place is known
 beside   the same with crops cut beside the cells
 opd      SIMULATED phase images of cells
 tissue   SIMULATED slides with tumour, for the SPAN and the TNet: the tumour is the
          decisive region, its outline is known
+null     how often a map that is drawn by lot is called better than random, which is
+         nominally 2.5 %: PBC crops, each with a random map of one of five grains
 card     how long a clicked cell's card takes
 
 Content that is removed is replaced by each fill in turn; the whole model runs
@@ -35,10 +38,12 @@ import numpy as np
 import torch
 from blood_cells import default_archive, read_blood_cells
 from PIL import Image
+from selection import displaced
 
 from napari_sparseattn.bundle import Bundle, load_bundle
 from napari_sparseattn.evidence import CropFrame
-from napari_sparseattn.evidence.faithfulness import FaithfulnessOfSet
+from napari_sparseattn.evidence.baselines import random_regions
+from napari_sparseattn.evidence.faithfulness import LEVEL, FaithfulnessOfSet
 from napari_sparseattn.evidence.measures import Interval, bootstrap_mean
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.fields.cells import Cells, cells_from_labels, find_cells
@@ -46,6 +51,7 @@ from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.inference.faithfulness import (
+    CARD,
     THOROUGH,
     FaithfulnessSettings,
     faithfulness_of_cell,
@@ -53,8 +59,11 @@ from napari_sparseattn.inference.faithfulness import (
     faithfulness_of_field,
     faithfulness_of_set,
     faithfulness_of_slide,
+    measure,
+    prepare_crop,
     read_at_crop_pixels,
 )
+from napari_sparseattn.inference.reruns import CellRerun
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import opd_cells, simulated_slide, smear_with_truth
 from napari_sparseattn.training.loop.classifier import split_folds
@@ -68,6 +77,8 @@ SLIDES = FaithfulnessSettings(
 CELLS = FaithfulnessSettings(draws=2, scattered=1)
 #: How far crops are cut beside the cell's middle in the part "beside".
 BESIDE_UM = 6.0
+#: How far PBC cells are from the middle of their crops in the part "displaced".
+AWAY_UM = 7.0
 FIRST_SEED, SLIDE_SIDE = 910_000, 6144
 
 
@@ -82,22 +93,30 @@ def middle_mask(rgb: np.ndarray) -> np.ndarray | None:
     return cells.labels == cells.ids[nearest]
 
 
-def pbc(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+def pbc_displaced(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    """The same cells, each away from the middle of its crop in a direction drawn by lot."""
+    return pbc(bundle, n, AWAY_UM)
+
+
+def pbc(bundle: Bundle, n: int, away: float = 0.0) -> FaithfulnessOfSet:
     test = split_folds(read_blood_cells(default_archive()))["test"]
     rng, each = np.random.default_rng(0), n // len(test.class_names)
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(test.labels == i))[:each] for i in range(8)]
     )
-    size = bundle.card.crop.size
-    masks = []
-    for row in rows:
-        found = middle_mask(test.crops[row])
-        side = test.crops.shape[1]
-        frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
-        masks.append(
-            np.zeros((size, size), bool) if found is None else read_at_crop_pixels(found, frame)
+    size, side = bundle.card.crop.size, test.crops.shape[1]
+    found = [middle_mask(test.crops[row]) for row in rows]
+    outlines = np.stack([np.zeros((side, side), bool) if mask is None else mask for mask in found])
+    shown = test.crops[rows]
+    if away:
+        wide = np.repeat(outlines[..., None], 3, axis=3).astype(np.uint8) * 255
+        shown, outlines = (
+            displaced(shown, away, least=away),
+            displaced(wide, away, least=away)[..., 0] > 127,
         )
-    crops = np.stack([fit_crop(to_float(test.crops[row]), size) for row in rows])
+    frame = CropFrame((side - 1) / 2, (side - 1) / 2, side, size)
+    masks = [read_at_crop_pixels(mask, frame) for mask in outlines]
+    crops = np.stack([fit_crop(to_float(crop), size) for crop in shown])
     return faithfulness_of_crops(
         crops, bundle, CELLS, "cpu", ids=rows.tolist(), masks=np.stack(masks), progress=told
     )
@@ -222,15 +241,15 @@ def tables(name: str, result: FaithfulnessOfSet) -> Iterator[str]:
         ]
         cells = [order, text(gain), *drops, *(f"{area:.2f}" for area in areas)]
         yield "| " + " | ".join(cells) + " |"
-    yield ""
+    yield f"\n{result.sentence('parts')}.\n"
     for own in result.own:
-        for to in ("random", "edges", "centre"):
+        for to in (name for name in result.baselines if not name.startswith("random s")):
             by_fill = "; ".join(
                 f"{fill} {result.difference(to, own, fill)}" for fill in result.items[0].fills
             )
             yield f"- {own}: **{result.verdict(to, own)}** (by fill: {by_fill})"
     scattered = [o for o in result.baselines if o.startswith("random")]
-    for to in [*scattered, "edges", "centre"]:
+    for to in [*scattered, *(name for name in result.baselines if name not in scattered)]:
         for key, sign in (("drop_without", 1), ("drop_with_only", -1)):
             mine, theirs = (result.values(key, order) for order in (result.own[0], to))
             yield f"- {result.own[0]}, {key} against {to}: {bootstrap_mean(sign * (mine - theirs))}"
@@ -249,6 +268,55 @@ def tables(name: str, result: FaithfulnessOfSet) -> Iterator[str]:
     for label, part in result.by_class().items():
         verdicts = "; ".join(part.verdict(to) for to in ("random", "edges", "centre"))
         yield f"- {label} (n = {len(part)}): {verdicts}"
+
+
+class RandomMap:
+    """A crop whose map and selection are drawn by lot; the model is the real one."""
+
+    fills = CellRerun.fills
+
+    def __init__(self, rerun: CellRerun, grain: float, seed: int) -> None:
+        self.rerun, self.shape, self.cells = rerun, rerun.shape, rerun.cells
+        self.temperature = rerun.temperature
+        self.map = random_regions(rerun.shape, seed, grain).ravel()
+        self.logits, self.stability = rerun.logits, rerun.stability
+        self.k = int(rerun.selection().sum())
+
+    def relevance(self, index: int) -> dict[str, np.ndarray]:
+        return {"selection": self.map}
+
+    def selection(self) -> np.ndarray:
+        return self.map >= np.sort(self.map)[-self.k]
+
+    def baselines(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def control(self, index: int, seed: int) -> np.ndarray:
+        return self.map[::-1]
+
+
+def false_positives(model: str, n: int) -> Iterator[str]:
+    """Of random maps, those that are called better; of whole sets of ten as well."""
+    bundle, test = load_bundle(model), split_folds(read_blood_cells(default_archive()))["test"]
+    settings = dataclasses.replace(CARD, draws=1, extras=False)
+    rng, grains, items = np.random.default_rng(0), (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4), []
+    for i, row in enumerate(rng.permutation(len(test.labels))[:n]):
+        crop = fit_crop(to_float(test.crops[row]), bundle.card.crop.size)
+        rerun = RandomMap(prepare_crop(crop, bundle, "cpu"), grains[i % len(grains)], 70_000 + i)
+        items.append(measure(rerun, bundle.card.class_names, settings))
+        told("maps", i + 1, n)
+    wrong = [item.more_than_random() is True for item in items]
+    said = f"{sum(wrong)} of {n} random maps are called better ({LEVEL:.1%} nominal)"
+    yield f"\n### {model}: {said}\n"
+    for j, grain in enumerate(grains):
+        part = wrong[j :: len(grains)]
+        yield f"- grain {grain:.3g} of the side: {sum(part)} of {len(part)}"
+    for size in (5, 10, 20):
+        groups = [items[i : i + size] for i in range(0, n - size + 1, size)]
+        sets = [FaithfulnessOfSet(tuple(range(size)), tuple(group)) for group in groups]
+        by_gain = sum(one.difference().low > 0 for one in sets)
+        by_fall = sum(one.excess().low > 0 for one in sets)
+        yield f"- sets of {size}: {by_fall} of {len(sets)} by the fall, {by_gain} by gain"
 
 
 def card_times(models: list[str]) -> Iterator[str]:
@@ -276,6 +344,10 @@ def parts_of(cells: int, slides: int) -> dict[str, Part]:
     stained = ("blood-cells", "blood-cells-tnet")
     return {
         "pbc": [(f"{m} on PBC, held out", m, pbc, cells) for m in stained],
+        "displaced": [
+            (f"{m} on the same, {AWAY_UM:g} µm from the middle", m, pbc_displaced, cells)
+            for m in stained
+        ],
         "bccd": [(f"{m} on BCCD", m, bccd, cells // 2) for m in stained],
         "smear": [(f"{m} on SIMULATED smears", m, smear, cells // 4) for m in stained],
         "beside": [
@@ -293,9 +365,12 @@ def parts_of(cells: int, slides: int) -> dict[str, Part]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--parts", nargs="*", default=["pbc", "bccd", "smear", "beside", "opd", "tissue", "card"]
+        "--parts",
+        nargs="*",
+        default=["pbc", "displaced", "bccd", "smear", "beside", "opd", "tissue", "null", "card"],
     )
     parser.add_argument("--cells", type=int, default=80, help="of PBC; half of BCCD")
+    parser.add_argument("--maps", type=int, default=320, help="of the part null")
     parser.add_argument("--slides", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="*", help="only these; files are taken for bundled ones")
@@ -313,6 +388,9 @@ def main() -> None:
             print("\n".join(tables(name, result)), flush=True)
             if arguments.json:
                 keep(arguments.json / f"{part}-{model}.json", result.to_dict(each=True))
+    if "null" in arguments.parts:
+        for model in arguments.models or ["blood-cells"]:
+            print("\n".join(false_positives(model, arguments.maps)), flush=True)
     if "card" in arguments.parts:
         print("\n".join(card_times(["blood-cells", "blood-cells-tnet"])))
 

@@ -2,6 +2,9 @@
 
     python benchmarks/find_cells.py --data ../shared/data/bccd_fields.zip
 
+Their pixel size is not known: the red cells set the scale, and how well they do is
+measured too.
+
 A detection is right when its centre lies in a box of the class that no other
 detection was matched to (a maximum one-to-one matching). Boxes cut by the
 image's border count too. The red-cell boxes of this set are known to be
@@ -27,6 +30,7 @@ from blood_cells import default_archive
 from scipy.stats import binomtest
 
 from napari_sparseattn.images.fields.cells import Method, find_cells
+from napari_sparseattn.images.fields.scale import RED_CELL_UM, MeasuredScale, measure_scale
 from napari_sparseattn.images.opening import open_field
 
 METHODS: dict[str, Method] = {"WBC": "white-cells", "RBC": "red-cells"}
@@ -62,6 +66,20 @@ def count_matches(centres: np.ndarray, boxes: np.ndarray) -> int:
     return int(np.count_nonzero(match >= 0))
 
 
+def scale_error(found: MeasuredScale | None, boxes: np.ndarray) -> float | None:
+    """By what share the measured pixel size is off; all of it where there is none.
+
+    A red cell is taken for 7.5 µm on both sides. None where fewer than three
+    whole cells have a box.
+    """
+    whole = (boxes[:, :2] > 2).all(axis=1) & (boxes[:, 2:] < (478, 638)).all(axis=1)
+    sides = boxes[whole, 2:] - boxes[whole, :2]
+    if len(sides) < 3:
+        return None
+    diameter = float(np.median(np.sqrt(sides.prod(axis=1))))
+    return 1.0 if found is None else found.pixel_size / (RED_CELL_UM / diameter) - 1
+
+
 def report(name: str, hits: int, total: int) -> str:
     if total == 0:
         return f"{name} none"
@@ -81,6 +99,7 @@ def main() -> None:
     found: Counter[str] = Counter()
     known: Counter[str] = Counter()
     seconds = dict.fromkeys(METHODS, 0.0)
+    scales: list[float | None] = []
     with zipfile.ZipFile(options.data) as archive, tempfile.TemporaryDirectory() as folder:
         fields = read_boxes(archive, options.split)
         for name, boxes in fields.items():
@@ -89,6 +108,8 @@ def main() -> None:
                 start = time.perf_counter()
                 centres = find_cells(field, method).centres
                 seconds[label] += time.perf_counter() - start
+                if label == "RBC":
+                    scales.append(scale_error(measure_scale(field), boxes["RBC"]))
                 matched = count_matches(centres, boxes[label])
                 hits[label] += matched
                 found[label] += len(centres)
@@ -105,6 +126,9 @@ def main() -> None:
             f"{report('precision', hits[label], found[label])}   "
             f"{1000 * seconds[label] / len(fields):.0f} ms per field"
         )
+    told = [error for error in scales if error is not None]
+    right = sum(abs(error) <= 0.25 for error in told)
+    print(report("scale by the red cells within 25 % of that by their boxes:", right, len(told)))
     print("red-cell boxes of this set are incomplete: their precision is a lower bound")
 
 

@@ -65,11 +65,13 @@ def masks_of(crops: np.ndarray) -> np.ndarray:
     return masks
 
 
-def displaced(crops: np.ndarray, seed: int = 5) -> np.ndarray:
-    """Crops (N, s, s, C) cut up to 7 µm beside, in any direction; mirrored beyond the border."""
+def displaced(
+    crops: np.ndarray, most: float = DISPLACED_UM, seed: int = 5, least: float = 0.0
+) -> np.ndarray:
+    """Crops (N, s, s, C) cut so many µm beside, in any direction; mirrored beyond the border."""
     rng, side = np.random.default_rng(seed), crops.shape[1]
     turn = rng.uniform(0, 2 * np.pi, len(crops))
-    way = np.sqrt(rng.uniform(size=len(crops))) * DISPLACED_UM / PIXEL_UM
+    way = np.sqrt(rng.uniform((least / most) ** 2, 1, len(crops))) * most / PIXEL_UM
     theta = torch.eye(2, 3).repeat(len(crops), 1, 1)
     theta[:, 0, 2] = torch.from_numpy(way * np.cos(turn) * 2 / side)
     theta[:, 1, 2] = torch.from_numpy(way * np.sin(turn) * 2 / side)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 
 from napari_sparseattn.bundle import Bundle
-from napari_sparseattn.card import Card, CropSpec, Training
+from napari_sparseattn.card import Card, CropSpec, NoveltySpec, Training
 from napari_sparseattn.images.normalise import Normalisation
+from napari_sparseattn.known import fit_known_states
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 
 SIZES = SparseAttnNetConfig(
@@ -55,3 +57,19 @@ def small_map_bundle(seed: int = 0) -> Bundle:
     config = dataclasses.replace(SIZES, selector="map", tiles="pyramid", depth=0, mixing="none")
     card = small_bundle().card.model_copy(update={"architecture": dataclasses.asdict(config)})
     return Bundle(card, SparseAttnNet(config).eval().state_dict())
+
+
+def knowing(bundle: Bundle, threshold: float = 1.0, n: int = 40) -> Bundle:
+    """Return a model of cells with known states, from states drawn by lot."""
+    rng = np.random.default_rng(0)
+    width = bundle.state["head.weight"].shape[1]
+    classes = len(bundle.card.class_names)
+    labels = np.arange(n) % classes
+    states = rng.normal(size=(n, width)).astype(np.float32)
+    known = fit_known_states(states, labels, states[:3])
+    spec = NoveltySpec(false_alarms=0.25, n=n, n_validation=3, kept=len(known.labels))
+    return dataclasses.replace(
+        bundle,
+        card=bundle.card.model_copy(update={"novelty": spec}),
+        known=dataclasses.replace(known, threshold=threshold),
+    )

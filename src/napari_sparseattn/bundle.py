@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from .card import FORMAT_VERSION, Card, TestVector
 from .files import replacing
 from .hub import fetch_model, is_hub_address
+from .known import PREFIX, KnownStates
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +64,14 @@ class Bundle:
         The model's ``state_dict`` on the CPU.
     path : pathlib.Path or None
         The file it was read from.
+    known : KnownStates or None
+        States of what it was trained on; None where they were not measured.
     """
 
     card: Card
     state: Mapping[str, Tensor]
     path: Path | None = None
+    known: KnownStates | None = None
 
     @property
     def hash(self) -> str:
@@ -183,13 +187,16 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(
             f"{path.name} is damaged and cannot be read ({error}). Get the file again."
         ) from error
+    state = {name: each for name, each in tensors.items() if not name.startswith(PREFIX)}
+    more = {name: each for name, each in tensors.items() if name.startswith(PREFIX)}
     _check_tensors(path.name, card, state)
-    bundle = Bundle(card, state, path)
+    _check_digest(path.name, card, tensors)
+    bundle = Bundle(card, state, path, _read_known(path.name, card, more))
     _check_answer(path.name, bundle)
     return bundle
 
@@ -252,13 +259,25 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     if path.suffix != _SUFFIX:
         raise BundleError(f"Model files end in {_SUFFIX}; '{path.name}' does not.")
     state = {name: t.detach().cpu().contiguous() for name, t in bundle.state.items()}
-    card = bundle.card.model_copy(update={"tensors_sha256": _digest(state), "test_vector": None})
+    known = bundle.known
+    tensors = state if known is None else {**state, **known.to_tensors()}
+    changes = {
+        "tensors_sha256": _digest(tensors),
+        "test_vector": None,
+        "format_version": 1 if known is None else 2,
+    }
+    if known is None:
+        changes["novelty"] = None
+    card = bundle.card.model_copy(update=changes)
     _check_tensors(path.name, card, state)
+    _check_known(path.name, card, known)
     logits = _answer(Bundle(card, state))
     card = Card.model_validate({**card.model_dump(), "test_vector": TestVector(logits=logits)})
+    # Programs from before there were known states refuse a word that they do not know.
+    told = card.model_dump_json(exclude={"novelty"} if known is None else None)
     with replacing(path) as temporary:
-        save_file(state, temporary, {"napari_sparseattn_card": card.model_dump_json()})
-    return Bundle(card, state, path)
+        save_file(tensors, temporary, {"napari_sparseattn_card": told})
+    return Bundle(card, state, path, known)
 
 
 def test_input(channels: int, size: int) -> torch.Tensor:
@@ -387,9 +406,39 @@ def _check_tensors(name: str, card: Card, state: Mapping[str, Tensor]) -> None:
             raise BundleError(
                 f"{name} has weights that are not numbers (in {key}). Train it again."
             )
-    if card.tensors_sha256 != _digest(state):
+
+
+def _check_digest(name: str, card: Card, tensors: Mapping[str, Tensor]) -> None:
+    if card.tensors_sha256 != _digest(tensors):
         raise BundleError(
             f"{name} is damaged: its weights do not match their checksum. Get the file again."
+        )
+
+
+def _read_known(name: str, card: Card, tensors: Mapping[str, Tensor]) -> KnownStates | None:
+    try:
+        known = KnownStates.from_tensors(tensors)
+    except ValueError as error:
+        raise BundleError(f"{name} does not fit its card: {error}. Train it again.") from error
+    _check_known(name, card, known)
+    return known
+
+
+def _check_known(name: str, card: Card, known: KnownStates | None) -> None:
+    """Refuse states that are of another network, or that the card does not describe."""
+    if (known is None) != (card.novelty is None):
+        raise BundleError(
+            f"{name} contradicts itself: its card and its tensors do not agree on whether the "
+            "states of what it was trained on are known. Measure them again."
+        )
+    if known is None:
+        return
+    width, classes = _skeleton(card).head.in_features, len(card.class_names)
+    labels = known.labels
+    if known.width != width or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
+        raise BundleError(
+            f"{name} does not fit its card: the known states are not those of {classes} classes "
+            f"of {width} numbers. Measure them again."
         )
 
 

@@ -14,13 +14,15 @@ __all__ = [
     "Card",
     "CropSpec",
     "EncoderSpec",
+    "NoveltySpec",
     "TestVector",
     "Training",
     "default_colours",
+    "plain_name",
 ]
 
-#: What `Card.format_version` is written as; a newer one is refused.
-FORMAT_VERSION = 1
+#: The newest `Card.format_version` that is understood; 2 has known states beside the weights.
+FORMAT_VERSION = 2
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
 #: eight with black lightened and yellow darkened to show on any image,
@@ -87,6 +89,15 @@ class EncoderSpec(_Strict):
     licence: str = ""
 
 
+#: What the class names of models begin with that were trained on simulated images.
+_SIMULATED = "simulated_"
+
+
+def plain_name(name: str) -> str:
+    """Return a class name as models and annotations have it: without that it is simulated."""
+    return name.removeprefix(_SIMULATED)
+
+
 class Training(_Strict):
     """Where the weights come from.
 
@@ -121,6 +132,33 @@ class Training(_Strict):
     history: list[dict[str, float | int | None]] = []
 
 
+class NoveltySpec(_Strict):
+    """What is flagged as unlike anything the model was trained on; see `known.KnownStates`.
+
+    Parameters
+    ----------
+    statistic : str
+        How it is measured.
+    false_alarms : float
+        Share of held-out images for which the threshold was set.
+    n, n_validation : int
+        Training images whose states are usual, and held-out ones that set the threshold.
+    kept, checked : int
+        States that are kept for fine-tuning, and how many of them were held
+        out: they tell what a fine-tuned model forgot.
+    flagged_test : float or None
+        Share that is flagged of test images, which took no part; None where there were none.
+    """
+
+    statistic: str = "distance to the nearest class mean (Mahalanobis, shared covariance)"
+    false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    n: int
+    n_validation: int
+    kept: int
+    checked: int = 0
+    flagged_test: float | None = None
+
+
 class TestVector(_Strict):
     """Logits that the loaded model must give on `bundle.test_input`.
 
@@ -141,7 +179,7 @@ class TestVector(_Strict):
 class Card(_Strict):
     """Everything about a model but its tensors."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1
     kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
@@ -158,6 +196,7 @@ class Card(_Strict):
     temperature: Positive = 1.0
     training: Training
     metrics: dict[str, Any] = {}
+    novelty: NoveltySpec | None = None
     test_vector: TestVector | None = None
     tensors_sha256: str = ""
 
@@ -199,9 +238,25 @@ class Card(_Strict):
         return "slides" in self.model_kind.takes
 
     @property
+    def n_checked(self) -> int:
+        """Cells of its own training that tell what a fine-tuned model forgot."""
+        return 0 if self.novelty is None else self.novelty.checked
+
+    @property
     def segments(self) -> bool:
         """Whether the model gives a probability per patch (a SPAN-UNet)."""
         return self.model_kind.segments
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """The class names that results carry, wherever those are shown or written.
+
+        Of a model that was trained on simulated images each begins with
+        ``"simulated_"``: what it says of a patient's slide is no finding.
+        """
+        if not self.training.simulated:
+            return self.class_names
+        return tuple(f"{_SIMULATED}{plain_name(name)}" for name in self.class_names)
 
     @property
     def colours(self) -> tuple[str, ...]:
@@ -228,9 +283,21 @@ class Card(_Strict):
             )
         if self.metrics.get("dice") is not None:
             lines[-1] += f", Dice {self.metrics['dice']:.3f}"
+        lines.append(f"Unlike anything it knows: {self._describe_novelty()}")
         if training.citation:
             lines.append(f"Cite: {training.citation}")
         return "\n".join(lines)
+
+    def _describe_novelty(self) -> str:
+        """Say how often it would be a false alarm."""
+        spec = self.novelty
+        if spec is None:
+            return "not measured, this file has no states of what it was trained on."
+        found = "" if spec.flagged_test is None else f" ({100 * spec.flagged_test:.1f} % of test)"
+        return (
+            f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
+            f"{spec.n_validation} held-out images reach{found}."
+        )
 
     def _tested_on(self) -> str:
         """Say on what the figures were measured."""

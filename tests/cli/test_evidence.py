@@ -59,7 +59,12 @@ def test_a_folder_of_fields_gives_tables_that_join_with_predictions(folder: Path
     assert -1 <= float(rows[0]["gain_selection"]) <= 1
     report = json.loads(Path(str(made["json"])).read_text(encoding="utf-8"))
     assert report["n"] == len(rows) == made["n"]
-    assert set(report["verdicts"]["selection"]) == {"random", "edges", "centre"}
+    assert set(report["verdicts"]["selection"]) == {
+        "random", "edges", "centre", "dark", "dark blurred",
+    }  # fmt: skip
+    # One plain sentence comes first, of the pixels that a SparseAttnNet chose.
+    assert str(made["sentence"]).startswith("Removing these pixels changes the answer")
+    assert report["tested"] == len(rows)
 
 
 def test_a_whole_image_is_measured_as_python_does(folder: Path) -> None:

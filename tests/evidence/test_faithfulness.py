@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ def score(gains: dict[str, list[float]], drop: float = 0.5) -> OrderScore:
     return OrderScore(curves([1, 0.5, 0], [0, 0.5, 1]), arrays, drop, 0.1)
 
 
-def item(own: float, drawn: list[float], edges: float, label: str = "a") -> Faithfulness:
+def item(
+    own: float, drawn: list[float], edges: float, label: str = "a", drops: Sequence[float] = ()
+) -> Faithfulness:
     orders = {
         "selection": score({"mean": [own + 0.1], "blur": [own - 0.1]}),
         "random": score({"mean": drawn, "blur": drawn}),
@@ -33,8 +36,9 @@ def item(own: float, drawn: list[float], edges: float, label: str = "a") -> Fait
     }
     stability = {"shift": 0.8, "chance": 0.1}
     return Faithfulness(
-        label, 0.9, 0.15, ("selection",), orders, 0.4, stability, 0.7, 0.2, 0.05, 40, 0.3
-    )
+        label, 0.9, 0.15, ("selection",), orders, 0.4, stability, 0.7, 0.2, 0.05, 40, 0.3,
+        np.array(drops, float),
+    )  # fmt: skip
 
 
 def test_areas_of_a_linear_model_are_those_of_its_closed_form() -> None:
@@ -83,16 +87,47 @@ def test_the_verdict_is_plain() -> None:
     )
 
 
-def test_one_prediction_is_held_against_random_orders_in_both_directions() -> None:
-    one = item(0.3, [0.2, -0.1], 0.35)
+def test_one_prediction_is_tested_against_random_orders() -> None:
+    below, equal = np.linspace(0.1, 0.48, 39), [*np.linspace(0.1, 0.48, 38), 0.5]
+    one = item(0.3, [0.2, -0.1], 0.35, drops=below)
+    assert one.p_random() == pytest.approx(1 / 40)
+    assert one.more_than_random() is True
     found = one.difference("random")
-    drawn = [0.2, -0.1, -0.2, 0.1]
-    assert found.value == pytest.approx(0.3)
-    assert found.low == pytest.approx(0.3 - np.quantile(drawn, 0.975))
-    assert one.verdict().startswith("better than random by +0.30")
+    assert (found.low, found.high) == pytest.approx((0.5 - below[-1], 0.5 - below[0]))
+    assert one.verdict().startswith("better than random by +0.21 [0.02, 0.40], p = 0.025")
+    assert (
+        one.sentence() == "Removing these pixels changes the answer more than removing random ones"
+    )
+    # One random order does as much: that happens to random maps as well.
+    other = item(0.3, [0.2], 0.35, drops=equal)
+    assert other.p_random() == pytest.approx(2 / 40)
+    assert other.more_than_random() is False
+    assert other.difference("random").low == pytest.approx(0)
+    assert other.sentence("patches").startswith("Removing these patches changes the answer no more")
     assert one.verdict("edges").startswith("not better than edges")
     edges = one.difference("edges")
     assert (edges.low, edges.high) == pytest.approx((-0.15, 0.05))
+
+
+def test_too_few_random_orders_prove_nothing() -> None:
+    few = item(0.3, [0.2], 0.35, drops=[0.0] * 38)
+    assert few.more_than_random() is False
+    none = item(0.3, [0.2], 0.35)
+    assert none.more_than_random() is None
+    assert none.verdict().startswith("not tested")
+    assert "not tested" in none.sentence()
+    assert none.row()["better_than_random"] == ""
+
+
+def test_a_set_says_how_many_and_how_many_by_chance() -> None:
+    better, worse = (item(0.3, [0], 0.1, drops=[drop] * 39) for drop in (0.1, 0.6))
+    good = FaithfulnessOfSet(tuple(range(40)), (*[better] * 36, *[worse] * 4))
+    assert good.sentence() == (
+        "Removing these pixels changes the answer more than removing random ones: "
+        "in 36 of 40 (1 by chance)"
+    )
+    bad = FaithfulnessOfSet(tuple(range(40)), (*[better] * 4, *[worse] * 36))
+    assert bad.sentence().startswith("Removing these pixels changes the answer no more than")
 
 
 def test_a_set_pairs_its_predictions() -> None:
@@ -117,7 +152,9 @@ def test_a_set_pairs_its_predictions() -> None:
 def test_everything_goes_into_json() -> None:
     without_mask = item(0.3, [0.2], 0.1)
     content = json.loads(json.dumps(without_mask.to_dict(), allow_nan=False))
-    assert content["verdicts"]["random"].startswith("better")
+    assert content["verdicts"]["random"].startswith("not tested")
+    assert content["p_random"] is None
+    assert content["differences"]["random"][1] is None
     few = FaithfulnessOfSet((1, 2), (without_mask, item(0.1, [0.0], 0.2)))
     told = json.loads(json.dumps(few.to_dict(each=True), allow_nan=False))
     assert told["n"] == 2

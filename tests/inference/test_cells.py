@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
+from napari_sparseattn.export.formats import write_results
+from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.images.fields.cells import (
     Cells,
     cells_from_labels,
@@ -17,8 +22,9 @@ from napari_sparseattn.images.fields.cells import (
 )
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
+from napari_sparseattn.inference.compare import change_setting
 from napari_sparseattn.models.sparse.network import SparseAttnNet
-from small_model import small_bundle
+from small_model import knowing, small_bundle
 
 
 def field(
@@ -294,3 +300,60 @@ def test_auto_takes_the_first_device_and_others_are_refused() -> None:
     assert available_devices()[-1] == choose_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="not available here"):
         choose_device("tpu")
+
+
+def test_a_model_of_simulated_images_says_so_in_every_class(tmp_path: Path) -> None:
+    bundle = small_bundle()
+    training = bundle.card.training.model_copy(update={"simulated": True})
+    card = bundle.card.model_copy(update={"training": training})
+    bundle = dataclasses.replace(bundle, card=card)
+    names = tuple(f"simulated_{name}" for name in card.class_names)
+    found = classify_cells(field(), cells(), bundle, "cpu")
+    assert found.class_names == names
+    assert set(found.labels) <= set(names)
+    assert {f"p_{name}" for name in names} <= set(found.to_frame())
+    formats = ["csv", "json", "geojson", "coco", "html"]
+    for path in write_results(found, field(), tmp_path, "smear", formats, card):
+        text = path.read_text(encoding="utf-8").replace("simulated ", "simulated_")
+        assert found.labels[0] in text, path.name
+    # What people annotate, and what is trained on it, keeps its own names.
+    assert card.class_names == tuple(plain_name(name) for name in names)
+    assert classify_cells(field(), cells(), bundle, "cpu", classes=names[:2]).class_names == names
+
+
+def test_novelty_of_cells_is_that_of_their_states(tmp_path: Path) -> None:
+    bundle = knowing(small_bundle())
+    assert bundle.known is not None
+    found = classify_cells(field(), cells(), bundle, "cpu", batch_size=2)
+    one = classify_cells(field(), cells(), bundle, "cpu", only=[1])
+    assert found.novelty is not None
+    assert one.novelty is not None
+    assert one.novelty[0] == pytest.approx(found.novelty[1], rel=1e-4)
+    limit = float(np.median(found.novelty))
+    known = dataclasses.replace(bundle.known, threshold=limit)
+    again = classify_cells(field(), cells(), dataclasses.replace(bundle, known=known), "cpu")
+    flags = found.novelty / limit > 1
+    assert again.flagged is not None
+    np.testing.assert_array_equal(again.flagged, flags)
+    assert [again[i].flagged for i in range(len(again))] == flags.tolist()
+    table = again.to_frame()
+    np.testing.assert_allclose(table["novelty"], found.novelty / limit, rtol=1e-4)
+    assert table["flagged"].tolist() == flags.tolist()
+    write_csv(again, tmp_path / "cells.csv")
+    assert pd.read_csv(tmp_path / "cells.csv")["flagged"].tolist() == flags.tolist()
+
+
+def test_without_known_states_nothing_is_said() -> None:
+    found = classify_cells(field(), cells(), small_bundle(), "cpu")
+    assert found.novelty is None
+    assert found.flagged is None
+    assert found[0].flagged is None
+    table = found.to_frame()
+    assert table["novelty"].isna().all()
+    assert table["flagged"].isna().all()
+
+
+def test_at_another_setting_nothing_is_said() -> None:
+    bundle = knowing(small_bundle())
+    assert change_setting(bundle, k=20).known is None
+    assert change_setting(bundle, k=38).known is bundle.known

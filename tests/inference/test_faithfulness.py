@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_sparseattn.evidence.baselines import random_regions
 from napari_sparseattn.evidence.fills import fill
 from napari_sparseattn.features.feature_set import FeatureSet
 from napari_sparseattn.images.fields.cells import cells_from_labels, cells_from_points
@@ -96,9 +97,61 @@ def test_curves_of_a_linear_model_are_its_closed_form() -> None:
     # Turned round, the best order is the worst.
     assert found.orders["worst"].gain == pytest.approx(-mine.gain, abs=1e-6)
     assert mine.gain > max(np.abs(found.orders["random"].draws))
-    assert found.difference("random").low > 0
+    # Of 39 random orders none removes as much weight: 1 in 40 at most.
+    assert len(found.random_drops) == 39
+    assert found.more_than_random() is True
     ranks = np.argsort(np.argsort(weights))
     assert found.control == pytest.approx(np.corrcoef(ranks, ranks[::-1])[0, 1])
+
+
+class RandomMap(Linear):
+    """The same model with a map that knows nothing of it."""
+
+    shape = (12, 12)
+
+    def __init__(self, seed: int, grain: float) -> None:
+        rng = np.random.default_rng(seed)
+        # The weights lie in one place, as a cell does.
+        y, x = np.indices(self.shape) - 5.5
+        self.weights = (np.exp(-(y**2 + x**2) / 12) + 0.02 * rng.random(self.shape)).ravel() / 4
+        self.cells, self.asked = np.arange(144), 0
+        self.map = random_regions(self.shape, 1000 + seed, grain).ravel()
+
+    def relevance(self, index: int) -> dict[str, np.ndarray]:
+        return {"own": self.map}
+
+    def selection(self) -> np.ndarray:
+        return self.map >= np.sort(self.map)[-22]
+
+    def baselines(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+@pytest.mark.parametrize("grain", [0.0, 1 / 12, 1 / 6])
+def test_random_maps_are_called_better_at_the_nominal_rate(grain: float) -> None:
+    settings = FaithfulnessSettings(shares=(), fills=("nothing",), draws=1, scattered=0)
+    wrong = [
+        measure(RandomMap(seed, grain), ("no", "yes"), settings).more_than_random() is True
+        for seed in range(400)
+    ]
+    # 2.5 % of 400 are 10; 20 or more happen to a right test once in 400 times.
+    assert 1 <= sum(wrong) <= 19
+
+
+def test_a_map_that_knows_the_weights_is_called_better() -> None:
+    model = RandomMap(3, 0.0)
+    model.map = model.weights.astype(np.float32)
+    found = measure(model, ("no", "yes"), FaithfulnessSettings(fills=("nothing",)))
+    assert found.more_than_random() is True
+
+
+def test_each_image_has_random_orders_of_its_own_and_always_the_same() -> None:
+    settings = FaithfulnessSettings(shares=(), fills=("nothing",), draws=1)
+    first, second = (RandomMap(seed, 0.0) for seed in (1, 2))
+    second.weights = first.weights
+    drops = [measure(m, ("no", "yes"), settings).random_drops for m in (first, second, first)]
+    assert not np.array_equal(drops[0], drops[1])
+    np.testing.assert_array_equal(drops[0], drops[2])
 
 
 def test_masks_that_orders_share_run_once() -> None:
@@ -321,7 +374,8 @@ def test_faithfulness_of_a_field_has_verdicts() -> None:
     mask[2:8, 2:8] = True
     found = faithfulness_of_field(field, bundle, (2, 1), QUICK, "cpu", mask=mask)
     assert found.own == ("contribution", "crops")
-    assert set(found.baselines) == {"random", "random scattered", "edges", "centre"}
+    known = {"random", "random scattered", "edges", "centre", "dark", "dark blurred"}
+    assert set(found.baselines) == known
     assert 0 <= found.mass_in_mask <= 1
     assert found.mask_share == pytest.approx(36 / 208)
     with pytest.raises(ValueError, match="mask of tiles"):

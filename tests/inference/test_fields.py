@@ -278,3 +278,38 @@ def test_an_empty_slide_has_no_class(tmp_path: Path) -> None:
     with open_slide(path) as slide:
         found = classify_field(slide, small_tnet_bundle(), device="cpu")
         assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [255, 240, 190])
+def test_an_empty_field_has_no_class(level: int) -> None:
+    noise = np.random.default_rng(0).normal(level, 4, (200, 300, 3)).clip(0, 255).astype(np.uint8)
+    field = Field(noise, "YXC", 0.5, "brightfield", name="blank")
+    with pytest.raises(ValueError, match="blank is even all over: there is nothing to classify"):
+        classify_field(field, small_tnet_bundle(), device="cpu")
+
+
+def fluorescence() -> np.ndarray:
+    """Nuclei that glow on black, as RGB."""
+    y, x = np.indices((200, 300))
+    glow = (np.hypot(y % 40 - 20, x % 50 - 25) < 9) * 200
+    return np.stack([0 * glow, 0 * glow, glow + 4], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_what_glows_on_black_is_refused_by_models_of_stains(colour: bool) -> None:
+    pixels = fluorescence()
+    if not colour:
+        pixels = np.repeat(pixels[..., 2:], 3, axis=-1)
+    field = Field(pixels, "YXC", 0.5, "brightfield", name="dapi")
+    with pytest.raises(ValueError, match="dapi has a dark background"):
+        classify_field(field, small_tnet_bundle(), device="cpu")
+    with pytest.raises(ValueError, match="dark background"):
+        classify_field(ArrayPyramid([pixels], name="dapi"), small_tnet_bundle(), device="cpu")
+
+
+def test_a_stained_field_between_black_parts_is_taken() -> None:
+    pixels = np.random.default_rng(0).integers(120, 255, (200, 300, 3)).astype(np.uint8)
+    pixels[:, :200] = 0
+    pixels[:, 200:220] = 245
+    field = Field(pixels, "YXC", 0.5, "brightfield", name="islands")
+    assert classify_field(field, small_tnet_bundle(), device="cpu").label

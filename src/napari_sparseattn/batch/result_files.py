@@ -51,6 +51,8 @@ def write_result(result: Result, path: Path) -> None:
         facts["kind"] = "frames" if isinstance(result, Mapping) else "cells"
     first = next(iter(result.values())) if isinstance(result, Mapping) else result
     facts |= {"class_names": first.class_names, "model_hash": first.model_hash}
+    if not isinstance(first.novelty, np.ndarray):
+        facts["novelty"] = first.novelty
     facts |= {"scale_known": first.scale_known, "ledger": dataclasses.asdict(first.ledger)}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, told=np.array(json.dumps(facts, default=_plain)), **arrays)
@@ -85,6 +87,8 @@ def _from_cells(frames: Mapping[int, Predictions]) -> tuple[dict[str, Any], Arra
     for index, part in frames.items():
         arrays |= {f"{index}/{name}": getattr(part.cells, name) for name in _CELLS}
         arrays[f"{index}/probabilities"] = part.probabilities
+        if part.novelty is not None:
+            arrays[f"{index}/novelty"] = part.novelty
         arrays |= {f"{index}/measures/{name}": v for name, v in part.measures.items()}
     first = next(iter(frames.values()))
     facts = {"frames": list(frames), "model_name": first.model_name}
@@ -107,6 +111,7 @@ def _to_cells(facts: dict[str, Any], arrays: Arrays) -> Result:
             facts["model_name"],
             facts["scale_known"],
             {name: arrays[f"{index}/measures/{name}"] for name in facts["measures"]},
+            arrays.get(f"{index}/novelty"),
         )
     return found if facts["kind"] == "frames" else found[0]
 
@@ -131,6 +136,8 @@ def _from_slide(result: SlidePrediction) -> tuple[dict[str, Any], Arrays]:
     seen = result.attention
     arrays: Arrays = {"probabilities": result.probabilities}
     arrays |= {"cells": seen.cells, "constant": seen.constant}
+    if result.patch_novelty is not None:
+        arrays["patch_novelty"] = result.patch_novelty
     if seen.patch_probabilities is not None:
         arrays["patch_probabilities"] = seen.patch_probabilities
     for i, level in enumerate(seen.levels):
@@ -159,7 +166,12 @@ def _to_slide(facts: dict[str, Any], arrays: Arrays) -> Result:
         constant=arrays["constant"],
         patch_probabilities=arrays.get("patch_probabilities"),
     )
-    return SlidePrediction(evidence=seen, segments=facts["segments"], **_common(facts, arrays))
+    return SlidePrediction(
+        evidence=seen,
+        segments=facts["segments"],
+        patch_novelty=arrays.get("patch_novelty"),
+        **_common(facts, arrays),
+    )
 
 
 def _common(facts: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
@@ -169,6 +181,7 @@ def _common(facts: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
         "ledger": _ledger(facts),
         "model_hash": facts["model_hash"],
         "scale_known": facts["scale_known"],
+        "novelty": facts.get("novelty"),
     }
 
 

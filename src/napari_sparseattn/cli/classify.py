@@ -201,11 +201,17 @@ def evaluate(
     report = result.report
     low, high = report.accuracy_interval
     print(f"{report.n} images, model {bundle.card.name}")
+    for note in result.notes:
+        print(f"note: {note}")
     interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
     print(f"accuracy          {100 * report.accuracy:5.1f} %  {interval}")
     print(f"balanced accuracy {100 * report.balanced_accuracy:5.1f} %")
     print(f"macro F1          {100 * report.macro_f1:5.1f} %")
     print(f"calibration error {100 * report.ece:5.1f} %")
+    flagged = "not measured, this model's file has no known states"
+    if result.flagged_share is not None:
+        flagged = f"{100 * result.flagged_share:5.1f} %  unlike anything the model was trained on"
+    print(f"flagged           {flagged}")
     print(f"speed             {result.cells_per_second:5.0f} cells/s")
     width = max(map(len, bundle.card.class_names))
     print(f"\n{'class':{width}}  precision  recall     F1  images")

@@ -50,7 +50,9 @@ def evidence(
     Content is removed in the order of the evidence and of baselines, and the
     whole model runs anew each time. Of each image NAME are written:
     NAME_evidence.csv, whose column "id" is that of `classify`, and
-    NAME_evidence.json with curves and verdicts.
+    NAME_evidence.json with curves and verdicts. First it is said whether
+    removing what the model chose changes the answer more than removing as
+    much at random does.
     """
     from ..bundle import load_bundle
     from ..inference.faithfulness import CARD, THOROUGH
@@ -76,10 +78,17 @@ def evidence(
                 found = _measure_cells(
                     path, bundle, settings, device, pixel_size, method, cells, progress
                 )
-        return _write(path, found, mine, target)
+        return _write(path, found, mine, target, _removed(bundle, whole=whole))
 
     rows = make_rows([item.key for item in items], work)
     report_rows(rows, as_json, _about)
+
+
+def _removed(bundle: Bundle, *, whole: bool) -> str:
+    """What is removed: patches of a slide, pixels of a cell, or parts of either."""
+    if bundle.card.takes_slides:
+        return "patches"
+    return "pixels" if bundle.card.model_kind.setting == "k" and not whole else "parts"
 
 
 def _measure_cells(
@@ -140,6 +149,7 @@ def _write(
     found: FaithfulnessOfSet | Faithfulness | None,
     identity: Mapping[str, str],
     target: Path,
+    what: str,
 ) -> Row:
     """Write the table and the report of one image; returns what to tell."""
     from ..evidence.faithfulness import FaithfulnessOfSet
@@ -147,7 +157,8 @@ def _write(
 
     name = identity["model"]
     if found is None:
-        return {"image": str(path), "n": 0, "model": name, "verdicts": {}, "notes": ["no cells"]}
+        return {"image": str(path), "n": 0, "model": name, "sentence": "", "verdicts": {},
+                "notes": ["no cells"]}  # fmt: skip
     together = (
         found if isinstance(found, FaithfulnessOfSet) else FaithfulnessOfSet((path.name,), (found,))
     )
@@ -162,6 +173,7 @@ def _write(
         "image": str(path),
         "n": len(together),
         "model": name,
+        "sentence": found.sentence(what),
         "verdicts": of_one,
         "notes": [],
         "csv": str(table),
@@ -187,6 +199,8 @@ def _text(value: object) -> object:
 
 def _about(row: Row) -> Iterator[str]:
     yield f"{row['image']}: {row['n']} measured with {row['model']}"
+    if row["sentence"]:
+        yield f"  {row['sentence']}."
     yield from (f"  {text}" for text in row["verdicts"].values())
     yield from (f"  {note}" for note in row["notes"])
     yield from (f"  {row[key]}" for key in ("csv", "json") if key in row)

@@ -414,7 +414,13 @@ def fine_tune(
         Path | None,
         typer.Option(help="FOLDER/class/image of what the model was trained on, if at hand."),
     ] = None,
-    freeze: Annotated[str, typer.Option(help="auto, none or backbone.")] = "auto",
+    freeze: Annotated[
+        str,
+        typer.Option(
+            help="What is trained: none of the layers kept as they are, all but the last ones "
+            "kept (backbone), the last one alone (head), or what suits (auto)."
+        ),
+    ] = "auto",
     epochs: Annotated[int | None, typer.Option(help="By default decided.", min=1)] = None,
     seconds: Annotated[float | None, _SECONDS] = None,
     seed: int = 0,
@@ -433,8 +439,8 @@ def fine_tune(
     """
     if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    if freeze not in ("auto", "none", "backbone"):
-        raise ValueError(f"--freeze must be auto, none or backbone, got '{freeze}'.")
+    if freeze not in ("auto", "none", "backbone", "head"):
+        raise ValueError(f"--freeze must be auto, none, backbone or head, got '{freeze}'.")
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder '{source}'.")
     if out is None and not (source / "project.json").is_file():
@@ -496,7 +502,9 @@ def _write_data(
     if again is not None:
         arrays |= {"rehearsal.crops": again.crops, "rehearsal.labels": again.labels}
         run = dataclasses.replace(run, rehearsal=again.class_names)
-    run = dataclasses.replace(run, notes=(*run.notes, *too_few(data, card.class_names)))
+    run = dataclasses.replace(
+        run, notes=(*run.notes, *too_few(data, card.class_names, card.n_checked))
+    )
     keep_other_crops(run.folder, np.empty((0, 0, 0, 0), np.uint8) if others is None else others)
     write_run(run, arrays)
     return run

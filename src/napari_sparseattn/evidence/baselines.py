@@ -15,17 +15,21 @@ from .fills import smooth
 __all__ = [
     "BASELINES",
     "centre_relevance",
+    "dark_relevance",
     "edge_relevance",
+    "random_like",
     "random_regions",
     "rank",
     "tiled_mean",
 ]
 
 #: What evidence is held against, in this order.
-BASELINES = ("random", "edges", "centre")
+BASELINES = ("random", "edges", "centre", "dark", "dark blurred")
 
 #: Width of random regions, as a share of the image's longer side.
 _GRAIN = 1 / 16
+#: Width of the blur of darkness, as a share of the longer side.
+_DARK_BLUR = 1 / 16
 
 Relevance = npt.NDArray[np.float32]
 
@@ -52,6 +56,79 @@ def random_regions(shape: tuple[int, int], seed: int, grain: float = _GRAIN) -> 
     """
     noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     return smooth(noise, grain * max(shape)) if grain else noise
+
+
+def random_like(
+    relevance: npt.NDArray[np.floating],
+    shape: tuple[int, int],
+    cells: npt.NDArray[np.int64],
+    seed: int,
+    count: int,
+) -> Relevance:
+    """Draw maps by lot that are as coarse or as fine as another one.
+
+    A map of large patches removes other things than scattered pixels do,
+    whatever it shows, so a map is held against random ones of its own grain:
+    its values become those of a normal distribution, rank by rank, and keep
+    their power spectrum while the phases are drawn (Theiler et al. 1992,
+    "Testing for nonlinearity in time series: the method of surrogate data").
+    A map that is itself random cannot be told from those.
+
+    Parameters
+    ----------
+    relevance : numpy.ndarray
+        (n,), the map.
+    shape : (int, int)
+        Rows and columns of the grid that it lies on.
+    cells : numpy.ndarray
+        (n,) int64, ``row * columns + column`` of each value; other places of
+        the grid count as ordinary ones.
+    seed : int
+        Of the phases.
+    count : int
+        How many.
+
+    Returns
+    -------
+    numpy.ndarray
+        (count, n) float32.
+    """
+    n = len(relevance)
+    places = np.empty(n, np.int64)
+    places[rank(relevance, seed)] = np.arange(n)[::-1]
+    grid = np.zeros(shape[0] * shape[1])
+    # Normal quantiles by a logistic, which is near enough for a spectrum.
+    share = (places + 0.5) / n
+    grid[cells] = np.log(share / (1 - share))
+    spectrum = np.abs(np.fft.rfft2(grid.reshape(shape)))
+    noise = np.random.default_rng(seed).standard_normal((count, *shape))
+    phases = np.fft.rfft2(noise)
+    drawn = np.fft.irfft2(spectrum * phases / np.maximum(np.abs(phases), 1e-12), shape)
+    found: Relevance = drawn.reshape(count, -1)[:, cells].astype(np.float32)
+    return found
+
+
+def dark_relevance(
+    image: npt.NDArray[np.float32], *, absorbs: bool = True
+) -> tuple[Relevance, Relevance]:
+    """How dark each pixel is, and its surroundings: stained cells are darker than the rest.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (C, H, W) float32.
+    absorbs : bool
+        Whether cells are darker than their background; where they delay light
+        they are brighter in a phase image, and brightness is taken.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray)
+        (H, W) float32 each: of the pixels, and blurred by a sixteenth of the longer side.
+    """
+    mean = image.mean(axis=0)
+    dark: Relevance = (-mean if absorbs else mean).astype(np.float32)
+    return dark, smooth(dark, _DARK_BLUR * max(dark.shape))
 
 
 def edge_relevance(image: npt.NDArray[np.float32]) -> Relevance:

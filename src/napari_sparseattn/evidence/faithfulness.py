@@ -16,11 +16,35 @@ import numpy.typing as npt
 
 from .measures import Interval, bootstrap_mean
 
-__all__ = ["Curves", "Faithfulness", "FaithfulnessOfSet", "OrderScore", "describe_difference"]
+__all__ = [
+    "LEVEL",
+    "Curves",
+    "Faithfulness",
+    "FaithfulnessOfSet",
+    "OrderScore",
+    "describe_difference",
+    "say_whether_more",
+]
 
 Array = npt.NDArray[np.float64]
 
-_NAMES = {"random": "random", "edges": "edges", "centre": "nearness to the centre"}
+_NAMES = {
+    "random": "random",
+    "edges": "edges",
+    "centre": "nearness to the centre",
+    "dark": "darkness",
+    "dark blurred": "blurred darkness",
+}
+#: Share of random maps that are called better than random.
+LEVEL = 0.025
+
+
+def say_whether_more(more: bool | None, what: str = "pixels") -> str:
+    """Say in one sentence what the test against random orders gave; None without a test."""
+    if more is None:
+        return f"Whether these {what} matter more than random ones was not tested"
+    than = "more" if more else "no more"
+    return f"Removing these {what} changes the answer {than} than removing random ones"
 
 
 def describe_difference(difference: Interval, to: str) -> str:
@@ -176,6 +200,9 @@ class Faithfulness:
         Times that the model ran.
     seconds : float
         Wall time.
+    random_drops : numpy.ndarray
+        (D,) `OrderScore.drop_without` of random orders of the grain of the
+        first own map, of as many units each; empty where not tested.
     """
 
     label: str
@@ -190,30 +217,71 @@ class Faithfulness:
     control: float
     runs: int
     seconds: float
+    random_drops: Array = dataclasses.field(default_factory=lambda: np.empty(0))
 
     @property
     def fills(self) -> tuple[str, ...]:
         """What removed content was replaced with."""
         return tuple(self.orders[self.own[0]].gains)
 
-    def difference(self, to: str = "random", own: str | None = None) -> Interval:
-        """How much larger the symmetric gain is than a baseline's.
+    def p_random(self, own: str | None = None) -> float:
+        """Share of random orders whose removal changes the answer as much, or more; NaN untested.
 
-        Against random orders the interval holds 95 % of them, each counted in
-        both directions, since its reverse is as random; against an order that
-        is not drawn by lot it is the range over the fills.
+        The p-value of a permutation test: the order itself counts as one of
+        the random ones, so that of maps that are random a share of `LEVEL`, no
+        more, has a p-value of `LEVEL` or less.
+        """
+        drawn = self.random_drops
+        if not len(drawn):
+            return float("nan")
+        as_much = int((drawn >= self.orders[own or self.own[0]].drop_without).sum())
+        return (1 + as_much) / (1 + len(drawn))
+
+    def more_than_random(self, own: str | None = None) -> bool | None:
+        """Whether removing these units changes the answer more; None where not tested.
+
+        It takes at least 39 random orders to say so at `LEVEL`.
+        """
+        p = self.p_random(own)
+        return None if np.isnan(p) else p <= LEVEL
+
+    def sentence(self, what: str = "pixels") -> str:
+        """Say in one sentence whether these units matter more than random ones."""
+        return say_whether_more(self.more_than_random(), what)
+
+    def difference(self, to: str = "random", own: str | None = None) -> Interval:
+        """How much better the order is than a baseline.
+
+        Against random orders, by how much more the probability falls when what
+        was selected is removed than when as much is removed at random; the
+        interval holds 95 % of the random orders, and lies above 0 where
+        `more_than_random` says so. Against others it is the symmetric gain
+        that is compared, and the interval is the range over the fills.
         """
         mine, theirs = self.orders[own or self.own[0]], self.orders[to]
         if to.startswith("random"):
-            drawn = np.concatenate([theirs.draws, -theirs.draws])
-            low, high = np.quantile(mine.gain - drawn, [0.025, 0.975])
-            return Interval(mine.gain, float(low), float(high))
+            drawn, drop = np.sort(self.random_drops), mine.drop_without
+            n = len(drawn)
+            if not n:
+                return Interval(drop - theirs.drop_without, float("nan"), float("nan"))
+            # So many, counted from either end, that the order's own place decides.
+            high = int(np.floor(LEVEL * (n + 1)))
+            most = float(drawn[n - high]) if high else float("inf")
+            least = float(drawn[high - 1]) if high else float("-inf")
+            return Interval(float(drop - drawn.mean()), drop - most, drop - least)
         by_fill = [float(mine.gains[f].mean() - theirs.gains[f].mean()) for f in mine.gains]
         return Interval(float(np.mean(by_fill)), min(by_fill), max(by_fill))
 
     def verdict(self, to: str = "random", own: str | None = None) -> str:
-        """Say whether the evidence is better than a baseline; see `said`."""
-        return describe_difference(self.difference(to, own), to)
+        """Say whether the evidence is better than a baseline, with numbers."""
+        found = self.difference(to, own)
+        if not to.startswith("random"):
+            return describe_difference(found, to)
+        more = self.more_than_random(own)
+        if more is None:
+            return f"not tested against random ({found})"
+        numbers = f"{found}, p = {self.p_random(own):.2g} of {len(self.random_drops)} random orders"
+        return f"better than random by {numbers}" if more else f"not better than random ({numbers})"
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -233,7 +301,8 @@ class Faithfulness:
         columns |= {
             "drop_without": first.drop_without,
             "drop_with_only": first.drop_with_only,
-            "better_than_random": str(self.difference().low > 0).lower(),
+            "p_random": self.p_random(),
+            "better_than_random": _word(self.more_than_random()),
             "sparseness": self.sparseness,
             "mass_in_mask": self.mass_in_mask,
             "mask_share": self.mask_share,
@@ -254,8 +323,11 @@ class Faithfulness:
             "fills": list(self.fills),
             "own": list(self.own),
             "orders": {name: score.to_dict() for name, score in self.orders.items()},
+            "sentence": self.sentence("parts"),
+            "p_random": _known(self.p_random()),
+            "random_drops": self.random_drops.round(6).tolist(),
             "verdicts": {name: self.verdict(name) for name in self.baselines},
-            "differences": {name: self.difference(name).to_list() for name in self.baselines},
+            "differences": {name: _to_list(self.difference(name)) for name in self.baselines},
             "sparseness": self.sparseness,
             "stability": dict(self.stability),
             "mass_in_mask": _known(self.mass_in_mask),
@@ -329,8 +401,39 @@ class FaithfulnessOfSet:
         return bootstrap_mean(mine - theirs, seed=self.seed)
 
     def verdict(self, to: str = "random", own: str | None = None, fill: str | None = None) -> str:
-        """Say whether the evidence is better than a baseline; see `said`."""
+        """Say whether the evidence is better than a baseline, with numbers."""
         return describe_difference(self.difference(to, own, fill), to)
+
+    @property
+    def tested(self) -> int:
+        """Predictions that were tested against random orders."""
+        return sum(item.more_than_random() is not None for item in self.items)
+
+    @property
+    def more(self) -> int:
+        """Predictions of which removing the evidence changes the answer more than random does."""
+        return sum(item.more_than_random() is True for item in self.items)
+
+    def excess(self) -> Interval:
+        """Mean of how much more the probability falls than without random units."""
+        over = [
+            item.orders[item.own[0]].drop_without - item.random_drops.mean()
+            if len(item.random_drops)
+            else np.nan
+            for item in self.items
+        ]
+        return bootstrap_mean(np.array(over), seed=self.seed)
+
+    def sentence(self, what: str = "pixels") -> str:
+        """Say in one sentence whether these units matter more than random ones, and how often."""
+        found = self.excess()
+        if not self.tested:
+            return say_whether_more(None, what)
+        counted = f"in {self.more} of {self.tested} ({self.tested * LEVEL:.2g} by chance)"
+        if np.isnan(found.low):
+            than = f"Removing these {what} changes the answer more than removing random ones"
+            return f"{than} {counted}"
+        return f"{say_whether_more(found.low > 0, what)}: {counted}"
 
     def stability(self) -> dict[str, Interval]:
         """Mean stability per kind of change."""
@@ -376,6 +479,10 @@ class FaithfulnessOfSet:
                 order: _to_list(bootstrap_mean(self.gains(order), seed=self.seed))
                 for order in self.items[0].orders
             },
+            "sentence": self.sentence("parts"),
+            "more_than_random": self.more,
+            "tested": self.tested,
+            "excess_over_random": _to_list(self.excess()),
             "verdicts": {o: {b: self.verdict(b, o) for b in self.baselines} for o in self.own},
             "verdicts_by_fill": {
                 f: {b: self.verdict(b, fill=f) for b in self.baselines} for f in fills
@@ -400,10 +507,14 @@ def _column_name(name: str) -> str:
     return name.replace(" ", "_")
 
 
+def _word(known: bool | None) -> str:
+    return "" if known is None else str(known).lower()
+
+
 def _to_list(interval: Interval) -> list[float | None]:
     """JSON knows no NaN."""
     return [_known(value) for value in interval.to_list()]
 
 
 def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return value if np.isfinite(value) else None

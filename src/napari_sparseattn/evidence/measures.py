@@ -43,9 +43,12 @@ class Interval:
 
 
 def bootstrap_mean(values: Values, n: int = 2000, seed: int = 0) -> Interval:
-    """Mean of (N,) values with its 95 % percentile bootstrap interval.
+    """Mean of (N,) values with its 95 % bootstrap interval.
 
-    Efron and Tibshirani 1993, chapter 13. Differences between two methods on
+    The expanded percentile interval of Hesterberg 2015, "What teachers should
+    know about the bootstrap": percentiles alone (Efron and Tibshirani 1993,
+    chapter 13) are too narrow for few values, and would find twice as many
+    differences as they should among ten. Differences between two methods on
     the same cells are given as one difference per cell: the interval is then
     paired. Not-a-number is left out. Of fewer than 5 values the interval is
     NaN, and of none the mean as well.
@@ -69,8 +72,17 @@ def bootstrap_mean(values: Values, n: int = 2000, seed: int = 0) -> Interval:
     for start in range(0, n, 100):
         rows = rng.integers(len(known), size=(min(100, n - start), len(known)))
         means.append(known[rows].mean(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    tail = _tail(len(known))
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(known.mean()), float(low), float(high))
+
+
+def _tail(n: int) -> float:
+    """Share of resamples beyond each end of the interval of n values; 0.025 for many."""
+    from scipy import special
+
+    wide = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, 0.975)
+    return float(special.ndtr(-wide))
 
 
 def gini(relevance: Values) -> float:

@@ -104,6 +104,7 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
         corners = cells.boxes[:, [1, 0]] + 0.5
         boxes = np.hstack([corners, cells.boxes[:, [3, 2]] + 0.5 - corners])
         probabilities, scores = rounded(found.probabilities), rounded(found.confidence)
+        flags = found.flagged
         for i in range(len(found)):
             done += 1
             if done % _TELL_EVERY == 0 or done == total:
@@ -111,10 +112,12 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
             if index[i] < 0:
                 continue
             number += 1
+            unlike = {} if flags is None else {"flagged": bool(flags[i])}
             rings = [] if cells.labels is None else cell_rings(cells, i)
             yield {
                 **annotation_row(number, image, int(index[i]) + 1, boxes[i], rings),
                 "score": scores[i],
                 "probabilities": dict(zip(found.class_names, probabilities[i], strict=True)),
                 "cell": int(cells.ids[i]),
+                **unlike,
             }

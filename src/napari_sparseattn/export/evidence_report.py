@@ -140,15 +140,21 @@ def _describe_answer(found: Faithfulness) -> dict[str, Any]:
         "rank correlation with shuffled weights": found.control,
     }
     return {
+        "sentence": found.sentence(_removed(found)),
         "plots": plots,
         "orders": [(c, name, found.orders[name]) for c, name in zip(colours, names, strict=True)],
         "measures": [(k, f"{v:.3f}") for k, v in single.items() if not math.isnan(v)],
     }
 
 
+def _removed(found: Faithfulness | FaithfulnessOfSet) -> str:
+    return "pixels" if "selection" in found.own else "parts"
+
+
 def _describe_cells(found: FaithfulnessOfSet) -> dict[str, Any]:
     items = [(found.ids[i], found.items[i]) for i in found.ordered()]
     return {
+        "cells_sentence": found.sentence(_removed(found)),
         "n_cells": "1 cell" if len(found) == 1 else f"{len(found)} cells",
         "classes": [(k, len(part), part.verdict()) for k, part in found.by_class().items()],
         "cells": [(n, x.label, f"{x.orders[found.own[0]].gain:+.3f}") for n, x in items],

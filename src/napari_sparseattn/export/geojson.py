@@ -153,6 +153,8 @@ def _cells_of(
     for i in range(len(found)):
         measured = {"Confidence": confidence[i], **dict(zip(names, probabilities[i], strict=True))}
         measured["Diameter µm"] = round(float(sizes[i]), 4)
+        if found.novelty is not None:
+            measured["Novelty"] = round(float(found.novelty[i]), 4)
         measured |= {name: float(values[i]) for name, values in more.items()}
         if found.evidence:
             evidence = found.evidence[i]
@@ -187,6 +189,8 @@ def _slide(export: Export, found: SlidePrediction) -> Iterator[dict[str, Any]]:
         if chances is not None:
             measured[f"Probability: {found.class_names[1]}"] = round(float(chances[i]), 6)
             label = labels[int(chances[i] >= 0.5)]
+            if found.patch_novelty is not None:
+                measured["Novelty"] = round(float(found.patch_novelty[i]), 4)
         yield feature(
             [box_ring((top, left, top + seen.side, left + seen.side))],
             "tile",
@@ -253,6 +257,8 @@ def _whole(export: Export, found: FieldPrediction | SlidePrediction) -> dict[str
         f"{named}: {n}": p
         for n, p in zip(found.class_names, rounded(found.probabilities), strict=True)
     }
+    if found.novelty is not None:
+        measured["Novelty"] = round(found.novelty, 4)
     colour = _colours(export)[found.index]
     return feature(
         [box_ring((0, 0, height, width))],

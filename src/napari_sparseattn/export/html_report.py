@@ -169,6 +169,8 @@ def _close_ups(
         one = found[i]
         shown = cell_picture(pictures, found, i, export.card.colours[one.index], _THUMBNAIL)
         words = f"{_readable(one.label)} {whole_percent(one.confidence)}"
+        if one.flagged:
+            words += ", unlike what the model knows"
         yield data_uri(shown), f"cell {found.cells.ids[i]}", words
         export.report(next(progress), total)
 

@@ -74,10 +74,10 @@ class Export:
             raise TypeError(f"a {type(self.result).__name__} cannot be exported")
         if isinstance(self.result, Mapping) and not self.result:
             raise ValueError("there are no frames to write")
-        if self.first.class_names != self.card.class_names:
+        if self.first.class_names != self.card.shown_names:
             raise ValueError(
                 f"the result has the classes {', '.join(self.first.class_names)}, "
-                f"'{self.card.name}' has {', '.join(self.card.class_names)}; give the card of the "
+                f"'{self.card.name}' has {', '.join(self.card.shown_names)}; give the card of the "
                 "model that the result is of"
             )
 

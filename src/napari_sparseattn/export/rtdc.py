@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..card import plain_name
 from ..files import replacing
 from ..images.errors import ImageError
 from ..images.holograms import _hdf5 as h5
@@ -46,7 +47,7 @@ def score_names(class_names: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(f"the classes must be different, and at least one: got {classes}")
     taken: list[str] = []
     for name in classes:
-        start = (re.sub("[^a-z0-9]", "", name.lower()) + "000")[:3]
+        start = (re.sub("[^a-z0-9]", "", plain_name(name).lower()) + "000")[:3]
         tries = [start, *(start[:2] + c for c in _LETTERS)]
         tries += [start[0] + a + b for a in _LETTERS for b in _LETTERS]
         free = next((code for code in tries if code not in taken), None)

@@ -24,9 +24,12 @@ def summarise(found: Result) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cells`` and ``counts`` by class, with ``frames`` of a recording; or
+        ``cells`` and ``counts`` by class, with ``frames`` of a recording, and
+        ``proposed_pixel_size_um`` by the red cells of a smear; or
         ``class``, ``confidence`` and ``probabilities``; or ``shares`` by
-        class. Of a field ``crops``, of a slide ``patches``, ``tissue_share``
+        class. Of cells ``flagged`` counts those unlike anything the model was
+        trained on, else ``novelty`` and ``flagged`` are the whole's; None where
+        that was not measured. Of a field ``crops``, of a slide ``patches``, ``tissue_share``
         and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
         ``unreadable_tiles`` and ``share_read``. Always ``looked_at`` (share of
         the pixels that the classifier saw), ``seconds``, ``device``,
@@ -39,15 +42,18 @@ def summarise(found: Result) -> dict[str, Any]:
     values = dict(zip(found.class_names, map(float, found.probabilities), strict=True))
     summary: dict[str, Any] = {"class": found.label, "confidence": found.confidence}
     summary["probabilities"] = values
+    novelty = {"novelty": found.novelty, "flagged": found.flagged}
     if isinstance(found, SlidePrediction):
         if found.segments:
             summary = {"shares": values}
+            each = found.patch_novelty
+            novelty["flagged_patches"] = None if each is None else int((each > 1).sum())
         summary["patches"] = len(found.attention)
         summary["tissue_share"] = None if found.tissue is None else found.tissue.share
         summary["stages"] = {stage.name: stage.seconds for stage in found.stages}
     else:
         summary["crops"] = len(found.traversal)
-    return summary | _reading(found) | _about([found.ledger], found.scale_known)
+    return summary | novelty | _reading(found) | _about([found.ledger], found.scale_known)
 
 
 def describe(summary: Mapping[str, Any]) -> str:
@@ -62,7 +68,14 @@ def describe(summary: Mapping[str, Any]) -> str:
         said = f"{shares} of the patches"
     elif "class" in summary:
         said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
+    if summary.get("flagged"):
+        said += f"; {_unlike(summary)}"
     return said if summary.get("scale_known", True) else f"{said}; pixel size unknown"
+
+
+def _unlike(summary: Mapping[str, Any]) -> str:
+    what = "unlike anything the model was trained on"
+    return f"{summary['flagged']} {what}" if "counts" in summary else what
 
 
 def write_json(export: Export, path: Path) -> list[Path]:
@@ -103,7 +116,15 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
         for name, n in part.counts().items():
             counts[name] = counts.get(name, 0) + n
     ledgers, known = [part.ledger for part in parts], all(part.scale_known for part in parts)
-    return {"cells": sum(map(len, parts)), "counts": counts} | _about(ledgers, known)
+    flags = [part.flagged for part in parts]
+    unlike = [int(each.sum()) for each in flags if each is not None]
+    found: dict[str, Any] = {"cells": sum(map(len, parts)), "counts": counts}
+    found["flagged"] = sum(unlike) if len(unlike) == len(flags) else None
+    scale = parts[0].cells.scale if parts else None
+    if scale is not None:
+        # What the red cells say; to be proposed, and never taken for known.
+        found["proposed_pixel_size_um"] = round(scale.pixel_size, 4)
+    return found | _about(ledgers, known)
 
 
 def _reading(found: FieldPrediction | SlidePrediction) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ._foreign import foreign_format
 from ._streams import check_streams
-from .errors import ImageError
+from .errors import CELL_PIXEL_UM, ImageError
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -70,6 +70,17 @@ _MICROMETRES = {
     "in": 25400.0,
     "å": 1e-4,
 }
+#: What some files that are no images begin with, in lower case.
+_OTHER_KINDS = {
+    b"%pdf": "a PDF",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "XML",
+    b"pk\x03\x04": "a ZIP archive, or a document of an office program",
+    b"gif8": "a GIF",
+    b"riff": "a WebP picture, a sound or a video",
+    b"\x1f\x8b": "something compressed with gzip",
+}
 _PLAUSIBLE_UM = (0.01, 20.0)
 #: Values of the tag Orientation with which rows are columns.
 _TRANSPOSED = (5, 6, 7, 8)
@@ -122,10 +133,11 @@ def decode(path: Path, image: int | None = None) -> Decoded:
         raise ImageError(f"{path.name} is an empty file; copy or export it again")
     try:
         with path.open("rb") as file:
-            magic = file.read(16)
+            start = file.read(64)
     except PermissionError as error:
         raise ImageError(f"{path.name} cannot be read: no permission") from error
-    if foreign := foreign_format(path, magic):
+    magic = start[:8]
+    if foreign := foreign_format(path, start):
         raise ImageError(foreign)
     if magic[:4] in TIFF_MAGIC:
         return _read_tiff(path, size, image)
@@ -134,10 +146,22 @@ def decode(path: Path, image: int | None = None) -> Decoded:
     if magic[:8] == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
         return _read_pillow(path)
     raise ImageError(
-        f"{path.name} is not a TIFF, PNG, JPEG, BMP, NPY or HDF5 file, whatever its name says "
-        f"(it begins with {magic[:8]!r}): copy it again, or export it from your microscope's "
+        f"{path.name} is not a TIFF, PNG, JPEG, BMP, NPY or HDF5 file, whatever its name says: "
+        f"it holds {_guess_content(start)}. Copy it again, or export it from your microscope's "
         "software as TIFF"
     )
+
+
+def _guess_content(start: bytes) -> str:
+    """Say in plain words what a file seems to be, by its first bytes."""
+    for begins, what in _OTHER_KINDS.items():
+        if start.lower().startswith(begins):
+            return what
+    if start[4:8] == b"ftyp":
+        return "a video or a HEIF picture"
+    # Bytes below 32 but tab and line breaks are in no text.
+    printable = bytes([9, 10, 13, *range(32, 127)])
+    return "text" if not start.translate(None, printable) else "something unknown, or is damaged"
 
 
 def _read_npy(path: Path, size: int) -> Decoded:
@@ -254,6 +278,11 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
             if pixel_size is None and _is_printed(tif, series):
                 note = f"the resolution in {path.name} is that of a screen or a printer, not of a "
                 notes += (note + "microscope, and was not used; give the µm per pixel",)
+            low, high = CELL_PIXEL_UM
+            if pixel_size is not None and not low <= min(pixel_size) <= max(pixel_size) <= high:
+                note = f"{path.name} states {max(pixel_size):g} µm per pixel, which no microscope "
+                notes += (note + "has: it was not used; give the true one",)
+                pixel_size = None
             arranged = _arrange(path, data, series, pixel_size)
             images = _describe_images(tif) if len(tif.series) > 1 else ()
             return dataclasses.replace(
@@ -407,6 +436,9 @@ def tiff_pixel_size(
     tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None = None
 ) -> tuple[float, float] | None:
     """Return µm per pixel along y and x of an image, where the file states a plausible one.
+
+    OME and ImageJ state what they do on purpose: it is returned even where no
+    microscope has it, for the caller to refuse.
 
     Parameters
     ----------

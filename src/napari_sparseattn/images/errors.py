@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["ImageError", "isotropic_size"]
+__all__ = ["CELL_PIXEL_UM", "ImageError", "check_pixel_size", "isotropic_size"]
+
+#: µm per pixel at which cells can be seen, and that microscopes reach.
+CELL_PIXEL_UM = (0.01, 20.0)
 
 
 class ImageError(ValueError):
@@ -30,3 +33,21 @@ def isotropic_size(size: float | Sequence[float]) -> float:
             "square pixels, or give one pixel_size if the file is wrong"
         )
     return float(values[0]) if len(values) == 1 else float(values.mean())
+
+
+def check_pixel_size(size: float) -> None:
+    """Refuse µm per pixel at which no cell can be seen: most often it is nm.
+
+    Raises
+    ------
+    ValueError
+        If the size is outside of `CELL_PIXEL_UM`.
+    """
+    low, high = CELL_PIXEL_UM
+    if low <= size <= high:
+        return
+    hint = f" If it is {size:g} nm, give {size / 1000:g}." if low <= size / 1000 <= high else ""
+    raise ValueError(
+        f"{size:g} µm per pixel is not the scale of cells, which are seen at {low:g} to {high:g}."
+        f"{hint}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._decode import HDF5_MAGIC, decode
 from ._foreign import foreign_format
-from .errors import ImageError
+from .errors import ImageError, check_pixel_size, isotropic_size
 from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
 from .slides.pyramid import Pyramid
@@ -93,6 +93,11 @@ def open_field(
     file = Path(path)
     if _is_hdf5(file) and not foreign_format(file, HDF5_MAGIC):
         return _from_hdf5(file, pixel_size, modality, unit, axes, name)
+    if pixel_size is not None:
+        try:
+            check_pixel_size(isotropic_size(pixel_size))
+        except ValueError as error:
+            raise ImageError(f"{file.name}: {error}") from error
     decoded = decode(file, image)
     if axes is None:
         axes = decoded.axes

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import plain_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
+from ..images.errors import check_pixel_size
 from ..images.fields.cells import Cells
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
+from ..images.fields.scale import doubt_scale
 from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
 
@@ -33,6 +36,7 @@ __all__ = [
     "crop_side",
     "iter_cells",
     "join",
+    "judge_crops",
 ]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
@@ -41,6 +45,8 @@ _FEW = 4
 #: What models of phase and of optical path difference take, and how far a cell reaches at least.
 _UNITS = {"opd": "nm", "phase": "rad"}
 _LEAST_RANGE = {"nm": 5.0, "rad": 0.05}
+#: Pixels below which what marks a cell says nothing of its size.
+_LEAST_DIAMETER = 4.0
 
 
 def classify_cells(
@@ -141,6 +147,7 @@ def iter_cells(
     runner = _Runner(bundle, choose_device(device), batch_size)
     runner.notes += [*field.notes, *cells.notes]
     sides, scale_known = crop_side(field, cells, bundle)
+    runner.notes += _about_scale(field, cells)
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0
@@ -171,7 +178,7 @@ def classify_crops(
     batch_size: int | None = None,
     classes: Sequence[str] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Probabilities of crops that are already cut to the model's size.
+    """Probabilities of crops that are already cut to the model's size; see `judge_crops`.
 
     Parameters
     ----------
@@ -185,39 +192,96 @@ def classify_crops(
     numpy.ndarray
         (N, n_classes) float32.
     """
-    absent = absent_classes(bundle, classes)
+    return judge_crops(crops, bundle, device, batch_size=batch_size, classes=classes)[0]
+
+
+def judge_crops(
+    crops: npt.NDArray[np.float32],
+    bundle: Bundle,
+    device: str = "auto",
+    *,
+    batch_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Probabilities of crops, and how unlike anything the model was trained on they are.
+
+    Parameters
+    ----------
+    crops, bundle, device, batch_size, classes
+        As in `classify_crops`.
+
+    Returns
+    -------
+    probabilities : numpy.ndarray
+        (N, n_classes) float32.
+    novelty : numpy.ndarray or None
+        (N,) float32, above 1 where flagged; None where the model's file has no
+        states to compare with.
+    """
+    absent, known = absent_classes(bundle, classes), bundle.known
     runner = _Runner(bundle, choose_device(device), batch_size)
-    parts, start = [], 0
+    parts = [np.empty((0, len(bundle.card.class_names)), np.float32)]
+    novelty, start = [np.empty(0, np.float32)], 0
     while start < len(crops):
         batch = crops[start : start + runner.batch_size]
-        ready = bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
-        parts.append(_probabilities(runner(ready), bundle, absent))
+        output = runner(
+            bundle.card.normalisation(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        )
+        parts.append(_probabilities(output, bundle, absent))
+        if known is not None:
+            novelty.append(known.novelty(output.states))
         start += len(batch)
-    return (
-        np.concatenate(parts) if parts else np.empty((0, len(bundle.card.class_names)), np.float32)
-    )
+    return np.concatenate(parts), None if known is None else np.concatenate(novelty)
 
 
 def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[np.float64], bool]:
     """Side of each cell's crop in image pixels, and whether its scale is known.
 
     With a known pixel size every crop shows the model's field of view in µm.
-    Without one, crops are cut at a multiple of the cells' median diameter,
-    which keeps cells of one image comparable; the result is then marked.
+    Without one, the red cells of a smear set the scale, where they were
+    measured; else crops are cut at a multiple of the cells' median diameter,
+    which keeps cells of one image comparable. The result is then marked, and
+    so it is where the red cells speak against the pixel size.
 
     Returns
     -------
     sides : numpy.ndarray
         (N,) float64.
     scale_known : bool
+
+    Raises
+    ------
+    ValueError
+        If no cell can be seen at the pixel size, or cells of one pixel, say,
+        are all that there is to tell the scale by.
     """
     spec = bundle.card.crop
     pixel_size = field.pixel_size or cells.pixel_size
     if pixel_size is not None:
-        return np.full(len(cells), spec.field_of_view_um / pixel_size), True
+        check_pixel_size(pixel_size)
+        known = not doubt_scale(pixel_size, cells.scale)
+        return np.full(len(cells), spec.field_of_view_um / pixel_size), known
+    if cells.scale is not None:
+        return np.full(len(cells), spec.field_of_view_um / cells.scale.pixel_size), False
     diameters = cells.diameters
     typical = float(np.median(diameters)) if len(diameters) else 1.0
+    if len(diameters) and typical < _LEAST_DIAMETER:
+        raise ValueError(
+            f"The cells are marked by {typical:.2g} pixels each, which does not tell how large "
+            "they are. Give the pixel size, or mark their whole area."
+        )
     return np.full(len(cells), max(spec.cell_diameters * typical, 1.0)), False
+
+
+def _about_scale(field: Field, cells: Cells) -> list[str]:
+    """What the ruler in the image says, where it matters."""
+    stated, measured = field.pixel_size or cells.pixel_size, cells.scale
+    if doubt := doubt_scale(stated, measured):
+        return [doubt]
+    if stated is None and measured is not None:
+        by = f"µm per pixel unknown: by the red cells a pixel is about {measured.rounded:g} µm"
+        return [f"{by}, and crops were cut so. Give it if you know it."]
+    return []
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
@@ -249,7 +313,13 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         },
         evidence=tuple(item for part in parts for item in part.evidence),
         ledger=ledger,
+        novelty=_join_novelty(parts),
     )
+
+
+def _join_novelty(parts: Sequence[Predictions]) -> npt.NDArray[np.float32] | None:
+    measured = [part.novelty for part in parts if part.novelty is not None]
+    return np.concatenate(measured) if len(measured) == len(parts) else None
 
 
 def _join_cells(parts: Sequence[Cells]) -> Cells:
@@ -410,6 +480,8 @@ def absent_classes(bundle: Bundle, classes: Sequence[str] | None) -> list[int]:
     if classes is None:
         return []
     names = bundle.card.class_names
+    # As results have them, or as the model has them.
+    classes = [plain_name(name) if name in bundle.card.shown_names else name for name in classes]
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise ValueError(
@@ -440,7 +512,7 @@ def _predictions(
     scale_known: bool,
     began: float,
 ) -> Predictions:
-    size, names = bundle.card.crop.size, bundle.card.class_names
+    size, names = bundle.card.crop.size, bundle.card.shown_names
     restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
@@ -459,11 +531,12 @@ def _predictions(
         bundle.hash,
         bundle.card.name,
         scale_known,
+        novelty=None if bundle.known is None else bundle.known.novelty(output.states),
     )
 
 
 def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
-    names = bundle.card.class_names
+    names = bundle.card.shown_names
     return Predictions(
         cells,
         names,
@@ -472,4 +545,5 @@ def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
         ReadingLedger(0, 0, 0, 0.0, device),
         bundle.hash,
         bundle.card.name,
+        novelty=None if bundle.known is None else np.empty(0, np.float32),
     )

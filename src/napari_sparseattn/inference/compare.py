@@ -178,7 +178,8 @@ def change_setting(
 ) -> Bundle:
     """Return a bundle that keeps k pixels, or pairs at other numbers of locations.
 
-    No weight depends on either.
+    No weight depends on either. What is usual was measured at the setting of the
+    training, so at another nothing is said to be unlike it.
 
     Parameters
     ----------
@@ -210,7 +211,9 @@ def change_setting(
     if not changes:
         return bundle
     architecture = {**card.architecture, **changes}
-    return dataclasses.replace(bundle, card=card.model_copy(update={"architecture": architecture}))
+    known = bundle.known if architecture == dict(card.architecture) else None
+    changed = card.model_copy(update={"architecture": architecture})
+    return dataclasses.replace(bundle, card=changed, known=known)
 
 
 def compare_cells(
@@ -265,7 +268,7 @@ def compare_cells(
             progress("cells", rows.stop, n)
     first, second, looked = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Comparison(
-        _names(*pair), (pair[0].card.class_names, pair[1].card.class_names), (first, second),
+        _names(*pair), (pair[0].card.shown_names, pair[1].card.shown_names), (first, second),
         looked[:, 0], looked[:, 1], np.asarray(cells.ids), np.asarray(cells.centres, np.float64),
     )  # fmt: skip
 

@@ -12,10 +12,10 @@ import numpy as np
 from ..bundle import Bundle
 from ..card import Card
 from ..images.class_folders import list_class_folders, read_crop
-from ..images.errors import ImageError
+from ..images.errors import ImageError, check_pixel_size
 from ..metrics import Report, classification_report
 from ..progress import Progress
-from .cells import classify_crops
+from .cells import judge_crops
 
 __all__ = ["Evaluation", "evaluate_folder"]
 
@@ -34,12 +34,19 @@ class Evaluation:
         Files that were not, with the reason.
     seconds_inference, seconds : float
         Time in the model (normalisation included), and in all.
+    flagged_share : float or None
+        Share of the images unlike anything the model was trained on; None
+        where the model's file has no states to compare with.
+    notes : tuple of str
+        How the crops were cut, and what else figures depend on.
     """
 
     report: Report
     unreadable: dict[str, str]
     seconds_inference: float
     seconds: float
+    flagged_share: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def cells_per_second(self) -> float:
@@ -52,7 +59,9 @@ class Evaluation:
             **self.report.to_dict(),
             "cells_per_second": self.cells_per_second,
             "seconds": self.seconds,
+            "flagged_share": self.flagged_share,
             "unreadable": self.unreadable,
+            "notes": list(self.notes),
         }
 
 
@@ -88,12 +97,14 @@ def evaluate_folder(
     FileNotFoundError
         If there are no images.
     """
+    if pixel_size is not None:
+        check_pixel_size(pixel_size)
     card = bundle.card
     files = list_class_folders(folder)
     index = _class_index(card, {name for name, _ in files})
     side = card.crop.field_of_view_um / pixel_size if pixel_size else None
     began, inference = time.perf_counter(), 0.0
-    probabilities, truth, unreadable = [], [], {}
+    probabilities, novelty, truth, unreadable = [], [], [], {}
     for start in range(0, len(files), _BATCH):
         crops = []
         for name, path in files[start : start + _BATCH]:
@@ -104,14 +115,32 @@ def evaluate_folder(
                 unreadable[str(path)] = str(error)
         if crops:
             clock = time.perf_counter()
-            probabilities.append(classify_crops(np.stack(crops), bundle, device))
+            chances, unlike = judge_crops(np.stack(crops), bundle, device)
+            probabilities.append(chances)
+            novelty.append(unlike)
             inference += time.perf_counter() - clock
         if progress is not None:
             progress("images", min(start + _BATCH, len(files)), len(files))
     if not probabilities:
         raise ValueError(f"None of the {len(files)} images in '{folder}' could be read.")
     report = classification_report(np.concatenate(probabilities), np.array(truth), card.class_names)
-    return Evaluation(report, unreadable, inference, time.perf_counter() - began)
+    flagged = [each > 1 for each in novelty if each is not None]
+    share = float(np.concatenate(flagged).mean()) if flagged else None
+    took = time.perf_counter() - began
+    return Evaluation(report, unreadable, inference, took, share, _notes(card, pixel_size))
+
+
+def _notes(card: Card, pixel_size: float | None) -> tuple[str, ...]:
+    """Say how crops were cut, and that a model has seen nothing real."""
+    wide = f"{card.crop.field_of_view_um:g} µm"
+    cut = f"{wide} around each image's centre were cut, at {pixel_size} µm per pixel"
+    if pixel_size is None:
+        cut = (
+            f"the whole of each image was taken as the crop, as if it were {wide} wide: give the "
+            "pixel size to have that cut"
+        )
+    simulated = (f"'{card.name}' was trained on simulated images only",)
+    return (cut, *(simulated if card.training.simulated else ()))
 
 
 def _class_index(card: Card, folders: set[str]) -> dict[str, int]:

@@ -256,7 +256,7 @@ def faithfulness_of_crop(
     within = None
     if mask is not None:
         within = tiled_mean(mask, rerun.side).ravel()
-    return measure(rerun, bundle.card.class_names, settings, within, progress)
+    return measure(rerun, bundle.card.shown_names, settings, within, progress)
 
 
 def prepare_crop(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> CellRerun:
@@ -264,7 +264,10 @@ def prepare_crop(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> 
     chosen = choose_device(device)
     planes = np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
     ready = bundle.card.normalisation(planes)[0]
-    return CellRerun(ready, bundle.cell_model(chosen), bundle.card.temperature, chosen)
+    return CellRerun(
+        ready, bundle.cell_model(chosen), bundle.card.temperature, chosen,
+        absorbs=bundle.card.modality == "brightfield",
+    )  # fmt: skip
 
 
 def faithfulness_of_crops(
@@ -348,7 +351,7 @@ def faithfulness_of_field(
     if mask is not None and mask.shape != rerun.shape:
         raise ValueError(f"the mask of tiles must be {rerun.shape}, got {mask.shape}")
     fitting, known = _with_fills(settings, rerun), None if mask is None else mask.ravel()
-    return measure(rerun, bundle.card.class_names, fitting, known, progress)
+    return measure(rerun, bundle.card.shown_names, fitting, known, progress)
 
 
 def faithfulness_of_slide(
@@ -388,7 +391,7 @@ def faithfulness_of_slide(
     if mask is not None and mask.shape != rerun.cells.shape:
         raise ValueError(f"the mask needs one value per patch, {len(rerun.cells)} in all")
     fitting = _with_fills(settings, rerun)
-    return measure(rerun, bundle.card.class_names, fitting, mask, progress)
+    return measure(rerun, bundle.card.shown_names, fitting, mask, progress)
 
 
 def _with_fills(settings: FaithfulnessSettings, rerun: Rerun) -> FaithfulnessSettings:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..bundle import Bundle
 from ..device import choose_device
 from ..evidence import Traversal
-from ..evidence.baselines import centre_relevance, edge_relevance
+from ..evidence.baselines import centre_relevance, dark_relevance, edge_relevance
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
@@ -202,6 +202,7 @@ class FieldRerun:
     ) -> None:
         self.device = choose_device(device)
         self.locations, self.temperature = locations, bundle.card.temperature
+        self.absorbs = bundle.card.modality == "brightfield"
         self.pyramid, normalisation = as_pyramid(image, bundle, t, z)
         self.network = field_network(bundle, self.device)
         self.model, self.base = cache_features(self.network), self.network.config.base
@@ -270,16 +271,15 @@ class FieldRerun:
         return crop_coverage(self.seen, self.shape).ravel()
 
     def baselines(self) -> dict[str, Values]:
-        """See `Rerun`: edges at the resolution of the first look."""
+        """See `Rerun`: edges and darkness at the resolution of the first look."""
         height, width = self.pyramid.shape
         root = self.reader((0, 0, max(height, width)), (0, 0, height, width)).numpy()
-        edges = torch.from_numpy(edge_relevance(root))[None, None]
-        square = F.adaptive_avg_pool2d(edges, TILES)[0, 0].numpy()
+        maps = np.stack([edge_relevance(root), *dark_relevance(root, absorbs=self.absorbs)])
+        tiles = F.adaptive_avg_pool2d(torch.from_numpy(maps)[None], TILES)[0].numpy()
         rows, columns = self.shape
-        return {
-            "edges": square[:rows, :columns].ravel(),
-            "centre": centre_relevance(self.shape).ravel(),
-        }
+        edges, dark, around = tiles[:, :rows, :columns].reshape(3, -1)
+        centre = centre_relevance(self.shape).ravel()
+        return {"edges": edges, "centre": centre, "dark": dark, "dark blurred": around}
 
     def control(self, index: int, seed: int) -> Values:
         """See `Rerun`."""

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import Card
 from ..device import choose_device, computing, is_out_of_memory
 from ..evidence import Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
-from ..images.tissue.mask import has_tissue
+from ..images.tissue.mask import check_bright, check_slide
 from ..progress import Progress
 from .cells import check_unit
 from .prediction import Prediction, ReadingLedger
@@ -40,6 +41,11 @@ __all__ = [
 
 #: Full-resolution pixels of one crop that are held at once; larger ones are reduced in parts.
 _MOST_PIXELS = 2**24
+#: By what factor the closest look may differ from what was trained with before it is said.
+_SCALE_OFF = 1.6
+#: Means along the longer side in which a field is looked at for whether anything is there, the
+#: least pixels along one, and the range of grey, 0 to 1, up to which nothing is.
+_LOOK, _GRAIN, _EVEN = 256, 4, 0.04
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +199,8 @@ def classify_field(
     card = bundle.card
     chosen = choose_device(device)
     model = field_network(bundle, chosen)
-    _check_tissue(image)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
+    _check_content(image, bundle, t, z)
     notes, began = list(pyramid.notes), time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress)
@@ -206,19 +212,64 @@ def classify_field(
         output = traverse(pyramid, model, normalisation, locations, progress)
     seconds = time.perf_counter() - began
     (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
+    notes += _about_scale(pyramid, traversal, card)
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
-    return FieldPrediction(card.class_names, *found, reading=reading)
+    novelty = None
+    if bundle.known is not None and _as_trained(output, model):
+        novelty = float(bundle.known.novelty(output.state)[0])
+    return FieldPrediction(card.shown_names, *found, novelty=novelty, reading=reading)
 
 
-def _check_tissue(image: Field | Pyramid) -> None:
-    """Refuse a slide with nothing on the glass: it has no class."""
-    if isinstance(image, Pyramid) and image.path is not None and not has_tissue(image):
+def _as_trained(output: TNetOutput, model: TNet) -> bool:
+    """Whether as many crops were looked at as in training, to whose mean states compare."""
+    crops = taken = 1
+    for k in model.config.locations:
+        taken *= k
+        crops += taken
+    return int(output.counts[0]) == crops
+
+
+def _about_scale(pyramid: Pyramid, way: Traversal, card: Card) -> list[str]:
+    """Say where the image's own µm per pixel is not what a TNet looked at it with."""
+    if pyramid.pixel_size is None:
+        return []
+    finest = float(min(way.boxes[:, 2])) / way.base * pyramid.pixel_size
+    if 1 / _SCALE_OFF <= finest / card.crop.pixel_size <= _SCALE_OFF:
+        return []
+    said = (
+        f"{pyramid.pixel_size:g} µm per pixel is known, but a TNet divides the whole image, "
+        f"whatever its size: the closest look was at {finest:.3g} µm per pixel, and "
+        f"'{card.name}' was trained with {card.crop.pixel_size:g}."
+    )
+    return [said]
+
+
+def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> None:
+    """Refuse an image with nothing on the glass, or without glass: it has no class."""
+    bright = bundle.card.modality == "brightfield"
+    if isinstance(image, Pyramid):
+        check_slide(image, brightfield=bright, tissue=image.path is not None)
+        return
+    if not bright:
+        return
+    plane = to_float(image.plane(t, z))
+    # Means, or the grain of an empty field would look like something.
+    step = min(*plane.shape[:2], max(_GRAIN, max(plane.shape[:2]) // _LOOK))
+    seen = plane[: plane.shape[0] // step * step, : plane.shape[1] // step * step]
+    rows, columns = seen.shape[0] // step, seen.shape[1] // step
+    seen = seen.reshape(rows, step, columns, step, -1).mean(axis=(1, 3))
+    valid = np.isfinite(seen).all(axis=2)
+    check_bright(seen, valid, image.name)
+    if not valid.any():
+        return
+    low, high = np.quantile(seen[valid], (0.005, 0.995), axis=0)
+    if float((high - low).max()) < _EVEN:
         raise ValueError(
-            f"No tissue was found on {image.name}: there is nothing to classify. Look at the "
-            "slide; it may be empty, or out of the scanner's sight."
+            f"{image.name or 'The image'} is even all over: there is nothing to classify. Look at "
+            "it; it may be empty."
         )
 
 
@@ -277,6 +328,7 @@ def to_cpu(output: TNetOutput) -> TNetOutput:
         level._replace(
             crops=type(level.crops)(*(tensor.cpu() for tensor in level.crops)),
             logits=level.logits.cpu(),
+            states=level.states.cpu(),
             probabilities=None if level.probabilities is None else level.probabilities.cpu(),
         )
         for level in output.levels

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..evidence.baselines import random_regions, rank
+from ..evidence.baselines import random_like, random_regions, rank
 from ..evidence.faithfulness import Curves, Faithfulness, OrderScore
 from ..evidence.measures import gini, spearman
 from ..progress import Progress
@@ -34,26 +35,32 @@ class FaithfulnessSettings:
     fills : tuple of str
         What removed content is replaced with.
     draws : int
-        Random orders of regions.
+        Random orders, of the grain of the first own map, of which the whole
+        curves are measured.
     scattered : int
         Random orders of single units.
+    trials : int
+        Random orders of that grain that the removal of the selection is tested
+        against, those of `draws` among them. It takes 39 to call anything
+        better than random; 0 tests nothing.
     extras : bool
         Measure stability and the control with shuffled weights.
     seed : int
-        Of everything drawn by lot.
+        Of everything drawn by lot; each image has a lot of its own.
     """
 
     shares: tuple[float, ...] = (0.02, 0.05, 0.3)
     fills: tuple[str, ...] = ("mean", "blur", "noise", "background")
-    draws: int = 4
+    draws: int = 2
     scattered: int = 2
+    trials: int = 39
     extras: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.fills or any(not 0 < share < 0.5 for share in self.shares):
             raise ValueError("shares must lie between 0 and 0.5, and at least one fill is needed")
-        if self.draws < 1 or self.scattered < 0:
+        if self.draws < 1 or self.scattered < 0 or self.trials < 0:
             raise ValueError("at least one random order is needed")
 
     def counts(self, selected: float, n: int) -> npt.NDArray[np.int64]:
@@ -64,7 +71,7 @@ class FaithfulnessSettings:
 
 
 #: For one clicked cell: under a second on a CPU, by ``benchmarks/evidence.py``.
-CARD = FaithfulnessSettings(shares=(0.05, 0.15), fills=("mean", "background"), draws=4, scattered=0)
+CARD = FaithfulnessSettings(shares=(), fills=("mean", "background"), draws=2, scattered=0)
 #: For tables of many cells.
 THOROUGH = FaithfulnessSettings()
 
@@ -100,17 +107,21 @@ def measure(
     first = rerun.logits(np.zeros((1, n), bool), settings.fills[0], settings.seed, _silent)[0]
     index = int(first.argmax())
     own = rerun.relevance(index)
+    shown = next(iter(own.values()))
+    # The same lots for every cell would make all of them right or wrong together.
+    settings = dataclasses.replace(settings, seed=_own_seed(shown, settings.seed))
     selected = rerun.selection()
-    orders = _orders(rerun, own, settings)
+    orders, trials = _orders(rerun, own, settings)
     share = float(selected.mean())
     counts = settings.counts(share, n)
-    work = _Measurement(rerun, index, orders, counts, settings, progress)
-    curves = [work.curves(fill) for fill in settings.fills]
     at = int(np.argmin(np.abs(counts - selected.sum())))
+    work = _Measurement(rerun, index, orders, trials, int(counts[at]), counts, settings, progress)
+    curves = [work.curves(fill) for fill in settings.fills]
+    drops = np.mean([before - without for _, before, without in curves], axis=0)
     scores = {
-        name: _score([each[name] for each in curves], settings, counts / n, at) for name in orders
+        name: _score([each[name] for each, _, _ in curves], settings, counts / n, at)
+        for name in orders
     }
-    shown = next(iter(own.values()))
     stability, control = {}, float("nan")
     if settings.extras:
         stability = rerun.stability(settings.seed)
@@ -128,7 +139,13 @@ def measure(
         control=control,
         runs=work.done,
         seconds=time.perf_counter() - began,
+        random_drops=drops,
     )
+
+
+def _own_seed(shown: npt.NDArray[np.float32], seed: int) -> int:
+    """A seed for the lots of one image: always the same for it, and another for each."""
+    return zlib.crc32(np.ascontiguousarray(shown).tobytes(), seed) % 2**31
 
 
 def _mass(selected: Mask, mask: npt.NDArray[np.floating] | Mask | None) -> float:
@@ -140,17 +157,21 @@ def _mass(selected: Mask, mask: npt.NDArray[np.floating] | Mask | None) -> float
 
 def _orders(
     rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: FaithfulnessSettings
-) -> dict[str, list[npt.NDArray[np.int64]]]:
-    """Orders of the n units by name; several where they are drawn by lot."""
-    seed = settings.seed
-    drawn = {"random": (settings.draws, 1 / 16), "random scattered": (settings.scattered, 0.0)}
+) -> tuple[dict[str, list[npt.NDArray[np.int64]]], list[npt.NDArray[np.int64]]]:
+    """Orders of the n units by name, several where drawn by lot; and those to test against."""
+    seed, lots = settings.seed, np.random.default_rng(settings.seed)
+    shown = next(iter(own.values()))
     orders = {name: [rank(values, seed)] for name, values in own.items()}
-    for kind, (count, grain) in drawn.items():
-        if count:
-            maps = (random_regions(rerun.shape, seed * 1000 + i, grain) for i in range(count))
-            orders[kind] = [rank(values.ravel()[rerun.cells], seed) for values in maps]
+    number = max(settings.draws, settings.trials)
+    maps = random_like(shown, rerun.shape, rerun.cells, int(lots.integers(2**31)), number)
+    drawn = [rank(values, seed) for values in maps]
+    orders["random"] = drawn[: settings.draws]
+    if settings.scattered:
+        seeds = lots.integers(2**31, size=settings.scattered)
+        single = (random_regions(rerun.shape, int(each), 0.0) for each in seeds)
+        orders["random scattered"] = [rank(values.ravel()[rerun.cells], seed) for values in single]
     orders |= {name: [rank(values, seed)] for name, values in rerun.baselines().items()}
-    return orders
+    return orders, drawn[: settings.trials]
 
 
 class _Measurement:
@@ -161,14 +182,17 @@ class _Measurement:
         rerun: Rerun,
         index: int,
         orders: dict[str, list[npt.NDArray[np.int64]]],
+        trials: list[npt.NDArray[np.int64]],
+        tried: int,
         counts: npt.NDArray[np.int64],
         settings: FaithfulnessSettings,
         progress: Progress | None,
     ) -> None:
         self.rerun, self.index, self.orders, self.counts = rerun, index, orders, counts
+        self.trials, self.tried = trials, tried
         self.settings, self.progress, self.done = settings, progress, 0
         n_orders = sum(len(drawn) for drawn in orders.values())
-        self.per_fill = 2 + 2 * (len(counts) - 2) * n_orders
+        self.per_fill = 2 + 2 * (len(counts) - 2) * n_orders + len(trials)
         self.total = self.per_fill * len(settings.fills)
 
     def _report(self, runs: int) -> None:
@@ -186,8 +210,14 @@ class _Measurement:
         found: npt.NDArray[np.float64] = softmax(logits, self.rerun.temperature)[:, self.index]
         return found[back.ravel()]
 
-    def curves(self, fill: str) -> dict[str, npt.NDArray[np.float64]]:
-        """Per order (draws, 2, S): deletion and insertion at each count."""
+    def curves(
+        self, fill: str
+    ) -> tuple[dict[str, npt.NDArray[np.float64]], float, npt.NDArray[np.float64]]:
+        """Per order (draws, 2, S): deletion and insertion at each count.
+
+        Also the probability of the untouched image, and (D,) that without as
+        much as was selected, removed in each of the orders to test against.
+        """
         n, inner = len(self.rerun.cells), self.counts[1:-1]
         masks = [np.zeros(n, bool), np.ones(n, bool)]
         for drawn in self.orders.values():
@@ -198,6 +228,10 @@ class _Measurement:
                     kept = np.ones(n, bool)
                     kept[order[:count]] = False
                     masks += [gone, kept]
+        for order in self.trials:
+            gone = np.zeros(n, bool)
+            gone[order[: self.tried]] = True
+            masks.append(gone)
         p = self._probabilities(np.stack(masks), fill)
         found, start = {}, 2
         for name, drawn in self.orders.items():
@@ -209,7 +243,7 @@ class _Measurement:
             )
             found[name] = np.concatenate([first, middle, last], axis=2)
             start = stop
-        return found
+        return found, float(p[0]), p[start:]
 
 
 def _score(

@@ -15,7 +15,7 @@ from ..images.fields.cells import Cells
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Prediction", "Predictions", "ReadingLedger"]
+__all__ = ["Prediction", "Predictions", "ReadingLedger", "novelty_columns"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Prediction:
         sha256 of the model's tensors.
     scale_known : bool
         False if the crop's physical scale was not known.
+    novelty : float or None
+        How unlike anything the model was trained on it is; above 1 it is
+        flagged. None where the model's file has no states to compare with.
     """
 
     class_names: tuple[str, ...]
@@ -77,6 +80,12 @@ class Prediction:
     ledger: ReadingLedger
     model_hash: str
     scale_known: bool = True
+    novelty: float | None = None
+
+    @property
+    def flagged(self) -> bool | None:
+        """Whether it is unlike anything the model was trained on; None if not measured."""
+        return None if self.novelty is None else self.novelty > 1
 
     @property
     def index(self) -> int:
@@ -123,6 +132,10 @@ class Predictions:
         False if the crops' physical scale was not known.
     measures : mapping of str to numpy.ndarray
         More columns, (N,) float64 each: for OPD maps those of `measure_opd`.
+    novelty : numpy.ndarray or None
+        (N,) float32, how unlike anything the model was trained on each cell
+        is; above 1 it is flagged. None where the model's file has no states
+        to compare with.
     """
 
     cells: Cells
@@ -134,12 +147,14 @@ class Predictions:
     model_name: str = ""
     scale_known: bool = True
     measures: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
+    novelty: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.cells), len(self.class_names))
         if self.probabilities.shape != expected:
             raise ValueError(f"probabilities are {self.probabilities.shape}, expected {expected}")
-        for name, values in self.measures.items():
+        more = {} if self.novelty is None else {"novelty": self.novelty}
+        for name, values in (more | dict(self.measures)).items():
             if values.shape != expected[:1]:
                 raise ValueError(f"{name} has shape {values.shape}, expected {expected[:1]}")
 
@@ -154,7 +169,13 @@ class Predictions:
             self.ledger,
             self.model_hash,
             self.scale_known,
+            None if self.novelty is None else float(self.novelty[i]),
         )
+
+    @property
+    def flagged(self) -> npt.NDArray[np.bool_] | None:
+        """(N,) which cells are unlike anything the model was trained on; None if not measured."""
+        return None if self.novelty is None else self.novelty > 1
 
     @property
     def class_index(self) -> npt.NDArray[np.int64]:
@@ -185,7 +206,8 @@ class Predictions:
         """Return one row per cell: id, place, class, probabilities.
 
         ``row``, ``column`` and ``diameter_px`` are image pixels, ``diameter_um``
-        µm (NaN where the pixel size is unknown). The measures follow at the end.
+        µm (NaN where the pixel size is unknown). ``novelty`` and ``flagged``
+        are missing where they were not measured. The measures follow at the end.
         """
         import pandas as pd
 
@@ -201,6 +223,21 @@ class Predictions:
             "class": self.labels,
             "confidence": self.confidence,
         }
+        columns |= novelty_columns(self.novelty, len(self))
         for i, name in enumerate(self.class_names):
             columns[f"p_{name}"] = self.probabilities[:, i]
         return pd.DataFrame(columns | dict(self.measures))
+
+
+def novelty_columns(novelty: npt.NDArray[np.float32] | None, n: int) -> dict[str, Any]:
+    """Return the columns ``novelty`` and ``flagged`` of n rows; missing where not measured."""
+    import pandas as pd
+
+    if novelty is None:
+        return {
+            "novelty": np.full(n, np.nan, np.float32),
+            "flagged": pd.array([pd.NA] * n, dtype="boolean"),
+        }
+    flagged = pd.array(novelty > 1, dtype="boolean")
+    flagged[np.isnan(novelty)] = pd.NA
+    return {"novelty": novelty, "flagged": flagged}

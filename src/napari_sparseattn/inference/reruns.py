@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evidence import CropFrame, PixelSelection, Traversal
-from ..evidence.baselines import centre_relevance, edge_relevance, tiled_mean
+from ..evidence.baselines import centre_relevance, dark_relevance, edge_relevance, tiled_mean
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
 from ..evidence.measures import overlap
 from ..kinds import kind_of_network
@@ -82,7 +82,7 @@ class Rerun(Protocol):
         ...
 
     def baselines(self) -> dict[str, Values]:
-        """Maps of edges and of nearness to the centre, (n,) each."""
+        """Maps of edges, of nearness to the centre and, of pixels, of darkness, (n,) each."""
         ...
 
     def control(self, index: int, seed: int) -> Values:
@@ -111,6 +111,8 @@ class CellRerun:
         Of the bundle.
     device : str
         Where the model is.
+    absorbs : bool
+        Whether cells are darker than their background; False of phase images.
     """
 
     fills: tuple[str, ...] = FILLS
@@ -121,8 +123,11 @@ class CellRerun:
         model: SparseAttnNet | TNet,
         temperature: float = 1.0,
         device: str = "cpu",
+        *,
+        absorbs: bool = True,
     ) -> None:
         self.ready, self.model, self.temperature, self.device = ready, model, temperature, device
+        self.absorbs = absorbs
         self.size = ready.shape[1]
         self.side = 1 if kind_of_network(model).setting == "k" else max(1, self.size // TILES)
         across = -(-self.size // self.side)
@@ -203,8 +208,14 @@ class CellRerun:
 
     def baselines(self) -> dict[str, Values]:
         """See `Rerun`."""
-        edges = tiled_mean(edge_relevance(self.ready), self.side)
-        return {"edges": edges.ravel(), "centre": centre_relevance(self.shape).ravel()}
+        dark, around = dark_relevance(self.ready, absorbs=self.absorbs)
+        tiles = {
+            "edges": tiled_mean(edge_relevance(self.ready), self.side),
+            "centre": centre_relevance(self.shape),
+            "dark": tiled_mean(dark, self.side),
+            "dark blurred": tiled_mean(around, self.side),
+        }
+        return {name: values.ravel() for name, values in tiles.items()}
 
     def control(self, index: int, seed: int) -> Values:
         """See `Rerun`."""

@@ -32,11 +32,14 @@ class CropOutput:
         One per crop, or empty where it was not asked for.
     pixels : int
         Pixels the classifier saw, each crop's own once per look.
+    states : Tensor
+        (B, D) float32, what the head read of each.
     """
 
     logits: Tensor
     evidence: tuple[PixelSelection | Traversal, ...]
     pixels: int
+    states: Tensor
 
 
 def run_crops(
@@ -66,7 +69,7 @@ def run_sparse(
     """`run_crops`, of a SparseAttnNet."""
     output = model(crops)
     kept = to_selections(output, frames, model.receptive_field) if frames else ()
-    return CropOutput(output.logits.cpu(), kept, output.indices.numel())
+    return CropOutput(output.logits.cpu(), kept, output.indices.numel(), output.state.cpu())
 
 
 def run_tnet(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> CropOutput:
@@ -75,12 +78,12 @@ def run_tnet(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> 
     base, shape = model.config.base, (crops.shape[2], crops.shape[3])
     pixels = int(visited.counts.sum()) * base**2
     if not frames:
-        return CropOutput(visited.logits, (), pixels)
+        return CropOutput(visited.logits, (), pixels, visited.state)
     ways = to_traversals(visited, shape, base)
     framed = tuple(
         dataclasses.replace(way, frame=frame) for way, frame in zip(ways, frames, strict=True)
     )
-    return CropOutput(visited.logits, framed, pixels)
+    return CropOutput(visited.logits, framed, pixels, visited.state)
 
 
 def join_outputs(parts: Sequence[CropOutput]) -> CropOutput:
@@ -91,6 +94,7 @@ def join_outputs(parts: Sequence[CropOutput]) -> CropOutput:
         torch.cat([part.logits for part in parts]),
         tuple(item for part in parts for item in part.evidence),
         sum(part.pixels for part in parts),
+        torch.cat([part.states for part in parts]),
     )
 
 

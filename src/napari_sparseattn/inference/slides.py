@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,9 @@ from ..features.extract import FeatureSet, extract_features, slide_hash
 from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
-from ..images.tissue.mask import Tissue, find_tissue
+from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
-from .prediction import Prediction, ReadingLedger
+from .prediction import Prediction, ReadingLedger, novelty_columns
 from .slide_attention import to_pyramid_attention
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ class SlidePrediction(Prediction):
         Which tiles were decoded, at which level, with bytes and seconds.
     segments : bool
         Whether `probabilities` are shares.
+    patch_novelty : numpy.ndarray or None
+        (N,) `novelty` of each patch, of a model that segments; its slide's is
+        their median.
     """
 
     features: FeatureSet | None = None
@@ -90,6 +93,7 @@ class SlidePrediction(Prediction):
     stages: tuple[Stage, ...] = ()
     reading: Reading | None = None
     segments: bool = False
+    patch_novelty: npt.NDArray[np.float32] | None = None
 
     @property
     def attention(self) -> PyramidAttention:
@@ -109,7 +113,7 @@ class SlidePrediction(Prediction):
 
         seen = self.attention
         corners = np.array(seen.origin) + seen.cells * seen.step
-        columns: dict[str, npt.NDArray[np.generic]] = {
+        columns: dict[str, Any] = {
             "top": corners[:, 0],
             "left": corners[:, 1],
             "side": np.full(len(seen), seen.side),
@@ -119,6 +123,7 @@ class SlidePrediction(Prediction):
             columns[f"attention_{level.factor}"] = weights
         if seen.patch_probabilities is not None:
             columns[f"p_{self.class_names[1]}"] = seen.patch_probabilities
+            columns |= novelty_columns(self.patch_novelty, len(seen))
         return pd.DataFrame(columns)
 
 
@@ -268,6 +273,8 @@ class _Work:
         allow_unknown_scale: bool,
     ) -> FeatureSet:
         """Find tissue, and make features of its patches."""
+        bright = self.bundle.card.modality == "brightfield"
+        check_slide(self.pyramid, brightfield=bright, tissue=False)
         coder = self._encoder(encoder)
         with self._stage("tissue") as count:
             self.report("tissue", 0, 1)
@@ -302,6 +309,7 @@ class _Work:
             self.report("attention", 0, 1)
             output = self._run(found)
             seen, probabilities = self._result(output, found)
+            novelty, patches = self._novelty(output)
             self.report("attention", 1, 1)
         card, reading = self.bundle.card, self.pyramid.ledger.snapshot()
         pyramid = self.pyramid
@@ -314,7 +322,7 @@ class _Work:
             notes=tuple(self.notes),
         )
         return SlidePrediction(
-            card.class_names,
+            card.shown_names,
             probabilities,
             seen,
             ledger,
@@ -325,7 +333,19 @@ class _Work:
             stages=tuple(self.stages),
             reading=reading,
             segments=card.segments,
+            novelty=novelty,
+            patch_novelty=patches,
         )
+
+    def _novelty(self, output: SpanOutput) -> tuple[float | None, npt.NDArray[np.float32] | None]:
+        """Of the slide, and of each patch where the model judges patches."""
+        known = self.bundle.known
+        if known is None:
+            return None, None
+        each = known.novelty(output.states.float().cpu())
+        if not self.bundle.card.segments:
+            return float(each[0]), None
+        return float(np.median(each)), each
 
     def _run(self, found: FeatureSet) -> SpanOutput:
         try:
@@ -365,7 +385,7 @@ class _Work:
             origin=found.origin,
             step=found.step,
             side=found.side,
-            class_names=card.class_names,
+            class_names=card.shown_names,
             patch_probabilities=patches,
         )
         return seen, probabilities

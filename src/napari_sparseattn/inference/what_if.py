@@ -174,7 +174,7 @@ def _check_mask(mask: Mask | None, shape: tuple[int, ...], question: str) -> Mas
 
 def _answer(bundle: Bundle, logits: npt.NDArray[np.floating], evidence: Evidence | None) -> Answer:
     values, card = np.asarray(logits, np.float64), bundle.card
-    return Answer(card.class_names, values, softmax(values, card.temperature), evidence)
+    return Answer(card.shown_names, values, softmax(values, card.temperature), evidence)
 
 
 def _overlap(first: Evidence, second: Evidence | None) -> float:

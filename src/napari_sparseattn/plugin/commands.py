@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "classify_layer",
     "demo",
+    "fetch_smear",
     "open_slide_file",
     "open_slide_folder",
     "reconstruct_layer",
@@ -70,6 +71,14 @@ def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     from .widgets.file_dialogs import choose_slide_folder
 
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
+
+
+def fetch_smear(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock, fetch a stained blood smear, and open it."""
+    from .samples import SmearFetching
+
+    open_main(viewer)
+    SmearFetching.of(viewer).start()
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:

@@ -1,15 +1,30 @@
-"""Sample images for File → Open Sample. What is not known of them is not claimed."""
+"""Sample images. What is not known of them is not claimed.
+
+Those that need no network are in napari's menu File → Open Sample. That holds up
+the window until a sample is there, so one that is fetched is a command of its own.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .core.lanes import Lane, Lanes
+from .core.per_viewer import PerViewer
 from .core.preferences import preferences
 from .core.sources import METADATA_KEY
+from .core.status import Progress
+from .session import Session
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
 __all__ = [
+    "SmearFetching",
     "phase_cell",
     "simulated_hologram",
     "simulated_slide",
@@ -53,11 +68,15 @@ def smear() -> list[LayerData]:
     ValueError
         If the file is not the one expected.
     """
+    return [_join_fields([_fetch(*item) for item in _FIELDS.items()])]
+
+
+def _join_fields(paths: list[Path]) -> LayerData:
     import numpy as np
 
     from ..images.opening import open_field
 
-    fields = [np.asarray(open_field(_fetch(*item)).data) for item in _FIELDS.items()]
+    fields = [np.asarray(open_field(path).data) for path in paths]
     height, width, _ = fields[0].shape
     # A gap keeps cells of neighbouring fields from touching. It has the colour
     # of the glass: anything brighter would count as white in crops beside it.
@@ -66,7 +85,77 @@ def smear() -> list[LayerData]:
     for i, field in enumerate(fields):
         row, column = i // 2 * (height + _GAP), i % 2 * (width + _GAP)
         whole[row : row + height, column : column + width] = field
-    return [_layer(whole, "blood smear", "brightfield", pixel_size=_FIELDS_PIXEL, rgb=True)]
+    return _layer(whole, "blood smear", "brightfield", pixel_size=_FIELDS_PIXEL, rgb=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Request:
+    """Fetch the stained smear; unlike other work, it is about no layer."""
+
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    layer: None = None
+
+
+class _Fetching:
+    """How many of the fields are there."""
+
+    def __init__(self, request: _Request, cancel: Callable[[str], None]) -> None:
+        self.request, self.cancel, self.done = request, cancel, 0
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        return Progress(self.done, len(_FIELDS), what="fields fetched")
+
+
+class SmearFetching(PerViewer):
+    """Fetches the stained smear for one viewer, without holding up its window."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer)
+        self._status = Session.of(viewer).status
+        self._lane: Lane[_Request] = Lanes.of(viewer).add(
+            _stream_smear, given=self._take, failed=self._status.fail_work, busy="replace"
+        )
+
+    def start(self) -> None:
+        """Ask for it, unless other work goes on."""
+        if self._status.running:
+            self._status.notify("Wait for the work at hand, or cancel it.", "warning")
+            return
+        request = _Request()
+        self._status.notify("Fetching the blood smear…")
+        self._status.begin(_Fetching(request, self._cancel))
+        self._lane.ask(request)
+
+    def _take(self, request: _Request, part: int | LayerData) -> None:
+        from napari.layers import Layer
+
+        work, viewer = self._status.of(request), self.viewer
+        if work is None or viewer is None:
+            return
+        if isinstance(part, int):
+            work.done = part
+            self._status.show_progress()
+            return
+        self._status.end(request)
+        viewer.add_layer(Layer.create(*part))
+
+    def _cancel(self, reason: str) -> None:
+        work = self._status.work
+        self._lane.cancel()
+        if work is not None and self._status.end(work.request) is not None:
+            self._status.notify(f"{reason}: the blood smear was not fetched.", "warning")
+
+
+def _stream_smear(request: _Request) -> Iterator[int | LayerData]:
+    """Fetch one field after the other; yields how many there are, in the end the image."""
+    paths: list[Path] = []
+    for item in _FIELDS.items():
+        paths.append(_fetch(*item))
+        if request.stop.is_set():
+            return
+        yield len(paths)
+    yield _join_fields(paths)
 
 
 def phase_cell() -> list[LayerData]:
@@ -122,6 +211,11 @@ def _fetch(name: str, sha256: str) -> Path:
             fname=name,
             path=preferences().cache.section("samples"),
         )
+    except ValueError as error:
+        raise ValueError(
+            f"What was fetched as the sample {name} is another file: its SHA-256 differs. Try "
+            "again in another network, or open the simulated smear, which needs none."
+        ) from error
     except (RequestException, OSError) as error:
         raise ConnectionError(
             f"The sample {name} could not be fetched. Connect to the internet, set "

@@ -248,7 +248,10 @@ class Session(PerViewer):
     def _leave(self) -> None:
         if self.selection.model is not self._model_before:
             self._model_before = self.selection.model
-            self.status.cancel()
+            work = self.status.work
+            # Not what is done without a model, such as fetching a sample.
+            if work is not None and work.request.layer is not None:
+                self.status.cancel()
         self._answers.show(None)
 
     def _change_model(self, model: Model | None) -> None:

@@ -357,7 +357,9 @@ def _deflate_bomb(path: Path) -> None:
     [
         (lambda p: p.mkdir(), "is a folder"),
         (lambda p: p.write_bytes(b""), "empty file"),
-        (lambda p: p.write_text("not an image"), "not a TIFF, PNG"),
+        (lambda p: p.write_text("not an image"), "not a TIFF, PNG.*: it holds text"),
+        (lambda p: p.write_bytes(b"%PDF-1.7 ..."), "it holds a PDF"),
+        (lambda p: p.write_bytes(bytes(range(200))), "it holds something unknown"),
         (_truncated_jpeg, "damaged or incomplete"),
         (_truncated_tiff, "incomplete"),
         (_tiff_with_half_its_header, "damaged|no image"),

@@ -337,3 +337,12 @@ def test_wrapped_phase_maps_are_unwrapped() -> None:
     wrapped = np.angle(np.exp(1j * (phase + 2.5)))[None]
     found = reconstruct(Recording(wrapped, "phase", wavelength=OPTICS.wavelength))
     assert rmse(found.data, SPHERE) < 0.5
+
+
+def test_a_number_that_replaces_the_files_own_is_told_of() -> None:
+    recording = Recording(np.ones((1, 32, 32), np.float32), "phase", wavelength=532.0)
+    told = estimate_settings(recording, HologramSettings(wavelength=633.0)).notes
+    assert told[0].startswith("the wavelength given, 633 nm, replaces 532 nm, which the file says")
+    assert "all OPD is 1.19 times" in told[0]
+    assert not estimate_settings(recording, HologramSettings(wavelength=532.0)).notes
+    assert not estimate_settings(recording).notes

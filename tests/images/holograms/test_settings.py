@@ -93,3 +93,15 @@ def test_the_scale_is_the_wavelength_over_a_turn() -> None:
     assert FULL.scale * 2 * math.pi == pytest.approx(633)
     with pytest.raises(ValueError, match="wavelength is not known"):
         _ = HologramSettings().scale
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [("pixel_size", 120, "0.12 µm"), ("wavelength", 633_000, "633 nm"),
+     ("wavelength", 0.633, "633 nm"), ("medium_index", 1333, "1.33")],
+)  # fmt: skip
+def test_quantities_in_another_unit_are_refused_with_what_was_meant(
+    name: str, value: float, meant: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"not possible.*did you mean {meant}"):
+        HologramSettings(**{name: value})

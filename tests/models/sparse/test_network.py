@@ -201,7 +201,11 @@ def test_pixels_that_start_last_enter_by_exploration_alone(explore: float, enter
         liked = (preferred.flatten()[indices] * 20 + 1)[:, None, None]
         fine = torch.cat([liked, torch.ones(16, 1, 1, 1)], dim=-1)
         output = SparseAttnOutput(
-            torch.zeros(16, 2), batch, indices, fine / fine.sum(-1, keepdim=True)
+            torch.zeros(16, 2),
+            batch,
+            indices,
+            fine / fine.sum(-1, keepdim=True),
+            torch.zeros(16, 4),
         )
         optimiser.zero_grad()
         distillation_loss(output).backward()
@@ -231,7 +235,7 @@ def test_distillation_is_zero_when_the_maps_agree() -> None:
     indices = torch.arange(k)[None]
     kept = student.flatten(1)[:, :k].sigmoid()
     fine = torch.cat([0.8 * kept / kept.sum(), torch.tensor([[0.2]])], 1)[:, None, None]
-    output = SparseAttnOutput(torch.zeros(1, 2), student, indices, fine)
+    output = SparseAttnOutput(torch.zeros(1, 2), student, indices, fine, torch.zeros(1, 4))
     level = (student.sigmoid().mean() - k / n) ** 2
     torch.testing.assert_close(distillation_loss(output), level)
 

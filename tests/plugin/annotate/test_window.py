@@ -305,16 +305,35 @@ def test_an_answer_that_comes_after_the_slider_moved_is_of_the_plane_that_was_cl
 def test_annotated_cells_that_are_not_found_are_offered(annotated: Annotated) -> None:
     window, session = annotated.window, annotated.window.session
     annotated.annotating.targets.annotate_cell((110.0, 20.0), "small", diameter=18.0)
-    session.cells.classify_all()
+    QTest.mouseClick(window.dock.actions_box.all, Qt.MouseButton.LeftButton)
     window.until(lambda: session.cells.results is not None)
     assert annotated.box.missed.isVisible()
     assert annotated.box.missed.text() == "Classify 1 annotated cell not found"
     found = session.cells.results
-    annotated.box.missed.click()
+    QTest.mouseClick(annotated.box.missed, Qt.MouseButton.LeftButton)
     window.until(lambda: session.cells.results not in (None, found))
     np.testing.assert_allclose(session.cells.results.cells.centres, [(110, 20)])
     assert window.dock.image_box.cells.currentText().startswith("smear · annotations")
     assert not annotated.box.missed.isVisible()
+
+
+def test_annotations_can_be_chosen_as_the_cells(annotated: Annotated) -> None:
+    """With the keyboard, as a list is chosen from; then what they mark is classified."""
+    window, session = annotated.window, annotated.window.session
+    for place in ((110.0, 20.0), (60.0, 120.0)):
+        annotated.annotating.targets.annotate_cell(place, "small", diameter=18.0)
+    cells = window.dock.image_box.cells
+    window.until(lambda: cells.count() == 2)
+    cells.setFocus()
+    QTest.keyClick(cells, Qt.Key.Key_Down)
+    assert cells.currentText().startswith("smear · annotations")
+    QTest.mouseClick(window.dock.actions_box.all, Qt.MouseButton.LeftButton)
+    window.until(lambda: session.cells.results is not None)
+    np.testing.assert_allclose(session.cells.results.cells.centres, [(110, 20), (60, 120)])
+    window.click(annotated.image.data_to_world((60, 120)))
+    window.until(lambda: session.answer is not None)
+    frame = session.answer.evidence.frame
+    assert (frame.row, frame.column) == pytest.approx((60, 120))
 
 
 def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:

@@ -160,7 +160,7 @@ def test_overlays_go_where_their_image_goes(viewer: ViewerModel, hidden: bool) -
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
     choice = OverlayChoice(pixels=not hidden)
-    show(overlays, image, (), prediction(row=70), choice)
+    show(overlays, image, (), prediction(row=70), OverlayChoice())
     show(overlays, image, (), prediction(), choice)
     image.rotate = -75.0
     image.scale = (2.0, 2.0)
@@ -178,13 +178,54 @@ def test_a_hidden_overlay_is_up_to_date_when_shown(viewer: ViewerModel) -> None:
     image = viewer.add_layer(turned_image())
     overlays = Overlays(viewer, lambda *_: None)
     hidden = OverlayChoice(pixels=False)
-    show(overlays, image, (), prediction(), hidden)
+    show(overlays, image, (), prediction(), OverlayChoice())
     show(overlays, image, (), prediction(row=60), hidden)
     pixels = overlays.layer(image, "pixels")
     assert not pixels.visible
     pixels.visible = True
     on_image = (60 - 12 + 0.75, 50 - 12 + 0.75)
     np.testing.assert_allclose(pixels.data_to_world((0, 0)), place_by_hand(TURNED, on_image))
+
+
+def test_what_is_hidden_from_the_start_is_made_once_it_is_shown(viewer: ViewerModel) -> None:
+    image = viewer.add_layer(turned_image())
+    overlays = Overlays(viewer, lambda *_: None)
+    show(overlays, image, (), prediction(row=70), OverlayChoice())
+    show(overlays, image, (), prediction(), OverlayChoice())
+    assert overlays.layer(image, "attention") is None
+    image.rotate = -75.0
+    overlays.apply(OverlayChoice(attention=True), image)
+    attention = overlays.layer(image, "attention")
+    assert attention.visible
+    on_image = (18 + 0.75, 38 + 0.75)
+    expected = place_by_hand({**TURNED, "rotate": -75.0}, on_image)
+    np.testing.assert_allclose(attention.data_to_world((0, 0)), expected)
+    # Below what lies above its kind.
+    assert viewer.layers.index(attention) < viewer.layers.index(overlays.layer(image, "pixels"))
+    overlays.remove(image, ["attention"])
+    show(overlays, image, (), prediction(), OverlayChoice())
+    overlays.blank(image)
+    overlays.apply(OverlayChoice(attention=True), image)
+    assert overlays.layer(image, "attention") is None, "nothing to show was shown"
+
+
+def test_nothing_is_drawn_outside_of_the_image(viewer: ViewerModel) -> None:
+    """A crop of 24 pixels around a cell near the upper edge reaches over it."""
+    image = viewer.add_layer(turned_image())
+    overlays = Overlays(viewer, lambda *_: None)
+    show(overlays, image, (), prediction(row=3), OverlayChoice(attention=True))
+    drawn = {name: overlays.layer(image, name) for name in ("attention", "pixels", "frame")}
+    assert np.isnan(drawn["pixels"].data[0, 0])
+    assert np.isfinite(drawn["attention"].data).any()
+    low, high = (-0.5, -0.5), (99.5, 119.5)
+    for name, layer in drawn.items():
+        places = layer.data if name == "frame" else np.argwhere(np.isfinite(layer.data))
+        on_image = np.array([image.world_to_data(layer.data_to_world(x)) for x in places])
+        assert (on_image >= np.array(low) - 1e-6).all(), name
+        assert (on_image <= np.array(high) + 1e-6).all(), name
+    # All that is inside is still there: the upper edge lies 3.5 pixels above the cell.
+    assert np.isfinite(drawn["attention"].data).mean() == pytest.approx(15.5 / 24, abs=1 / 16)
+    assert np.isfinite(drawn["pixels"].data).sum() == 1
 
 
 def test_in_a_stack_overlays_belong_to_their_plane(viewer: ViewerModel) -> None:

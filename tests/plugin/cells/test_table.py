@@ -85,3 +85,24 @@ def test_dry_mass_has_a_column_where_it_was_measured(table: CellsModel) -> None:
     assert texts(table, 4) == ["31", "–", "8"]
     table.sort(4)
     assert texts(table, 4) == ["8", "31", "–"]
+
+
+def test_the_flagged_can_be_shown_alone(table: CellsModel) -> None:
+    assert table.n_flagged == 0
+    assert "unlike" not in [header(table, i) for i in range(table.columnCount())]
+    unlike = np.array([0.4, 2.5, 1.2], np.float32)
+    table.set_predictions(dataclasses.replace(predictions(), novelty=unlike), COLOURS)
+    assert table.n_flagged == 2
+    assert header(table, 4) == "unlike"
+    assert texts(table, 4) == ["0.4", "2.5", "1.2"]
+    table.show_flagged(True)
+    assert texts(table, 0) == [str(2**40), "9"]
+    assert [table.row(cell) for cell in range(3)] == [-1, 0, 1]
+    table.sort(4, Qt.SortOrder.AscendingOrder)
+    assert texts(table, 0) == ["9", str(2**40)]
+    table.show_flagged(False)
+    assert texts(table, 0) == ["7", str(2**40), "9"]
+
+
+def header(model: CellsModel, column: int) -> str:
+    return str(model.headerData(column, Qt.Orientation.Horizontal))

@@ -21,6 +21,7 @@ from napari_sparseattn.plugin.evidence.words import (
     about_method,
     compare_to_baselines,
     order_rows,
+    plain_sentence,
     single_rows,
     versus_random,
 )
@@ -202,7 +203,7 @@ def test_a_failure_is_said_only_of_what_is_shown(
 # -- words
 
 
-def faithful(gains: dict[str, float], spread: float = 0.0) -> Faithfulness:
+def faithful(gains: dict[str, float], spread: float = 0.0, most: float = 0.3) -> Faithfulness:
     """Evidence whose orders have these gains, over two fills; the first is the model's own."""
     from napari_sparseattn.evidence.faithfulness import Curves, OrderScore
 
@@ -220,19 +221,28 @@ def faithful(gains: dict[str, float], spread: float = 0.0) -> Faithfulness:
         label="round", probability=0.9, selected=0.15, own=(next(iter(gains)),), orders=orders,
         sparseness=0.4, stability={"shift": 0.8, "noise": 0.9, "chance": 0.1},
         mass_in_mask=0.7, mask_share=0.4, control=float("nan"), runs=12, seconds=0.5,
+        random_drops=np.linspace(0, most, 39),
     )  # fmt: skip
 
 
 def test_the_line_has_the_numbers_and_a_plain_verdict() -> None:
     found = faithful({"selection": 0.4, "random": 0.0, "edges": 0.1, "centre": 0.5}, spread=0.1)
-    assert versus_random(found) == "+0.40 [0.30, 0.50]"
-    assert compare_to_baselines(found) == (
-        "better than random and edges; not better than centre",
+    assert plain_sentence(found, "cell") == (
+        "Removing these pixels changes the answer more than removing random ones.",
         True,
     )
-    worse = faithful({"selection": 0.05, "random": 0.0, "edges": -0.1, "centre": 0.0}, spread=0.1)
-    assert compare_to_baselines(worse) == ("not better than random", False)
-    assert versus_random(worse) == "+0.05 [−0.05, 0.15]"
+    assert versus_random(found) == (
+        "Without them the probability falls by 62 points, without as many random ones by 15 points "
+        "(difference +0.47 [0.32, 0.62], p = 0.025 of 39 random orders)."
+    )
+    assert compare_to_baselines(found) == "By gain better than edges, not better than centre."
+    worse = faithful({"selection": 0.4, "random": 0.0}, spread=0.1, most=0.9)
+    assert plain_sentence(worse, "slide") == (
+        "Removing these patches changes the answer no more than removing random ones.",
+        False,
+    )
+    assert "[−0.28, 0.62]" in versus_random(worse)
+    assert compare_to_baselines(worse) == ""
 
 
 def test_the_tooltip_says_what_was_done() -> None:

@@ -39,8 +39,9 @@ def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
     assert "measuring" in box.verdict.text()
     clicked.until(lambda: evidence.measured is not None)
     found = evidence.measured
-    assert str(found.difference()).replace("-", "\N{MINUS SIGN}") in box.verdict.text()
-    assert "better than random" in box.verdict.text()
+    assert found.sentence("pixels") in box.verdict.text()
+    # The numbers are behind it.
+    assert str(found.difference()).replace("-", "\N{MINUS SIGN}") in box.verdict.toolTip()
     assert f"{found.runs} times" in box.verdict.toolTip()
     assert not box.details.isVisible()
     box.curves.click()
@@ -49,8 +50,9 @@ def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
     np.testing.assert_array_equal(shown, found.orders[name].curves.deletion)
     assert [other for other, _ in others] == list(found.baselines)
     texts = box.details.rows()
-    gain = next(row for row in texts if row[0] == "gain")
-    assert float(gain[1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(
+    assert texts[0] == ["gain", "necessary", "sufficient"]
+    model = next(row for row in texts if row[0] == "model")
+    assert float(model[1].replace("\N{MINUS SIGN}", "-")) == pytest.approx(
         found.orders[found.own[0]].gain, abs=0.006
     )
 

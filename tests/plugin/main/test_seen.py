@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QScrollArea
 
+from napari_sparseattn.bundle import save_bundle
+from napari_sparseattn.plugin.core import models
 from napari_sparseattn.plugin.core.docks import open_dock
+from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.main.dock import SparseAttentionDock
+from small_model import small_bundle
 
 from ..conftest import CENTRES, add_picture
 from .test_window import Window, canvases
@@ -179,6 +184,109 @@ def test_the_selection_is_a_cell_by_mouse_keys_and_sorting(window: Window) -> No
     )
 
 
+def test_arrows_and_enter_go_to_the_cell_of_the_row(window: Window) -> None:
+    image = add(window)
+    classify_all(window)
+    session, box = window.session, window.dock.table_box
+    results = session.cells.results.cells
+    ids = results.ids.tolist()
+    box.table.setFocus()
+    box.table.sortByColumn(3, Qt.SortOrder.AscendingOrder)
+
+    def there(row: int) -> None:
+        """Table, image and answer are all of the row's cell."""
+        cell = box.model.cell(row)
+        assert box.table.currentIndex().row() == row
+        window.until(lambda: session.cells.selected == ids[cell])
+        assert session.overlays.layer(image, "cells").selected_data == {cell}
+        centre = results.centres[cell]
+        np.testing.assert_allclose(
+            window.viewer.scene.camera.center[-2:], image.data_to_world(centre), atol=1e-6
+        )
+
+        def answered() -> bool:
+            frame = None if session.answer is None else session.answer.evidence.frame
+            return frame is not None and np.allclose((frame.row, frame.column), centre)
+
+        window.until(answered)
+
+    for row, key in ((0, Qt.Key.Key_Down), (1, Qt.Key.Key_Down), (2, Qt.Key.Key_Down)):
+        QTest.keyClick(box.table, key)
+        there(row)
+    QTest.keyClick(box.table, Qt.Key.Key_Up)
+    there(1)
+    # From elsewhere, and with the image hidden, Enter goes to the same cell again.
+    window.viewer.scene.camera.center = (0, 0, 0)
+    image.visible = False
+    QTest.keyClick(box.table, Qt.Key.Key_Return)
+    there(1)
+    assert image.visible
+
+
+def test_a_run_that_finds_no_cells_leaves_no_table(window: Window) -> None:
+    image = add(window)
+    classify_all(window)
+    assert window.dock.table_box.table.isVisible()
+    image.data = np.full_like(image.data, 220)
+    classify_all(window)
+    assert "No cells were found" in window.dock.message_line.label.text()
+    assert window.session.cells.results is None
+    assert not window.dock.table_box.table.isVisible()
+    assert not window.dock.table_box.export.isVisible()
+    assert not window.session.overlays.layer(image, "cells").visible
+
+
+def test_overlays_go_where_their_image_is_put(window: Window) -> None:
+    image = add(window)
+    classify_all(window)
+    click_cell(window, image, 1)
+    rings, frame = (window.session.overlays.layer(image, x) for x in ("cells", "frame"))
+    before = [image.world_to_data(x.data_to_world(x.data[0])) for x in (rings, frame)]
+    image.translate = (40, -30)
+    after = [image.world_to_data(x.data_to_world(x.data[0])) for x in (rings, frame)]
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_the_model_chosen_last_is_chosen_again_after_a_restart(
+    make_napari_viewer_proxy: Any,
+    qtbot: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("small", "small-tuned")}
+    for name, path in paths.items():
+        save_bundle(small_bundle(name=name), path)
+    monkeypatch.setenv("NAPARI_SPARSEATTN_MODELS", str(tmp_path))
+    monkeypatch.setattr(models, "find_bundles", lambda: paths)
+
+    def open_window() -> Window:
+        before = set(canvases())
+        made = Window(make_napari_viewer_proxy(show=True), qtbot)
+        (made.canvas,) = set(canvases()) - before
+        made.open_dock()
+        return made
+
+    def name_of(window: Window) -> str:
+        model = window.session.selection.model
+        return "" if model is None else model.bundle.card.name
+
+    first = open_window()
+    assert name_of(first) == "small"
+    box = first.dock.model_box.models
+    box.setFocus()
+    QTest.keyClick(box, Qt.Key.Key_Down)
+    first.until(lambda: name_of(first) == "small-tuned")
+    first.viewer.close()
+    first.canvas = first.dock = None
+    second = open_window()
+    assert name_of(second) == "small-tuned"
+    assert second.dock.model_box.models.currentText() == "small-tuned"
+    image = add(second)
+    assert click_cell(second, image, 0) is not None
+    assert name_of(second) == "small-tuned"
+    second.canvas = second.dock = None
+
+
 def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
     image = add(window)
     other = add(window, name="other")
@@ -198,11 +306,16 @@ def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
     assert window.session.answer is None
 
 
+@pytest.mark.parametrize("crops", [False, True], ids=["pixels", "crops"])
 @pytest.mark.parametrize(
     "rounds", [4, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
-def test_taking_all_layers_away_and_going_on_is_survived(window: Window, rounds: int) -> None:
+def test_taking_all_layers_away_and_going_on_is_survived(
+    window: Window, tnet_model: Model, rounds: int, crops: bool
+) -> None:
     """On Mesa's OpenGL napari died of it within three rounds."""
+    if crops:
+        window.session.selection.set_model(tnet_model)
     for number in range(rounds):
         image = add(window, name=f"image {number}")
         classify_all(window)

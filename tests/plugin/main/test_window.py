@@ -20,6 +20,7 @@ from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import slide_layer
+from small_model import knowing
 
 from ..conftest import CENTRES, add_picture, wait_until
 
@@ -103,10 +104,30 @@ def test_a_click_lights_up_the_cell(window: Window) -> None:
     frame = window.session.answer.evidence.frame
     np.testing.assert_allclose((frame.row, frame.column), CENTRES[3], atol=2)
     names = {layer.name for layer in window.viewer.layers if is_own(layer)}
-    assert names == {"[smear] attention map", "[smear] selected pixels", "[smear] clicked cell"}
+    assert names == {"[smear] selected pixels", "[smear] clicked cell"}
     bars = window.dock.result_box.bars.rows
     assert bars[0][0] == window.session.answer.label
     assert bars[0][1] == pytest.approx(window.session.answer.confidence)
+
+
+def test_the_badge_stands_on_flagged_answers_alone(window: Window) -> None:
+    model = window.session.selection.model
+    assert model is not None
+    image = add_picture(window.viewer)
+    for threshold, flagged in ((1e-3, True), (1e6, False)):
+        bundle = knowing(model.bundle, threshold)
+        window.session.selection.set_model(dataclasses.replace(model, bundle=bundle))
+        window.session.press(image.data_to_world(CENTRES[3]))
+        window.until(
+            lambda flagged=flagged: (
+                window.session.answer is not None and window.session.answer.flagged is flagged
+            )
+        )
+        box = window.dock.result_box
+        assert box.badge.isVisibleTo(box) is flagged
+        if flagged:
+            assert box.badge.text() == "Unlike the cells this model knows"
+    window.session.selection.set_model(model)
 
 
 def test_a_drag_moves_the_view_and_classifies_nothing(window: Window) -> None:
@@ -172,6 +193,11 @@ def test_overlay_boxes_and_layer_list_agree(window: Window) -> None:
     assert not pixels.visible
     pixels.visible = True
     assert box.isChecked()
+    window.dock.result_box.boxes["attention"].click()
+    attention = window.viewer.layers["[smear] attention map"]
+    assert attention.visible
+    attention.visible = False
+    assert not window.dock.result_box.boxes["attention"].isChecked()
 
 
 def test_two_windows_are_independent(make_window: Callable[[], Window]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,17 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     tuning.annotating.targets.annotate_cell(window.centres[0], other)
     window.annotate(range(1, 40, 2))
     window.until_counted(80)
-    box.start.click()
+    said = re.search(r"(\d+) to learn from, (\d+) held out", box.survey.text())
+    QTest.mouseClick(box.start, Qt.MouseButton.LeftButton)
     window.until_trained()
     report = window.dock.report_box
     assert report.matrix.counts.sum() == tuning.outcome.report.all_cells.n
+    # As many as was said before, and some of each class.
+    assert said is not None, box.survey.text()
+    tested_on = int(report.matrix.counts.sum())
+    assert [int(n) for n in said.groups()] == [80 - tested_on, tested_on]
+    tested = dict(zip(report.matrix.names, report.matrix.counts.sum(axis=1), strict=True))
+    assert min(tested["disk"], tested["ring"]) > 0
     report.use.click()
     name = tuning.outcome.trained.path.stem
     window.until(
@@ -174,6 +182,14 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     assert tuple(window.viewer.scene.camera.center[-2:]) == pytest.approx(
         (place[0] / 2, place[1] / 2)
     )
+
+
+def test_too_few_cells_are_said_before_training(window: Window) -> None:
+    box = window.dock.train_box
+    window.annotate(range(3))
+    window.until_counted(3)
+    assert box.hints.isVisible()
+    assert "annotate at least 10" in box.hints.text()
 
 
 def report_of(name: str) -> FineTuneReport:

@@ -55,6 +55,9 @@ def add_slide(viewer: ViewerModel, path: Path) -> Image:
 def test_a_click_draws_the_crops_where_they_are(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer, 2)
     traversal = tnet.crops.traversal
+    assert roles(viewer) == ["tree", "crops", "frame"]
+    # What was hidden is made once it is shown, below what it must not cover.
+    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True))
     assert roles(viewer) == ["unread", "candidates", "tree", "crops", "frame"]
     crops = tnet.overlays.layer(image, "crops")
     # 32 µm at 0.5 µm per pixel, around the cell; a pixel's middle is its index.
@@ -130,11 +133,11 @@ def test_another_kind_of_model_takes_the_overlays_of_this_one_away(
     tnet.selection.set_model(model)
     assert roles(viewer) == ["frame"]
     tnet.cells.click(image.data_to_world(CENTRES[0]))
-    assert set(roles(viewer)) == {"frame", "attention", "pixels"}
+    assert set(roles(viewer)) == {"frame", "pixels"}
     tnet.selection.set_model(tnet_model)
     assert roles(viewer) == ["frame"]
     tnet.cells.click(image.data_to_world(CENTRES[0]))
-    assert set(roles(viewer)) == {"frame", "unread", "candidates", "tree", "crops"}
+    assert set(roles(viewer)) == {"frame", "tree", "crops"}
 
 
 def test_a_click_on_a_crop_picks_it_out_and_elsewhere_classifies(
@@ -184,7 +187,7 @@ def test_a_field_is_what_classify_field_says(tnet: Session, viewer: ViewerModel)
     assert tnet.task.ask("whole") is not None
     assert isinstance(tnet.answer, FieldPrediction)
     assert tnet.answer.traversal.shape == (120, 180)
-    assert roles(viewer) == ["unread", "candidates", "tree", "crops"]
+    assert roles(viewer) == ["tree", "crops"]
     assert progress[-1] is None
     assert not tnet.status.running
     # The whole image in the middle of a square as wide as it.
@@ -368,6 +371,7 @@ def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) 
     )
     viewer.dims.set_point(0, 30)
     tnet.task.ask("whole")
+    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True))
     for role in ("crops", "tree", "candidates"):
         layer = tnet.overlays.layer(image, role)
         worlds = [layer.data_to_world(corner)[0] for corner in itertools.chain(*layer.data)]

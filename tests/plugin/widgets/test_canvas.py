@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _CHILD = """
+import sys
 import napari, numpy as np
 from qtpy.QtTest import QTest
 from napari_sparseattn.plugin.widgets.canvas import guard_canvases
@@ -19,6 +22,16 @@ for number in range(6):
     QTest.qWait(100)
     points = viewer.add_points([(30.0, 40.0)])
     QTest.qWait(100)
+    if "shapes" in sys.argv:
+        viewer.add_shapes(
+            [np.array([(10, 10), (10, 60), (60, 60), (60, 10)])],
+            features={"text": ["a"]}, text={"string": "{text}"},
+        )
+        QTest.qWait(100)
+        viewer.layers.clear()
+        QTest.qWait(100)
+        print("round", number, flush=True)
+        continue
     viewer.layers.remove(image)
     viewer.layers.remove(points)
     QTest.qWait(100)
@@ -26,9 +39,14 @@ for number in range(6):
 """
 
 
-def test_points_are_removed_with_their_image_again_and_again() -> None:
+@pytest.mark.parametrize("what", ["points", "shapes"])
+def test_layers_are_removed_with_their_image_again_and_again(what: str) -> None:
     """In a process of its own: without the guard it dies in the second round."""
     child = subprocess.run(
-        [sys.executable, "-c", _CHILD], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", _CHILD, what],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert child.stdout.splitlines()[-1:] == ["round 5"], child.stderr[-2000:]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_sparseattn.models.span import SpanMil, SpanMilConfig, SpanUnet, SpanUnetConfig
+from napari_sparseattn.models.span import (
+    SpanMil,
+    SpanMilConfig,
+    SpanUnet,
+    SpanUnetConfig,
+    run_span,
+)
+from napari_sparseattn.training.loop.known import measure_known_slides
 from napari_sparseattn.training.loop.span import (
     SlideExample,
     SpanOptions,
@@ -245,3 +252,28 @@ def test_dice() -> None:
     assert dice(found, np.array([1, 0, 1, 0, -1])) == pytest.approx(0.5)
     assert dice(found[:0], np.zeros(0, np.int8)) == 1
     assert dice(found, np.zeros(5, np.int8)) == 0
+
+
+@pytest.mark.parametrize("make", [mil, unet])
+def test_slides_unlike_those_trained_on_are_told(make: Any) -> None:
+    model = make()
+    known, spec = measure_known_slides(model, slides(12, 0), slides(6, 1), slides(6, 2))
+    assert known is not None
+    assert spec is not None
+    assert spec.checked == known.held.sum() > 0
+    stain = np.where(np.arange(FEATURES) < 64, 0, 6).astype(np.float32)
+    other = [
+        known.novelty(
+            run_span(model, torch.from_numpy(each.features + stain), cells_of(each)).states
+        )
+        for each in slides(6, 3)
+    ]
+    assert np.median(np.concatenate(other)) > 1
+
+
+def test_of_few_slides_nothing_is_said() -> None:
+    assert measure_known_slides(mil(), slides(4, 0), slides(2, 1)) == (None, None)
+
+
+def cells_of(example: SlideExample) -> Tensor:
+    return torch.from_numpy(np.asarray(example.cells, np.int64))

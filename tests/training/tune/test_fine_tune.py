@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
-from napari_sparseattn.inference.cells import classify_crops
+from napari_sparseattn.inference.cells import classify_crops, judge_crops
 from napari_sparseattn.training.data.annotated import too_few
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.loop.augment import Augmentation
 from napari_sparseattn.training.loop.checkpoint import read_checkpoint, write_checkpoint
+from napari_sparseattn.training.runs.reports import report_from_dict
 from napari_sparseattn.training.tune.fine_tune import (
     FineTuneEpoch,
     FineTuneOptions,
@@ -31,6 +32,7 @@ from napari_sparseattn.training.tune.fine_tune import (
 )
 from napari_sparseattn.training.tune.grown_head import grow, head_features
 from napari_sparseattn.training.tune.html import render_report
+from napari_sparseattn.training.tune.report import HeldOut, KeptCells, compare
 from napari_sparseattn.training.tune.run import FineTuneRun
 from napari_sparseattn.training.tune.steps import StepOptions, freeze_parts
 from napari_sparseattn.training.tune.task import Task
@@ -41,6 +43,7 @@ STEADY = Augmentation(
     blur=0, noise=0.01, jpeg=0,
 )  # fmt: skip
 QUICK = FineTuneOptions(
+    freeze="backbone",
     mixed_precision="off",
     device="cpu",
     augmentation=STEADY,
@@ -391,6 +394,14 @@ def test_too_few_is_said_before_training() -> None:
     assert not too_few(drawn({"disk": 60, "cross": 60}))
 
 
+def test_what_cannot_be_measured_is_said_before_training() -> None:
+    data = drawn({"cross": 60, "disk": 60})
+    assert too_few(data, ("disk", "ring"), kept=24) == []
+    (said,) = too_few(data, ("disk", "ring"), kept=0)
+    assert said.startswith("No cell of 'ring' is annotated")
+    assert too_few(data, ("disk",), kept=0) == []
+
+
 def test_wrong_crops_are_refused_with_what_to_do(trained: Bundle) -> None:
     data = drawn({"disk": 30, "cross": 30})
     grey = dataclasses.replace(data, crops=data.crops[..., :1])
@@ -411,3 +422,70 @@ def test_with_nothing_held_out_there_is_too_little_data_to_tell(trained: Bundle)
     json.dumps(report.to_dict(), allow_nan=False)
     assert bundle.card.temperature == trained.card.temperature
     assert "no annotated cell is held out" in render_report(report)
+
+
+def test_few_cells_are_learned_by_the_last_layer_beside_kept_ones(trained: Bundle) -> None:
+    given = drawn({"cross": 25, "ring": 25}, seed=1)
+    bundle, report = fine_tune(trained, given, dataclasses.replace(QUICK, freeze="auto"))
+    below = [key for key in trained.state if not key.startswith("head.")]
+    assert all(torch.equal(bundle.state[key], trained.state[key]) for key in below)
+    assert report.history == ()
+    old, new = drawn({"disk": 50, "ring": 50}, seed=3), drawn({"cross": 50}, seed=3)
+    assert accuracy(bundle, old) > 0.95
+    assert accuracy(bundle, new) > 0.75
+
+
+def test_what_was_known_is_measured_on_kept_cells(trained: Bundle, tmp_path: Path) -> None:
+    options = dataclasses.replace(QUICK, freeze="auto")
+    _, report = fine_tune(trained, drawn({"cross": 25}, seed=1), options)
+    assert trained.known is not None
+    assert report.kept is not None
+    n = int(trained.known.held.sum())
+    assert report.kept.n == n > 12
+    assert f"Of {n} cells kept from its own training" in report.sentence
+    assert report.known.n == 0
+    assert set(report.kept_classes) == {"disk", "ring"}
+    assert sum(of for of, _, _ in report.kept_classes.values()) == n
+    again = report_from_dict(json.loads(json.dumps(report.to_dict())))
+    assert again.kept == report.kept
+    assert again.kept_classes == report.kept_classes
+    assert "cells kept from its own training" in render_report(report)
+
+
+def test_a_model_that_forgets_is_called_worse() -> None:
+    labels = np.arange(24) % 2
+    forgot = KeptCells(labels, labels, np.zeros(24, np.int64))
+    none = HeldOut((), np.empty(0, np.int64), ("disk", "ring", "cross"), ("disk", "ring"))
+    report = compare(
+        none, torch.empty(0, 2), torch.empty(0, 3), 1.0,
+        history=[], best_epoch=0, annotated={}, unannotated={}, seconds=1.0, notes=[], kept=forgot,
+    )  # fmt: skip
+    assert report.verdict == "worse"
+    assert "24 cells kept from its own training 12 are right, 24 before" in report.sentence
+
+
+def test_cells_that_were_learned_are_no_longer_flagged(trained: Bundle, tmp_path: Path) -> None:
+    crosses = drawn({"cross": 60}, seed=4)
+    assert flagged(trained, crosses) > 0.5
+    options = dataclasses.replace(QUICK, freeze="auto")
+    bundle, _ = fine_tune(trained, drawn({"cross": 60}, seed=1), options)
+    assert flagged(bundle, crosses) < 0.15
+    assert flagged(bundle, drawn({"disk": 50, "ring": 50}, seed=3)) < 0.15
+    saved = load_bundle(save_bundle(bundle, tmp_path / "new.safetensors").path)
+    assert saved.known is not None
+    assert set(saved.known.labels.tolist()) == {0, 1, 2}
+    once_more, _ = fine_tune(saved, drawn({"cross": 25}, seed=5), options)
+    assert once_more.known is not None
+
+
+def test_states_that_have_changed_are_measured_anew(trained: Bundle) -> None:
+    bundle, report = fine_tune(trained, drawn({"cross": 60, "disk": 60}, seed=1), QUICK)
+    assert report.kept is None
+    assert bundle.known is not None
+    assert flagged(bundle, drawn({"cross": 50, "disk": 50}, seed=3)) < 0.2
+
+
+def flagged(bundle: Bundle, data: CropSet) -> float:
+    novelty = judge_crops((data.crops / 255).astype(np.float32), bundle, "cpu")[1]
+    assert novelty is not None
+    return float((novelty > 1).mean())

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..normalise import level_outside, to_float
 from .field import Field
+from .scale import MeasuredScale, doubt_scale, measure_scale
 
 __all__ = ["Cells", "Method", "cells_from_labels", "cells_from_points", "find_cells"]
 
@@ -44,6 +45,8 @@ class Cells:
         Label image (H, W) whose values are the ids, 0 for background.
     pixel_size : float, optional
         µm per pixel.
+    scale : MeasuredScale, optional
+        What the red cells of a stained smear say of it.
     notes : tuple of str
         What the user should know, such as that a label lies in two pieces.
 
@@ -59,6 +62,7 @@ class Cells:
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[Any] | None = None
     pixel_size: float | None = None
+    scale: MeasuredScale | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -299,8 +303,8 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
     Returns
     -------
     Cells
-        With a label image; touching cells are split, those at the border
-        flagged. None where nothing stands out.
+        With a label image, and in a smear the measured `scale`; touching cells
+        are split, those at the border flagged. None where nothing stands out.
 
     Raises
     ------
@@ -319,12 +323,18 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
         outside = level_outside(values[..., 0], finite[..., 0])
         values = values if outside is None else np.where(finite, values, np.float32(outside))
     image = _segment.finite_image(values)
+    scale = None
     if chosen == "phase":
         labels = _segment.label_phase(image[..., 0], rising=field.modality == "opd")
     else:
         label = _segment.label_white_cells if chosen == "white-cells" else _segment.label_red_cells
-        labels = label(image, field.pixel_size)
-    return _take_labels(labels, field.pixel_size)
+        scale = measure_scale(field, t, z)
+        size = field.pixel_size
+        if scale is not None and (size is None or doubt_scale(size, scale)):
+            # At a scale that is not the image's, nuclei would be cut, or cells joined.
+            size = scale.pixel_size
+        labels = label(image, size)
+    return dataclasses.replace(_take_labels(labels, field.pixel_size), scale=scale)
 
 
 def _choose(field: Field, method: Method) -> Method:

@@ -26,7 +26,7 @@ from ..normalise import level_outside
 from .demodulate import Complex, Device, field_of, import_quietly, inverse
 from .flatten import contrast, flatten, level_field
 from .recording import Recording
-from .settings import HologramSettings
+from .settings import LIMITS, HologramSettings
 from .sideband import HologramError, fill_bad, find_sideband, spectrum
 from .unwrap import has_jump, unwrap
 
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 _SIGN_FRAMES = 5
+# By what share two numbers may differ and be the same, written with fewer digits.
+_SAME = 0.005
 # What stands out the other way, of what stands out, is then more than a rim's ring.
 _BOTH_WAYS = 0.3
 _GHOST = (
@@ -105,7 +107,8 @@ def estimate_settings(
     Returns
     -------
     HologramSettings
-        What is still None, nobody knows. Its `notes` tell where frames
+        What is still None, nobody knows. Its `notes` tell what replaces a
+        number of the file's own, where frames
         disagree on the sign, or the background seems to hold a cell.
 
     Raises
@@ -118,7 +121,8 @@ def estimate_settings(
         name: getattr(given, name) or getattr(recording, name)
         for name in ("wavelength", "pixel_size", "medium_index")
     }
-    settled = dataclasses.replace(given, **known)
+    said = _overridden(recording, given)
+    settled = dataclasses.replace(given, **known, notes=(*given.notes, *said))
     if recording.kind == "hologram" and settled.sideband is None:
         plain = recording.background_of(0)
         found = _sideband(recording.frame(0), plain)
@@ -132,6 +136,22 @@ def estimate_settings(
         focus = _autofocus(recording, settled)
         settled = dataclasses.replace(settled, focus=focus, autofocus=None)
     return settled
+
+
+def _overridden(recording: Recording, given: HologramSettings) -> tuple[str, ...]:
+    """Tell which numbers of the file others were given for: results scale with them."""
+    notes: tuple[str, ...] = ()
+    for name, (_, _, unit) in LIMITS.items():
+        mine, theirs = getattr(given, name), getattr(recording, name)
+        if mine is None or theirs is None or abs(mine - theirs) <= _SAME * theirs:
+            continue
+        shown = name.replace("_", " ")
+        note = f"the {shown} given, {mine:g}{unit}, replaces {theirs:g}{unit}, which the file says"
+        if name == "wavelength":
+            note += f": all OPD is {mine / theirs:.3g} times what it is by the file"
+        if not any(note == known for known in given.notes):
+            notes += (note,)
+    return notes
 
 
 def retrieve(

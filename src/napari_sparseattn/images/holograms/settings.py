@@ -12,10 +12,35 @@ from typing import Any, Literal, cast, get_args
 from ...files import replacing
 from .flatten import BackgroundPixels, Profile
 
-__all__ = ["FilterShape", "HologramSettings"]
+__all__ = ["LIMITS", "FilterShape", "HologramSettings", "check_quantity"]
 
 FilterShape = Literal["disk", "smooth disk"]
 _KIND = "napari-sparseattn hologram settings"
+#: What light, microscopes and media can have; with the unit, and what is given for it by mistake.
+LIMITS: dict[str, tuple[float, float, str]] = {
+    "pixel_size": (0.005, 20.0, " µm"),
+    "wavelength": (100.0, 20_000.0, " nm"),
+    "medium_index": (0.9, 3.0, ""),
+}
+
+
+def check_quantity(name: str, value: float) -> None:
+    """Refuse a wavelength, pixel size or index that no hologram has: it is in another unit.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range; the message says by which unit it would not be.
+    """
+    low, high, unit = LIMITS[name]
+    if low <= value <= high:
+        return
+    scaled = value / 1000 if value > high else value * 1000
+    hint = f"; did you mean {scaled:g}{unit}?" if low <= scaled <= high else ""
+    shown = name.replace("_", " ")
+    raise ValueError(
+        f"a {shown} of {value:g}{unit} is not possible, {low:g} to {high:g}{unit} are{hint}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +103,10 @@ class HologramSettings:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number or unknown, got {value!r}")
+        for name in LIMITS:
+            value = getattr(self, name)
+            if value is not None:
+                check_quantity(name, value)
         if not _is_number(self.focus):
             raise ValueError(f"focus must be a number of µm, got {self.focus!r}")
         if not (_is_number(self.filter_radius) and 0 < self.filter_radius < 1):

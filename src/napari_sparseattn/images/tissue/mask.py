@@ -19,7 +19,7 @@ from ._polygons import outlines, rasterise
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
 
-__all__ = ["Tissue", "find_tissue", "has_tissue", "tissue_from_polygons"]
+__all__ = ["Tissue", "check_bright", "check_slide", "find_tissue", "tissue_from_polygons"]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -30,6 +30,12 @@ _MOST_PIXELS = 2**24
 _LEAST_SIDE = 64
 #: Rows of the mask that are read at a time, and columns where tissue is looked at closely.
 _STRIP = 64
+
+#: Brightest channel below which half of a dark image lies, darkest above which glass does, and
+#: the share of glass that a brightfield slide has at least where the rest is black.
+_DARK, _BRIGHT, _LEAST_BRIGHT = 0.25, 0.6, 0.02
+#: Difference between channels up to which an image is grey, as no stained one is.
+_GREY = 0.03
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,21 +206,67 @@ def find_tissue(
     )
 
 
-def has_tissue(pyramid: Pyramid, pixel_size: float = 16.0) -> bool:
-    """Tell whether there is anything on a slide, from a coarse look that its ledger leaves out.
+def check_slide(
+    pyramid: Pyramid, *, brightfield: bool, tissue: bool, pixel_size: float = 16.0
+) -> None:
+    """Refuse a slide that has no class, by a coarse look that its ledger leaves out.
 
     Parameters
     ----------
     pyramid : Pyramid
         The slide.
+    brightfield : bool
+        Whether it is to be a stained slide on bright glass: others are refused.
+    tissue : bool
+        Whether there has to be anything on the glass.
     pixel_size : float
         µm per pixel to look at.
+
+    Raises
+    ------
+    ValueError
+        If the slide is dark, or empty.
     """
+    if not (brightfield or tissue):
+        return
     twin = pyramid.with_own_ledger()
     downsample, _ = _downsample(twin, pixel_size)
     pixels, valid, _ = _overview(twin, downsample, ignore_progress)
-    found = separate(pixels * _float_scale(twin, pixels), valid)
-    return bool(found.tissue.any() or found.pen.any())
+    scaled = pixels * _float_scale(twin, pixels)
+    if brightfield:
+        check_bright(scaled, valid, pyramid.name)
+    if not tissue:
+        return
+    found = separate(scaled, valid)
+    if not (found.tissue.any() or found.pen.any()):
+        raise ValueError(
+            f"No tissue was found on {pyramid.name}: there is nothing to classify. Look at the "
+            "slide; it may be empty, or out of the scanner's sight."
+        )
+
+
+def check_bright(pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], name: str) -> None:
+    """Refuse an image (h, w, 3), values 0..1, that is not of something stained on bright glass.
+
+    Unscanned parts of a slide may be black, and tissue may cover all of it;
+    a fluorescence image is dark where nothing glows, and nowhere near white.
+
+    Raises
+    ------
+    ValueError
+        If it is dark.
+    """
+    shown = pixels[valid]
+    if pixels.shape[-1] != 3 or not len(shown):
+        return
+    dark = float(np.median(shown.max(axis=1))) < _DARK
+    glass = float((shown.min(axis=1) > _BRIGHT).mean()) >= _LEAST_BRIGHT
+    coloured = float(np.quantile(np.ptp(shown, axis=1), 0.99)) > _GREY
+    if dark and not (glass and coloured):
+        raise ValueError(
+            f"{name or 'The image'} has a dark background, as fluorescence does; this model was "
+            "trained on stained samples on bright glass. Choose another model."
+        )
 
 
 def _overview(

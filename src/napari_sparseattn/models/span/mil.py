@@ -111,11 +111,12 @@ class SpanMil(nn.Module):
         logits = at_least_float32(self.head(self.dropout(summed)))
         with torch.no_grad():
             shares, constant = self._shares(at_least_float32(read.detach()))
+        states = at_least_float32(summed)
         levels = tuple(
             SpanLevel(level.cells, attention, tokens, share)
             for level, (tokens, attention), share in zip(lattice.levels, found, shares, strict=True)
         )
-        return SpanOutput(logits, levels, lattice.left, lattice.top, constant)
+        return SpanOutput(logits, levels, lattice.left, lattice.top, constant, states)
 
     def _shares(self, read: Tensor) -> tuple[Tensor, Tensor]:
         """Split the logits: (levels, n_classes) by level, and (n_classes,) the rest."""

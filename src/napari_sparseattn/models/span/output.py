@@ -52,6 +52,9 @@ class SpanOutput(NamedTuple):
     constant : Tensor
         SPAN-MIL: (n_classes,), the part of the logits that no level gave.
         SPAN-UNet: empty.
+    states : Tensor
+        What the head reads: SPAN-MIL (1, D), SPAN-UNet (N, D) in the order of
+        the patches given.
     """
 
     logits: Tensor
@@ -59,3 +62,4 @@ class SpanOutput(NamedTuple):
     left: int
     top: int
     constant: Tensor
+    states: Tensor

@@ -106,13 +106,14 @@ class SpanUnet(nn.Module):
             x = torch.cat([x, kept[index][0]], dim=1)
             tokens = torch.cat([tokens, kept[index][1]], dim=1)
         scores = at_least_float32(self.head(x[1:-1]))
+        states = take(at_least_float32(x[1:-1]), lattice.rank, lattice.order)
         logits = take(scores, lattice.rank, lattice.order)
         none = logits.new_empty(0)
         levels = tuple(
             SpanLevel(level.cells, attention, tokens, none)
             for level, (_, tokens, attention) in zip(lattice.levels, kept, strict=True)
         )
-        return SpanOutput(logits, levels, lattice.left, lattice.top, none)
+        return SpanOutput(logits, levels, lattice.left, lattice.top, none, states)
 
     def _encode(
         self, features: Tensor, lattice: Lattice, count: int

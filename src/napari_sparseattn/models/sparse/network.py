@@ -165,12 +165,15 @@ class SparseAttnOutput(NamedTuple):
     fine : Tensor
         (B, layers, heads, k + 1), the class token's attention over the kept
         pixels (ascending as in `indices`) and, last, over itself. Sums to 1.
+    state : Tensor
+        (B, class_width), the class token's state, which the head reads.
     """
 
     logits: Tensor
     coarse_logits: Tensor
     indices: Tensor
     fine: Tensor
+    state: Tensor
 
 
 def select_pixels(
@@ -400,12 +403,14 @@ class SparseAttnNet(nn.Module):
         for layer in self.fine:
             state, attention = layer(tokens, state, gates)
             maps.append(attention)
-        logits = self.head(self.dropout(self.norm(state)))
+        state = self.norm(state)
+        logits = self.head(self.dropout(state))
         return SparseAttnOutput(
             at_least_float32(logits),
             at_least_float32(coarse_logits),
             indices,
             torch.stack(maps, 1),
+            at_least_float32(state),
         )
 
     def _favour_values(self) -> None:

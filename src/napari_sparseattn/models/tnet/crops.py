@@ -95,11 +95,14 @@ class Level(NamedTuple):
         (M, n_classes) of each crop's feature alone.
     probabilities : Tensor or None
         (M, n * n) of the crop's own candidates; None on the last level.
+    states : Tensor
+        (M, D) features with their places, which the head reads.
     """
 
     crops: Crops
     logits: Tensor
     probabilities: Tensor | None
+    states: Tensor
 
 
 class TNetOutput(NamedTuple):
@@ -124,6 +127,14 @@ class TNetOutput(NamedTuple):
         """(B,) int64, crops of each image."""
         images = torch.cat([level.crops.image for level in self.levels])
         return torch.bincount(images, minlength=len(self.logits))
+
+    @property
+    def state(self) -> Tensor:
+        """(B, D), the mean over each image's crops of what the head reads."""
+        states = torch.cat([level.states for level in self.levels])
+        image = torch.cat([level.crops.image for level in self.levels]).to(states.device)
+        total = states.new_zeros(len(self.logits), states.shape[1]).index_add(0, image, states)
+        return total / self.counts.to(states.device)[:, None]
 
     def contributions(self) -> tuple[Tensor, ...]:
         """Per level (M, n_classes): exact shares, which sum to each image's logits."""

@@ -241,7 +241,8 @@ class TNet(nn.Module):
                 maps.append(sample_map(features.detach(), grid, self.config.sampling))
         encoded = self.position(torch.cat(pooled), self._places(crops, source, depth))
         logits = at_least_float32(self.head(self.dropout(encoded)))
-        return Level(crops, logits, self.location(torch.cat(maps)) if maps else None)
+        chances = self.location(torch.cat(maps)) if maps else None
+        return Level(crops, logits, chances, at_least_float32(encoded))
 
     def _places(self, crops: Crops, source: CropSource, depth: int) -> Tensor:
         """(M, 3) float64: what `PositionEncoding` encodes."""

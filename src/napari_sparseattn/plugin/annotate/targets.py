@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...card import plain_name
 from ...inference.prediction import Prediction
 from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
@@ -101,7 +102,7 @@ class Targets:
         at = self._plane_here() if plane is None else plane
         if at is None:
             return
-        target = Target(position, at, predicted, model, diameter)
+        target = Target(position, at, plain_name(predicted), model, diameter)
         self._files.when_open(
             lambda image: self.annotate(image, target, label or self._classes.for_new)
         )
@@ -111,7 +112,7 @@ class Targets:
         """Give the chosen image, or the displayed plane of a stack, a class as a whole."""
         at = self._plane_here()
         if at is not None:
-            target = Target(None, at, predicted, model)
+            target = Target(None, at, plain_name(predicted), model)
             self._files.when_open(
                 lambda image: self.annotate(image, target, label or self._classes.for_new)
             )
@@ -257,16 +258,16 @@ class Targets:
                 return None
             frame = getattr(which.evidence, "frame", None)
             if frame is None:
-                return Target(None, plane, which.label, which.model_hash)
+                return Target(None, plane, plain_name(which.label), which.model_hash)
             place = (float(frame.row), float(frame.column))
             size = None if results is None else _size_at(results, place)
-            return Target(place, plane, which.label, which.model_hash, size)
+            return Target(place, plane, plain_name(which.label), which.model_hash, size)
         if results is None or not 0 <= which < len(results):
             return None
         y, x = (float(value) for value in results.cells.centres[which])
         plane = self.plane_of_results()
         size = float(results.cells.diameters[which])
-        return Target((y, x), plane, results.labels[which], results.model_hash, size)
+        return Target((y, x), plane, plain_name(results.labels[which]), results.model_hash, size)
 
     def plane_of_results(self) -> tuple[int, ...]:
         """Return the plane whose cells were classified; another may be displayed by now."""

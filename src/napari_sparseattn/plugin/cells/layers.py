@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from ..core.layers import (
     outline,
     outline_layer,
     update_outline,
+    within_image,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ _NAMES: dict[Role, str] = {
 #: Fine attention is shown up to this multiple of a uniform share.
 _MOST_ATTENTION = 3.0
 _UNCLASSIFIED = "#9e9e9e"
+#: A colour bar costs as much as half a layer: first the answer is drawn.
+_AFTER_MS = 100
 
 
 class CellLayers:
@@ -53,10 +58,16 @@ class CellLayers:
     ----------
     overlays : Overlays
         The layers.
+    later : callable, optional
+        Calls something after some milliseconds; by default at once.
     """
 
-    def __init__(self, overlays: Overlays) -> None:
-        self._overlays = overlays
+    def __init__(
+        self,
+        overlays: Overlays,
+        later: Callable[[int, Callable[[], None]], None] = lambda _, call: call(),
+    ) -> None:
+        self._overlays, self._later = overlays, later
 
     def show_class(
         self,
@@ -92,10 +103,18 @@ class CellLayers:
         self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice
     ) -> None:
         """Show the pixels that decided, and how the crop was scored to choose them."""
-        place = copied_transform(source, evidence.frame.origin, evidence.frame.scale, index)
         shape = (1,) * len(index) + evidence.coarse.shape
-        self._show_map(source, "attention", evidence.coarse.reshape(shape), place, choice)
-        self._show_map(source, "pixels", evidence.fine_map().reshape(shape), place, choice)
+
+        def place(image: Image) -> dict[str, Any]:
+            return copied_transform(image, evidence.frame.origin, evidence.frame.scale, index)
+
+        maps: dict[Role, npt.NDArray[np.float32]] = {
+            "attention": evidence.coarse,
+            "pixels": evidence.fine_map(),
+        }
+        for role, values in maps.items():
+            inside = within_image(source, evidence.frame, values).reshape(shape)
+            self._show_map(source, role, inside, place, choice)
 
     def show_cells(
         self,
@@ -141,15 +160,21 @@ class CellLayers:
         source: Image,
         role: Role,
         values: npt.NDArray[np.float32],
-        place: dict[str, Any],
+        place: Callable[[Image], dict[str, Any]],
         choice: OverlayChoice,
     ) -> None:
         layer = self._overlays.layer(source, role)
         if layer is None:
-            # A copy: it is overwritten in place, and evidence must not change.
-            layer = self._add_map(source, role, values.copy(), place)
-            self._overlays.set_visible(layer, choice.of(role))
+
+            def make(image: Image) -> Layer:
+                # A copy: it is overwritten in place, and evidence must not change.
+                made = _map_layer(image, role, values.copy(), place(image))
+                self._later(_AFTER_MS, partial(_show_colourbar, weakref.ref(made)))
+                return made
+
+            self._overlays.offer(source, role, make, choice.of(role))
             return
+        placed = place(source)
 
         def update(image: Image) -> None:
             # In place, as setting `data` makes the viewer measure all layers anew.
@@ -157,7 +182,7 @@ class CellLayers:
                 image.data = values.copy()
             else:
                 np.copyto(image.data, values)
-            if not move(image, place):
+            if not move(image, placed):
                 image.refresh(extent=False)
 
         self._overlays.update_layer(layer, update, choice.of(role))
@@ -174,7 +199,7 @@ class CellLayers:
         side = frame.side
         corner = (frame.row - side / 2, frame.column - side / 2)
         place = copied_transform(source, corner, 1.0, index)
-        drawn = outline(source, side, colour, text)
+        drawn = outline(source, side, colour, text, corner)
         layer = self._overlays.layer(source, "frame")
         if layer is None:
             layer = outline_layer(source, "frame", _NAMES["frame"], drawn, place)
@@ -184,25 +209,6 @@ class CellLayers:
         self._overlays.update_layer(
             layer, lambda points: update_outline(points, drawn, place), choice.frame
         )
-
-    def _add_map(
-        self, source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
-    ) -> Layer:
-        from napari.layers import Image
-
-        pixels = role == "pixels"
-        layer = Image(
-            values,
-            name=f"[{source.name}] {_NAMES[role]}",
-            colormap=_attention_colours() if pixels else "magma",
-            contrast_limits=(0.0, _MOST_ATTENTION if pixels else 1.0),
-            opacity=0.6,
-            metadata=marked(role),
-            **place,
-        )
-        layer.colorbar.visible = layer.colorbar.box = True
-        layer.colorbar.size = (12, 90)
-        return self._overlays.add_layer(source, role, layer)
 
     def _add_cells(
         self,
@@ -228,6 +234,33 @@ class CellLayers:
             **place,
         )
         return self._overlays.add_layer(source, "cells", layer)
+
+
+def _map_layer(
+    source: Image, role: Role, values: npt.NDArray[np.float32], place: dict[str, Any]
+) -> Layer:
+    from napari.layers import Image
+
+    pixels = role == "pixels"
+    layer = Image(
+        values,
+        name=f"[{source.name}] {_NAMES[role]}",
+        colormap=_attention_colours() if pixels else "magma",
+        contrast_limits=(0.0, _MOST_ATTENTION if pixels else 1.0),
+        opacity=0.6,
+        metadata=marked(role),
+        **place,
+    )
+    layer.colorbar.box = True
+    layer.colorbar.size = (12, 90)
+    return layer
+
+
+def _show_colourbar(layer: Callable[[], Layer | None]) -> None:
+    """Show a layer's colour bar, unless the layer has gone."""
+    found = layer()
+    if found is not None:
+        found.colorbar.visible = True
 
 
 def _attention_colours() -> Colormap:

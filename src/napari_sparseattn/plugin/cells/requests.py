@@ -40,6 +40,11 @@ class _Request:
     cells_key: Hashable
     locations: tuple[int, ...] | None
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes that can occur here; None for all of the model's."""
+        return self.settings.classes_of(self.model.bundle.card)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClickRequest(_Request):
@@ -99,7 +104,9 @@ def answer_click(request: ClickRequest) -> ClickAnswer:
     model = request.model
     bundle = model.with_locations(request.locations)
     with computing(model.device, model.precision):
-        one = classify_cells(field, cells, bundle, model.device, only=[index])[0]
+        one = classify_cells(
+            field, cells, bundle, model.device, only=[index], classes=request.classes
+        )[0]
     pictures: Thumbnails = ()
     if isinstance(one.evidence, Traversal):
         pictures = draw_thumbnails(ArrayPyramid(field.plane(0, 0)), one.evidence)
@@ -123,7 +130,7 @@ def stream_run(request: RunRequest) -> Iterator[CellsFound | Predictions]:
     if len(cells):
         model = request.model
         bundle = model.with_locations(request.locations)
-        parts = iter_cells(field, cells, bundle, model.device)
+        parts = iter_cells(field, cells, bundle, model.device, classes=request.classes)
         while True:
             # Entered anew for each part: torch keeps it per thread, and whoever
             # drops this iterator may do so in another.

@@ -10,6 +10,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QFileDialog,
     QHeaderView,
     QLabel,
@@ -40,11 +41,19 @@ _TIPS = {
     "size, px": _SIZE_TIP,
     "size, µm": _SIZE_TIP,
     "mass, pg": "Dry mass: optical path difference summed over the cell, over 0.19 µm³/pg.",
+    "unlike": (
+        "How unlike the cells the model was trained on: above 1 it is farther from every class "
+        "than all but a few of them, and may be none of these classes."
+    ),
     "evid.": (
         "How much sooner the probability falls where the model's own selection is removed first; "
         "random is 0. Measured under Faithfulness per cell."
     ),
 }
+
+
+#: What the numbers of a column need room for, where that is not "+0.000".
+_WIDEST = {"prob.": "100%", "unlike": "10.0", "mass, pg": "1000"}
 
 
 class CellsModel(QAbstractTableModel):
@@ -58,6 +67,7 @@ class CellsModel(QAbstractTableModel):
         self._row_of: npt.NDArray[np.intp] = self._order
         self._columns: list[tuple[str, npt.NDArray[Any], str]] = []
         self._class: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._only_flagged = False
 
     def set_predictions(self, predictions: Predictions | None, colours: tuple[str, ...]) -> None:
         """Show other cells, in their own order."""
@@ -68,13 +78,28 @@ class CellsModel(QAbstractTableModel):
         self._set_order(np.arange(0 if predictions is None else len(predictions)))
         self.endResetModel()
 
+    @property
+    def n_flagged(self) -> int:
+        """Cells unlike those the model knows; 0 where that was not measured."""
+        flags = None if self.predictions is None else self.predictions.flagged
+        return 0 if flags is None else int(flags.sum())
+
+    def show_flagged(self, only: bool) -> None:
+        """Show the cells unlike those the model knows and no others, or all."""
+        if only == self._only_flagged:
+            return
+        self.beginResetModel()
+        self._only_flagged = only
+        self._set_order(np.arange(0 if self.predictions is None else len(self.predictions)))
+        self.endResetModel()
+
     def cell(self, row: int) -> int:
         """Return the index of the cell in a row."""
         return int(self._order[row])
 
     def row(self, cell: int) -> int:
-        """Return the row that shows a cell."""
-        return int(self._row_of[cell])
+        """Return the row that shows a cell; -1 where none does."""
+        return int(self._row_of[cell]) if cell < len(self._row_of) else -1
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
         """Return the number of cells."""
@@ -131,8 +156,11 @@ class CellsModel(QAbstractTableModel):
         self.layoutChanged.emit()
 
     def _set_order(self, order: npt.NDArray[np.intp]) -> None:
+        self._row_of = np.full_like(order, -1)
+        flags = None if self.predictions is None else self.predictions.flagged
+        if self._only_flagged and flags is not None:
+            order = order[flags[order]]
         self._order = order
-        self._row_of = np.empty_like(order)
         self._row_of[order] = np.arange(len(order))
 
 
@@ -159,6 +187,11 @@ class TableBox(Follower):
         self.table.setMinimumHeight(120)
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
+        self.flagged = QCheckBox(self)
+        self.flagged.setToolTip(
+            "Shows the cells that the model flags as unlike those it was trained on, and no "
+            "others. They may be none of its classes."
+        )
         self.counts = QLabel(self)
         self.counts.setWordWrap(True)
         self.export = QPushButton("Export CSV…", self)
@@ -167,7 +200,7 @@ class TableBox(Follower):
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.empty, self.counts):
+        for widget in (self.empty, self.counts, self.flagged):
             column.addWidget(widget)
         column.addWidget(self.table, 1)
         column.addWidget(self.export)
@@ -175,8 +208,9 @@ class TableBox(Follower):
         self._gone_to: int | None = None
         self.table.selectionModel().currentRowChanged.connect(self._move_to)
         self.table.clicked.connect(self._go_to)
-        self.table.activated.connect(self._go_to)
+        self.table.activated.connect(self._go_again)
         self.export.clicked.connect(self._choose_file)
+        self.flagged.toggled.connect(self._show_flagged)
         self.follow(cells.results_changed, self.show_results)
         self.follow(cells.selected_changed, self.select)
         self.follow(cells.parts.selection.model_changed, self._show_wanted)
@@ -189,10 +223,13 @@ class TableBox(Follower):
         """Fill the table."""
         colours = self.cells.result_colours
         # A new model of rows has no current one; that is no wish of the user's.
+        self.flagged.setChecked(False)
         self._selecting = True
         self.model.set_predictions(predictions, colours)
         self._selecting = False
-        there = predictions is not None
+        there, unlike = predictions is not None, self.model.n_flagged
+        self.flagged.setText(f"Only those unlike what it knows ({unlike})")
+        self.flagged.setVisible(unlike > 0)
         self.empty.setVisible(not there)
         for widget in (self.counts, self.table, self.export):
             widget.setVisible(there)
@@ -216,13 +253,14 @@ class TableBox(Follower):
         metrics = header.fontMetrics()
         for i in range(self.model.columnCount()):
             title = str(self.model.headerData(i, Qt.Orientation.Horizontal))
-            header.resizeSection(i, max(map(metrics.horizontalAdvance, (title, "+0.000"))) + 12)
+            widest = _WIDEST.get(title, "+0.000")
+            header.resizeSection(i, max(map(metrics.horizontalAdvance, (title, widest))) + 12)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
 
     def select(self, cell: int | None) -> None:
         """Select the row of a cell, or none."""
         self._selecting = True
-        if cell is None or cell >= self.model.rowCount():
+        if cell is None or self.model.row(cell) < 0:
             self.table.clearSelection()
         elif self.table.currentIndex().row() != (row := self.model.row(cell)):
             self.table.setCurrentIndex(self.model.index(row, 0))
@@ -230,6 +268,14 @@ class TableBox(Follower):
         else:
             self.table.selectRow(row)
         self._selecting = False
+
+    def _show_flagged(self, only: bool) -> None:
+        # A new model of rows has no current one; that is no wish of the user's.
+        self._selecting = True
+        self.model.show_flagged(only)
+        results, chosen = self.model.predictions, self.cells.selected
+        rows = () if results is None else np.flatnonzero(results.cells.ids == chosen)
+        self.select(int(rows[0]) if len(rows) else None)
 
     def _move_to(self, index: QModelIndex, _: QModelIndex | None = None) -> None:
         """Follow the arrow keys; what the session has picked out is there already."""
@@ -242,6 +288,11 @@ class TableBox(Follower):
         gone, self._gone_to = self._gone_to, None
         if gone != self.model.cell(index.row()):
             self.cells.click_cell(self.model.cell(index.row()))
+
+    def _go_again(self, index: QModelIndex) -> None:
+        """Go to the cell of a row by Enter or a double click, also from elsewhere in the image."""
+        self._gone_to = None
+        self.cells.click_cell(self.model.cell(index.row()))
 
     def _choose_file(self) -> None:
         if self.model.predictions is None:
@@ -271,6 +322,8 @@ def _columns(predictions: Predictions) -> list[tuple[str, npt.NDArray[Any], str]
         ("prob.", predictions.confidence.astype(np.float64), "%"),
         ("size, px" if scale is None else "size, µm", size, ".1f"),
     ]
+    if predictions.novelty is not None and (predictions.novelty > 1).any():
+        columns.append(("unlike", predictions.novelty.astype(np.float64), ".1f"))
     mass = predictions.measures.get("dry_mass_pg")
     if mass is not None and np.isfinite(mass).any():
         columns.append(("mass, pg", mass, ".0f"))

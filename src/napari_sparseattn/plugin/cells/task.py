@@ -109,7 +109,7 @@ class CellTask:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.layers = CellLayers(parts.overlays)
+        self.layers = CellLayers(parts.overlays, self._call_later)
         self.locations: tuple[int, ...] | None = None
         #: The cell of `results` that is picked out, by its number.
         self.selected: int | None = None
@@ -424,6 +424,9 @@ class CellTask:
         if self.parts.selection.image is not None:
             self.layers.select_cell(self.parts.selection.image, row)
         self.selected_changed.emit(row)
+
+    def _call_later(self, milliseconds: int, call: Callable[[], None]) -> None:
+        self.parts.lanes.runner.later(milliseconds, call)
 
     # -- what the selection tells
 

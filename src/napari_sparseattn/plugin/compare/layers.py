@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...evidence import PixelSelection, Traversal
-from ..core.layers import OverlayLayers, copied_transform, marked, move
+from ..core.layers import (
+    OverlayLayers,
+    copied_transform,
+    marked,
+    move,
+    update_boxes,
+    within_image,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -68,7 +75,8 @@ class CompareLayers(OverlayLayers[CompareRole]):
 
         frame = evidence.frame
         place = copied_transform(source, frame.origin, frame.scale, index)
-        values = evidence.fine_map().reshape((1,) * len(index) + (frame.size, frame.size))
+        values = within_image(source, frame, evidence.fine_map())
+        values = values.reshape((1,) * len(index) + (frame.size, frame.size))
         layer: Layer | None = self.layer(source, "compared selection")
         if isinstance(layer, Image):
             layer.data, layer.name = values, name
@@ -91,8 +99,10 @@ class CompareLayers(OverlayLayers[CompareRole]):
     def _show_crops(self, source: Image, index: Sequence[int], way: Traversal, name: str) -> None:
         from napari.layers import Shapes
 
-        self.remove(source, ("compared selection",))
         boxes = way.on_image(np.asarray(way.boxes, np.float64))[1:][:_MOST_CROPS]
+        layer: Layer | None = self.layer(source, "compared selection")
+        if not len(boxes) or not isinstance(layer, Shapes):
+            self.remove(source, ("compared selection",))
         if not len(boxes):
             return
         corners = np.zeros((len(boxes), 4, source.ndim))
@@ -100,15 +110,21 @@ class CompareLayers(OverlayLayers[CompareRole]):
         top, left, height, width = boxes.T - np.array([[0.5], [0.5], [0], [0]])
         corners[..., -2] = np.stack([top, top, top + height, top + height], axis=1)
         corners[..., -1] = np.stack([left, left + width, left + width, left], axis=1)
+        thickness, place = float(width.max()) / 90, copied_transform(source)
+        if isinstance(layer, Shapes):
+            update_boxes(layer, list(corners), COLOUR, thickness)
+            layer.name, layer.visible = name, True
+            move(layer, place)
+            return
         made = Shapes(
             list(corners),
             shape_type="rectangle",
             name=name,
             edge_color=COLOUR,
             face_color="transparent",
-            edge_width=float(width.max()) / 90,
+            edge_width=thickness,
             metadata=marked("compared selection"),
-            **copied_transform(source),
+            **place,
         )
         self.add_layer(source, "compared selection", made)
 

@@ -191,5 +191,8 @@ def _compare_one(
             if index is None:
                 raise ValueError("The cell is no longer there. Click it again.")
             set_up = change_setting(second, locations=locations_with(second, crops))
-            prediction = classify_cells(field, cells, set_up, model.device, only=[index])[0]
+            prediction = classify_cells(
+                field, cells, set_up, model.device, only=[index],
+                classes=asked.settings.classes_of(second.card),
+            )[0]  # fmt: skip
     return CompareAnswer(model, compare_answers(answer, prediction), prediction)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .sources import METADATA_KEY
+from .sources import METADATA_KEY, shape_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer, Points
+    from napari.layers import Image, Layer, Points, Shapes
+
+    from ...evidence import CropFrame
 
 _ELLIPSE_CORNERS = 64
 
@@ -33,7 +35,9 @@ __all__ = [
     "outline_ellipse",
     "outline_layer",
     "readable_on",
+    "update_boxes",
     "update_outline",
+    "within_image",
 ]
 
 #: Points along each side of an outline: enough to look like a line.
@@ -136,6 +140,10 @@ class OverlayLayers(Generic[RoleT]):
         self._late: weakref.WeakKeyDictionary[Layer, Callable[[Any], None]] = (
             weakref.WeakKeyDictionary()
         )
+        #: What is hidden is made once it is shown: a layer costs napari a tenth of a second.
+        self._unmade: weakref.WeakKeyDictionary[Image, dict[RoleT, Callable[[Image], Layer]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._setting = False
         #: Where each image lay when its layers were last placed on it.
         self._placed: weakref.WeakKeyDictionary[Image, npt.NDArray[np.float64]] = (
@@ -158,13 +166,14 @@ class OverlayLayers(Generic[RoleT]):
         for role in roles:
             layer = self.layer(source, role)
             self._layers.get(source, {}).pop(role, None)
+            self._unmade.get(source, {}).pop(role, None)
             if layer is not None and viewer is not None:
                 viewer.layers.remove(layer)
 
     def remove_everywhere(self, roles: Iterable[RoleT]) -> None:
         """Take overlays of all images out of the viewer."""
         wanted = tuple(roles)
-        for source in list(self._layers):
+        for source in {*self._layers, *self._unmade}:
             self.remove(source, wanted)
 
     def blank(self, source: Image, keep: Iterable[RoleT] = ()) -> None:
@@ -175,11 +184,38 @@ class OverlayLayers(Generic[RoleT]):
                 self._late.pop(layer, None)
                 self.set_visible(layer, False)
                 self._blank.add(layer)
+        for role in [role for role in self._unmade.get(source, {}) if role not in kept]:
+            del self._unmade[source][role]
 
     def forget(self, source: Image) -> None:
         """Take all overlays of an image out of the viewer."""
         self.remove(source, list(self._layers.get(source, {})))
         self._layers.pop(source, None)
+        self._unmade.pop(source, None)
+
+    def offer(
+        self, source: Image, role: RoleT, make: Callable[[Image], Layer], shown: bool
+    ) -> None:
+        """Add a layer that there is not yet, or let that wait until it is to be shown.
+
+        Parameters
+        ----------
+        source : napari.layers.Image
+            The image that it lies on.
+        role : str
+            What it is.
+        make : callable
+            Given the image, returns the layer, placed where the image lies by then. Not
+            to hold the image itself, which would keep that alive.
+        shown : bool
+            Whether it is to be shown now.
+        """
+        waiting = self._unmade.setdefault(source, {})
+        if shown:
+            waiting.pop(role, None)
+            self.add_layer(source, role, make(source))
+        else:
+            waiting[role] = make
 
     def update_layer(self, layer: Layer, update: Callable[[Any], None], shown: bool) -> None:
         """Bring a layer up to date, or let that wait until it is shown."""
@@ -271,8 +307,22 @@ class Overlays(OverlayLayers[Role]):
 
     def apply(self, choice: OverlayChoice, source: Image) -> None:
         """Show and hide the overlays of an image."""
+        for role, make in list(self._unmade.get(source, {}).items()):
+            if choice.of(role):
+                self.offer(source, role, make, True)
+                self._stack(source, role)
         for role, layer in self._layers.get(source, {}).items():
             self.set_visible(layer, choice.of(role) and layer not in self._blank)
+
+    def _stack(self, source: Image, role: Role) -> None:
+        """Put an overlay that came late below those that lie above its kind."""
+        viewer, layer = self._viewer(), self.layer(source, role)
+        above = [self.layer(source, other) for other in ROLES[ROLES.index(role) + 1 :]]
+        there = [one for one in above if one is not None]
+        if viewer is not None and layer is not None and there:
+            lowest = min(viewer.layers.index(one) for one in there)
+            if lowest < viewer.layers.index(layer):
+                viewer.layers.move(viewer.layers.index(layer), lowest)
 
     def _toggle(self, role: Role, shown: bool) -> None:
         layer = self._toggling
@@ -340,12 +390,38 @@ class Outline:
     text: tuple[str, ...]
 
 
-def outline(source: Image, side: float, colour: str, text: str = "") -> Outline:
-    """Return the outline of a square of a side in pixels, from (0, 0) on; its corners first."""
+def within_image(
+    source: Image, frame: CropFrame, values: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return a crop's values (size, size) with NaN where the crop reaches over the image's edge."""
+    keep = [
+        (at >= -0.5) & (at < length - 0.5)
+        for at, length in zip(
+            frame.to_image(np.arange(frame.size)[:, None]).T, shape_of(source), strict=True
+        )
+    ]
+    return np.where(np.outer(*keep), values, np.float32(np.nan))
+
+
+def outline(
+    source: Image,
+    side: float,
+    colour: str,
+    text: str = "",
+    corner: tuple[float, float] | None = None,
+) -> Outline:
+    """Return the outline of a square of a side in pixels, from (0, 0) on; its corners first.
+
+    With the place of its corner in the image's pixels, none of it lies outside of the image.
+    """
     steps = np.linspace(0, side, _DOTS, endpoint=False)
     low, high = np.zeros(_DOTS), np.full(_DOTS, side)
     rows = np.stack([low, steps, high, side - steps], axis=1).ravel()
     columns = np.stack([steps, high, side - steps, low], axis=1).ravel()
+    if corner is not None:
+        height, width = shape_of(source)
+        rows = rows.clip(-0.5 - corner[0], height - 0.5 - corner[0])
+        columns = columns.clip(-0.5 - corner[1], width - 0.5 - corner[1])
     data = np.zeros((4 * _DOTS, source.ndim))
     data[:, -2], data[:, -1] = rows, columns
     ink = readable_on(source, colour)
@@ -392,10 +468,19 @@ def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> Non
         points.text.color = drawn.ink
 
 
+def update_boxes(
+    shapes: Shapes, corners: Sequence[npt.NDArray[np.float64]], colour: str, width: float
+) -> None:
+    """Bring a layer of clear rectangles (4, n axes) with edges of a colour up to date."""
+    shapes.data = [(box, "rectangle") for box in corners]
+    shapes.edge_color, shapes.face_color = colour, "transparent"
+    shapes.edge_width = [width] * len(corners)
+
+
 def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
     """Return a class's colour, darkened where the image is bright; RGBA, 0 to 1.
 
-    Not black: a crop may reach over the image's edge, onto the dark canvas.
+    Not black: a text may reach over the image's edge, onto the dark canvas.
     """
     from napari.utils.colormaps.standardize_color import transform_color
 

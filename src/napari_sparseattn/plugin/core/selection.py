@@ -165,7 +165,7 @@ class Selection:
         return self.record_of(layer).settings
 
     def set_settings(self, layer: Image, **changes: Any) -> None:
-        """Change what is known about an image: modality, pixel_size, origin.
+        """Change what is known about an image: modality, pixel_size, origin, classes.
 
         Raises
         ------
@@ -179,7 +179,9 @@ class Selection:
         new = dataclasses.replace(record.settings, **changes)
         if new == record.settings:
             return
-        record.settings, record.cells = new, None
+        if changes.keys() != {"classes"}:
+            record.cells = None  # they may be others, where a class is not
+        record.settings = new
         self.unsettled.emit(layer)
         if layer is self.image:
             self.generation += 1
@@ -262,7 +264,8 @@ class Selection:
         return record.cells if record.cells_key == key else None
 
     def _cells_key(self, plane: PlaneRef) -> tuple[Any, ...]:
-        return (id(plane.data), plane.index, self.settings, id(self.cell_layer))
+        settings = dataclasses.replace(self.settings, classes=None)
+        return (id(plane.data), plane.index, settings, id(self.cell_layer))
 
     def _forget_cells(self) -> None:
         for record in self._records.values():

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
 from ...images.fields.field import Field, Modality
+from ...images.fields.scale import measure_scale
 from ...images.slides.pyramid import Pyramid
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Points
+
+    from ...card import Card
 
 __all__ = [
     "METADATA_KEY",
@@ -46,6 +49,8 @@ _ANNOTATED = "annotated cells"
 _SQUARE = 0.01
 #: So many points are named by their number.
 _MOST_NAMED = 10
+#: Width of a point that nobody has given another one.
+_USUAL_POINT = 10
 
 
 class SourceError(ValueError):
@@ -66,12 +71,26 @@ class ImageSettings:
         Unit of the values, ``""``, ``"rad"`` or ``"nm"``.
     origin : {"layer", "file", "user", "unknown"}
         Where the pixel size comes from.
+    classes : tuple of str or None
+        Names of the classes that cells can be of here; None for all that a model knows.
     """
 
     modality: Modality = "unknown"
     pixel_size: float | None = None
     unit: str = ""
     origin: Literal["layer", "file", "user", "unknown"] = "unknown"
+    classes: tuple[str, ...] | None = None
+
+    def classes_of(self, card: Card) -> tuple[str, ...] | None:
+        """Return the classes of a model that can occur here; None for all.
+
+        A model that knows none of the names is not limited by them.
+        """
+        if self.classes is None:
+            return None
+        names = card.class_names
+        found = tuple(name for name in names if name in self.classes)
+        return found if 0 < len(found) < len(names) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +131,8 @@ class CellSource:
         Of the points, from 1 on; those outside of the image are left out.
     note : str
         What is to be said of the source.
+    unset : bool
+        Whether the points have the size that napari gives all points.
     """
 
     kind: Literal["find", "labels", "points"] = "find"
@@ -119,6 +140,7 @@ class CellSource:
     diameter: float = 1.0
     numbers: tuple[int, ...] = ()
     note: str = ""
+    unset: bool = False
 
 
 def is_own(layer: Layer) -> bool:
@@ -350,6 +372,7 @@ def _points_source(layer: Points, image: Image, plane: PlaneRef) -> CellSource:
         size * float(ratio),
         tuple(numbers[inside].tolist()),
         _name_outside(numbers[~inside], len(places), image.name),
+        len(points) > 0 and bool(np.all(np.asarray(layer.size) == _USUAL_POINT)),
     )
 
 
@@ -386,11 +409,19 @@ def cells_of(field: Field, source: CellSource) -> Cells:
     ValueError
         If labels or points cannot be used; the message says why.
     """
-    if source.kind == "labels" and source.array is not None:
-        return cells_from_labels(source.array, field.pixel_size)
-    if source.kind == "points" and source.array is not None:
-        cells = cells_from_points(
-            source.array, field.shape, diameter=source.diameter, pixel_size=field.pixel_size
+    if source.kind == "find" or source.array is None:
+        return find_cells(field)
+    # Where the red cells say it, the size of a mark does not.
+    scale = measure_scale(field)
+    if source.kind == "labels":
+        return dataclasses.replace(cells_from_labels(source.array, field.pixel_size), scale=scale)
+    if scale is None and field.pixel_size is None and source.unset:
+        raise SourceError(
+            "The points have the size that napari gives all points, which says nothing of the "
+            "cells. Give the pixel size, or the points the size of the cells."
         )
-        return dataclasses.replace(cells, ids=np.asarray(source.numbers, cells.ids.dtype))
-    return find_cells(field)
+    cells = cells_from_points(
+        source.array, field.shape, diameter=source.diameter, pixel_size=field.pixel_size
+    )
+    ids = np.asarray(source.numbers, cells.ids.dtype)
+    return dataclasses.replace(cells, ids=ids, scale=scale)

@@ -27,6 +27,7 @@ from .words import (
     about_unfaithful,
     compare_to_baselines,
     order_rows,
+    plain_sentence,
     shown_orders,
     single_rows,
     versus_random,
@@ -36,7 +37,7 @@ __all__ = ["FaithfulnessBox", "FaithfulnessDetails"]
 
 _GOOD, _BAD = "#3fb68b", "#e5b567"
 _MEASURE_TIPS: dict[Subject, str] = {
-    "cell": "Replaces parts of the crop and lets the model look again, about 150 times.",
+    "cell": "Replaces parts of the crop and lets the model look again, about 170 times.",
     "field": "Replaces parts of the image and lets the model look again, some hundred times; "
     "may take a minute.",
     "slide": "Drops or replaces patches and lets the model look again, some hundred times; may "
@@ -98,11 +99,12 @@ class FaithfulnessBox(Follower):
 
     def _describe(self, subject: Subject, found: Faithfulness | None) -> tuple[str, str]:
         if found is not None:
-            better, good = compare_to_baselines(found)
-            colour, tip = _GOOD if good else _BAD, about_method(found, subject)
-            dot = f"<span style='color:{colour}'>●</span>"
-            text = f"Faithfulness vs. random<br><b>{versus_random(found)}</b><br>{dot} {better}"
-            return text, tip if good else f"{about_unfaithful(subject)} {tip}"
+            sentence, good = plain_sentence(found, subject)
+            dot = f"<span style='color:{_GOOD if good else _BAD}'>●</span>"
+            tips = [versus_random(found), compare_to_baselines(found), about_method(found, subject)]
+            if not good:
+                tips.insert(0, about_unfaithful(subject))
+            return f"{dot} {sentence}", " ".join(tip for tip in tips if tip)
         if (progress := self.faithfulness.progress) is not None:
             share = f" {100 * progress.done // progress.total} %" if progress.total else ""
             return f"Faithfulness: measuring…{share}", _MEASURE_TIPS[subject]
@@ -210,15 +212,16 @@ class FaithfulnessDetails(QWidget):
                 if (widget := item.widget()) is not None:
                     widget.setParent(None)
                     widget.deleteLater()
-        heads = ["model", *(ORDER_NAMES.get(name, name) for name in found.baselines)]
-        for column, head in enumerate(heads, 1):
-            label = self._put(self._grid, 0, column, head, "What was replaced first.", right=True)
+        measures, orders = order_rows(found), shown_orders(found)
+        for column, (name, tip, _) in enumerate(measures, 1):
+            label = self._put(self._grid, 0, column, name, tip, right=True)
             label.setStyleSheet("color: #8c98a6")
-        for row, (name, tip, values) in enumerate(order_rows(found), 1):
-            self._put(self._grid, row, 0, name, tip)
-            for column, value in enumerate(values, 1):
-                label = self._put(self._grid, row, column, value, tip, right=True)
-                if column == 1:
+        names = ["model", *(ORDER_NAMES.get(name, name) for name in orders[1:])]
+        for row, name in enumerate(names, 1):
+            self._put(self._grid, row, 0, name, "What was replaced first.")
+            for column, (_, tip, values) in enumerate(measures, 1):
+                label = self._put(self._grid, row, column, values[row - 1], tip, right=True)
+                if row == 1:
                     label.setStyleSheet("font-weight: bold")
         for row, (name, value, tip) in enumerate(single_rows(found, subject)):
             self._put(self._other_grid, row, 0, name, tip)

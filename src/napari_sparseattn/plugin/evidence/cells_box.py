@@ -23,7 +23,7 @@ from ..widgets.picture import dim_unselected, pixmap
 from ..widgets.rich import WrappedLabel, rich
 from .cells_requests import MeasuredCell
 from .cells_session import CellFaithfulness
-from .words import with_sign
+from .words import removed_things, with_sign
 
 __all__ = ["CellFaithfulnessBox"]
 
@@ -143,7 +143,9 @@ class CellFaithfulnessBox(Follower):
         rows, cells = self.cells.rank(label), self.cells.cells()
         found = self.cells.of_class(label)
         if found is not None:
-            self.summary.setText(f"{counted(len(found), 'cell')}: {found.verdict()}.")
+            what = removed_things(found.items[0], "cell")
+            self.summary.setText(f"{counted(len(found), 'cell')}. {found.sentence(what)}.")
+            self.summary.setToolTip(rich(f"By gain {found.verdict()}."))
         # No cell stands at both ends.
         number = min(_EACH, -(-len(rows) // _TWO_ENDS))
         ends = (rows[:number], rows[number:][::-1][:_EACH])
@@ -168,4 +170,4 @@ def _tip(cell: MeasuredCell) -> str:
     name = cell.found.label.replace("_", " ")
     own = cell.found.orders[cell.found.own[0]].gain
     percent = whole_percent(cell.found.probability)
-    return rich(f"{name}, {percent}: {with_sign(own)} vs. random. Click to go there.")
+    return rich(f"{name}, {percent}: gain {with_sign(own)}. Click to go there.")

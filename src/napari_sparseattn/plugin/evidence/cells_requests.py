@@ -118,7 +118,7 @@ def stream_cells(request: CellsRequest) -> Iterator[MeasuredCell]:
             mask = read_at_crop_pixels(cells.labels == cells.ids[row], frame)
             within = tiled_mean(mask, rerun.side).ravel()
         try:
-            found = measure(rerun, bundle.card.class_names, settings, within, stop_if_asked)
+            found = measure(rerun, bundle.card.shown_names, settings, within, stop_if_asked)
         except StoppedError:
             return
         selected = np.flatnonzero(rerun.selected_pixels(rerun.seen)).astype(np.int64)

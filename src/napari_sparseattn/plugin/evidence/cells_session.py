@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "CellFaithfulness"]
 
 #: Columns that measured cells get in the table and in exports.
-COLUMNS = ("evidence_gain", "evidence_low", "evidence_better_than_random")
+COLUMNS = ("evidence_gain", "evidence_p", "evidence_better_than_random")
 _NO_CELLS = "Classify all cells first; then measure the faithfulness of each."
 _OTHER_MODEL = "These cells were classified with another model. Classify all of them again."
 
@@ -201,8 +201,9 @@ class CellFaithfulness(PerViewer):
 
 def _make_columns(n: int, cells: dict[int, MeasuredCell]) -> dict[str, npt.NDArray[np.float64]]:
     """Return columns (n,); not a number where a cell was not measured."""
-    gain, low, better = (np.full(n, np.nan) for _ in COLUMNS)
+    gain, p, better = (np.full(n, np.nan) for _ in COLUMNS)
     for row, cell in cells.items():
-        difference = cell.found.difference()
-        gain[row], low[row], better[row] = difference.value, difference.low, difference.low > 0
-    return dict(zip(COLUMNS, (gain, low, better), strict=True))
+        found = cell.found
+        gain[row], p[row] = found.orders[found.own[0]].gain, found.p_random()
+        better[row] = found.more_than_random() is True
+    return dict(zip(COLUMNS, (gain, p, better), strict=True))

@@ -16,9 +16,17 @@ from ..widgets.picture import nice_ticks
 __all__ = ["COLOURS", "CurveLegend", "ShareCurves"]
 
 #: Okabe and Ito's colours, told apart by the colour-blind: the model's own order, then baselines.
-COLOURS = {"own": "#56b4e9", "random": "#8c98a6", "edges": "#e69f00", "centre": "#cc79a7"}
+COLOURS = {
+    "own": "#56b4e9",
+    "random": "#8c98a6",
+    "edges": "#e69f00",
+    "centre": "#cc79a7",
+    "dark": "#d55e00",
+    "dark blurred": "#f0e442",
+}
 _HEIGHT, _LEAST_WIDTH = 132, 110
 _MOST_TICKS = 3
+_NAMES_A_LINE = 4
 _OTHER = "#009e73"
 
 Line = tuple[str, npt.NDArray[np.float64]]
@@ -95,11 +103,13 @@ class CurveLegend(QWidget):
         """Show (order, name in words); the model's own first."""
         self.names = list(names)
         self.setAccessibleDescription(", ".join(shown for _, shown in names))
+        self.updateGeometry()
         self.update()
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return the room for one line of text."""
-        return QSize(200, self.fontMetrics().height() + 4)
+        """Return the room for the names in a narrow dock, some in a line."""
+        lines = max(1, -(-len(self.names) // _NAMES_A_LINE))
+        return QSize(200, lines * (self.fontMetrics().height() + 4))
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return the same height."""
@@ -109,9 +119,12 @@ class CurveLegend(QWidget):
         """Draw the samples and names."""
         painter = QPainter(self)
         metrics, left = painter.fontMetrics(), 2.0
+        high = metrics.height() + 4
         for i, (name, shown) in enumerate(self.names):
+            if i % _NAMES_A_LINE == 0:
+                left = 2.0
             painter.setPen(pen_of(name, i == 0))
-            middle = self.height() / 2
+            middle = (i // _NAMES_A_LINE + 0.5) * high
             painter.drawLine(QPointF(left, middle), QPointF(left + 14, middle))
             painter.setPen(self.palette().color(self.foregroundRole()))
             painter.drawText(QPointF(left + 18, middle + metrics.ascent() / 2 - 1), shown)

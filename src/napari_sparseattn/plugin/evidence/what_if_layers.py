@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...evidence import PixelSelection, Traversal
-from ..core.layers import OverlayLayers, copied_transform, marked, move, outline_ellipse
+from ..core.layers import (
+    OverlayLayers,
+    copied_transform,
+    marked,
+    move,
+    outline_ellipse,
+    update_boxes,
+    within_image,
+)
 from .what_if_requests import Region, crop_middles
 
 if TYPE_CHECKING:
@@ -148,7 +156,8 @@ class WhatIfLayers(OverlayLayers[WhatIfRole]):
         if isinstance(evidence, PixelSelection):
             frame = evidence.frame
             place = copied_transform(source, frame.origin, frame.scale, index)
-            values = evidence.fine_map().reshape((1,) * len(index) + (frame.size, frame.size))
+            values = within_image(source, frame, evidence.fine_map())
+            values = values.reshape((1,) * len(index) + (frame.size, frame.size))
             self._show_pixels(source, values, place)
         elif isinstance(evidence, Traversal):
             self._show_boxes(source, index, evidence)
@@ -181,24 +190,33 @@ class WhatIfLayers(OverlayLayers[WhatIfRole]):
     def _show_boxes(self, source: Image, index: Sequence[int], way: Traversal) -> None:
         from napari.layers import Shapes
 
-        self.remove(source, _SELECTION)
+        layer: Layer | None = self.layer(source, "what-if selection")
         ahead, corners = np.asarray(index, np.float64), []
         for top, left, height, width in way.on_image(np.asarray(way.boxes, np.float64))[1:]:
             box = np.array([(0, 0), (0, width), (height, width), (height, 0)])
             box += (top - 0.5, left - 0.5)
             corners.append(np.hstack([np.tile(ahead, (4, 1)).reshape(4, len(index)), box]))
-        if not corners or 4 * len(corners) > _MOST_CORNERS:
+        drawn = bool(corners) and 4 * len(corners) <= _MOST_CORNERS
+        if not drawn or not isinstance(layer, Shapes):
+            self.remove(source, _SELECTION)
+        if not drawn:
             return
-        side = float(np.ptp(np.concatenate(corners)[:, -1]))
+        width = float(np.ptp(np.concatenate(corners)[:, -1])) / 120
+        place = copied_transform(source)
+        if isinstance(layer, Shapes):
+            update_boxes(layer, corners, _COLOUR, width)
+            layer.visible = True
+            move(layer, place)
+            return
         made = Shapes(
             corners,
             shape_type="rectangle",
             name=f"[{source.name}] crops, what if",
             edge_color=_COLOUR,
             face_color="transparent",
-            edge_width=side / 120,
+            edge_width=width,
             metadata=marked("what-if selection"),
-            **copied_transform(source),
+            **place,
         )
         self.add_layer(source, "what-if selection", made)
 

@@ -18,6 +18,8 @@ __all__ = [
     "about_unfaithful",
     "compare_to_baselines",
     "order_rows",
+    "plain_sentence",
+    "removed_things",
     "single_rows",
     "versus_random",
     "with_sign",
@@ -34,6 +36,8 @@ ORDER_NAMES = {
     "random scattered": "random pixels",
     "edges": "edges",
     "centre": "centre",
+    "dark": "dark",
+    "dark blurred": "dark, blurred",
 }
 _FILLS = {
     "mean": "what surrounds it",
@@ -46,19 +50,44 @@ _FILLS = {
 _UNITS: dict[Subject, str] = {"cell": "crop", "field": "field", "slide": "patches"}
 
 
+def removed_things(found: Faithfulness, subject: Subject) -> str:
+    """Return what is removed of a crop, a field or a slide."""
+    if subject == "slide":
+        return "patches"
+    return "pixels" if "selection" in found.own else "parts"
+
+
+def plain_sentence(found: Faithfulness, subject: Subject) -> tuple[str, bool]:
+    """Return the verdict in one sentence; whether it is in favour of the overlay."""
+    sentence = found.sentence(removed_things(found, subject))
+    return f"{sentence}.", found.more_than_random() is True
+
+
 def versus_random(found: Faithfulness) -> str:
-    """Return the faithfulness compared with random orders, in numbers."""
-    return str(found.difference()).replace("-", "\u2212")
+    """Return the test against random orders in numbers; nothing where there was none."""
+    if found.more_than_random() is None:
+        return ""
+    mine = found.orders[found.own[0]].drop_without
+    text = (
+        f"Without them the probability falls by {_fall(mine)}, without as many random ones by "
+        f"{_fall(float(found.random_drops.mean()))} (difference {found.difference()}, "
+        f"p = {found.p_random():.2g} of {len(found.random_drops)} random orders)."
+    )
+    return text.replace("-", "\u2212")
 
 
-def compare_to_baselines(found: Faithfulness) -> tuple[str, bool]:
-    """Return the baselines that the evidence is better than; whether random is among them."""
-    better = [name for name in found.baselines if found.difference(name).low > 0]
-    worse = [name for name in found.baselines if name not in better]
-    if "random" not in better:
-        return "not better than random", False
-    text = f"better than {_join(better)}"
-    return (f"{text}; not better than {_join(worse)}" if worse else text), True
+def _fall(value: float) -> str:
+    return f"{100 * value:.0f} points"
+
+
+def compare_to_baselines(found: Faithfulness) -> str:
+    """Return which orders that know nothing of the model are as good, and which are not."""
+    names = [name for name in found.baselines if not name.startswith("random")]
+    better = [name for name in names if found.difference(name).low > 0]
+    worse = [name for name in names if name not in better]
+    said = [f"better than {_join(better)}"] if better else []
+    said += [f"not better than {_join(worse)}"] if worse else []
+    return f"By gain {', '.join(said)}." if said else ""
 
 
 def _join(names: Sequence[str]) -> str:
@@ -74,10 +103,10 @@ def about_method(found: Faithfulness, subject: Subject) -> str:
         f"Parts of the {_UNITS[subject]} were replaced by {fills}: first "
         f"what the model's {own} holds for most important, and first what it holds for least. The "
         f"whole model ran anew each time, {found.runs} times in {seconds_text(found.seconds)}, "
-        f"and was free to look elsewhere. The number is how much sooner the probability of "
-        f"{found.label.replace('_', ' ')} falls in the first case, from \u22121 to 1; 0 is what "
-        "random parts give. The interval holds 95 % of the random orders that were tried; if it "
-        "lies above 0, the overlay shows what decided, better than chance."
+        f"and was free to look elsewhere. The verdict is of the fall of the probability of "
+        f"{found.label.replace('_', ' ')} without as much as was selected, beside random maps as "
+        "coarse or fine as this one, another lot of them for each cell: of maps that are random "
+        "themselves, one in forty is said to matter more."
     )
 
 
@@ -88,7 +117,7 @@ def about_unfaithful(subject: Subject) -> str:
 
 
 def order_rows(found: Faithfulness) -> list[tuple[str, str, list[str]]]:
-    """Return rows (name, tip, one value per order) for the model's own orders and the baselines."""
+    """Return measures (name, tip, one value per order) of the overlay's order and the baselines."""
     scores = [found.orders[name] for name in shown_orders(found)]
     return [
         (
@@ -125,7 +154,12 @@ def shown_orders(found: Faithfulness) -> list[str]:
 
 def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, str]]:
     """Return rows (name, value, tip) of the measures that are one number each."""
-    rows = [
+    rows: list[tuple[str, str, str]] = []
+    if numbers := versus_random(found):
+        rows.append(("vs. random", numbers, "The numbers behind the verdict."))
+    if others := compare_to_baselines(found):
+        rows.append(("vs. others", others, "Orders that know nothing of the model."))
+    rows += [
         (
             "selected",
             f"{100 * found.selected:.3g} %",

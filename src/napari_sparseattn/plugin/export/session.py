@@ -203,7 +203,7 @@ class ExportSession(PerViewer):
         if model is not None and model.bundle.hash == results.model_hash:
             return model.bundle.card, model
         card = self.session.models.cards.get(results.model_name)
-        same = card is not None and card.class_names == results.class_names
+        same = card is not None and card.shown_names == results.class_names
         return (card if same else None), None
 
     # -- asking

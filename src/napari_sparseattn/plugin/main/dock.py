@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
+from ..cells.scale import ScaleHelper
 from ..cells.table_box import TableBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
@@ -52,7 +53,14 @@ class SparseAttentionDock(DockFrame):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.session = Session.of(napari_viewer)
         super().__init__(self.session.status)
-        kinds = (AnswerFaithfulness, WhatIfSession, CellFaithfulness, Compare, ExportSession)
+        kinds = (
+            ScaleHelper,
+            AnswerFaithfulness,
+            WhatIfSession,
+            CellFaithfulness,
+            Compare,
+            ExportSession,
+        )
         shared = [kind.of(napari_viewer) for kind in kinds]
         inner = QWidget(self)
         boxes = self._make_boxes(inner)

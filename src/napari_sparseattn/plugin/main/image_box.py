@@ -15,7 +15,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...images.errors import check_pixel_size
 from ...images.fields.field import Modality
+from ..cells.scale import ScaleHelper
 from ..core.docks import open_holograms
 from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
@@ -24,6 +26,7 @@ from ..session import Session
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
+from .kinds_button import KindsButton
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -80,8 +83,11 @@ class ImageBox(Follower):
         self.colour.setToolTip(
             "The image is three planes: shows them as red, green and blue of one image."
         )
+        self.kinds = KindsButton(session, self)
         self.hint = WrappedLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
+        self.scale = ScaleHelper.of(session.viewer) if session.viewer is not None else None
+        self.use = self._use_button()
         self.reconstruct = QPushButton("Reconstruct…", self)
         self.reconstruct.setToolTip(
             "Opens the dock Holograms, which turns a hologram or phase into OPD."
@@ -113,13 +119,25 @@ class ImageBox(Follower):
         self.colour.clicked.connect(self._show_as_colour)
         self.reconstruct.clicked.connect(self._open_holograms)
 
+    def _use_button(self) -> QPushButton:
+        """Return the button that takes what the red cells propose."""
+        button = QPushButton("", self)
+        button.setToolTip(
+            "Takes the size that the circled red cell gives. Look first whether the circle fits a "
+            "red cell."
+        )
+        button.clicked.connect(self._use_measured)
+        if self.scale is not None:
+            self.follow(self.scale.changed, self._show_hint)
+        return button
+
     def _lay_out(self) -> None:
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        for row, text in enumerate(("Image", "", "", "", "", "", "Cells")):
+        for row, text in enumerate(("Image", "", "", "", "", "", "", "Cells", "Kinds")):
             if text:
                 self.labels[text] = QLabel(text, self)
                 grid.addWidget(self.labels[text], row, 0)
@@ -128,11 +146,13 @@ class ImageBox(Follower):
         grid.addWidget(self.modality, 2, 1)
         grid.addWidget(self.pixel_size, 2, 2)
         grid.addWidget(self.hint, 3, 1, 1, 2)
-        grid.addWidget(self.colour, 4, 1, 1, 2)
-        grid.addWidget(self.reconstruct, 5, 1, 1, 2)
-        grid.addWidget(self.cells, 6, 1, 1, 2)
-        grid.addWidget(self.empty, 7, 1, 1, 2)
-        grid.addWidget(self.open, 8, 1, 1, 2)
+        grid.addWidget(self.use, 4, 1, 1, 2)
+        grid.addWidget(self.colour, 5, 1, 1, 2)
+        grid.addWidget(self.reconstruct, 6, 1, 1, 2)
+        grid.addWidget(self.cells, 7, 1, 1, 2)
+        grid.addWidget(self.kinds, 8, 1, 1, 2)
+        grid.addWidget(self.empty, 9, 1, 1, 2)
+        grid.addWidget(self.open, 10, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -169,9 +189,25 @@ class ImageBox(Follower):
         self.pixel_size.setValue(settings.pixel_size or 0.0)
         self.pixel_size.blockSignals(False)
         self.pixel_size.setToolTip(f"Side of one pixel. {_ORIGINS[settings.origin]}")
-        self.hint.setText(_UNKNOWN_SLIDE if self.session.selection.on_slide else _UNKNOWN_SIZE)
-        self.hint.setVisible(there and settings.pixel_size is None)
+        self._show_hint()
         self._show_button()
+
+    def _show_hint(self) -> None:
+        """Say what is not known of the scale, and what the red cells propose."""
+        selection = self.session.selection
+        said = "" if self.scale is None else self.scale.sentence
+        measured = None if self.scale is None else self.scale.measured
+        if measured is not None:
+            self.use.setText(f"Use {measured.rounded:g} µm")
+        self.use.setVisible(bool(said))
+        unknown = _UNKNOWN_SLIDE if selection.on_slide else _UNKNOWN_SIZE
+        self.hint.setText(said or unknown)
+        there = selection.image is not None and selection.settings.pixel_size is None
+        self.hint.setVisible(there or bool(said))
+
+    def _use_measured(self) -> None:
+        if self.scale is not None:
+            self.scale.use()
 
     def _show_button(self, _: object = None) -> None:
         advice = self.session.advice
@@ -179,6 +215,13 @@ class ImageBox(Follower):
         # A SPAN takes patches, whatever cells there are.
         for widget in (self.labels["Cells"], self.cells):
             widget.setVisible(advice.cells)
+        for widget in (self.labels["Kinds"], self.kinds):
+            widget.setVisible(advice.cells and self.session.selection.image is not None)
+
+    def release(self) -> None:
+        """Disconnect, with the button for kinds."""
+        self.kinds.release()
+        super().release()
 
     def open_files(self, paths: list[str], as_slides: bool = False) -> None:
         """Open files and folders, and say here what comes of it."""
@@ -211,6 +254,13 @@ class ImageBox(Follower):
             return
         size = value or None
         origin = "unknown" if size is None else "user"
+        if size is not None and not selection.on_slide:
+            try:
+                check_pixel_size(size)
+            except ValueError as error:
+                self.session.status.notify(str(error), "error")
+                self._show_settings(selection.settings)
+                return
         selection.set_settings(selection.image, pixel_size=size, origin=origin)
 
     def _cells_chosen(self, index: int) -> None:

@@ -32,8 +32,12 @@ from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
 
-__all__ = ["ClassBars", "ResultBox", "WrongRow"]
+__all__ = ["ClassBars", "ResultBox", "WrongRow", "describe_flag"]
 
+#: Readable in napari's dark and in its light theme.
+_BADGE = (
+    "background: #E69F00; color: black; border-radius: 4px; padding: 3px 8px; font-weight: bold;"
+)
 _CHOOSE = "choose its class"
 _ROWS = 4
 _ROW_HEIGHT = 22
@@ -146,6 +150,8 @@ class ResultBox(Follower):
         self.session = session
         self.empty = WrappedLabel(_EMPTY, self)
         self.bars = ClassBars(self)
+        self.badge = WrappedLabel("", self)
+        self.badge.setStyleSheet(_BADGE)
         self.facts = WrappedLabel("", self)
         self.title = QLabel(self)
         self.title.setWordWrap(True)
@@ -158,6 +164,7 @@ class ResultBox(Follower):
         column.addWidget(self.empty)
         column.addWidget(self.title)
         column.addWidget(self.bars)
+        column.addWidget(self.badge)
         column.addWidget(self.facts)
         column.addWidget(self.faithfulness)
         column.addWidget(self.wrong)
@@ -205,6 +212,7 @@ class ResultBox(Follower):
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
+        self.badge.setVisible(there and bool(answer.flagged))
         self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
         selection = self.session.selection
         if answer is None or selection.card is None:
@@ -220,6 +228,10 @@ class ResultBox(Follower):
             facts, tip = _slide_facts(answer, self.session.slides.side_of(0))
         else:
             facts, tip = _facts(answer, selection.on_slide)
+        if answer.flagged:
+            text, why = describe_flag(answer, selection.on_slide)
+            self.badge.setText(text)
+            self.badge.setToolTip(why)
         self.facts.setText(" · ".join(facts))
         self.facts.setToolTip(tip)
 
@@ -233,6 +245,19 @@ class ResultBox(Follower):
             self.boxes[name].blockSignals(True)
             self.boxes[name].setChecked(shown)
             self.boxes[name].blockSignals(False)
+
+
+def describe_flag(answer: Prediction, on_slide: bool) -> tuple[str, str]:
+    """Say what a flagged answer is unlike, and what that means."""
+    what = "cells"
+    if isinstance(answer, FieldPrediction | SlidePrediction):
+        what = "slides" if on_slide else "images"
+    tip = (
+        f"Of all {what} the model was trained on, this is farther from every class than all but "
+        f"a few: {answer.novelty:.1f} times the distance at which it is flagged. The class above "
+        "is the nearest of those the model has, and may be none of them: look yourself."
+    )
+    return f"Unlike the {what} this model knows", tip
 
 
 def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
@@ -276,6 +301,9 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
         compressed = reading.bytes_compressed
         facts.append(f"{read}, {_bytes(compressed)}" if compressed else read)
         tip = f"{reading.summary()}."
+    if answer.patch_novelty is not None:
+        unlike = int((answer.patch_novelty > 1).sum())
+        facts.append(f"{unlike} of them unlike those the model knows")
     facts += [f"{stage.name} {seconds_text(stage.seconds)}" for stage in answer.stages]
     if not answer.scale_known:
         facts.append("scale unknown")

@@ -25,7 +25,19 @@ _TICK_MS = 500
 _SHOWN_HINTS = 2
 
 _LAYERS = (
-    ("automatic", "auto", "All layers from 100 cells per class on, else the last ones."),
+    (
+        "automatic",
+        "auto",
+        (
+            "All layers from 100 cells per class on, else the last one, beside cells that the "
+            "model keeps of its own training."
+        ),
+    ),
+    (
+        "last layer only",
+        "head",
+        "Takes a second; forgets the least, where the model keeps cells of its own training.",
+    ),
     (
         "last layers only",
         "backbone",

@@ -213,9 +213,10 @@ def _figures(report: FineTuneReport) -> str:
         ("known classes", report.known),
         ("new classes", report.fresh),
         ("all", report.all_cells),
+        ("own training", report.kept),
     )
     for name, paired in parts:
-        if paired.n:
+        if paired is not None and paired.n:
             rows.append((f"correct, {name} ({paired.n})", _share(paired.before, paired.n),
                          _share(paired.after, paired.n)))  # fmt: skip
     if report.before is not None and report.after is not None:
@@ -223,7 +224,7 @@ def _figures(report: FineTuneReport) -> str:
                      f"{report.after.ece:.3f}"))  # fmt: skip
     rows.append(("temperature", "", f"{report.temperature:.2f}"))
     kept = f"epoch {report.best_epoch}" if report.best_epoch else "the fitted last layer"
-    rows.append(("kept", "", kept))
+    rows.append(("weights", "", kept))
     head = (
         "<tr><th align='left'>held-out cells</th><th align='right'>before</th>"
         "<th align='right'>after</th></tr>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +117,10 @@ class TraversalLayers:
         traversal = prediction.evidence
         assert isinstance(traversal, Traversal)
         shown = prediction.index if shown_class is None else shown_class
-        place = copied_transform(source, index=index)
+
+        def place(image: Image) -> dict[str, Any]:
+            return copied_transform(image, index=index)
+
         self._show_unread(source, index, prediction, traversal, choice)
         self._show_shapes(
             source, "candidates", _candidates(traversal, selected, source.ndim), place, choice
@@ -132,15 +135,18 @@ class TraversalLayers:
         source: Image,
         role: Role,
         drawing: dict[str, Any],
-        place: dict[str, Any],
+        place: Callable[[Image], dict[str, Any]],
         choice: OverlayChoice,
     ) -> None:
         layer = self._overlays.layer(source, role)
         if layer is None:
-            self._overlays.set_visible(
-                self._add_shapes(source, role, drawing, place), choice.of(role)
-            )
+
+            def make(image: Image) -> Layer:
+                return _shapes_layer(image, role, drawing, place(image))
+
+            self._overlays.offer(source, role, make, choice.of(role))
             return
+        placed = place(source)
 
         def update(shapes: Shapes) -> None:
             kind = drawing["shape_type"]
@@ -151,24 +157,9 @@ class TraversalLayers:
             shapes.face_color = drawing["face_color"]
             if "text" in drawing:
                 shapes.text.color = drawing["text"]["color"]
-            move(shapes, place)
+            move(shapes, placed)
 
         self._overlays.update_layer(layer, update, choice.of(role))
-
-    def _add_shapes(
-        self, source: Image, role: Role, drawing: dict[str, Any], place: dict[str, Any]
-    ) -> Layer:
-        from napari.layers import Shapes
-
-        layer = Shapes(
-            ndim=source.ndim,
-            name=f"[{source.name}] {_NAMES[role]}",
-            opacity=1.0,
-            metadata=marked(role),
-            **drawing,
-            **place,
-        )
-        return self._overlays.add_layer(source, role, layer)
 
     def _show_unread(
         self,
@@ -180,30 +171,50 @@ class TraversalLayers:
     ) -> None:
         mask, origin, steps, what = _unread(prediction, traversal)
         mask = mask.reshape((1,) * len(index) + mask.shape)
-        place = copied_transform(source, origin, steps, index)
         name = f"[{source.name}] {what}"
+
+        def place(image: Image) -> dict[str, Any]:
+            return copied_transform(image, origin, steps, index)
+
         layer = self._overlays.layer(source, "unread")
         if layer is None:
-            from napari.layers import Labels
 
-            layer = Labels(
-                mask,
-                name=name,
-                colormap=_GREY,
-                opacity=1.0,
-                metadata=marked("unread"),
-                **place,
-            )
-            self._overlays.set_visible(
-                self._overlays.add_layer(source, "unread", layer), choice.unread
-            )
+            def make(image: Image) -> Layer:
+                from napari.layers import Labels
+
+                return Labels(
+                    mask,
+                    name=name,
+                    colormap=_GREY,
+                    opacity=1.0,
+                    metadata=marked("unread"),
+                    **place(image),
+                )
+
+            self._overlays.offer(source, "unread", make, choice.unread)
             return
+        placed = place(source)
 
         def update(labels: Labels) -> None:
             labels.data, labels.name = mask, name
-            move(labels, place)
+            move(labels, placed)
 
         self._overlays.update_layer(layer, update, choice.unread)
+
+
+def _shapes_layer(
+    source: Image, role: Role, drawing: dict[str, Any], place: dict[str, Any]
+) -> Layer:
+    from napari.layers import Shapes
+
+    return Shapes(
+        ndim=source.ndim,
+        name=f"[{source.name}] {_NAMES[role]}",
+        opacity=1.0,
+        metadata=marked(role),
+        **drawing,
+        **place,
+    )
 
 
 def _crops(

@@ -144,7 +144,7 @@ def _without_pixels(items: Sequence[Annotation], groups: Sequence[str], card: Ca
     return CropSet(empty, labels, names, tuple(item.id for item in items), tuple(groups))
 
 
-def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
+def too_few(data: CropSet, old_classes: Sequence[str] = (), kept: int | None = None) -> list[str]:
     """Say in plain sentences, before training, what there is too little of.
 
     Parameters
@@ -153,6 +153,9 @@ def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
         The annotated crops.
     old_classes : sequence of str
         Classes that the model knows already.
+    kept : int, optional
+        Held-out cells of its own training that the model's file keeps, to tell
+        what it forgets; by default nothing is said of that.
 
     Returns
     -------
@@ -175,6 +178,13 @@ def too_few(data: CropSet, old_classes: Sequence[str] = ()) -> list[str]:
                 f"'{name}' has {checked} held out to test on: annotate more, in other places or "
                 "images, or the report cannot say how well it is told apart."
             )
+    there = {data.class_names[index] for index in np.unique(data.labels)}
+    missing = [f"'{name}'" for name in old_classes if name not in there]
+    if kept == 0 and missing:
+        said.append(
+            f"No cell of {', '.join(missing)} is annotated, and this model keeps none of its own "
+            "training: what it forgets of these classes cannot be measured."
+        )
     return said
 
 

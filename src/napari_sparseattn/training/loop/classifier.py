@@ -20,6 +20,7 @@ from ...models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from ..data.datasets import CropSet, hash_folds
 from .augment import Augmentation
 from .fit import EpochReport, FitOptions, fit, predict_logits
+from .known import measure_known_states
 
 __all__ = [
     "Parts",
@@ -231,6 +232,9 @@ def make_bundle(
 ) -> tuple[Bundle, TrainingReport]:
     """Calibrate a trained model on the validation crops, measure it, and write its card.
 
+    What is usual of its states is measured too, so that it can say what is
+    unlike anything it was trained on.
+
     Parameters
     ----------
     kind : str
@@ -253,10 +257,14 @@ def make_bundle(
         _measure(model, validation, settings, temperature),
         tuple(history),
     )
+    known, spec = measure_known_states(
+        model, parts["train"], validation, parts["test"], settings.normalisation, settings.crop.size
+    )
     sizes = {name: len(part) for name, part in parts.items()}
     architecture = dataclasses.asdict(model.config)  # type: ignore[call-overload]
     card = _card(kind, data, settings, architecture, temperature, sizes, report)
-    return Bundle(card, model.state_dict()), report
+    card = card.model_copy(update={"novelty": spec})
+    return Bundle(card, model.state_dict(), known=known), report
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

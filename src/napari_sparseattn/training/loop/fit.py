@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .loop import Judgement, Loop, optimiser, rate_factor
 from .pixel_budget import PixelBudget
 from .precision import trains_in_bfloat16
 
-__all__ = ["EpochReport", "FitOptions", "fit", "predict_logits"]
+__all__ = ["EpochReport", "FitOptions", "fit", "predict_logits", "predict_states"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +89,49 @@ def predict_logits(
     bfloat16: bool = False,
 ) -> Tensor:
     """Logits (N, n_classes) of stored crops (N, h, w, C), as deployed."""
-    model.eval()
-    parts = []
-    with torch.inference_mode(), _autocast(device, bfloat16):
-        for start in range(0, len(crops), batch_size):
-            batch = _to_batch(crops[start : start + batch_size])
+    batches = _Batches(crops, normalisation, size, device, batch_size)
+    return _predict(model, batches, bfloat16, _logits)
+
+
+def predict_states(
+    model: nn.Module,
+    crops: npt.NDArray[Any],
+    normalisation: Normalisation,
+    size: int,
+    *,
+    device: str = "cpu",
+    batch_size: int = 256,
+) -> Tensor:
+    """What the last layer reads (N, D) of stored crops (N, h, w, C), as deployed."""
+    batches = _Batches(crops, normalisation, size, device, batch_size)
+    return _predict(model, batches, False, lambda output: output.state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """Stored crops, and how they become input."""
+
+    crops: npt.NDArray[Any]
+    normalisation: Normalisation
+    size: int
+    device: str
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = self.size
+        for start in range(0, len(self.crops), self.batch_size):
+            batch = _to_batch(self.crops[start : start + self.batch_size])
             if batch.shape[-1] != size:
                 batch = F.interpolate(batch, size=(size, size), mode="area")
-            parts.append(_logits(model(_normalise(batch, normalisation, device))).float().cpu())
-    return torch.cat(parts)
+            yield _normalise(batch, self.normalisation, self.device)
+
+
+def _predict(
+    model: nn.Module, batches: _Batches, bfloat16: bool, read: Callable[[Any], Tensor]
+) -> Tensor:
+    model.eval()
+    with torch.inference_mode(), _autocast(batches.device, bfloat16):
+        return torch.cat([read(model(batch)).float().cpu() for batch in batches])
 
 
 def fit(

@@ -52,6 +52,9 @@ class LaboratoryChanges:
     amount : float
         Each stain's density is multiplied by a factor that is log-uniform in
         ``[1 / (1 + amount), 1 + amount]``.
+    counterstain : float
+        The density of red cells and granules beside that of nuclei is multiplied by
+        a further factor, log-uniform in ``[1 / (1 + counterstain), (1 + counterstain) ** 2]``.
     saturation : float
         Differences between channels are multiplied by a factor in
         ``[1 - saturation, 1 + saturation]``.
@@ -87,6 +90,7 @@ class LaboratoryChanges:
     stretch: float = 0.1
     stain: float = 0.12
     amount: float = 0.8
+    counterstain: float = 0.0
     saturation: float = 0.5
     response: float = 0.4
     tint: float = 0.35
@@ -211,6 +215,9 @@ class LaboratoryChanges:
         jitter = torch.tensor([1.0, 2.0, 1.0])[:, None] * self.stain * draw.normal(3, 3)
         factor = draw.random(3, 1).mul(2).sub(1).mul(math.log(1 + self.amount) * flat).exp()
         factor[:, 2] = 1
+        if self.counterstain:
+            power = 3 * draw.random(1).flatten() - 1
+            factor[:, 1, 0] *= (power * math.log(1 + self.counterstain) * flat.flatten()).exp()
         stains = (own + flat * jitter) * factor
         mixing = torch.linalg.inv(own) @ stains  # rows of densities times this
         grey = torch.full((3, 3), 1 / 3)

@@ -24,6 +24,7 @@ from ...models.span import SpanMil, SpanUnet, span_from_config
 from ...progress import Progress
 from ..data.span_data import Part, SlideExample, split_slides
 from .fit import EpochReport
+from .known import measure_known_slides
 from .span import SpanOptions, fit_span, measure_patches, measure_slides, span_temperature
 
 __all__ = [
@@ -240,8 +241,10 @@ def _make_bundle(
     validation, _ = _measure(model, parts["validation"], settings, temperature)
     sizes = {str(name): len(part) for name, part in parts.items()}
     report = SlideReport(test, validation, tuple(history), sizes, overlap)
+    known, spec = measure_known_slides(model, parts["train"], parts["validation"], parts["test"])
     card = _card(settings, dataclasses.asdict(model.config), temperature, report)
-    return Bundle(card, model.state_dict()), report
+    card = card.model_copy(update={"novelty": spec})
+    return Bundle(card, model.state_dict(), known=known), report
 
 
 def _check_widths(examples: Sequence[SlideExample], encoder: EncoderSpec) -> None:

@@ -94,7 +94,7 @@ def survey_project(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool
     )
     return (
         f"{text} {len(data) - checked} to learn from, {checked} held out to test on.",
-        tuple(too_few(data, card.class_names)),
+        tuple(too_few(data, card.class_names, card.n_checked)),
         True,
     )
 
@@ -130,7 +130,7 @@ def gather_cells(request: FineTuneRequest, folder: Path) -> Generator[Stage, Non
     else:
         found = cut_fields(project, opened, card)
     data = found.data
-    notes = (*found.notes, *notes, *too_few(data, card.class_names))
+    notes = (*found.notes, *notes, *too_few(data, card.class_names, card.n_checked))
     arrays = {"crops": data.crops, "labels": data.labels, "held_out": held_out(data)}
     return Gathered(arrays, data.class_names, data.names, data.groups, notes)
 

@@ -51,7 +51,7 @@ class FineTuneChoices:
 
     Parameters
     ----------
-    freeze : {"auto", "backbone", "none"}
+    freeze : {"auto", "head", "backbone", "none"}
         As in `FineTuneOptions`.
     seconds : float or None
         About how long it may take.
@@ -59,7 +59,7 @@ class FineTuneChoices:
         See `choose_device`.
     """
 
-    freeze: Literal["auto", "backbone", "none"] = "auto"
+    freeze: Literal["auto", "head", "backbone", "none"] = "auto"
     seconds: float | None = None
     device: str = "auto"
 

@@ -62,11 +62,16 @@ def report_from_dict(plain: dict[str, Any]) -> FineTuneReport:
     from ..tune.fine_tune import FineTuneReport
     from ..tune.report import HeldOutCell, Paired
 
-    values = {field.name: plain[field.name] for field in dataclasses.fields(FineTuneReport)}
+    fields = {field.name for field in dataclasses.fields(FineTuneReport)}
+    # Reports from before there were kept cells have none.
+    plain = {"kept": None, "kept_classes": {}, **plain}
+    values = {name: plain[name] for name in fields}
     for name in ("before", "after"):
         values[name] = values[name] and _read_measures(values[name])
     for name in ("all_cells", "known", "fresh"):
         values[name] = Paired(**values[name])
+    values["kept"] = values["kept"] and Paired(**values["kept"])
+    values["kept_classes"] = {n: tuple(of) for n, of in values["kept_classes"].items()}
     values["cells"] = tuple(HeldOutCell(**cell) for cell in values["cells"])
     for name in ("class_names", "old_class_names", "history", "notes"):
         values[name] = tuple(values[name])

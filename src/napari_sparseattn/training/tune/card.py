@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ...bundle import Bundle
-from ...card import Card, default_colours
+from ...card import Card, NoveltySpec, default_colours
 from .report import FineTuneReport
 
 __all__ = ["Learned", "make_tuned_card"]
@@ -34,9 +34,13 @@ class Learned:
 
 
 def make_tuned_card(
-    bundle: Bundle, learned: Learned, architecture: dict[str, Any], report: FineTuneReport
+    bundle: Bundle,
+    learned: Learned,
+    architecture: dict[str, Any],
+    report: FineTuneReport,
+    novelty: NoveltySpec | None = None,
 ) -> Card:
-    """Return the card of a model that went on from `bundle`."""
+    """Return the card of a model that went on from `bundle`, with known states or without."""
     old, classes = bundle.card, report.class_names
     new = [name for name in classes if name not in old.class_names]
     own = dict(zip(old.class_names, old.colours, strict=True))
@@ -64,6 +68,7 @@ def make_tuned_card(
         "temperature": report.temperature,
         "training": training.model_dump(),
         "metrics": report.after.to_dict() if report.after is not None else {},
+        "novelty": None if novelty is None else novelty.model_dump(),
         "test_vector": None,
         "tensors_sha256": "",
     })  # fmt: skip

@@ -11,6 +11,7 @@ from ..data.datasets import CropSet
 from ..loop.control import TrainingControl
 from ..loop.epochs import FineTuneEpoch
 from .card import Learned, make_tuned_card
+from .known import know_again
 from .report import FineTuneReport
 from .run import FineTuneRun
 from .task import FineTuneOptions, Task
@@ -36,9 +37,10 @@ def fine_tune(
     """Go on training a model on annotated crops; classes it does not know are added.
 
     The head grows by the new classes and is fitted first, which takes a
-    second; then all layers follow, on annotated crops, and on unannotated ones
-    on which the old classes keep the shares that the old model gave them. The
-    weights' moving average at the best epoch is what is kept.
+    second, beside states that the model keeps of its own training. Where there
+    are few crops that is all. Else all layers follow, on annotated crops, and
+    on unannotated ones on which the old classes keep the shares that the old
+    model gave them; the weights' moving average at the best epoch is kept.
 
     Parameters
     ----------
@@ -81,10 +83,11 @@ def fine_tune(
             on_epoch(epoch)
     model, report = run.result()
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    known, spec = know_again(task, model)
     card = make_tuned_card(
-        bundle, _describe_learning(task), dataclasses.asdict(model.config), report
+        bundle, _describe_learning(task), dataclasses.asdict(model.config), report, spec
     )
-    return Bundle(card, state), report
+    return Bundle(card, state, known=known), report
 
 
 def _describe_learning(task: Task) -> Learned:

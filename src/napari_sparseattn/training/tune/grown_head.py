@@ -159,6 +159,7 @@ def fit_head(
     unlabelled: HeadFeatures,
     weights: Tensor,
     trust: float = 1.0,
+    kept: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Fit a grown head to features that stay as they are; convex, and takes a second.
 
@@ -182,6 +183,9 @@ def fit_head(
         (n_classes,), see `class_weights`.
     trust : float
         Weight, 0 to 1, of the old model on unlabelled crops; the rest is the head's.
+    kept : (states (K, D), labels (K,) int64), optional
+        Of cells that the model was trained on; as a whole they count as much as
+        the labelled crops, and each of their classes as much as the others.
 
     Returns
     -------
@@ -194,6 +198,7 @@ def fit_head(
     others = unlabelled.features.flatten(0, 1).to(device)
     old, n_old = unlabelled.probabilities.to(device), unlabelled.logits.shape[2]
     start, weights = head.weight.detach().clone(), weights.to(device)
+    again = None if kept is None else tuple(each.to(device) for each in kept)
     scale = _RIDGE * (float(features.square().mean()) or 1.0)
     shares = F.pad(old, (0, head.out_features - n_old))
     for _ in range(2 if len(old) else 1):
@@ -201,6 +206,9 @@ def fit_head(
 
         def loss(target: Tensor = target) -> Tensor:
             value = F.cross_entropy(head(features), truth, weight=weights)
+            if again is not None:
+                even = class_weights(again[1].cpu().numpy(), head.out_features).to(device)
+                value = value + F.cross_entropy(head(again[0]), again[1], weight=even)
             if len(others):
                 value = value + F.cross_entropy(head(others), target)
             moved = (head.weight - start).square().sum(1)

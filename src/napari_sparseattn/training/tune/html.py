@@ -36,6 +36,10 @@ def render_report(report: FineTuneReport) -> str:
         kept=f"epoch {report.best_epoch}" if report.best_epoch else first,
         pixels=sorted({row["k"] for row in report.history if row.get("k") is not None}, key=str),
         per_class=[_describe_class(report, name) for name in report.class_names],
+        kept_cells=[
+            [name, str(n), f"{100 * before / n:.0f} %", f"{100 * after / n:.0f} %"]
+            for name, (n, before, after) in report.kept_classes.items()
+        ],
         confusion=[] if report.after is None else _list_confusion(report, report.after),
         wrong=[
             [c.id, c.label, c.before, c.after, f"{100 * c.probability:.0f} %"]

@@ -15,7 +15,15 @@ from torch import Tensor
 from ...metrics import Report, classification_report
 from ..loop.classifier import fit_temperature
 
-__all__ = ["FineTuneReport", "HeldOut", "HeldOutCell", "Paired", "Verdict", "compare"]
+__all__ = [
+    "FineTuneReport",
+    "HeldOut",
+    "HeldOutCell",
+    "KeptCells",
+    "Paired",
+    "Verdict",
+    "compare",
+]
 
 Verdict = Literal["better", "worse", "too little data"]
 
@@ -50,6 +58,21 @@ class HeldOut:
     old_class_names: tuple[str, ...]
     unit: str = "cells"
     groups: npt.NDArray[np.int64] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptCells:
+    """K cells that the model's file keeps of its own training, and neither training was fitted to.
+
+    Parameters
+    ----------
+    labels, before, after : numpy.ndarray
+        (K,) int64: their classes, and what the model before and the new one say.
+    """
+
+    labels: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+    after: npt.NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +147,11 @@ class FineTuneReport:
     all_cells, known, fresh : Paired
         Both models on all held-out cells, on those of classes known before,
         and on those of new classes.
+    kept : Paired or None
+        Both models on cells that the model's file keeps of its own training;
+        None where there are none, or the new model's states are others.
+    kept_classes : dict of str to tuple of int
+        Of these, by class: how many, and right before and after.
     cells : tuple of HeldOutCell
         Every held-out cell.
     temperature : float
@@ -163,6 +191,8 @@ class FineTuneReport:
     seconds: float
     notes: tuple[str, ...] = ()
     unit: str = "cells"
+    kept: Paired | None = None
+    kept_classes: dict[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
 
     def of(self, label: str, predicted: str) -> tuple[str, ...]:
         """Ids of the held-out cells of a class that the new model gave another (or the same)."""
@@ -175,6 +205,7 @@ class FineTuneReport:
             plain[name] = plain[name] and plain[name].to_dict()
         for name in ("all_cells", "known", "fresh"):
             plain[name] = dataclasses.asdict(plain[name])
+        plain["kept"] = None if self.kept is None else dataclasses.asdict(self.kept)
         plain["cells"] = [dataclasses.asdict(cell) for cell in self.cells]
         return plain
 
@@ -191,6 +222,7 @@ def compare(
     unannotated: Mapping[str, float],
     seconds: float,
     notes: Sequence[str],
+    kept: KeptCells | None = None,
 ) -> FineTuneReport:
     """Compare the logits of the model before, (N, n_old), and after, (N, C).
 
@@ -205,7 +237,7 @@ def compare(
     new = _cross_calibrate(new_logits, torch.from_numpy(labels), temperature, held.groups)
     before, after = (p.argmax(1) if len(p) else np.empty(0, np.int64) for p in (old, new))
     known = labels < n_old
-    every, kept, fresh = (
+    every, old_ones, fresh = (
         _pair(labels[rows], before[rows], after[rows],
                 None if held.groups is None else held.groups[rows])
         for rows in (np.ones(len(labels), bool), known, ~known)
@@ -215,16 +247,17 @@ def compare(
                     names[after[i]], float(new[i, after[i]]))
         for i in range(len(labels))
     )  # fmt: skip
-    sentence = _describe_result(every, kept, fresh, unannotated, held.unit)
+    own = None if kept is None else _pair(kept.labels, kept.before, kept.after)
+    sentence = _describe_result(every, old_ones, fresh, unannotated, held.unit, own)
     return FineTuneReport(
-        verdict=_verdict(every, kept),
+        verdict=_verdict(every, old_ones, own),
         sentence=sentence,
         class_names=names,
         old_class_names=held.old_class_names,
         before=classification_report(old, labels, names) if len(labels) else None,
         after=classification_report(new, labels, names) if len(labels) else None,
         all_cells=every,
-        known=kept,
+        known=old_ones,
         fresh=fresh,
         cells=cells,
         temperature=temperature,
@@ -235,7 +268,18 @@ def compare(
         seconds=seconds,
         notes=tuple(notes),
         unit=held.unit,
+        kept=own,
+        kept_classes={} if kept is None else _by_class(kept, names),
     )
+
+
+def _by_class(kept: KeptCells, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    for index in np.unique(kept.labels).tolist():
+        own = kept.labels == index
+        right = ((said[own] == index).sum() for said in (kept.before, kept.after))
+        found[names[index]] = (int(own.sum()), *map(int, right))
+    return found
 
 
 def _cross_calibrate(
@@ -271,9 +315,10 @@ def _pair(
     return Paired(len(labels), int(was.sum()), int(now.sum()), gained, lost, p)
 
 
-def _verdict(every: Paired, known: Paired) -> Verdict:
+def _verdict(every: Paired, known: Paired, kept: Paired | None = None) -> Verdict:
     # New classes only gain: what was known must not be lost for them.
-    return "worse" if known.verdict == "worse" else every.verdict
+    lost = known.verdict == "worse" or (kept is not None and kept.verdict == "worse")
+    return "worse" if lost else every.verdict
 
 
 def _describe_result(
@@ -282,8 +327,9 @@ def _describe_result(
     fresh: Paired,
     unannotated: Mapping[str, float],
     unit: str = "cells",
+    kept: Paired | None = None,
 ) -> str:
-    """One to three plain sentences."""
+    """Plain sentences: what is new and what was known, apart."""
     one = "cell" if unit == "cells" else "slide"
     if not every.n:
         start = f"Too little data to tell: no annotated {one} is held out."
@@ -294,7 +340,7 @@ def _describe_result(
             "better": "Better",
             "worse": "Worse",
             "too little data": "Too little data to tell",
-        }[_verdict(every, known)]
+        }[_verdict(every, known, kept)]
         counted = f"of {every.n} held-out {unit} {every.after} are right, {every.before} before"
         said = [f"{start}: {counted} (p = {every.p:.2g})."]
         if fresh.n:
@@ -304,7 +350,12 @@ def _describe_result(
                 f"Of {known.n} of the classes it knew {known.after} are right, {known.before} "
                 "before."
             )
-    if not known.n:
+    if kept is not None:
+        said.append(
+            f"Of {kept.n} cells kept from its own training {kept.after} are right, {kept.before} "
+            "before."
+        )
+    elif not known.n:
         said.append(
             f"No held-out {_ONE[unit]} is of a class it knew, so what it forgot is not measured."
         )

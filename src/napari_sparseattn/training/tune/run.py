@@ -21,7 +21,7 @@ from ..loop.epochs import FineTuneEpoch
 from ..loop.fit import predict_logits
 from ..loop.loop import Judgement, Loop, Resume, Weights
 from .grown_head import CellNet, to_input
-from .report import FineTuneReport, HeldOut, compare
+from .report import FineTuneReport, HeldOut, KeptCells, compare
 from .steps import TuneSteps, freeze_parts
 from .task import Task
 
@@ -52,7 +52,7 @@ class FineTuneRun:
         self.loop = Loop(
             self.mean,
             self,
-            task.steps.epochs,
+            0 if task.freeze == "head" else task.steps.epochs,
             FineTuneEpoch,
             patience=_PATIENCE,
             from_half=True,
@@ -69,7 +69,7 @@ class FineTuneRun:
         self.steps = TuneSteps(
             model,
             data,
-            dataclasses.replace(task.steps, epochs=self.loop.epochs),
+            dataclasses.replace(task.steps, epochs=max(1, self.loop.epochs)),
             mean=self.mean,
             normalisation=task.card.normalisation,
             augmentation=task.augmentation,
@@ -152,12 +152,26 @@ class FineTuneRun:
             unannotated=self._agreement(model),
             seconds=time.perf_counter() - self.began,
             notes=self.notes,
+            kept=self._compare_kept(model),
         )  # fmt: skip
         return model, report
+
+    def _compare_kept(self, model: CellNet) -> KeptCells | None:
+        """What both models say of held-out states; they are of the old layers below the last."""
+        known = self.task.bundle.known
+        if known is None or not known.held.any() or self.task.freeze != "head":
+            return None
+        states = torch.from_numpy(known.states[known.held])
+        with torch.inference_mode():
+            old = self.task.bundle.cell_model().head(states).argmax(1).numpy()
+            new = model.head(states).argmax(1).numpy()
+        return KeptCells(known.labels[known.held], old, new)
 
     def _drift(self, model: CellNet) -> float:
         """How far the model has come from what the fitted head says of unannotated crops."""
         data, task = self.steps.data, self.task
+        if not len(data.others):
+            return 0.0
         some = slice(0, _DRIFTED)
         logits = predict_logits(
             model, data.others[some], task.card.normalisation, task.size, device=task.device
@@ -224,6 +238,8 @@ def _measure_moved(before: npt.NDArray[np.int64], now: npt.NDArray[np.int64]) ->
 def _bfloat16(task: Task, model: CellNet) -> bool:
     """Whether to compute in bfloat16; timed on the first crops where that is left open."""
     choice = task.options.mixed_precision
+    if task.freeze == "head":
+        return False
     if choice != "auto":
         return choice == "bfloat16"
     inputs = to_input(task.crops[:16], task.card.normalisation, task.size, task.device)

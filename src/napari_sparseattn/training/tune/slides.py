@@ -14,6 +14,7 @@ from ..data.datasets import hash_folds
 from ..data.span_data import SlideExample, by_sha256
 from ..loop.control import TrainingControl
 from ..loop.epochs import FineTuneEpoch
+from ..loop.known import measure_known_slides
 from .card import Learned, make_tuned_card
 from .report import FineTuneReport
 from .slides_run import SlideTask, TuneRun, TuneSlidesOptions
@@ -134,11 +135,12 @@ def tune_slides(
         if on_epoch is not None:
             on_epoch(epoch)
     model, report = run.result()
+    known, spec = measure_known_slides(model, task.train, task.held)
     card = make_tuned_card(
-        bundle, _describe_learning(task), dataclasses.asdict(model.config), report
+        bundle, _describe_learning(task), dataclasses.asdict(model.config), report, spec
     )
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    return Bundle(card, state), report
+    return Bundle(card, state, known=known), report
 
 
 def _describe_learning(task: SlideTask) -> Learned:

@@ -96,12 +96,14 @@ class TrainingCrops:
 
 
 def freeze_parts(model: CellNet, freeze: str) -> CellNet:
-    """Let gradients reach everything, or the layers that read features only; in place."""
+    """Let gradients reach everything, the layers that read features, or the last; in place."""
     model.requires_grad_(freeze == "none")
     if freeze == "none":
         return model
     read: list[nn.Module] = [model.head]
-    if isinstance(model, SparseAttnNet):
+    if freeze == "head":
+        pass
+    elif isinstance(model, SparseAttnNet):
         read += [model.norm, model.fine]
         model.cls.requires_grad_(True)
     else:

@@ -19,7 +19,15 @@ from ..data.datasets import CropSet
 from ..data.split import held_out
 from ..loop.augment import Augmentation
 from ..loop.checkpoint import fingerprint
-from .grown_head import CellNet, class_weights, fit_head, grow, head_features, unite_classes
+from .grown_head import (
+    CellNet,
+    HeadFeatures,
+    class_weights,
+    fit_head,
+    grow,
+    head_features,
+    unite_classes,
+)
 from .steps import StepOptions, TrainingCrops
 
 __all__ = ["FineTuneOptions", "Task", "choose_augmentation"]
@@ -39,10 +47,13 @@ class FineTuneOptions:
         Points on the curves; by default as many as the crops are worth.
     seconds : float, optional
         About how long it may take; the first epoch's time sets how many follow.
-    freeze : {"auto", "none", "backbone"}
+    freeze : {"auto", "none", "backbone", "head"}
         Which layers stay as they are. ``"backbone"``: all but those that read
-        the features, which is quicker. ``"auto"`` trains everything where
-        there are a hundred crops of most classes.
+        the features, which is quicker. ``"head"``: all but the last, which is
+        fitted once to the annotated crops and to the states that the model
+        keeps of its own training, in a second. ``"auto"`` trains everything
+        where there are a hundred crops of most classes, else ``"head"`` where
+        the model keeps states, else ``"backbone"``.
     rehearsal : CropSet, optional
         Crops of the classes that the model was trained on, where they are at
         hand; all are trained on, and none is held out.
@@ -74,7 +85,7 @@ class FineTuneOptions:
 
     epochs: int | None = None
     seconds: float | None = None
-    freeze: Literal["auto", "none", "backbone"] = "auto"
+    freeze: Literal["auto", "none", "backbone", "head"] = "auto"
     rehearsal: CropSet | None = None
     unlabelled: npt.NDArray[Any] | None = None
     learning_rate: float | None = None
@@ -94,6 +105,7 @@ class Task:
     def __init__(self, bundle: Bundle, dataset: CropSet, options: FineTuneOptions) -> None:
         card = bundle.card
         self.bundle, self.card, self.options = bundle, card, options
+        self.seen: HeadFeatures | None = None
         self.size = card.crop.size
         self.device = choose_device(options.device)
         more = options.rehearsal.class_names if options.rehearsal is not None else ()
@@ -122,7 +134,8 @@ class Task:
     def _take_unlabelled(self) -> npt.NDArray[Any]:
         given = self.options.unlabelled
         if given is None or not len(given):
-            return self.crops
+            # Where states are kept, the annotated crops need not stand in for what was known.
+            return self.crops[:0] if self.freeze == "head" else self.crops
         _check_crops(given, self.card)
         return _as_type(given, self.crops.dtype)
 
@@ -131,7 +144,21 @@ class Task:
         """Which layers stay as they are, decided."""
         if self.options.freeze != "auto":
             return self.options.freeze
-        return "none" if np.median(np.bincount(self.labels)) >= _ENOUGH else "backbone"
+        if np.median(np.bincount(self.labels)) >= _ENOUGH:
+            return "none"
+        return "backbone" if self.bundle.known is None else "head"
+
+    @property
+    def kept(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """States of the model's own training and their classes; those held out are left out.
+
+        None where there are none, or where the layers that gave them will change.
+        """
+        known = self.bundle.known
+        if known is None or known.held.all() or self.freeze != "head":
+            return None
+        rows = ~known.held
+        return torch.from_numpy(known.states[rows]), torch.from_numpy(known.labels[rows])
 
     def fingerprint(self) -> str:
         """sha256 of all that the result depends on."""
@@ -168,7 +195,8 @@ class Task:
         if self.options.balance:
             weights = class_weights(self.labels, len(self.classes))
         labelled = (seen, torch.from_numpy(self.labels))
-        shares = fit_head(grown.head, labelled, others, weights, trust)
+        shares = fit_head(grown.head, labelled, others, weights, trust, self.kept)
+        self.seen = seen
         return grown, TrainingCrops(
             self.crops, self.labels, self.others, others.probabilities, shares
         )

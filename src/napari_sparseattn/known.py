@@ -1,0 +1,278 @@
+"""What a model's states were on what it was trained on, and how unlike them another is.
+
+A model's state is what its last layer reads: a SparseAttnNet's class token, the
+mean over a TNet's crops, a SPAN's global token, or its state of a patch. Of the
+training images it lies around the means of the classes; the distance to the
+nearest, in units of the usual spread (Mahalanobis; Lee et al. 2018), says how
+unlike all of them an image is. The unit of `novelty` is the threshold that a
+stated share of held-out images exceeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = [
+    "CHECKED_STATES",
+    "FALSE_ALARMS",
+    "KEPT_STATES",
+    "PREFIX",
+    "KnownStates",
+    "extend_known_states",
+    "fit_known_states",
+]
+
+Floats = npt.NDArray[np.float32]
+
+#: Share of held-out images that may be flagged.
+FALSE_ALARMS = 0.03
+#: States per class that are kept for fine-tuning, and held-out ones that tell what it forgot.
+KEPT_STATES, CHECKED_STATES = 32, 12
+#: Of the tensors' names in a model file.
+PREFIX = "known."
+#: Below this share of the mean variance no direction is trusted.
+_FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KnownStates:
+    """The states of M classes that were measured, of D numbers each.
+
+    Parameters
+    ----------
+    means : numpy.ndarray
+        (M, D) float32, one per class that had states.
+    root : numpy.ndarray
+        (D, D) float32: what a difference of states is multiplied by, so that
+        its length is in units of the spread within classes.
+    threshold : float
+        Length that counts as 1.
+    states : numpy.ndarray
+        (n, D) float32, some states as they were, for fine-tuning.
+    labels : numpy.ndarray
+        (n,) int64, their classes.
+    held : numpy.ndarray
+        (n,) bool: which of them the weights were not fitted to, and no later
+        training may be fitted to either: they tell what it forgot.
+    """
+
+    means: Floats
+    root: Floats
+    threshold: float
+    states: Floats
+    labels: npt.NDArray[np.int64]
+    held: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        m, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        n = self.states.shape[:1]
+        shapes = (self.root.shape, self.states.shape[1:], self.labels.shape, self.held.shape)
+        if not m or shapes != ((d, d), (d,), n, n):
+            raise ValueError("known states contradict each other in their shapes")
+        numbers = (self.means, self.root, self.states)
+        if not all(np.isfinite(each).all() for each in numbers) or not (
+            math.isfinite(self.threshold) and self.threshold > 0
+        ):
+            raise ValueError("known states are not all numbers")
+
+    @property
+    def width(self) -> int:
+        """Numbers per state, D."""
+        return self.means.shape[1]
+
+    def novelty(self, states: npt.ArrayLike) -> Floats:
+        """How unlike the known states others (N, D) are: (N,) float32, 1 at the threshold."""
+        values: Floats = _distances(np.asarray(states, np.float32), self.means, self.root)
+        return values / np.float32(self.threshold)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return what is written to a model file, by names that begin with `PREFIX`."""
+        import torch
+
+        arrays = {
+            "means": self.means,
+            "root": self.root,
+            "threshold": np.array([self.threshold], np.float32),
+            "states": self.states,
+            "labels": self.labels,
+            "held": self.held,
+        }
+        return {PREFIX + name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> KnownStates | None:
+        """Read what `to_tensors` gave; None where there is nothing.
+
+        Raises
+        ------
+        ValueError
+            If tensors are missing or unknown, or do not fit each other.
+        """
+        if not tensors:
+            return None
+        found = {name.removeprefix(PREFIX): each.numpy() for name, each in tensors.items()}
+        kinds = dict.fromkeys(("means", "root", "threshold", "states"), "f4")
+        kinds |= {"labels": "i8", "held": "b1"}
+        if {name: each.dtype.str[1:] for name, each in found.items()} != kinds:
+            raise ValueError("known states are incomplete, or of other types")
+        if found["threshold"].shape != (1,):
+            raise ValueError("known states have no single threshold")
+        threshold = float(found["threshold"][0])
+        kept = (found["states"], found["labels"], found["held"])
+        return cls(found["means"], found["root"], threshold, *kept)
+
+
+def fit_known_states(
+    states: Floats,
+    labels: npt.NDArray[np.int64],
+    held: Floats,
+    held_labels: npt.NDArray[np.int64] | None = None,
+    *,
+    false_alarms: float = FALSE_ALARMS,
+    kept: int = KEPT_STATES,
+    seed: int = 0,
+) -> KnownStates:
+    """Measure what is usual on some states, and the threshold on others.
+
+    Parameters
+    ----------
+    states : numpy.ndarray
+        (N, D) of training images, with at least two of a class.
+    labels : numpy.ndarray
+        (N,) int64.
+    held : numpy.ndarray
+        (H, D) of images that the weights were not fitted to; none of them may
+        be among `states`. As many as ``1 / false_alarms`` are needed for the
+        stated share; of fewer, the farthest is the threshold.
+    held_labels : numpy.ndarray, optional
+        (H,) int64; with them some are kept to tell what is forgotten.
+    false_alarms : float
+        Share of the held-out images beyond the threshold.
+    kept : int
+        States per class to keep, drawn by lot.
+    seed : int
+        Of that draw.
+
+    Raises
+    ------
+    ValueError
+        If there are too few states to measure a spread.
+    """
+    if len(states) < 3 or not len(held):
+        raise ValueError("too few states to say what is usual: at least 3, and 1 held out")
+    classes = np.unique(labels)
+    means = np.stack([states[labels == each].mean(0) for each in classes])
+    own = means[np.searchsorted(classes, labels)]
+    root = _root_of_precision((states - own).astype(np.float64), len(classes))
+    threshold = _threshold(_distances(held, means, root), false_alarms)
+    rows = _draw(labels, kept, seed)
+    more = _draw(held_labels, CHECKED_STATES, seed) if held_labels is not None else rows[:0]
+    checked = labels[:0] if held_labels is None else held_labels[more]
+    return KnownStates(
+        means.astype(np.float32),
+        root,
+        threshold,
+        np.concatenate([states[rows], held[more]]).astype(np.float32),
+        np.concatenate([labels[rows], checked]).astype(np.int64),
+        np.arange(len(rows) + len(more)) >= len(rows),
+    )
+
+
+def extend_known_states(
+    known: KnownStates,
+    states: Floats,
+    labels: npt.NDArray[np.int64],
+    held: Floats,
+    held_labels: npt.NDArray[np.int64],
+    *,
+    false_alarms: float = FALSE_ALARMS,
+) -> KnownStates:
+    """Add the states of other cells, of the same network with another last layer.
+
+    Their classes get means of their own, beside those of the same classes in
+    the first training: another laboratory's cells lie elsewhere. The spread is
+    a mixture of both, the more of the new the more there are. The threshold is
+    set on the held-out states of both.
+
+    Parameters
+    ----------
+    known : KnownStates
+        As they were.
+    states, labels : numpy.ndarray
+        (N, D) and (N,) of the cells that were learned from.
+    held, held_labels : numpy.ndarray
+        (H, D) and (H,) of those that were held out; H may be 0.
+    false_alarms : float
+        Share of the held-out states beyond the threshold.
+    """
+    classes = np.unique(labels)
+    own = np.stack([states[labels == each].mean(0) for each in classes])
+    residuals = (states - own[np.searchsorted(classes, labels)]).astype(np.float64)
+    n, d = residuals.shape
+    # A class of n cells lies 1 / n of its spread nearer to its own mean.
+    fresh = residuals.T @ residuals / max(n - len(classes), 1)
+    inverse = np.linalg.inv(known.root.astype(np.float64))
+    weight = n / (n + 2 * d)
+    values, vectors = np.linalg.eigh((1 - weight) * inverse.T @ inverse + weight * fresh)
+    root = (vectors / np.sqrt(np.maximum(values, _FLOOR * values.mean()))).astype(np.float32)
+    means = np.concatenate([known.means, own.astype(np.float32)])
+    usual = np.concatenate([known.states[known.held], held])
+    if not len(usual):
+        usual = np.concatenate([known.states, states])
+    rows, more = _draw(labels, KEPT_STATES, 0), _draw(held_labels, CHECKED_STATES, 0)
+    return KnownStates(
+        means,
+        root,
+        _threshold(_distances(usual, means, root), false_alarms),
+        np.concatenate([known.states, states[rows], held[more]]).astype(np.float32),
+        np.concatenate([known.labels, labels[rows], held_labels[more]]).astype(np.int64),
+        np.concatenate([known.held, np.zeros(len(rows), bool), np.ones(len(more), bool)]),
+    )
+
+
+def _threshold(lengths: Floats, false_alarms: float) -> float:
+    """Return the length beyond which a new one lies at this rate, all being exchangeable."""
+    # Of n + 1 lengths a new one is beyond the j-th with probability (n + 1 - j) / (n + 1).
+    place = min(math.ceil((len(lengths) + 1) * (1 - false_alarms)), len(lengths))
+    return max(float(np.sort(lengths)[place - 1]), 1e-6)
+
+
+def _draw(labels: npt.NDArray[np.int64], most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows, at most so many of each class, drawn by lot."""
+    draw = np.random.default_rng(seed)
+    rows = [draw.permutation(np.flatnonzero(labels == each))[:most] for each in np.unique(labels)]
+    return np.sort(np.concatenate([*rows, np.empty(0, np.int64)]))
+
+
+def _distances(states: Floats, means: Floats, root: Floats) -> Floats:
+    """(N,) lengths to the nearest mean."""
+    flat = states @ root
+    centres = means @ root
+    squares = np.square(flat).sum(1)[:, None] + np.square(centres).sum(1) - 2 * flat @ centres.T
+    least: Floats = np.sqrt(np.maximum(squares.min(1), 0)).astype(np.float32)
+    return least
+
+
+def _root_of_precision(residuals: npt.NDArray[np.float64], n_means: int) -> Floats:
+    """(D, D) float32 R with R Rᵀ the inverse of the residuals' covariance, shrunk as need be."""
+    n, d = residuals.shape
+    covariance = residuals.T @ residuals / max(n - n_means, 1)
+    level = float(np.trace(covariance)) / d or 1.0
+    # Few states say little of how D numbers go together: shrunk as by Chen et al. 2010 (OAS).
+    square, trace = float(np.square(covariance).sum()), float(np.trace(covariance)) ** 2
+    free = (n + 1 - 2 / d) * (square - trace / d)
+    weight = min(1.0, ((1 - 2 / d) * square + trace) / free) if free > 0 else 1.0
+    covariance = (1 - weight) * covariance + weight * level * np.eye(d)
+    values, vectors = np.linalg.eigh(covariance)
+    root: Floats = (vectors / np.sqrt(np.maximum(values, _FLOOR * level))).astype(np.float32)
+    return root

@@ -1,0 +1,179 @@
+"""What a model's states are on its training images, measured once and kept in its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ...bundle import Bundle
+from ...card import NoveltySpec
+from ...images.normalise import Normalisation
+from ...known import FALSE_ALARMS, KnownStates, fit_known_states
+from ...models.span import SpanMil, SpanUnet, run_span
+from ..data.datasets import CropSet
+from ..data.span_data import SlideExample
+from .fit import predict_states
+
+__all__ = [
+    "add_known_states",
+    "describe_known",
+    "draw_rows",
+    "measure_known_slides",
+    "measure_known_states",
+]
+
+#: Training images, or patches, per class from which the spread is measured.
+MOST_STATES = 250
+#: Slides below which nothing can be said of their spread.
+_LEAST_SLIDES = 6
+#: Patches of a slide that are drawn; its neighbours are much alike.
+_MOST_PATCHES = 200
+
+Slides = Sequence[SlideExample]
+
+
+def measure_known_states(
+    model: nn.Module,
+    train: CropSet,
+    validation: CropSet,
+    test: CropSet | None,
+    normalisation: Normalisation,
+    size: int,
+) -> tuple[KnownStates, NoveltySpec]:
+    """Measure what is usual on training crops, and the threshold on validation crops.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A trained SparseAttnNet or TNet, on the CPU.
+    train, validation : CropSet
+        What the weights were fitted to, and what was held out.
+    test : CropSet or None
+        What took no part in any decision, for the share that is flagged of it.
+    normalisation, size
+        As on the card.
+    """
+    rows = draw_rows(train.labels, MOST_STATES)
+    own, held = (
+        predict_states(model, crops, normalisation, size).numpy()
+        for crops in (train.crops[rows], validation.crops)
+    )
+    known = fit_known_states(own, train.labels[rows], held, validation.labels)
+    tested = None
+    if test is not None and len(test):
+        tested = known.novelty(predict_states(model, test.crops, normalisation, size))
+    return known, describe_known(known, len(rows), len(held), tested)
+
+
+def measure_known_slides(
+    model: SpanMil | SpanUnet, train: Slides, validation: Slides, test: Slides = ()
+) -> tuple[KnownStates | None, NoveltySpec | None]:
+    """Measure what is usual of slides, or of their patches where the model judges those.
+
+    Parameters
+    ----------
+    model : SpanMil or SpanUnet
+        Trained, on the CPU.
+    train, validation, test : sequence of SlideExample
+        As in `measure_known_states`.
+
+    Returns
+    -------
+    known : KnownStates or None
+        None where there are too few slides.
+    spec : NoveltySpec or None
+        The same for the card; what it counts are slides, or patches.
+    """
+    if len(train) < _LEAST_SLIDES or not validation:
+        return None, None
+    (own, labels), (held, truth), (tested, _) = (
+        _read_slides(model, part) for part in (train, validation, test)
+    )
+    rows = draw_rows(labels, 8 * MOST_STATES)
+    known = fit_known_states(own[rows], labels[rows], held, truth)
+    found = known.novelty(tested) if len(tested) else None
+    return known, describe_known(known, len(rows), len(held), found)
+
+
+def _read_slides(
+    model: SpanMil | SpanUnet, examples: Slides
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """States (N, D) of slides, or of some of their patches, and their labels."""
+    model.eval()
+    states = [np.empty((0, model.head.in_features), np.float32)]
+    labels = [np.empty(0, np.int64)]
+    for example in examples:
+        cells = torch.from_numpy(np.ascontiguousarray(example.cells, dtype=np.int64))
+        found = run_span(model, example.features, cells).states.float().cpu().numpy()
+        if isinstance(model, SpanMil):
+            states.append(found)
+            labels.append(np.array([example.label], dtype=np.int64))
+        elif example.patch_labels is not None:
+            rows = draw_rows(example.patch_labels.astype(np.int64), _MOST_PATCHES)
+            rows = rows[example.patch_labels[rows] >= 0]
+            states.append(found[rows])
+            labels.append(example.patch_labels[rows].astype(np.int64))
+    return np.concatenate(states), np.concatenate(labels)
+
+
+def describe_known(
+    known: KnownStates, n: int, n_validation: int, tested: npt.NDArray[np.float32] | None = None
+) -> NoveltySpec:
+    """Return what a card says of known states.
+
+    Parameters
+    ----------
+    known : KnownStates
+        As measured.
+    n, n_validation : int
+        Images that gave the spread, and the threshold.
+    tested : numpy.ndarray, optional
+        Novelty of images that took no part.
+    """
+    return NoveltySpec(
+        # Of few images the farthest is the threshold, and a larger share lies beyond it.
+        false_alarms=max(FALSE_ALARMS, 1 / (n_validation + 1)),
+        n=n,
+        n_validation=n_validation,
+        kept=len(known.labels),
+        checked=int(known.held.sum()),
+        flagged_test=None if tested is None else float((tested > 1).mean()),
+    )
+
+
+def add_known_states(
+    bundle: Bundle, train: CropSet, validation: CropSet, test: CropSet | None = None
+) -> Bundle:
+    """Return a model of cells with its known states, measured on the data it was trained on.
+
+    For files from before there were any. Parts are those of the training, by
+    `split_folds`; the weights stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the data has other classes than the model.
+    """
+    card = bundle.card
+    if train.class_names != card.class_names:
+        raise ValueError(
+            f"'{card.name}' has the classes {', '.join(card.class_names)}, the data "
+            f"{', '.join(train.class_names)}. Give the data that it was trained on."
+        )
+    known, spec = measure_known_states(
+        bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size
+    )
+    return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}), known=known)
+
+
+def draw_rows(labels: npt.NDArray[np.int64], most: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Return ascending rows, at most so many of each class, drawn by lot."""
+    draw = np.random.default_rng(seed)
+    rows = [draw.permutation(np.flatnonzero(labels == each))[:most] for each in np.unique(labels)]
+    found: npt.NDArray[np.int64] = np.sort(np.concatenate(rows))
+    return found
