@@ -124,3 +124,25 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
     rows = json.loads(result.stdout)
     assert "error" in rows[0]
     assert rows[1]["class"] in ("left", "middle", "right")
+
+
+def test_axes_and_image_say_what_a_file_does_not(folder: Path) -> None:
+    colours = tifffile.imread(folder / "field.tif")
+    tifffile.imwrite(folder / "planes.tif", colours.transpose(2, 0, 1), photometric="minisblack")
+    with tifffile.TiffWriter(folder / "two.tif") as file:
+        file.write(colours, photometric="rgb")
+        file.write(np.zeros((200, 300, 3), np.uint8), photometric="rgb")
+    rows = {}
+    for name, more in (
+        ("field.tif", ()),
+        ("planes.tif", ("--axes", "CYX")),
+        ("two.tif", ("--image", 0)),
+    ):
+        (rows[name],) = json.loads(
+            run(
+                *("classify", folder / name, "--whole", "--model", folder / "tnet.safetensors"),
+                *("--pixel-size", 0.5, *more, "--out", folder / "out", "--json"),
+            )
+        )
+    expected = rows["field.tif"]["probabilities"]
+    assert rows["planes.tif"]["probabilities"] == rows["two.tif"]["probabilities"] == expected

@@ -14,7 +14,8 @@ from PIL import Image
 from napari_sparseattn.evidence import CropFrame, PixelSelection
 from napari_sparseattn.export.overlay import Overlay
 from napari_sparseattn.export.pictures import display_rgb
-from napari_sparseattn.export.tables import write_csv
+from napari_sparseattn.export.request import Export
+from napari_sparseattn.export.tables import write_csv, write_table
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.fields.cells import cells_from_points
 from napari_sparseattn.images.fields.field import Field
@@ -44,6 +45,19 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     probabilities = back[[f"p_{name}" for name in table.class_names]]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert back["scale_known"].all()
+    np.testing.assert_allclose(back["diameter_px"], 8)
+
+
+def test_the_table_of_a_file_names_its_image_and_sizes_without_a_scale(tmp_path: Path) -> None:
+    image = dataclasses.replace(field(), pixel_size=None, name="smear 3")
+    cells = cells_from_points([(20, 30)], (40, 60), diameter=8)
+    bundle = small_bundle()
+    found = classify_cells(image, cells, bundle, "cpu")
+    write_table(Export(found, image, bundle.card), tmp_path / "cells.csv")
+    back = pd.read_csv(tmp_path / "cells.csv")
+    assert back["image"].tolist() == ["smear 3"]
+    assert back["diameter_px"].tolist() == [8.0]
+    assert back["diameter_um"].isna().all()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

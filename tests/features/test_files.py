@@ -94,16 +94,29 @@ def test_clam_with_its_level_and_a_step_of_no_whole_pixels(tmp_path: Path) -> No
     assert found.cells.max() == 29
 
 
-def test_clam_with_a_grid_in_each_contour_is_refused_or_snapped(tmp_path: Path) -> None:
-    coords = np.concatenate([lattice(8, 8, 512), lattice(5, 5, 512, (8 * 512 + 101, 33))])
+def test_grids_of_clams_contours_become_one_within_half_a_step(tmp_path: Path) -> None:
+    second, third = (8 * 512 + 101, 33), (211, 9 * 512 + 250)
+    coords = np.concatenate(
+        [lattice(8, 8, 512), lattice(5, 5, 512, second), lattice(4, 3, 512, third)]
+    )
     values = clam(tmp_path / "clam.h5", coords)
-    with pytest.raises(GridError, match=r"clam\.h5: 25 of 89 .*row 64 at \(4197, 33\)") as caught:
-        read_features(tmp_path / "clam.h5")
-    assert caught.value.rows.tolist() == list(range(64, 89))
-    found = read_features(tmp_path / "clam.h5", snap=True)
-    assert len(found) == 89
-    assert "25 of 89 patches were off the grid" in found.notes[1]
+    found = read_features(tmp_path / "clam.h5")
+    assert len(found) == len(coords)
+    assert "a grid of its own in each piece of tissue, here 3 of them" in found.notes[1]
+    assert "37 of 101 patches were off the grid" in found.notes[2]
     assert np.array_equal(found.read(), values)
+    moved = found.cells * found.step + found.origin[::-1] - coords
+    assert np.abs(moved).max() <= 256
+
+
+def test_clam_places_that_no_grid_explains_are_refused(tmp_path: Path) -> None:
+    coords = lattice(8, 8, 512)
+    coords[::3] += np.random.default_rng(1).integers(20, 490, (22, 2))
+    clam(tmp_path / "clam.h5", coords)
+    with pytest.raises(GridError, match=r"clam\.h5: .* off the grid") as caught:
+        read_features(tmp_path / "clam.h5")
+    assert len(caught.value.rows) >= 20
+    assert len(read_features(tmp_path / "clam.h5", snap=True)) > 40
 
 
 def test_duplicates_are_refused_or_left_out_with_their_features(tmp_path: Path) -> None:

@@ -14,7 +14,12 @@ from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
 from napari_sparseattn.export.formats import write_results
 from napari_sparseattn.export.tables import write_csv
-from napari_sparseattn.images.fields.cells import Cells, cells_from_points, find_cells
+from napari_sparseattn.images.fields.cells import (
+    Cells,
+    cells_from_labels,
+    cells_from_points,
+    find_cells,
+)
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
 from napari_sparseattn.inference.compare import change_setting
@@ -225,6 +230,41 @@ def test_wrong_channels_and_modality_are_explained() -> None:
     other = dataclasses.replace(field(), modality="fluorescence")
     with pytest.raises(ValueError, match="trained on brightfield"):
         classify_cells(other, cells(), small_bundle(), "cpu")
+
+
+def test_no_model_takes_grey_values_for_nm() -> None:
+    rng = np.random.default_rng(0)
+    model = small_bundle(1, modality="opd")
+    grey = Field.from_array(
+        rng.integers(0, 255, (60, 80), np.uint8), axes="YX", pixel_size=0.5, modality="opd"
+    )
+    floats = Field.from_array(rng.random((60, 80), np.float32) * 200, axes="YX", pixel_size=0.5)
+    marked = dataclasses.replace(floats, modality="opd")
+    for image in (grey, floats, dataclasses.replace(marked, data=floats.data / 1e3)):
+        with pytest.raises(ValueError, match="does not say that its grey values are nm"):
+            classify_cells(image, cells(), model, "cpu")
+    wrong = dataclasses.replace(floats, unit="rad")
+    with pytest.raises(ValueError, match="are in rad"):
+        classify_cells(wrong, cells(), model, "cpu")
+    assert len(classify_cells(marked, cells(), model, "cpu")) == len(cells())
+    stated = dataclasses.replace(floats, unit="nm")
+    assert len(classify_cells(stated, cells(), model, "cpu")) == len(cells())
+
+
+def test_labels_of_another_shape_are_refused() -> None:
+    labels = np.zeros((30, 80), int)
+    labels[5:15, 5:15] = 1
+    with pytest.raises(ValueError, match=r"labels are 30 x 80 pixels, the image 60 x 80"):
+        classify_cells(field(), cells_from_labels(labels), small_bundle(), "cpu")
+
+
+def test_a_label_in_two_pieces_is_told_with_the_result() -> None:
+    labels = np.zeros((60, 80), int)
+    labels[5:15, 5:15] = labels[30:40, 40:60] = 7
+    labels[20:25, 20:25] = 8
+    found = classify_cells(field(), cells_from_labels(labels), small_bundle(), "cpu")
+    assert len(found) == 2
+    assert any("1 label lies in several pieces (7)" in note for note in found.ledger.notes)
 
 
 def test_an_alpha_channel_is_dropped() -> None:

@@ -21,8 +21,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_ome, write_svs
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.plugin.core.field_layers import field_layer
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, pixel_size_of, slide_of
-from napari_sparseattn.plugin.opening import field_layer, read_file
+from napari_sparseattn.plugin.opening import read_file
 from napari_sparseattn.plugin.session import Session
 
 from .conftest import wait_until

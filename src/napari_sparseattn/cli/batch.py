@@ -13,6 +13,7 @@ import typer
 from .options import (
     AllowUnknownScale,
     AsJson,
+    Axes,
     Device,
     Locations,
     MethodOption,
@@ -69,6 +70,7 @@ def batch(
     formats: Formats = "csv",
     task: TaskOption = "auto",
     pixel_size: PixelSize = None,
+    axes: Axes = None,
     method: MethodOption = "auto",
     locations: Locations = None,
     settings: Settings = None,
@@ -99,6 +101,7 @@ def batch(
         task=cast("Task", task),
         method=cast("Method", method),
         pixel_size=pixel_size,
+        axes=axes,
         locations=parse_locations(locations),
         allow_unknown_scale=allow_unknown_scale,
         kind=cast("Kind | None", kind),

@@ -13,14 +13,17 @@ import typer
 from .options import (
     AllowUnknownScale,
     AsJson,
+    Axes,
     Device,
     Formats,
+    ImageInFile,
     Locations,
     MethodOption,
     Model,
     Out,
     Overwrite,
     PixelSize,
+    Unit,
 )
 from .output import Row, describe_row, make_rows, parse_locations, progress_bar, report_rows, row_of
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..images.fields.cells import Method
     from ..process.options import ProcessOptions
+    from ..process.options import Unit as ValueUnit
 
 __all__ = ["classify", "evaluate", "process_files", "slide"]
 
@@ -46,6 +50,9 @@ def classify(
     model: Model = "blood-cells",
     device: Device = "auto",
     pixel_size: PixelSize = None,
+    axes: Axes = None,
+    image: ImageInFile = None,
+    unit: Unit = None,
     method: MethodOption = "auto",
     whole: Annotated[
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
@@ -81,6 +88,9 @@ def classify(
         method=cast("Method", method),
         classes=None if only is None else tuple(name.strip() for name in only.split(",")),
         pixel_size=pixel_size,
+        axes=axes,
+        image=image,
+        unit=cast("ValueUnit | None", unit),
         locations=parse_locations(locations),
         device=device,
     )

@@ -10,14 +10,17 @@ import typer
 __all__ = [
     "AllowUnknownScale",
     "AsJson",
+    "Axes",
     "Device",
     "Formats",
+    "ImageInFile",
     "Locations",
     "MethodOption",
     "Model",
     "Out",
     "Overwrite",
     "PixelSize",
+    "Unit",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -27,6 +30,16 @@ AllowUnknownScale = Annotated[
         "--allow-unknown-scale",
         "--uncalibrated",
         help="Classify slides without µm per pixel too, and mark the results.",
+    ),
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(help="What the axes are where a file does not say, e.g. CYX: of T, Z, Y, X, C."),
+]
+ImageInFile = Annotated[
+    int | None,
+    typer.Option(
+        "--image", help="Which of several images in a file, from 0; the largest if left out.", min=0
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -42,6 +55,10 @@ Overwrite = Annotated[
         help="Replace files that hold other results; those of the same command are replaced "
         "anyway.",
     ),
+]
+Unit = Annotated[
+    str | None,
+    typer.Option(help="nm or rad: what the values are, where a file does not say it."),
 ]
 PixelSize = Annotated[
     float | None, typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)

@@ -39,14 +39,18 @@ CSV_ENCODING = "utf-8-sig"
 _CSVW = {"i": "integer", "u": "integer", "f": "double", "b": "boolean"}
 
 
-def iter_tables(result: Result, model_name: str = "") -> Iterator[pd.DataFrame]:
+def iter_tables(
+    result: Result, model_name: str = "", image_name: str = ""
+) -> Iterator[pd.DataFrame]:
     """Give the rows of a result, of a recording frame by frame.
 
     One row per cell, per crop that a TNet looked at, or per patch of a slide;
     see `Predictions.to_frame`, `crops_table` and `SlidePrediction.to_frame`.
     Of frames, the first column is ``frame``. The last two, ``model`` and
     ``scale_known``, say which weights gave the row (name and first 12 digits
-    of the sha256) and whether the scale of the image was known.
+    of the sha256) and whether the scale of the image was known. With an
+    `image_name` the last is ``image``, so that tables of many images can be
+    joined.
 
     Raises
     ------
@@ -59,13 +63,13 @@ def iter_tables(result: Result, model_name: str = "") -> Iterator[pd.DataFrame]:
         if not result:
             raise ValueError("there are no frames to write")
         for index, part in result.items():
-            table = with_model(part.to_frame(), part, model_name)
+            table = with_model(part.to_frame(), part, model_name, image_name)
             table.insert(0, "frame", index)
             yield table
     elif isinstance(result, FieldPrediction):
-        yield with_model(crops_table(result), result, model_name)
+        yield with_model(crops_table(result), result, model_name, image_name)
     else:
-        yield with_model(result.to_frame(), result, model_name)
+        yield with_model(result.to_frame(), result, model_name, image_name)
 
 
 def write_csv(result: Result, path: str | os.PathLike[str], model_name: str = "") -> None:
@@ -114,7 +118,7 @@ def write_table(export: Export, path: Path) -> list[Path]:
     total = len(export.frames) if export.kind == "frames" else 1
     with replacing(path) as temporary:
         for number, table in enumerate(
-            _write_rows(iter_tables(export.result, export.card.name), temporary)
+            _write_rows(iter_tables(export.result, export.card.name, export.image.name), temporary)
         ):
             columns = columns or {
                 str(name): _CSVW.get(kind.kind, "string") for name, kind in table.dtypes.items()
@@ -181,11 +185,14 @@ def with_model(
     table: pd.DataFrame,
     found: Predictions | FieldPrediction | SlidePrediction,
     model_name: str = "",
+    image_name: str = "",
 ) -> pd.DataFrame:
-    """Add the columns ``model`` and ``scale_known`` to a table, and return it."""
+    """Add the columns ``model``, ``scale_known`` and ``image`` to a table, and return it."""
     name = model_name or getattr(found, "model_name", "")
     table["model"] = "@".join(filter(None, (name, found.model_hash[:12])))
     table["scale_known"] = found.scale_known
+    if image_name:
+        table["image"] = image_name
     return table
 
 

@@ -54,8 +54,8 @@ def read_features(
         The file.
     snap : bool
         Move coordinates that are off the grid to it, and leave out duplicates
-        and those out of range; `FeatureSet.notes` report on it. CLAM begins a
-        grid of its own in each piece of tissue, so its files often need it.
+        and those out of range; `FeatureSet.notes` report on it. The grids that
+        CLAM begins in each piece of tissue are put onto one without it.
     step : float, optional
         From patch to patch, in level-0 pixels (µm for STAMP); by default as the
         file states, or as its coordinates show.

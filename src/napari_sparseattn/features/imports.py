@@ -26,7 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..images.holograms._hdf5 import contents, member, number, text
-from ..images.slides.grid_audit import GridError, audit_grid, fit_step, infer_step
+from ..images.slides.grid_audit import (
+    AuditedGrid,
+    GridError,
+    audit_grid,
+    count_grids,
+    fit_step,
+    infer_step,
+)
 from .feature_set import FeatureError, FeatureSet, H5Rows
 
 if TYPE_CHECKING:
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Layout", "import_features", "layout_of"]
 
 _OLD_STAMP_PX, _OLD_STAMP_UM = 224, 256.0
+# Of patches that are off CLAM's first grid, how many must lie on grids of their own with others.
+_SHARE_ON_GRIDS = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +192,15 @@ def import_features(
     try:
         audited = audit_grid(coords, step, extent=layout.extent, snap=snap, tolerance=tolerance)
     except GridError as error:
-        raise GridError(f"{path.name}: {error}", error.rows) from error
+        explained = _on_own_grids(coords, step, error, layout)
+        if explained is None:
+            raise GridError(f"{path.name}: {error}", error.rows) from error
+        audited = explained
+    if layout.tool == "CLAM" and len(audited.moved):
+        notes.append(
+            f"CLAM begins a grid of its own in each piece of tissue, here {_n_grids(coords, step)} "
+            "of them: all were put onto one, each patch moved by at most half a step"
+        )
     kept = None if len(audited.kept) == n else audited.kept
     return FeatureSet(
         H5Rows(path, layout.features, (len(audited.cells), width), n, kept, block),
@@ -200,6 +217,26 @@ def import_features(
         unit=layout.unit,
         notes=(*notes, *filter(None, [audited.report])),
     )
+
+
+def _on_own_grids(
+    coords: npt.NDArray[np.float64], step: float, error: GridError, layout: Layout
+) -> AuditedGrid | None:
+    """Return the one grid of patches that CLAM put on a grid in each contour, or None."""
+    if layout.tool != "CLAM" or len(error.rows) < 2:
+        return None
+    off = coords[error.rows]
+    # A patch twice in one grid is damage, and no other grid explains it.
+    if len(np.unique(coords, axis=0)) < len(coords) or not np.isfinite(coords).all():
+        return None
+    grids, share = count_grids(off, step)
+    if share < _SHARE_ON_GRIDS or grids > len(off) / 2:
+        return None
+    return audit_grid(coords, step, extent=layout.extent, snap=True)
+
+
+def _n_grids(coords: npt.NDArray[np.float64], step: float) -> int:
+    return count_grids(coords, step)[0]
 
 
 def _is_of_level(coords: npt.NDArray[np.float64], layout: Layout) -> bool:

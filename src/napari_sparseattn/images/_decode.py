@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._foreign import foreign_format
 from ._streams import check_streams
 from .errors import CELL_PIXEL_UM, ImageError
 
@@ -81,6 +82,8 @@ _OTHER_KINDS = {
     b"\x1f\x8b": "something compressed with gzip",
 }
 _PLAUSIBLE_UM = (0.01, 20.0)
+#: Values of the tag Orientation with which rows are columns.
+_TRANSPOSED = (5, 6, 7, 8)
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -90,7 +93,8 @@ class Decoded:
 
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
     OPD and phase maps that `export.opd` writes. `notes` is what the user should
-    know, such as that the file holds other images.
+    know, such as that the file holds other images, whose sizes are `images`;
+    `image` says which of them it is.
     """
 
     data: npt.NDArray[Any]
@@ -99,6 +103,8 @@ class Decoded:
     colour: bool = False
     unit: str = ""
     notes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    image: int = 0
 
 
 def decode(path: Path, image: int | None = None) -> Decoded:
@@ -131,11 +137,13 @@ def decode(path: Path, image: int | None = None) -> Decoded:
     except PermissionError as error:
         raise ImageError(f"{path.name} cannot be read: no permission") from error
     magic = start[:8]
+    if foreign := foreign_format(path, start):
+        raise ImageError(foreign)
     if magic[:4] in TIFF_MAGIC:
         return _read_tiff(path, size, image)
     if magic[:6] == b"\x93NUMPY":
         return _read_npy(path, size)
-    if magic == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
+    if magic[:8] == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
         return _read_pillow(path)
     raise ImageError(
         f"{path.name} is not a TIFF, PNG, JPEG, BMP, NPY or HDF5 file, whatever its name says: "
@@ -276,7 +284,14 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
                 notes += (note + "has: it was not used; give the true one",)
                 pixel_size = None
             arranged = _arrange(path, data, series, pixel_size)
-            return dataclasses.replace(arranged, unit=_ome_unit(tif), notes=notes)
+            images = _describe_images(tif) if len(tif.series) > 1 else ()
+            return dataclasses.replace(
+                arranged,
+                unit=_ome_unit(tif),
+                notes=notes,
+                images=images,
+                image=tif.series.index(series),
+            )
     except ImageError:
         raise
     except TIFF_ERRORS as error:
@@ -314,6 +329,14 @@ def _choose_series(
         f"({page.imagewidth} x {page.imagelength} pixels), was opened"
     )
     return tif.series[largest], (note,)
+
+
+def _describe_images(tif: tifffile.TiffFile) -> tuple[str, ...]:
+    pages = [series.keyframe for series in tif.series]
+    return tuple(
+        "no pixels" if page is None else f"{page.imagewidth} x {page.imagelength} pixels"
+        for page in pages
+    )
 
 
 def check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:
@@ -383,6 +406,11 @@ def _arrange(
         data = data.take(
             range(data.shape[letters.index("S")] - len(page.extrasamples)), letters.index("S")
         )
+    turn = page.tags.valueof(274, 1)
+    if turn != 1:
+        data = _turn(data, letters.index("Y"), letters.index("X"), turn)
+        if pixel_size is not None and turn in _TRANSPOSED:
+            pixel_size = pixel_size[::-1]
     named = ["C" if a == "S" else a for a in letters]
     for n, letter in enumerate(named):
         if letter not in "TZYXC":
@@ -393,6 +421,15 @@ def _arrange(
                 )
             named[n] = free[0]
     return Decoded(data, "".join(named), pixel_size, colour)
+
+
+def _turn(data: npt.NDArray[Any], y: int, x: int, turn: int) -> npt.NDArray[Any]:
+    """Return pixels as the tag Orientation of a TIFF says that they are to be looked at."""
+    flips = {2: (x,), 3: (y, x), 4: (y,), 5: (), 6: (y,), 7: (y, x), 8: (x,)}
+    if turn not in flips:
+        return data
+    data = np.flip(data, flips[turn])
+    return np.swapaxes(data, y, x) if turn in _TRANSPOSED else data
 
 
 def tiff_pixel_size(

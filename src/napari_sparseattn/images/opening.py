@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ._decode import HDF5_MAGIC, decode
+from ._foreign import foreign_format
 from .errors import ImageError, check_pixel_size, isotropic_size
 from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
@@ -89,7 +91,7 @@ def open_field(
         If it cannot be read as an image; the message says why and what to do.
     """
     file = Path(path)
-    if _is_hdf5(file):
+    if _is_hdf5(file) and not foreign_format(file, HDF5_MAGIC):
         return _from_hdf5(file, pixel_size, modality, unit, axes, name)
     if pixel_size is not None:
         try:
@@ -102,7 +104,7 @@ def open_field(
     if modality is None and decoded.colour:
         modality = "brightfield"
     try:
-        return Field.from_array(
+        field = Field.from_array(
             decoded.data,
             axes=axes,
             pixel_size=decoded.pixel_size if pixel_size is None else pixel_size,
@@ -112,6 +114,7 @@ def open_field(
             path=file,
             notes=decoded.notes,
         )
+        return dataclasses.replace(field, images=decoded.images, image=decoded.image)
     except (TypeError, ValueError) as error:
         raise ImageError(f"{file.name}: {error}") from error
 

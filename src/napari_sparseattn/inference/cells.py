@@ -24,11 +24,13 @@ from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
 
 if TYPE_CHECKING:
+    from ..card import Card
     from .run_crops import CropOutput
 
 __all__ = [
     "absent_classes",
     "check_plane",
+    "check_unit",
     "classify_cells",
     "classify_crops",
     "crop_side",
@@ -40,6 +42,9 @@ __all__ = [
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
+#: What models of phase and of optical path difference take, and how far a cell reaches at least.
+_UNITS = {"opd": "nm", "phase": "rad"}
+_LEAST_RANGE = {"nm": 5.0, "rad": 0.05}
 #: Pixels below which what marks a cell says nothing of its size.
 _LEAST_DIAMETER = 4.0
 
@@ -137,9 +142,10 @@ def iter_cells(
         Of the next few cells, in the order of `cells`.
     """
     plane = check_plane(field, bundle, t, z)
+    _check_labels(field, cells)
     absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
-    runner.notes += field.notes
+    runner.notes += [*field.notes, *cells.notes]
     sides, scale_known = crop_side(field, cells, bundle)
     runner.notes += _about_scale(field, cells)
     if only is not None:
@@ -415,7 +421,42 @@ def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.
             f"'{card.name}' was trained on {card.modality} images, this one is marked as "
             f"{field.modality}. Choose another model, or correct the image's modality."
         )
+    check_unit(field, card)
     return plane
+
+
+def _check_labels(field: Field, cells: Cells) -> None:
+    if cells.labels is not None and cells.labels.shape != field.shape:
+        raise ValueError(
+            f"the labels are {cells.labels.shape[0]} x {cells.labels.shape[1]} pixels, the image "
+            f"{field.shape[0]} x {field.shape[1]}. Give labels that were made on this image."
+        )
+
+
+def check_unit(field: Field, card: Card) -> None:
+    """Refuse grey values where a model takes nm or rad.
+
+    Without a unit, values are taken for it only if they are floats that are
+    marked as what the model takes and reach as far as a cell does.
+
+    Raises
+    ------
+    ValueError
+        Saying what is missing.
+    """
+    unit = _UNITS.get(card.modality)
+    if unit is None or field.unit == unit or card.normalisation.kind != "fixed":
+        return
+    if field.unit:
+        raise ValueError(f"'{card.name}' takes values in {unit}, the image's are in {field.unit}.")
+    marked = field.modality == card.modality and field.data.dtype.kind == "f"
+    if marked and float(np.nanmax(field.data)) - float(np.nanmin(field.data)) >= _LEAST_RANGE[unit]:
+        return
+    raise ValueError(
+        f"'{card.name}' takes values in {unit}, and this image does not say that its grey values "
+        f"are {unit}. Open the file that the microscope's software wrote in {unit}, or give "
+        f"unit='{unit}' (--unit {unit}) if they are."
+    )
 
 
 def _cut(

@@ -19,6 +19,7 @@ from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
 from ..images.tissue.mask import check_bright, check_slide
 from ..progress import Progress
+from .cells import check_unit
 from .prediction import Prediction, ReadingLedger
 
 if TYPE_CHECKING:
@@ -429,6 +430,7 @@ def as_pyramid(
             f"'{card.name}' was trained on {card.modality} images, this one is marked as "
             f"{image.modality}. Choose another model, or correct the image's modality."
         )
+    check_unit(image, card)
     plane, normalisation = image.plane(t, z), card.normalisation
     if normalisation.kind != "fixed":
         # It needs the whole image; in memory that is at hand.

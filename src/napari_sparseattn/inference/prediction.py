@@ -205,9 +205,9 @@ class Predictions:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per cell: id, place, class, probabilities.
 
-        ``row`` and ``column`` are image pixels, ``diameter_um`` µm (NaN where
-        the pixel size is unknown). ``novelty`` and ``flagged`` are missing
-        where they were not measured. The measures follow at the end.
+        ``row``, ``column`` and ``diameter_px`` are image pixels, ``diameter_um``
+        µm (NaN where the pixel size is unknown). ``novelty`` and ``flagged``
+        are missing where they were not measured. The measures follow at the end.
         """
         import pandas as pd
 
@@ -217,6 +217,7 @@ class Predictions:
             "id": cells.ids,
             "row": cells.centres[:, 0],
             "column": cells.centres[:, 1],
+            "diameter_px": cells.diameters,
             "diameter_um": cells.diameters * pixel_size,
             "at_border": cells.at_border,
             "class": self.labels,

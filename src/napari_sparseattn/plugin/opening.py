@@ -8,29 +8,21 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.field_layers import field_layer
 from .core.lanes import Lane, Lanes
 from .core.per_viewer import PerViewer
-from .core.sources import METADATA_KEY
 from .core.status import Level, explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ..images.fields.field import Field
-
-__all__ = [
-    "Opened",
-    "field_layer",
-    "open_files",
-    "read_file",
-]
+__all__ = ["Opened", "open_files", "read_file"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 #: Says one line to the user.
 Notify = Callable[[str, Level], None]
 
 _HOLOGRAPHY = (".rtdc", ".h5", ".hdf5")
-_COLOURS = (3, 4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,27 +69,6 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
         return Opened(path, [recording_layer(open_hologram(file))])
     field = open_field(file)
     return Opened(path, [field_layer(field)], field.notes)
-
-
-def field_layer(field: Field) -> LayerData:
-    """Return the image layer that shows a field of view, with its scale and what it shows."""
-    data, axes = field.data, field.axes
-    rgb = axes.endswith("C") and data.shape[-1] in _COLOURS and field.modality == "brightfield"
-    if axes.endswith("C") and not rgb:
-        # napari takes a last axis for x; channels are looked through like frames.
-        data, axes = data.transpose(data.ndim - 1, *range(data.ndim - 1)), f"C{axes[:-1]}"
-        if data.shape[0] == 1:
-            data, axes = data[0], axes[1:]
-    attributes: dict[str, Any] = {
-        "name": field.name,
-        "rgb": rgb,
-        "metadata": {METADATA_KEY: {"modality": field.modality, "unit": field.unit}},
-    }
-    if field.pixel_size is not None:
-        ahead = len(axes) - 2 - rgb
-        attributes["scale"] = (*(1.0,) * ahead, field.pixel_size, field.pixel_size)
-        attributes["units"] = (*("pixel",) * ahead, "um", "um")
-    return data, attributes, "image"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

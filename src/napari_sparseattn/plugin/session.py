@@ -150,6 +150,16 @@ class Session(PerViewer):
             show_image(self.viewer, image)
         self.parts.advise()
 
+    def choose_in_file(self, image: int) -> None:
+        """Show another of the images that the file of the chosen one holds."""
+        if self.selection.image is not None:
+            self._files.choose(self.selection.image, image)
+
+    def show_as_colour(self) -> None:
+        """Show three planes, which the chosen image is, as one image in colour."""
+        if self.selection.image is not None:
+            self._files.show_as_colour(self.selection.image)
+
     # -- models
 
     def start(self) -> None:

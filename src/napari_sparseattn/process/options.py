@@ -13,11 +13,12 @@ from ..images.fields.cells import Method
 from ..images.holograms.recording import Kind
 from ..images.holograms.settings import HologramSettings
 
-__all__ = ["ProcessOptions", "Task"]
+__all__ = ["ProcessOptions", "Task", "Unit"]
 
 Task = Literal["auto", "cells", "hologram", "whole", "slide"]
+Unit = Literal["nm", "rad"]
 #: Came later; left out of the hash where nobody asked for them, so that older batches go on.
-_LATER = ("background", "classes", "features", "snap")
+_LATER = ("axes", "background", "classes", "features", "image", "snap", "unit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,12 @@ class ProcessOptions:
         Of cells: the classes that can occur; the others get probability 0.
     pixel_size : float, optional
         µm per pixel, in place of what the files say.
+    axes : str, optional
+        Of fields: what the axes are that the files do not name, such as ``"CYX"``.
+    image : int, optional
+        Of fields: which of several images in a file, from 0; by default the largest.
+    unit : {"nm", "rad"}, optional
+        Of fields: the unit of the values, where the files do not say it.
     locations : tuple of int, optional
         Of a TNet: crops looked at inside each crop, per level.
     allow_unknown_scale : bool
@@ -70,6 +77,9 @@ class ProcessOptions:
     method: Method = "auto"
     classes: tuple[str, ...] | None = None
     pixel_size: float | None = None
+    axes: str | None = None
+    image: int | None = None
+    unit: Unit | None = None
     locations: tuple[int, ...] | None = None
     allow_unknown_scale: bool = False
     features: Path | None = None
@@ -81,7 +91,7 @@ class ProcessOptions:
     retrieval: Literal["cpu", "gpu"] = "cpu"
 
     def __post_init__(self) -> None:
-        known = {"task": Task, "method": Method, "kind": Kind}
+        known = {"task": Task, "method": Method, "kind": Kind, "unit": Unit}
         for name, values in known.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(values):
@@ -95,7 +105,7 @@ class ProcessOptions:
         chosen = dataclasses.asdict(self)
         del chosen["formats"], chosen["device"], chosen["retrieval"]
         for name in _LATER:
-            if not chosen[name]:
+            if chosen[name] is None or chosen[name] is False:
                 del chosen[name]
         text = json.dumps(chosen, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

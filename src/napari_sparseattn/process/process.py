@@ -333,7 +333,8 @@ def _open(path: Path, task: Task, options: ProcessOptions) -> Field | Pyramid:
 
     if task == "slide":
         return open_slide(path, pixel_size=options.pixel_size)
-    return open_image(path, **_scale(options))
+    given = {"axes": options.axes, "image": options.image, "unit": options.unit}
+    return open_image(path, **_scale(options), **{k: v for k, v in given.items() if v is not None})
 
 
 def _scale(options: ProcessOptions) -> dict[str, Any]:

@@ -183,7 +183,6 @@ def test_tiles_that_the_file_does_not_hold_are_absent_not_failed(tmp_path: Path)
     ("image", "options", "message"),
     [
         (np.zeros((300, 300, 3), np.uint16), {"photometric": "rgb"}, "16 bits"),
-        (np.zeros((3, 300, 300), np.uint8), {"photometric": "rgb"}, "separate planes"),
         (np.zeros((300, 300, 4), np.uint8), {"photometric": "separated"}, "export it as RGB"),
     ],
 )
@@ -222,3 +221,58 @@ def test_blank_tiles_of_optimised_jpeg_are_not_taken_for_damaged() -> None:
                 subsampling="444",
             )
             assert jpeg_fault(data, side, side, 3) is None
+
+
+def _planar(path: Path, levels: list[np.ndarray]) -> None:
+    """Write red, green and blue as planes of one page."""
+    with tifffile.TiffWriter(path) as file:
+        for n, level in enumerate(levels):
+            file.write(
+                level.transpose(2, 0, 1), photometric="rgb", planarconfig="separate",
+                tile=(128, 128), subfiletype=int(n > 0), compression="deflate",
+            )  # fmt: skip
+
+
+def _pages(path: Path, levels: list[np.ndarray], names: list[str] | None = None) -> None:
+    """Write red, green and blue as three pages of an OME-TIFF, as raw2ometiff does by default."""
+    metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    if names is not None:
+        metadata["Channel"] = {"Name": names}
+    options = {"photometric": "minisblack", "tile": (128, 128), "compression": "jpeg"}
+    options["compressionargs"] = {"level": 98}
+    with tifffile.TiffWriter(path, ome=True) as file:
+        first, *others = (level.transpose(2, 0, 1) for level in levels)
+        file.write(first, subifds=len(others), metadata=metadata, **options)
+        for level in others:
+            file.write(level, subfiletype=1, **options)
+
+
+@pytest.mark.parametrize("write", [_planar, _pages], ids=["planar", "pages"])
+def test_colours_stored_as_planes_are_colours(tmp_path: Path, write: Any) -> None:
+    levels = halves(scene(600, 500), 2)
+    path = tmp_path / ("a.tif" if write is _planar else "a.ome.tif")
+    write(path, levels)
+    with open_slide(path) as slide:
+        assert (slide.channels, len(slide.levels)) == (3, 2)
+        for n, level in enumerate(levels):
+            region = slide.read_region(10, 20, n, 200, 210)
+            apart = region.pixels.astype(int) - level[10:210, 20:230]
+            assert np.abs(apart).max() <= (0 if write is _planar else 12)
+            assert region.valid.all()
+        if write is _pages:
+            assert "taken for red, green and blue" in slide.notes[0]
+
+
+def test_planes_of_dyes_are_no_colours(tmp_path: Path) -> None:
+    _pages(tmp_path / "a.ome.tif", halves(scene(600, 500), 2), ["DAPI", "FITC", "TRITC"])
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        assert slide.channels == 1
+        assert "the first of 3 planes" in slide.notes[0]
+
+
+def test_orientation_of_a_slide_is_said(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", scene(300, 300), tile=(128, 128), extratags=[(274, "H", 1, 6, True)]
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert "orientation 6" in slide.notes[0]

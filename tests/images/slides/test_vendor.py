@@ -219,6 +219,20 @@ def test_dicom_folder_and_file_are_told_by_their_content(tmp_path: Path) -> None
         assert slide.shape == (1024, 1024)
 
 
+def test_second_slide_of_a_dicom_folder_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("wsidicom")
+    from dicom_slide import write_dicom
+
+    large = write_dicom(tmp_path / "slide", halves(scene(), 2), 0.25)
+    small = write_dicom(tmp_path / "other", [scene(512, 512)], 0.25)
+    (small / "0.dcm").rename(large / "another.dcm")
+    with open_slide(large) as slide:
+        assert (slide.shape, len(slide.levels)) == ((1024, 1024), 2)
+        assert "holds 2 slides; the largest is read" in slide.notes[0]
+    with open_slide(large / "another.dcm") as slide:
+        assert slide.shape == (512, 512)
+
+
 def test_damaged_frame_of_dicom_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("wsidicom")
     from dicom_slide import write_dicom

@@ -20,6 +20,10 @@ from .scale import MeasuredScale, doubt_scale, measure_scale
 
 __all__ = ["Cells", "Method", "cells_from_labels", "cells_from_points", "find_cells"]
 
+#: Pixels that touch by a corner hang together.
+_TOUCHING = np.ones((3, 3), int)
+_MOST_NAMED = 5
+
 Method = Literal["auto", "white-cells", "red-cells", "phase"]
 
 
@@ -43,6 +47,8 @@ class Cells:
         µm per pixel.
     scale : MeasuredScale, optional
         What the red cells of a stained smear say of it.
+    notes : tuple of str
+        What the user should know, such as that a label lies in two pieces.
 
     Raises
     ------
@@ -57,6 +63,7 @@ class Cells:
     labels: npt.NDArray[Any] | None = None
     pixel_size: float | None = None
     scale: MeasuredScale | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.centres)
@@ -157,14 +164,42 @@ def cells_from_labels(labels: npt.NDArray[Any], pixel_size: float | None = None)
     Returns
     -------
     Cells
-        In ascending order of label value; none where all is background.
+        In ascending order of label value; none where all is background. Its
+        `notes` name the labels that lie in several pieces.
 
     Raises
     ------
     ValueError
         If the labels are not 2-D, not integers, or negative, or above 2**63.
     """
-    labels = np.asanyarray(labels)
+    cells = _take_labels(np.asanyarray(labels), pixel_size)
+    note = _describe_pieces(cells)
+    return dataclasses.replace(cells, notes=(note,)) if note else cells
+
+
+def _describe_pieces(cells: Cells) -> str:
+    """Return a sentence on labels whose pixels do not hang together; empty if there are none."""
+    import scipy.ndimage
+
+    if cells.labels is None:
+        return ""
+    apart = []
+    corners = np.rint(cells.boxes + 0.5).astype(np.intp)
+    for number, (top, left, bottom, right) in zip(cells.ids, corners, strict=True):
+        own = cells.labels[top:bottom, left:right] == number
+        if scipy.ndimage.label(own, _TOUCHING)[1] > 1:
+            apart.append(int(number))
+    if not apart:
+        return ""
+    named = ", ".join(map(str, apart[:_MOST_NAMED])) + (" …" if len(apart) > _MOST_NAMED else "")
+    what = "label lies" if len(apart) == 1 else "labels lie"
+    return (
+        f"{len(apart)} {what} in several pieces ({named}), each taken for one cell: give pieces "
+        "that are cells of their own a label of their own"
+    )
+
+
+def _take_labels(labels: npt.NDArray[Any], pixel_size: float | None) -> Cells:
     if labels.ndim != 2:
         raise ValueError(
             f"labels must be one image (H, W), got shape {labels.shape}; choose one frame"
@@ -301,7 +336,7 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
             # At a scale that is not the image's, nuclei would be cut, or cells joined.
             size = scale.pixel_size
         labels = label(image, size)
-    return dataclasses.replace(cells_from_labels(labels, field.pixel_size), scale=scale)
+    return dataclasses.replace(_take_labels(labels, field.pixel_size), scale=scale)
 
 
 def _choose(field: Field, method: Method) -> Method:

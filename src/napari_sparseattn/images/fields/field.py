@@ -49,6 +49,10 @@ class Field:
         The file the pixels came from.
     notes : tuple of str
         What the user should know, such as that the file holds other images.
+    images : tuple of str
+        Where the file holds several images: the size of each, in its order.
+    image : int
+        Which of them this is.
 
     Raises
     ------
@@ -67,6 +71,8 @@ class Field:
     name: str = ""
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    image: int = 0
 
     def __post_init__(self) -> None:
         _check_pixels(self.data)

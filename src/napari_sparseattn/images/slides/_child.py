@@ -143,7 +143,8 @@ class _Dicom(_Slide):
     def __init__(self, path: str) -> None:
         import wsidicom
 
-        self._slide = wsidicom.WsiDicom.open(_same_series(Path(path)))
+        files, self._notes = _one_slide(Path(path))
+        self._slide = wsidicom.WsiDicom.open(files)
         self._levels = list(self._slide.levels)
 
     @staticmethod
@@ -165,7 +166,19 @@ class _Dicom(_Slide):
             "tiles": [[tile.height, tile.width]] * len(shapes),
             "pixel_size": None if spacing is None else [spacing.height * 1e3, spacing.width * 1e3],
             "images": [name for name, held in images.items() if held],
+            "notes": [*self._notes, *self._left_out()],
         }
+
+    def _left_out(self) -> list[str]:
+        """Return what the slide holds beside the images that are read."""
+        found = []
+        for held, what in (
+            (len(self._levels[0].optical_paths), "optical paths"),
+            (len(self._levels[0].focal_planes), "focal planes"),
+        ):
+            if held > 1:
+                found.append(f"holds {held} {what}; the first is read")
+        return found
 
     def _downsample(self, level: Any, height: int, width: int) -> float:
         """Return level-0 pixels per pixel; sizes may be padded to whole tiles."""
@@ -220,23 +233,55 @@ class _Dicom(_Slide):
         self._slide.close()
 
 
-def _same_series(path: Path) -> list[Path]:
-    """Return the files of a folder, or those beside a file that are of its series."""
+def _one_slide(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files of one slide in a folder, or of a file's own, and what to note.
+
+    Of several slides in a folder it is the largest. A slide's images are of one
+    series; label and overview may be of another, of the same glass.
+    """
     import pydicom
 
-    if path.is_dir():
-        return [file for file in sorted(path.iterdir()) if file.is_file()]
-    tags = ["SeriesInstanceUID"]
-    series = pydicom.dcmread(path, specific_tags=tags).get("SeriesInstanceUID")
+    tags = ["SeriesInstanceUID", "ContainerIdentifier", "ImageType"]
+    tags += ["TotalPixelMatrixRows", "TotalPixelMatrixColumns"]
+    beside = path.iterdir() if path.is_dir() else path.parent.glob(f"*{path.suffix}")
     found = []
-    for file in sorted(path.parent.glob(f"*{path.suffix}")):
+    for file in sorted(beside):
         try:
-            held = pydicom.dcmread(file, specific_tags=tags).get("SeriesInstanceUID")
+            if file.is_file():
+                found.append((file, pydicom.dcmread(file, specific_tags=tags)))
         except (pydicom.errors.InvalidDicomError, OSError):
             continue
-        if held == series:
-            found.append(file)
-    return found
+    whole: dict[str, tuple[int, str]] = {}
+    for _, held in found:
+        size = int(held.get("TotalPixelMatrixRows", 0) or 0)
+        size *= int(held.get("TotalPixelMatrixColumns", 0) or 0)
+        if "VOLUME" in held.get("ImageType", ()):
+            series = str(held.get("SeriesInstanceUID", ""))
+            most = (size, str(held.get("ContainerIdentifier", "") or ""))
+            whole[series] = max(whole.get(series, most), most)
+    if path.is_dir():
+        if not whole:
+            return [file for file, _ in found], []
+        chosen = max(whole, key=lambda series: whole[series][0])
+    else:
+        own = pydicom.dcmread(path, specific_tags=tags)
+        chosen = str(own.get("SeriesInstanceUID", ""))
+    glass = whole.get(chosen, (0, ""))[1]
+    files = [
+        file
+        for file, held in found
+        if str(held.get("SeriesInstanceUID", "")) == chosen
+        or (
+            glass
+            and "VOLUME" not in held.get("ImageType", ())
+            and str(held.get("ContainerIdentifier", "")) == glass
+            and sum(container == glass for _, container in whole.values()) == 1
+        )
+    ]
+    notes = []
+    if path.is_dir() and len(whole) > 1:
+        notes.append(f"holds {len(whole)} slides; the largest is read. Give a file of another")
+    return files, notes
 
 
 _KINDS: dict[str, type[_Slide]] = {"openslide": _OpenSlide, "dicom": _Dicom}

@@ -48,6 +48,9 @@ _JPEG_2000 = frozenset((33003, 33004, 33005, 34712))
 _APERIO_YCBCR = 33003
 _PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}
 _NDPI_DERIVED = 3
+_COLOURS = 3
+# Names of channels that say no more than their number, or that they are colours.
+_PLAIN_CHANNEL = r"(?:channel)?[\s:_-]*[\d\s:_-]*|r|g|b|red|green|blue"
 _MOST_DERIVED_PIXELS = 2**24
 _MOST_IMAGE_VALUES = 2**27
 # Pages of a file that are looked at for levels.
@@ -60,14 +63,20 @@ _DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError, SyntaxError, A
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Stored:
-    """How one level is stored: its chunks (tiles or strips) and how to decode them."""
+    """How one level is stored: its chunks (tiles or strips) and how to decode them.
+
+    `offsets` and `counts` are (P, N): colours may be P planes, each with N
+    chunks of its own, of which number n is the decoder's number n plus `skip`
+    for each plane before.
+    """
 
     height: int
     width: int
     chunk: tuple[int, int]
     offsets: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
-    decode: Callable[..., Any]
+    decoders: tuple[Callable[..., Any], ...]
+    skip: int
     compression: int
     samples: int
     inverted: bool
@@ -169,7 +178,7 @@ class TiffPyramid(Pyramid):
         if rows == columns == 1:
             data, why = self._read_chunk(stored, tile[0] * stored.n_columns + tile[1])
             pixels = data if isinstance(data, np.ndarray) else None
-            n_bytes = int(stored.counts[tile[0] * stored.n_columns + tile[1]])
+            n_bytes = int(stored.counts[:, tile[0] * stored.n_columns + tile[1]].sum())
             return Tile(pixels, None, n_bytes, time.perf_counter() - start, why)
         whole = np.zeros((rows * ch, columns * cw, self.channels), np.uint8)
         valid, reason, n_bytes = np.zeros(whole.shape[:2], np.bool_), None, 0
@@ -177,7 +186,7 @@ class TiffPyramid(Pyramid):
             for column in range(tile[1] * columns, min((tile[1] + 1) * columns, stored.n_columns)):
                 index = row * stored.n_columns + column
                 part, why = self._read_chunk(stored, index)
-                n_bytes += int(stored.counts[index])
+                n_bytes += int(stored.counts[:, index].sum())
                 reason = reason or why
                 if part is not None:
                     y, x = (row - tile[0] * rows) * ch, (column - tile[1] * columns) * cw
@@ -192,22 +201,38 @@ class TiffPyramid(Pyramid):
         self, stored: _Stored, index: int
     ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
         """Return pixels, or why there are none; neither where the file holds none."""
-        n_bytes = int(stored.counts[index])
+        parts = []
+        for plane in range(len(stored.offsets)):
+            part, why = self._read_plane(stored, index, plane)
+            if part is None:
+                # A plane that the file leaves out beside others is damage.
+                why = why or ("some of its colours are missing" if parts else None)
+                return None, why
+            parts.append(part)
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return self._as_colours(stored, whole), None
+
+    def _read_plane(
+        self, stored: _Stored, index: int, plane: int
+    ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+        n_bytes = int(stored.counts[plane, index])
         if n_bytes == 0:
             return None, None
         # What a chunk may take at the very worst, so that no table makes us read the whole file.
         if n_bytes > 4 * stored.chunk[0] * stored.chunk[1] * stored.samples + 2**16:
             return None, f"it claims {n_bytes} bytes, more than its pixels"
         try:
-            data = self._source.read(int(stored.offsets[index]), n_bytes)
+            data = self._source.read(int(stored.offsets[plane, index]), n_bytes)
             if len(data) < n_bytes:
                 return None, "the file ends before it"
             if why := _fault(stored, data):
                 return None, why
-            part = stored.decode(data, index, jpegtables=stored.tables, jpegheader=stored.header)[0]
+            decode = stored.decoders[min(plane, len(stored.decoders) - 1)]
+            place = index + plane * stored.skip
+            part = decode(data, place, jpegtables=stored.tables, jpegheader=stored.header)[0]
             if part is None or part.dtype != np.uint8:
                 return None, "it does not decode to 8-bit pixels"
-            return self._as_colours(stored, part[0]), None
+            return part[0], None
         except _DECODE_ERRORS as error:
             return None, _short(error)
 
@@ -326,10 +351,17 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     main = _main_series(name, tif)
     levels = level_pages(tif, main)
     notes: tuple[str, ...] = ()
+    colours = _colour_planes(tif, main, levels)
     extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
-    if math.prod(extra) > 1:
-        notes += (f"the first of {math.prod(extra)} planes of {name} is read",)
-    stored = [_describe_page(name, page) for page in levels]
+    n_images = math.prod(extra) // (len(colours[0]) if colours else 1)
+    if n_images > 1:
+        notes += (f"the first of {n_images} planes of {name} is read",)
+    elif colours:
+        notes += (f"the three planes of {name} were taken for red, green and blue",)
+    if (turn := main.keyframe.tags.valueof(274, 1)) != 1:
+        note = f"{name} says that it is to be looked at turned or mirrored (orientation {turn}); "
+        notes += (note + "it is shown as it is stored, as other programs for slides do",)
+    stored = [_describe_page(name, pages) for pages in colours or [[page] for page in levels]]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
     if pixel_size is None:
@@ -356,8 +388,36 @@ def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
 
 
-def _describe_page(name: str, page: Any) -> _Stored:
-    """Check what a page declares, and return how to read it."""
+def _colour_planes(
+    tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: Sequence[Any]
+) -> list[list[Any]]:
+    """Return the pages of red, green and blue of each level, where they are three; else none."""
+    axes, shape = main.axes, main.shape
+    if "C" not in axes or "S" in axes or shape[axes.index("C")] != _COLOURS:
+        return []
+    if levels[0].dtype != np.uint8 or len(main.levels) != len(levels) or _has_dyes(tif):
+        return []
+    # Pages of a series come in the order of its axes, the last of them first.
+    after = [n for n, a in zip(shape, axes, strict=True) if a not in "YX"]
+    step = math.prod(after[[a for a in axes if a not in "YX"].index("C") + 1 :])
+    if any(len(level.pages) <= (_COLOURS - 1) * step for level in main.levels):
+        return []
+    found = [[level.pages[n * step] for n in range(_COLOURS)] for level in main.levels]
+    return [] if any(page is None for pages in found for page in pages) else found
+
+
+def _has_dyes(tif: tifffile.TiffFile) -> bool:
+    """Tell whether an OME description names channels as fluorescence does."""
+    text = str(tif.ome_metadata or "")[: 2**20]
+    if re.search(r"\b(?:Fluor|EmissionWavelength|ExcitationWavelength)=", text):
+        return True
+    names = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName=\"([^\"]*)\"", text)
+    return any(re.fullmatch(_PLAIN_CHANNEL, name.strip(), re.IGNORECASE) is None for name in names)
+
+
+def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
+    """Check what a level's page declares, or those of its colours, and return how to read it."""
+    page = pages[0]
     height, width = int(page.imagelength), int(page.imagewidth)
     samples = int(page.samplesperpixel)
     chunk = (
@@ -368,17 +428,23 @@ def _describe_page(name: str, page: Any) -> _Stored:
     planes = samples if page.planarconfig == 2 else 1
     check_level(name, height, width, chunk, len(page.dataoffsets) // planes, max(samples, 1))
     _check_kind(name, page, samples)
-    if len(page.databytecounts) != len(page.dataoffsets):
+    if any(len(each.databytecounts) != len(each.dataoffsets) for each in pages):
         raise ImageError(f"{name} lists tiles without their sizes: it is damaged; copy it again")
+    if len({len(each.dataoffsets) for each in pages}) > 1:
+        raise ImageError(f"{name} has colours of different sizes: it is damaged; copy it again")
+    offsets = np.concatenate([np.asarray(each.dataoffsets, np.int64) for each in pages])
+    counts = np.concatenate([np.asarray(each.databytecounts, np.int64) for each in pages])
+    planes *= len(pages)
     return _Stored(
         height,
         width,
         chunk,
-        np.asarray(page.dataoffsets, np.int64),
-        np.asarray(page.databytecounts, np.int64),
-        page.decode,
+        offsets.reshape(planes, -1),
+        counts.reshape(planes, -1),
+        tuple(each.decode for each in pages),
+        len(page.dataoffsets) // planes if len(pages) == 1 else 0,
         int(page.compression),
-        samples,
+        samples * len(pages),
         int(page.photometric) == 0,
         page.jpegtables,
         getattr(page, "jpegheader", None),
@@ -391,14 +457,13 @@ def _check_kind(name: str, page: Any, samples: int) -> None:
             f"{name} holds pixels of {page.bitspersample} bits; slides are read with 8 bits per "
             "channel: export it as 8-bit RGB or grey"
         )
-    if samples not in (1, 3, 4) or (samples > 1 and page.planarconfig != 1):
+    if samples not in (1, 3, 4):
         raise ImageError(
-            f"{name} stores {samples} channels"
-            + (" as separate planes" if page.planarconfig != 1 else "")
-            + "; export it as interleaved RGB or as one grey channel"
+            f"{name} stores {samples} channels; export it as RGB or as one grey channel"
         )
     photometric, compression = int(page.photometric), int(page.compression)
     converted = photometric != 6 or compression in _JPEG or compression == _APERIO_YCBCR
+    converted &= photometric != 6 or page.planarconfig == 1
     if photometric not in _PHOTOMETRIC or not converted or getattr(page, "tiledepth", 1) > 1:
         kind = getattr(page.photometric, "name", photometric)
         raise ImageError(
@@ -409,9 +474,9 @@ def _check_kind(name: str, page: Any, samples: int) -> None:
 
 def _fault(stored: _Stored, data: bytes) -> str | None:
     if stored.compression in _JPEG and stored.header is None:
-        return jpeg_fault(data, *stored.chunk, stored.samples)
+        return jpeg_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
     if stored.compression in _JPEG_2000:
-        return codestream_fault(data, *stored.chunk, stored.samples)
+        return codestream_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
     return None
 
 

@@ -43,9 +43,10 @@ class VendorPyramid(Pyramid):
         self, process: SlideProcess, path: Path, levels: Sequence[Level], pixel_size: float | None
     ) -> None:
         about = process.about
-        notes: tuple[str, ...] = ()
+        notes = tuple(f"{path.name} {note}" for note in about.get("notes", ()))
         if pixel_size is None:
-            pixel_size, notes = known_pixel_size(path.name, about["pixel_size"], about["vendor"])
+            pixel_size, more = known_pixel_size(path.name, about["pixel_size"], about["vendor"])
+            notes += more
         super().__init__(
             levels,
             name=path.stem,
@@ -203,4 +204,8 @@ def _incomplete(path: Path) -> str | None:
         with path.open("rb") as file:
             if file.read(len(_CZI_MAGIC)) != _CZI_MAGIC:
                 return "it does not begin as a CZI does; copy or export it again"
+        return (
+            "OpenSlide reads stained slides in CZI only, and not all of them. Export it from ZEN, "
+            "QuPath or Fiji as OME-TIFF"
+        )
     return None

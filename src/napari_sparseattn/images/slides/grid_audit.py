@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AuditedGrid", "GridError", "audit_grid", "fit_step", "infer_step"]
+__all__ = ["AuditedGrid", "GridError", "audit_grid", "count_grids", "fit_step", "infer_step"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -186,6 +186,31 @@ def fit_step(coords: npt.ArrayLike, step: float) -> float:
         products += float(index @ places)
         squares += float(index @ index)
     return products / squares if squares else step
+
+
+def count_grids(coords: npt.ArrayLike, step: float) -> tuple[int, float]:
+    """Return how many grids of a step coordinates lie on, and the share that is not alone on one.
+
+    Tools that begin a grid in each piece of tissue leave few grids of many
+    patches; places that are wrong are each alone.
+
+    Parameters
+    ----------
+    coords : array-like, (N, 2)
+        Top left corners, as `audit_grid` takes them.
+    step : float
+        From patch to patch.
+    """
+    table = _table(coords)
+    tolerance = _tolerance(table, step)
+    left, counts = table[np.isfinite(table).all(axis=1)], []
+    while len(left):
+        away = left - left[0] - step * np.rint((left - left[0]) / step)
+        own = (np.abs(away) <= 2 * tolerance).all(axis=1)
+        counts.append(int(own.sum()))
+        left = left[~own]
+    together = sum(count for count in counts if count > 1)
+    return len(counts), together / max(1, sum(counts))
 
 
 def _gaps(table: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
+from .._foreign import foreign_format
 from ..errors import ImageError, isotropic_size
 from .pyramid import Pyramid
 
@@ -80,6 +81,9 @@ def open_slide(
         return _open_folder(file, pixel_size)
     head = _head(file)
     suffix = file.suffix.lower()
+    # OpenSlide reads some CZI; the error of `open_vendor` says what to do with the others.
+    if suffix != ".czi" and (foreign := foreign_format(file, head)):
+        raise ImageError(foreign)
     if head[:4] in TIFF_MAGIC:
         return _open_tiff(file, pixel_size, threads)
     if head[128:132] == _DICOM_MAGIC:
@@ -119,7 +123,7 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
         return False
     if head[128:132] == _DICOM_MAGIC:
         return True
-    if head[:4] not in TIFF_MAGIC:
+    if head[:4] not in TIFF_MAGIC or foreign_format(file, head):
         return False
     import tifffile
 

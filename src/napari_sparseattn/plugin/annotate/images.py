@@ -16,7 +16,7 @@ from ...images.slides.opening import is_slide, open_slide
 from ...images.slides.pyramid import Pyramid
 from ...training.data.annotations import ImageAnnotations, ImageRecord, image_hash
 from ...training.data.project import Project
-from ..core.sources import ImageSettings, SourceError, slide_of
+from ..core.sources import ImageSettings, SourceError, file_of, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -58,7 +58,7 @@ class ImageSource:
     def of(cls, layer: Image, settings: ImageSettings) -> ImageSource:
         """Freeze a layer."""
         pyramid = slide_of(layer)
-        path = pyramid.path if pyramid is not None else layer.source.path
+        path = pyramid.path if pyramid is not None else file_of(layer)
         data = layer.data[0] if layer.multiscale else layer.data
         return cls(data, bool(layer.rgb), layer.name, str(path or ""), settings, pyramid)
 

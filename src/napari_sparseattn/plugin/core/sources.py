@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ...images.errors import ImageError
 from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
 from ...images.fields.field import Field, Modality
 from ...images.fields.scale import measure_scale
-from ...images.opening import open_field
 from ...images.slides.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -32,12 +30,12 @@ __all__ = [
     "data_position",
     "displayed_plane",
     "field_of",
+    "file_of",
     "guess_settings",
     "is_cell_source",
     "is_own",
     "is_picture",
     "pixel_size_of",
-    "settings_in_file",
     "shape_of",
     "slide_of",
 ]
@@ -49,7 +47,6 @@ _ANNOTATED = "annotated cells"
 
 #: Pixels may differ by this share along y and x and still count as square.
 _SQUARE = 0.01
-_TIFF = (".tif", ".tiff")
 #: So many points are named by their number.
 _MOST_NAMED = 10
 #: Width of a point that nobody has given another one.
@@ -264,24 +261,10 @@ def pixel_size_of(layer: Layer) -> float | None:
     return (low + high) / 2
 
 
-def settings_in_file(layer: Image) -> ImageSettings | None:
-    """Return what the file says that a layer was opened from; slow, so call it from a worker.
-
-    napari's own reader leaves out the pixel size and the unit that a TIFF
-    states.
-    """
-    path = layer.source.path
-    # A slide's reader has told what the file says; read whole, it may not fit the memory.
-    if "pyramid" in layer.metadata.get(METADATA_KEY, {}):
-        return None
-    if path is None or not str(path).lower().endswith(_TIFF):
-        return None
-    try:
-        field = open_field(path)
-    except (ImageError, OSError):
-        return None
-    origin: Literal["file", "unknown"] = "unknown" if field.pixel_size is None else "file"
-    return ImageSettings(field.modality, field.pixel_size, field.unit, origin)
+def file_of(layer: Layer) -> str | None:
+    """Return the file that a layer was opened from, where that is known."""
+    path = layer.source.path or layer.metadata.get(METADATA_KEY, {}).get("path")
+    return None if path is None else str(path)
 
 
 def cell_source(layer: Layer | None, image: Image, plane: PlaneRef) -> CellSource:

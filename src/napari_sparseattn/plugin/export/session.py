@@ -17,7 +17,7 @@ from ...inference.slides import SlidePrediction
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
-from ..core.sources import ImageSettings, PlaneRef, field_of
+from ..core.sources import ImageSettings, PlaneRef, field_of, file_of
 from ..core.status import Progress, StoppedError, explain
 from ..session import Session
 from ..slides.requests import SlideAnswer
@@ -425,5 +425,5 @@ def _free_stem(folder: Path, name: str) -> str:
 
 
 def _path(layer: Image) -> Path | None:
-    path = layer.source.path
-    return None if path is None else Path(str(path))
+    path = file_of(layer)
+    return None if path is None else Path(path)

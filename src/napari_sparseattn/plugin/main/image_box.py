@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from ...images.errors import check_pixel_size
 from ...images.fields.field import Modality
 from ..core.docks import open_holograms
+from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
 from ..opening import open_files
 from ..session import Session
@@ -26,6 +27,9 @@ from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
 from .scale import ScaleHelper
+
+if TYPE_CHECKING:
+    from napari.layers import Image
 
 __all__ = ["ImageBox"]
 
@@ -73,6 +77,12 @@ class ImageBox(Follower):
             "Found by the plugin, or taken from your Labels or Points layer. The size of the "
             "points is taken as the size of the cells."
         )
+        self.in_file = shrinkable(QComboBox(self))
+        self.in_file.setToolTip("The file holds several images; the largest was opened.")
+        self.colour = QPushButton("Show as colour", self)
+        self.colour.setToolTip(
+            "The image is three planes: shows them as red, green and blue of one image."
+        )
         self.kinds = KindsButton(session, self)
         self.hint = WrappedLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
@@ -93,16 +103,21 @@ class ImageBox(Follower):
         self.open.setMenu(menu)
         self.labels: dict[str, QLabel] = {}
         self._lay_out()
-        self.image.activated.connect(self._image_chosen)
-        self.modality.activated.connect(self._modality_chosen)
-        self.pixel_size.valueChanged.connect(self._size_given)
-        self.cells.activated.connect(self._cells_chosen)
-        self.reconstruct.clicked.connect(self._open_holograms)
+        self._follow_clicks()
         self.follow(session.selection.images_changed, self._fill)
         self.follow(session.selection.image_changed, self._fill)
         self.follow(session.selection.settings_changed, self._show_settings)
         self.follow(session.selection.model_changed, self._show_button)
         self._fill()
+
+    def _follow_clicks(self) -> None:
+        self.image.activated.connect(self._image_chosen)
+        self.modality.activated.connect(self._modality_chosen)
+        self.pixel_size.valueChanged.connect(self._size_given)
+        self.cells.activated.connect(self._cells_chosen)
+        self.in_file.activated.connect(self.session.choose_in_file)
+        self.colour.clicked.connect(self._show_as_colour)
+        self.reconstruct.clicked.connect(self._open_holograms)
 
     def _use_button(self) -> QPushButton:
         """Return the button that takes what the red cells propose."""
@@ -122,20 +137,22 @@ class ImageBox(Follower):
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        for row, text in enumerate(("Image", "", "", "", "", "Cells", "Kinds")):
+        for row, text in enumerate(("Image", "", "", "", "", "", "", "Cells", "Kinds")):
             if text:
                 self.labels[text] = QLabel(text, self)
                 grid.addWidget(self.labels[text], row, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
-        grid.addWidget(self.modality, 1, 1)
-        grid.addWidget(self.pixel_size, 1, 2)
-        grid.addWidget(self.hint, 2, 1, 1, 2)
-        grid.addWidget(self.use, 3, 1, 1, 2)
-        grid.addWidget(self.reconstruct, 4, 1, 1, 2)
-        grid.addWidget(self.cells, 5, 1, 1, 2)
-        grid.addWidget(self.kinds, 6, 1, 1, 2)
-        grid.addWidget(self.empty, 7, 1, 1, 2)
-        grid.addWidget(self.open, 8, 1, 1, 2)
+        grid.addWidget(self.in_file, 1, 1, 1, 2)
+        grid.addWidget(self.modality, 2, 1)
+        grid.addWidget(self.pixel_size, 2, 2)
+        grid.addWidget(self.hint, 3, 1, 1, 2)
+        grid.addWidget(self.use, 4, 1, 1, 2)
+        grid.addWidget(self.colour, 5, 1, 1, 2)
+        grid.addWidget(self.reconstruct, 6, 1, 1, 2)
+        grid.addWidget(self.cells, 7, 1, 1, 2)
+        grid.addWidget(self.kinds, 8, 1, 1, 2)
+        grid.addWidget(self.empty, 9, 1, 1, 2)
+        grid.addWidget(self.open, 10, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -149,7 +166,17 @@ class ImageBox(Follower):
         for layer in selection.cell_layers():
             self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
         self.cells.setCurrentIndex(max(0, self.cells.findData(selection.cell_layer)))
+        self._fill_file(selection.image)
         self._show_settings(selection.settings)
+
+    def _fill_file(self, image: Image | None) -> None:
+        """List the images of the file, and offer colour where planes may be colours."""
+        found, shown = ((), 0) if image is None else images_in_file(image)
+        self.in_file.clear()
+        self.in_file.addItems([f"image {n} of the file: {size}" for n, size in enumerate(found)])
+        self.in_file.setCurrentIndex(shown)
+        self.in_file.setVisible(len(found) > 1)
+        self.colour.setVisible(image is not None and could_be_colour(image))
 
     def _show_settings(self, settings: ImageSettings) -> None:
         there = self.session.selection.image is not None
@@ -206,6 +233,9 @@ class ImageBox(Follower):
 
     def _choose_folder(self) -> None:
         self.open_files(choose_slide_folder(self), as_slides=True)
+
+    def _show_as_colour(self) -> None:
+        self.session.show_as_colour()
 
     def _open_holograms(self) -> None:
         open_holograms(self.session.viewer)

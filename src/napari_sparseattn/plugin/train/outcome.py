@@ -13,6 +13,7 @@ from ...training.runs.runs import Version, versions
 from ..annotate.session import Annotating
 from ..core.lanes import Lanes
 from ..core.models import prepare_model
+from ..core.sources import file_of
 from ..core.status import explain
 from ..opening import open_files
 from ..session import Session
@@ -190,7 +191,7 @@ class AnnotationFinder:
             if found is not None and found.image.hash == image.hash:
                 return layer
             # It may be open without having been looked at yet.
-            if found is None and image.path and str(layer.source.path or "") == image.path:
+            if found is None and image.path and file_of(layer) == image.path:
                 return layer
         return None
 
