@@ -59,6 +59,7 @@ def train_and_save(
     settings: Callable[[int], TrainingSettings],
     changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     arguments: argparse.Namespace,
+    restart: int = 0,
 ) -> None:
     """Train, take k by the rule, measure on the test part, and write the model.
 
@@ -69,7 +70,7 @@ def train_and_save(
     parts, first = split_folds(data), settings(0)
     train, validation = parts["train"], parts["validation"]
     size = first.crop.size
-    options = SelectionOptions(epochs=arguments.epochs, ramp=RAMP, steady=STEADY)
+    options = SelectionOptions(epochs=arguments.epochs, ramp=RAMP, steady=STEADY, restart=restart)
     torch.manual_seed(options.seed)
     config = SparseAttnNetConfig(
         **ARCHITECTURE,

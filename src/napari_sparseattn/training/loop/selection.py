@@ -73,6 +73,9 @@ class SelectionOptions:
         epochs than it began with, as long as the rate has not begun to fall.
     steady : float
         Share of the epochs before the rate falls.
+    restart : int
+        Epochs after which the rate has fallen, and falls again from half its peak
+        to the last one (Loshchilov & Hutter 2017, arXiv 1608.03983); 0 for never.
     label_smoothing : float
         Of the cross-entropy.
     least_share, most_share : float
@@ -103,6 +106,7 @@ class SelectionOptions:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     steady: float = 0.7
+    restart: int = 0
     label_smoothing: float = 0.05
     least_share: float = 0.02
     most_share: float = 0.3
@@ -482,10 +486,15 @@ def _rate(done: float, options: SelectionOptions) -> float:
     """The learning rate over its peak after so many epochs."""
     if done < 1:
         return min(1.0, 0.01 + done)
-    past = done / options.epochs - options.steady
-    if past <= 0:
-        return 1.0
-    return max(0.005, 0.5 * (1 + math.cos(math.pi * min(1.0, past / (1 - options.steady)))))
+    first = options.restart or options.epochs
+    if done >= first and options.epochs > first:
+        return max(0.005, 0.5 * _fallen((done - first) / (options.epochs - first)))
+    return max(0.005, _fallen((done / first - options.steady) / (1 - options.steady)))
+
+
+def _fallen(share: float) -> float:
+    """A cosine from 1 to 0; 1 before it begins."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
 
 
 def _ramp(done: float, options: SelectionOptions) -> float:
