@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
@@ -149,3 +152,33 @@ def test_weakened_changes_grow_to_the_full_ones(by: float) -> None:
     assert weak.shift <= full.shift
     assert weak.scale[0] >= full.scale[0]
     assert weak.scale[1] <= full.scale[1]
+
+
+def test_values_with_a_unit_keep_it() -> None:
+    crops = np.zeros((6, 96, 96, 1), np.float16)
+    crops[:, 30:66, 30:66] = 400  # nm
+    kept = stored(crops, 64)
+    assert kept.dtype == torch.float16
+    changes = dataclasses.replace(STILL, physical=True)
+    out, _ = changes(kept, 64, drawn())
+    assert float(out.amax()) == pytest.approx(400, rel=1e-3)
+    assert float(out.amin()) == pytest.approx(0, abs=1e-3)
+    out, foreign = dataclasses.replace(changes, swap=1.0)(kept, 64, drawn())
+    assert foreign is not None
+    assert float(out.amax()) <= 401
+
+
+def test_red_cells_may_be_denser_beside_nuclei() -> None:
+    crops = cells(64)
+    crops[:, :, 36:, 36:] = torch.tensor([200, 150, 175], dtype=torch.uint8)[:, None, None]
+
+    def densest_corner(counterstain: float) -> float:
+        changes = dataclasses.replace(
+            STILL, strength=1.0, counterstain=counterstain, amount=0, stain=0, saturation=0,
+            response=0, tint=0, haze=0,
+        )  # fmt: skip
+        out, _ = changes(crops, 32, drawn(1))
+        corners = out.unfold(2, 8, 24).unfold(3, 8, 24)[:, 1].flatten(1)
+        return float(-corners.amin(1).clamp_min(1e-3).log().min())
+
+    assert densest_corner(1.0) > 1.3 * densest_corner(0.0)

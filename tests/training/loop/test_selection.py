@@ -18,6 +18,7 @@ from napari_sparseattn.training.loop.precision import trains_in_bfloat16
 from napari_sparseattn.training.loop.selection import (
     LEVEL,
     SelectionOptions,
+    _rate,
     chosen_at,
     foreign_loss,
     level_loss,
@@ -60,7 +61,10 @@ def cells(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def training(
-    options: SelectionOptions = OPTIONS, checkpoint: Path | None = None, n: int = 48
+    options: SelectionOptions = OPTIONS,
+    checkpoint: Path | None = None,
+    n: int = 48,
+    changes: LaboratoryChanges | dict[int, LaboratoryChanges] = MILD,
 ) -> tuple[SparseAttnNet, list[EpochReport]]:
     torch.manual_seed(7)
     model = SparseAttnNet(SMALL)
@@ -71,7 +75,7 @@ def training(
             (stored(crops, SIZE), labels),
             cells(16, seed=1),
             normalisation=Normalisation(),
-            changes=MILD,
+            changes=changes,
             options=options,
             checkpoint=checkpoint,
         )
@@ -233,3 +237,23 @@ def test_precision_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert trains_in_bfloat16() is False
     assert trains_in_bfloat16("mps") is False
+
+
+def test_the_rate_falls_and_may_fall_a_second_time() -> None:
+    once = SelectionOptions(epochs=40, steady=0.25)
+    twice = dataclasses.replace(once, restart=40, epochs=64)
+    for done in (0.5, 5.0, 12.0, 39.9):
+        assert _rate(done, once) == _rate(done, twice)
+    assert _rate(10, once) == 1
+    assert _rate(39.9, once) < 0.01
+    assert _rate(40, twice) == pytest.approx(0.5)
+    assert _rate(52, twice) == pytest.approx(0.25)
+    assert _rate(63.9, twice) < 0.01
+
+
+def test_changes_may_differ_by_epoch() -> None:
+    _, early = training(changes={0: MILD})
+    _, other = training(changes={0: MILD, 2: dataclasses.replace(MILD, strength=1.0)})
+    first, second = [e.train_loss for e in early], [e.train_loss for e in other]
+    assert first[:2] == second[:2]
+    assert first[2] != second[2]
