@@ -77,6 +77,16 @@ def test_two_models_are_those_that_answer_alone(field: Field, cells: Cells) -> N
     assert found.names == ("small", "other")
 
 
+def test_kinds_that_cannot_occur_are_ruled_out_for_each_model(field: Field, cells: Cells) -> None:
+    bundle = small_bundle()
+    kinds = bundle.card.class_names[:2]
+    found = compare_cells(field, cells, bundle, bundle, classes_b=kinds, device="cpu")
+    np.testing.assert_array_equal(found.probabilities[1][:, 2:], 0)
+    assert (found.probabilities[0][:, 2:] > 0).all()
+    alone = classify_cells(field, cells, bundle, "cpu", classes=kinds)
+    np.testing.assert_allclose(found.probabilities[1], alone.probabilities, atol=1e-6)
+
+
 def test_another_k_keeps_that_many_pixels_of_the_same_map(field: Field, cells: Cells) -> None:
     bundle = small_bundle()
     found = compare_cells(field, cells, bundle, bundle, k_b=19, device="cpu")

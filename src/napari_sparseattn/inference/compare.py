@@ -226,6 +226,8 @@ def compare_cells(
     locations_b: Sequence[int] | None = None,
     k_a: int | None = None,
     k_b: int | None = None,
+    classes_a: Sequence[str] | None = None,
+    classes_b: Sequence[str] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -243,6 +245,8 @@ def compare_cells(
         Of a TNet, see `change_setting`.
     k_a, k_b : int, optional
         Of a SparseAttnNet, see `change_setting`.
+    classes_a, classes_b : sequence of str, optional
+        The classes of each model that can occur here, see `classify_cells`.
     device : str
         See `choose_device`.
     progress : callable, optional
@@ -257,10 +261,13 @@ def compare_cells(
         change_setting(bundle_a, k=k_a, locations=locations_a),
         change_setting(bundle_b, k=k_b, locations=locations_b),
     )
-    parts, n = [], len(cells)
+    kinds, parts, n = (classes_a, classes_b), [], len(cells)
     for start in range(0, max(n, 1), _STEP):
         rows = range(start, min(start + _STEP, n))
-        a, b = (classify_cells(field, cells, bundle, device, only=rows) for bundle in pair)
+        a, b = (
+            classify_cells(field, cells, bundle, device, only=rows, classes=known)
+            for bundle, known in zip(pair, kinds, strict=True)
+        )
         pairs = [compare_evidence(a[i].evidence, b[i].evidence) for i in range(len(rows))]
         # Evidence is 25 KB per cell: kept only for as long as it is measured.
         parts.append((a.probabilities, b.probabilities, np.reshape(pairs, (len(rows), 2))))

@@ -159,6 +159,8 @@ def _compare_all(
             request.model.with_locations(request.locations),
             second,
             locations_b=locations_with(second, request.second.crops),
+            classes_a=request.settings.classes_of(request.model.bundle.card),
+            classes_b=request.settings.classes_of(second.card),
             device=model.device,
             progress=report,
         )
