@@ -201,7 +201,7 @@ class TiffPyramid(Pyramid):
         self, stored: _Stored, index: int
     ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
         """Return pixels, or why there are none; neither where the file holds none."""
-        parts = []
+        parts: list[npt.NDArray[np.uint8]] = []
         for plane in range(len(stored.offsets)):
             part, why = self._read_plane(stored, index, plane)
             if part is None:

@@ -181,7 +181,7 @@ def _read(asked: _Request) -> _Found | None:
 
 
 def _read_by_napari(path: str) -> npt.NDArray[Any] | None:
-    from napari_builtins.io import imread
+    from napari_builtins.io import imread  # type: ignore[import-untyped]
 
     try:
         return np.asarray(imread(path))
