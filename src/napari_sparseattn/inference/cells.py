@@ -22,15 +22,14 @@ from ..images.fields.field import Field
 from ..images.fields.scale import doubt_scale
 from ..images.holograms.measure import measure_opd
 from .prediction import Predictions, ReadingLedger
+from .units import check_unit
 
 if TYPE_CHECKING:
-    from ..card import Card
     from .run_crops import CropOutput
 
 __all__ = [
     "absent_classes",
     "check_plane",
-    "check_unit",
     "classify_cells",
     "classify_crops",
     "crop_side",
@@ -42,9 +41,6 @@ __all__ = [
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
-#: What models of phase and of optical path difference take, and how far a cell reaches at least.
-_UNITS = {"opd": "nm", "phase": "rad"}
-_LEAST_RANGE = {"nm": 5.0, "rad": 0.05}
 #: Pixels below which what marks a cell says nothing of its size.
 _LEAST_DIAMETER = 4.0
 
@@ -431,32 +427,6 @@ def _check_labels(field: Field, cells: Cells) -> None:
             f"the labels are {cells.labels.shape[0]} x {cells.labels.shape[1]} pixels, the image "
             f"{field.shape[0]} x {field.shape[1]}. Give labels that were made on this image."
         )
-
-
-def check_unit(field: Field, card: Card) -> None:
-    """Refuse grey values where a model takes nm or rad.
-
-    Without a unit, values are taken for it only if they are floats that are
-    marked as what the model takes and reach as far as a cell does.
-
-    Raises
-    ------
-    ValueError
-        Saying what is missing.
-    """
-    unit = _UNITS.get(card.modality)
-    if unit is None or field.unit == unit or card.normalisation.kind != "fixed":
-        return
-    if field.unit:
-        raise ValueError(f"'{card.name}' takes values in {unit}, the image's are in {field.unit}.")
-    marked = field.modality == card.modality and field.data.dtype.kind == "f"
-    if marked and float(np.nanmax(field.data)) - float(np.nanmin(field.data)) >= _LEAST_RANGE[unit]:
-        return
-    raise ValueError(
-        f"'{card.name}' takes values in {unit}, and this image does not say that its grey values "
-        f"are {unit}. Open the file that the microscope's software wrote in {unit}, or give "
-        f"unit='{unit}' (--unit {unit}) if they are."
-    )
 
 
 def _cut(

@@ -19,8 +19,8 @@ from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
 from ..images.tissue.mask import check_bright, check_slide
 from ..progress import Progress
-from .cells import check_unit
 from .prediction import Prediction, ReadingLedger
+from .units import check_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
