@@ -42,7 +42,7 @@ def test_the_tnet_finds_the_region_that_decides_on_new_slides_of_any_size(side: 
         for kind in ("benign", "tumour"):
             slide, _ = simulated_slide(side, side, kind=kind, seed=seed)
             prediction = classify_field(slide, bundle, device="cpu")
-            right += prediction.class_names[prediction.probabilities.argmax()] == kind
+            right += bundle.card.class_names[prediction.probabilities.argmax()] == kind
             assert prediction.ledger.pixels < 0.6 * side**2
     # 6 slides: three standard errors below the card's accuracy.
     assert right >= 4

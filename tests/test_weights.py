@@ -108,8 +108,9 @@ def test_cells_of_a_new_simulated_hologram_are_told_apart() -> None:
     recording, _, truth, kinds = hologram_with_truth((640, 640), 77, optics)
     field = reconstruct(recording)
     cells = find_cells(field)
-    predictions = classify_cells(field, cells, load_bundle("opd-simulated"), "cpu")
-    named = np.array(predictions.class_names)[predictions.probabilities.argmax(1)]
+    bundle = load_bundle("opd-simulated")
+    predictions = classify_cells(field, cells, bundle, "cpu")
+    named = np.array(bundle.card.class_names)[predictions.probabilities.argmax(1)]
     right = 0
     for centre, kind in zip(truth.centres, kinds, strict=True):
         nearest = cells.nearest(centre)

@@ -100,7 +100,8 @@ def test_measures_follow_their_cells_through_batches_and_subsets() -> None:
     one = classify_cells(field, cells, BUNDLE, "cpu", only=[1])
     assert one.measures["mean_opd_nm"].tolist() == [100]
     plain = Field(opd, "YX", 0.5)
-    assert classify_cells(plain, cells, BUNDLE, "cpu").measures == {}
+    with pytest.raises(ValueError, match="does not say that its grey values are nm"):
+        classify_cells(plain, cells, BUNDLE, "cpu")
 
 
 def test_columns_of_another_length_are_refused() -> None:
