@@ -250,18 +250,31 @@ def test_ome_tiff_axes_and_pixel_size_with_unit(tmp_path: Path):
     np.testing.assert_array_equal(field.plane(3, 2)[..., 1], array[3, 1, 2])
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("micron", 1), ("\\u00B5m", 1), ("nm", 1e-3)])
-def test_imagej_pixel_size(tmp_path: Path, unit, factor):
+@pytest.mark.parametrize(("unit", "per_unit"), [("micron", 4.0), ("\\u00B5m", 4.0), ("nm", 0.004)])
+def test_imagej_pixel_size(tmp_path: Path, unit, per_unit):
     tifffile.imwrite(
         tmp_path / "a.tif",
         integers(3, 12, 14),
         imagej=True,
-        resolution=(4.0, 4.0),
+        resolution=(per_unit, per_unit),
         metadata={"axes": "TYX", "unit": unit},
     )
     field = open_field(tmp_path / "a.tif")
-    assert field.pixel_size == pytest.approx(0.25 * factor)
+    assert field.pixel_size == pytest.approx(0.25)
     assert field.axes == "TYX"
+
+
+def test_a_stated_pixel_size_that_no_microscope_has_is_not_used(tmp_path: Path):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        integers(12, 14),
+        imagej=True,
+        resolution=(4.0, 4.0),
+        metadata={"unit": "nm"},
+    )
+    field = open_field(tmp_path / "a.tif")
+    assert field.pixel_size is None
+    assert "states 0.00025 µm per pixel" in field.notes[0]
 
 
 @pytest.mark.parametrize(

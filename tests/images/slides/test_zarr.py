@@ -86,12 +86,20 @@ def test_damaged_chunk_fails_alone(tmp_path: Path, version: int, options: dict[s
         assert len(slide.ledger.snapshot().failed[0]) == (side // 256) ** 2
 
 
-def test_missing_colour_is_a_failure_not_black(tmp_path: Path) -> None:
-    path = _write(tmp_path / "a.zarr", halves(scene(), 2), 2, {})
-    (path / "0" / "1.0.0").unlink()
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize(("version", "options"), KINDS, ids=["0.4", "0.5", "shards"])
+def test_a_colour_that_is_all_fill_value_is_there(
+    tmp_path: Path, version: int, options: dict[str, Any], fill: int
+) -> None:
+    pure = scene()
+    pure[:512, :512, 1] = fill
+    path = _write(tmp_path / "a.zarr", [pure], version, {**options, "fill_value": fill})
     with open_slide(path) as slide:
-        assert not slide.read_region(0, 0, 0, 256, 256).valid.any()
-        assert slide.ledger.snapshot().failed[0] == {(0, 0): "some of its colours are missing"}
+        region = slide.read_region(0, 0, 0, 512, 512)
+        assert region.valid.all()
+        np.testing.assert_array_equal(region.pixels, pure[:512, :512])
+        assert not slide.read_region(512, 0, 0, 512, 512).valid.any()
+        assert not slide.ledger.snapshot().failed[0]
 
 
 def test_chunk_that_swells_is_not_read(tmp_path: Path) -> None:

@@ -98,17 +98,17 @@ class ZarrPyramid(Pyramid):
         n_bytes, n_missing, n_chunks = _held(stored, tile)
         if n_missing == n_chunks:
             return Tile(seconds=time.perf_counter() - start)
-        if n_missing:
-            return Tile(failure="some of its colours are missing")
         if n_bytes > 2 * _most_bytes(stored.array) * n_chunks + 2**16:
             return Tile(failure=f"it takes {n_bytes} bytes, more than its pixels")
         try:
             pixels = _pixels(stored, stored.array, tile)[..., : self.channels]
             valid = None
+            # A colour whose every value is the fill value is not written, by the standard and by
+            # zarr's own default: it is there. Only a tile without any colour was never scanned.
             # Chunks within a shard have no file of their own to look for.
             if stored.other is not None and (pixels == stored.array.fill_value).any():
                 same = pixels == _pixels(stored, stored.other, tile)[..., : self.channels]
-                valid = None if same.all() else np.asarray(same.all(axis=-1))
+                valid = None if same.all() else np.asarray(same.any(axis=-1))
         except _DECODE_ERRORS as error:
             why = " ".join(str(error).split())[:160] or type(error).__name__
             return Tile(compressed=n_bytes, failure=why)
