@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .run_crops import CropOutput
 
 __all__ = [
+    "UNITS",
     "absent_classes",
     "check_plane",
     "check_unit",
@@ -42,8 +43,9 @@ __all__ = [
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
-#: What models of phase and of optical path difference take, and how far a cell reaches at least.
-_UNITS = {"opd": "nm", "phase": "rad"}
+#: What models of optical path difference and of phase take.
+UNITS: dict[str, str] = {"opd": "nm", "phase": "rad"}
+#: How far a cell reaches at least.
 _LEAST_RANGE = {"nm": 5.0, "rad": 0.05}
 #: Pixels below which what marks a cell says nothing of its size.
 _LEAST_DIAMETER = 4.0
@@ -279,7 +281,7 @@ def _about_scale(field: Field, cells: Cells) -> list[str]:
     if doubt := doubt_scale(stated, measured):
         return [doubt]
     if stated is None and measured is not None:
-        by = f"µm per pixel unknown: by the red cells a pixel is about {measured.rounded:g} µm"
+        by = f"Pixel size unknown: by the red cells a pixel is about {measured.rounded:g} µm"
         return [f"{by}, and crops were cut so. Give it if you know it."]
     return []
 
@@ -444,7 +446,7 @@ def check_unit(field: Field, card: Card) -> None:
     ValueError
         Saying what is missing.
     """
-    unit = _UNITS.get(card.modality)
+    unit = UNITS.get(card.modality)
     if unit is None or field.unit == unit or card.normalisation.kind != "fixed":
         return
     if field.unit:
