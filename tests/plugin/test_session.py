@@ -321,10 +321,10 @@ def test_a_grey_image_and_a_colour_model_is_a_clear_message(
 ) -> None:
     viewer.add_image(picture()[..., 0].astype(float), name="grey")
     session.selection.set_cell_layer(viewer.add_points(CENTRES, size=18))
-    assert "needs 3 channel(s)" in session.advice.text
+    assert "needs 3 channels" in session.advice.text
     session.cells.click(CENTRES[0])
     assert session.status.message.level == "warning"
-    assert "needs 3 channel(s)" in session.status.message.text
+    assert "needs 3 channels" in session.status.message.text
     assert "Say what the image shows" in session.status.message.text
 
 

@@ -275,7 +275,7 @@ def _about_scale(field: Field, cells: Cells) -> list[str]:
     if doubt := doubt_scale(stated, measured):
         return [doubt]
     if stated is None and measured is not None:
-        by = f"µm per pixel unknown: by the red cells a pixel is about {measured.rounded:g} µm"
+        by = f"Pixel size unknown: by the red cells a pixel is about {measured.rounded:g} µm"
         return [f"{by}, and crops were cut so. Give it if you know it."]
     return []
 

@@ -7,10 +7,10 @@ import numpy as np
 from ..card import Card
 from ..images.fields.field import Field
 
-__all__ = ["check_unit"]
+__all__ = ["UNITS", "check_unit"]
 
 #: What models of phase and of optical path difference take, and how far a cell reaches at least.
-_UNITS = {"opd": "nm", "phase": "rad"}
+UNITS: dict[str, str] = {"opd": "nm", "phase": "rad"}
 _LEAST_RANGE = {"nm": 5.0, "rad": 0.05}
 
 
@@ -25,7 +25,7 @@ def check_unit(field: Field, card: Card) -> None:
     ValueError
         Saying what is missing.
     """
-    unit = _UNITS.get(card.modality)
+    unit = UNITS.get(card.modality)
     if unit is None or field.unit == unit or card.normalisation.kind != "fixed":
         return
     if field.unit:

@@ -43,6 +43,8 @@ def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
     # The numbers are behind it.
     assert str(found.difference()).replace("-", "\N{MINUS SIGN}") in box.verdict.toolTip()
     assert f"{found.runs} times" in box.verdict.toolTip()
+    label = box.verdict
+    clicked.until(lambda: label.height() >= label.heightForWidth(label.width()))
     assert not box.details.isVisible()
     box.curves.click()
     assert box.details.isVisible()

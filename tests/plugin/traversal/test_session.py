@@ -362,7 +362,7 @@ def test_a_field_that_fails_is_a_message(waiting: Session, viewer: ViewerModel) 
 def test_a_grey_field_is_refused_before_work_begins(tnet: Session, viewer: ViewerModel) -> None:
     tnet.selection.set_image(viewer.add_image(np.zeros((60, 60)), name="grey"))
     assert tnet.task.ask("whole") is None
-    assert "needs 3 channel(s)" in tnet.status.message.text
+    assert "needs 3 channels" in tnet.status.message.text
 
 
 def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) -> None:

@@ -96,7 +96,8 @@ class CellLayers:
         if frame is None:
             self._overlays.blank(source, [role for role in ROLES if role != "frame"])
             return
-        text = f"{prediction.label} {whole_percent(prediction.confidence)}"
+        name = prediction.label.replace("_", " ")
+        text = f"{name} {whole_percent(prediction.confidence)}"
         self._show_frame(source, index, frame, text, colours[prediction.index], choice)
 
     def show_selection(

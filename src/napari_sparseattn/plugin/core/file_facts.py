@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ class FileFacts:
         field = colour_of(layer)
         self._replace(layer, field)
         if field.notes:
-            self._status.notify(" ".join(field.notes), "warning")
+            self._status.notify(_sentences(field.notes), "warning")
 
     def close(self) -> None:
         """Take no more of what was asked for."""
@@ -107,7 +107,7 @@ class FileFacts:
         if found.replaces:
             layer = self._replace(layer, field)
             if field.notes:
-                self._status.notify(" ".join(field.notes), "warning")
+                self._status.notify(_sentences(field.notes), "warning")
         elif field.images:
             _remember(layer, field)
         known, changes = self._selection.settings_of(layer), dict[str, Any]()
@@ -193,3 +193,7 @@ def _equal(made: npt.NDArray[Any] | None, shown: npt.NDArray[Any]) -> bool:
     if made is None or made.shape != shown.shape or made.dtype != shown.dtype:
         return False
     return np.array_equal(made, shown, equal_nan=made.dtype.kind == "f")
+
+
+def _sentences(notes: Sequence[str]) -> str:
+    return " ".join(f"{note.rstrip('.')}." for note in notes)

@@ -103,7 +103,7 @@ def about_obstacle(
         return about_mismatch(name, shows, card.name, card.modality, fitting)
     if channels == len(card.channels):
         return ""
-    said = f"'{card.name}' needs {len(card.channels)} channel(s), '{name}' has {channels}."
+    said = f"'{card.name}' needs {counted(len(card.channels), 'channel')}, '{name}' has {channels}."
     if shows == "unknown":
         return f"{said} Say what the image shows, below its name, or choose another model."
     return f"{said} Choose another model."
@@ -133,9 +133,7 @@ def about_mismatch(
 
 def about_answer(prediction: Prediction) -> str:
     """Say what the user should know of one classified cell."""
-    notes = list(prediction.ledger.notes)
-    if not prediction.scale_known:
-        notes.append("The pixel size is unknown: the crop was cut by the size of the cells.")
+    notes = _notes_and_scale(prediction, "the crop was")
     return " ".join(notes) or "Click another cell, or classify all of them."
 
 
@@ -149,9 +147,7 @@ def about_large_slide(name: str, height: int, width: int) -> str:
 
 def about_traversal(prediction: Prediction) -> str:
     """Say what the user should know of one cell that a TNet has classified."""
-    notes = list(prediction.ledger.notes)
-    if not prediction.scale_known:
-        notes.append("The pixel size is unknown: the crop was cut by the size of the cells.")
+    notes = _notes_and_scale(prediction, "the crop was")
     return " ".join(notes) or "Click a numbered crop to see its share, or another cell."
 
 
@@ -197,10 +193,16 @@ def about_results(done: Predictions, total: int, reason: str) -> str:
         said = f"{reason}: {len(done)} of {counted(total, 'cell')} classified."
     else:
         said = f"{counted(len(done), 'cell')} classified in {seconds_text(done.ledger.seconds)}."
-    notes = list(done.ledger.notes)
-    if not done.scale_known:
-        notes.append("The pixel size is unknown: crops were cut by the size of the cells.")
-    return " ".join([said, *notes])
+    return " ".join([said, *_notes_and_scale(done, "crops were")])
+
+
+def _notes_and_scale(done: Prediction | Predictions, crops: str) -> list[str]:
+    """Return what was noted, and by what crops were cut unless a note has said that."""
+    notes = [_sentence(note) for note in done.ledger.notes]
+    # What the red cells say of the scale is a note already, for or against it.
+    if not done.scale_known and not any("red cells" in note for note in notes):
+        notes.append(f"The pixel size is unknown: {crops} cut by the size of the cells.")
+    return notes
 
 
 def about_small_image(name: str, height: int, width: int, side: int) -> str:
@@ -250,6 +252,7 @@ def about_slide(prediction: SlidePrediction, stages: Sequence[StageDone]) -> Mes
 
 
 def _sentence(note: str) -> str:
+    """Return a note as a sentence: with a capital, and a full stop."""
     first = note.partition(" ")[0]
     # Names of files and units begin as they begin.
     said = note[:1].upper() + note[1:] if first.isascii() and first.isalpha() else note

@@ -92,7 +92,7 @@ def prepare_model(name_or_path: str, device: str) -> Model:
     from ...hub import fetch_model, is_hub_address
     from ...images.fields.cells import cells_from_points
     from ...images.fields.field import Field
-    from ...inference.cells import classify_cells
+    from ...inference.units import UNITS, classify_cells
 
     wanted = preferences()
     if is_hub_address(name_or_path):
@@ -110,7 +110,8 @@ def prepare_model(name_or_path: str, device: str) -> Model:
         return model
     channels, spec = len(bundle.card.channels), bundle.card.crop
     blank = np.zeros((spec.size, spec.size, channels), dtype=np.float32)
-    field = Field(blank, "YXC", spec.pixel_size, bundle.card.modality)
+    shows = bundle.card.modality
+    field = Field(blank, "YXC", spec.pixel_size, shows, UNITS.get(shows, ""))
     cells = cells_from_points([(0, 0)], field.shape, diameter=1, pixel_size=spec.pixel_size)
     with computing(chosen, precision):
         for _ in range(2):

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 
 from ...evidence.faithfulness import Faithfulness
 from ..widgets.base import Follower
-from ..widgets.rich import rich
+from ..widgets.rich import FittedLabel, rich
 from .plots import CurveLegend, ShareCurves
 from .report_box import ReportButton
 from .requests import Subject
@@ -53,9 +53,7 @@ class FaithfulnessBox(Follower):
     def __init__(self, faithfulness: AnswerFaithfulness, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.faithfulness = faithfulness
-        self.verdict = QLabel(self)
-        self.verdict.setTextFormat(Qt.TextFormat.RichText)
-        self.verdict.setWordWrap(True)
+        self.verdict = FittedLabel(self)
         self.measure = QPushButton("Measure faithfulness", self)
         self.cancel = QPushButton("Cancel", self)
         self.cancel.setToolTip("Stops measuring; the answer stays.")

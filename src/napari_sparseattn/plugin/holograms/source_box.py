@@ -74,7 +74,7 @@ class HologramSourceBox(Follower):
         grid.addWidget(QLabel("Image", self), 0, 0)
         grid.addWidget(self.layers, 0, 1, 1, 2)
         grid.addWidget(self.open, 0, 3)
-        grid.addWidget(QLabel("shows", self), 1, 0)
+        grid.addWidget(QLabel("Shows", self), 1, 0)
         grid.addWidget(self.kind, 1, 1, 1, 3)
         known = (
             ("Wavelength", self.wavelength),

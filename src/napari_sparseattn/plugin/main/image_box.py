@@ -173,7 +173,7 @@ class ImageBox(Follower):
         """List the images of the file, and offer colour where planes may be colours."""
         found, shown = ((), 0) if image is None else images_in_file(image)
         self.in_file.clear()
-        self.in_file.addItems([f"image {n} of the file: {size}" for n, size in enumerate(found)])
+        self.in_file.addItems([f"image {n}: {size}" for n, size in enumerate(found)])
         self.in_file.setCurrentIndex(shown)
         self.in_file.setVisible(len(found) > 1)
         self.colour.setVisible(image is not None and could_be_colour(image))

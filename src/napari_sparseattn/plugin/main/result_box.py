@@ -116,7 +116,11 @@ class ClassBars(QWidget):
         font = painter.font()
         font.setBold(True)
         share_width = QFontMetrics(font).horizontalAdvance("100.0 %")
-        name_width = round((self.width() - share_width) * 0.52)
+        letters = QFontMetrics(font).horizontalAdvance
+        widest = max((letters(name.replace("_", " ")) for name, _, _ in self.rows), default=0)
+        # Short names leave their room to the bars, long ones leave them some.
+        least, most = (round((self.width() - share_width) * share) for share in (0.52, 0.7))
+        name_width = min(max(widest + 24, least), most)
         for i, (name, share, colour) in enumerate(self.rows):
             top = i * _ROW_HEIGHT
             painter.setPen(Qt.PenStyle.NoPen)

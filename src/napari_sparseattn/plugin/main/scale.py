@@ -78,8 +78,8 @@ class ScaleHelper(PerViewer):
             return ""
         if settings.pixel_size is None:
             return (
-                "Pixel size unknown. If the circled red cell is 7.5 µm wide, a pixel is "
-                f"{measured.rounded:g} µm."
+                "Pixel size unknown. If the circled red cell is 7.5\u00a0µm wide, a pixel is "
+                f"{measured.rounded:g}\u00a0µm."
             )
         return doubt_scale(settings.pixel_size, measured)
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap, QResizeEvent
+from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -23,7 +21,7 @@ from qtpy.QtWidgets import (
 from ...metrics import Report, whole_percent
 from ..core.messages import counted
 from ..widgets.base import Follower
-from ..widgets.rich import breakable, rich
+from ..widgets.rich import FittedLabel, breakable, rich
 from .plots import ConfusionMatrix
 from .session import FineTuning
 
@@ -174,31 +172,12 @@ class ReportBox(Follower):
             self.tuning.outcome.save_report(Path(path))
 
 
-class _Text(QLabel):
-    """Wrapped text that gets the height of all its lines, tables included."""
+class _Text(FittedLabel):
+    """Rich text that can be copied."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
-        self.setWordWrap(True)
-        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        policy.setHeightForWidth(True)
-        self.setSizePolicy(policy)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-
-    def setText(self, text: str) -> None:  # noqa: N802 - Qt's name
-        """Show a text."""
-        super().setText(text)
-        self._fit()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
-        """Keep room for all lines."""
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        # The old minimum would count as the height that is wanted.
-        self.setMinimumHeight(0)
-        self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
 
 
 def _show(text: str) -> str:

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QSizePolicy, QWidget
 __all__ = ["LABEL_WIDTH", "Follower", "set_quietly", "shrinkable"]
 
 #: Lines up the boxes of different grids, in screen pixels.
-LABEL_WIDTH = 48
+LABEL_WIDTH = 52
 
 
 class Follower(QWidget):

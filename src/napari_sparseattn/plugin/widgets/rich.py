@@ -9,7 +9,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QFontMetrics, QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
-__all__ = ["ElidedLabel", "WrappedLabel", "breakable", "rich"]
+__all__ = ["ElidedLabel", "FittedLabel", "WrappedLabel", "breakable", "rich"]
 
 #: Words longer than this many letters may be broken anywhere.
 _LONG_WORD = re.compile(r"\S{16}(?=\S)")
@@ -52,6 +52,33 @@ class WrappedLabel(QLabel):
     def text(self) -> str:
         """Return the text, as it was set."""
         return self._whole
+
+
+class FittedLabel(QLabel):
+    """Rich text, wrapped, that gets the height of all its lines, tables included."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setTextFormat(Qt.TextFormat.RichText)
+        self.setWordWrap(True)
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
+
+    def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
+        """Show a text."""
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Keep room for all lines."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        # The old minimum would count as the height that is wanted.
+        self.setMinimumHeight(0)
+        self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
 
 
 class ElidedLabel(QLabel):
