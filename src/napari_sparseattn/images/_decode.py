@@ -333,10 +333,7 @@ def _choose_series(
 
 def _describe_images(tif: tifffile.TiffFile) -> tuple[str, ...]:
     pages = [series.keyframe for series in tif.series]
-    return tuple(
-        "no pixels" if page is None else f"{page.imagewidth} x {page.imagelength} pixels"
-        for page in pages
-    )
+    return tuple(f"{page.imagewidth} x {page.imagelength} pixels" for page in pages)
 
 
 def check_tiff(path: Path, size: int, series: tifffile.TiffPageSeries) -> None:

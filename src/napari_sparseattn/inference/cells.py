@@ -16,7 +16,7 @@ from ..card import plain_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
 from ..images.errors import check_pixel_size
-from ..images.fields.cells import Cells
+from ..images.fields.cells import Cells, check_labels
 from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
 from ..images.fields.scale import doubt_scale
@@ -138,7 +138,7 @@ def iter_cells(
         Of the next few cells, in the order of `cells`.
     """
     plane = check_plane(field, bundle, t, z)
-    _check_labels(field, cells)
+    check_labels(cells, field.shape)
     absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
     runner.notes += [*field.notes, *cells.notes]
@@ -419,14 +419,6 @@ def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.
         )
     check_unit(field, card)
     return plane
-
-
-def _check_labels(field: Field, cells: Cells) -> None:
-    if cells.labels is not None and cells.labels.shape != field.shape:
-        raise ValueError(
-            f"the labels are {cells.labels.shape[0]} x {cells.labels.shape[1]} pixels, the image "
-            f"{field.shape[0]} x {field.shape[1]}. Give labels that were made on this image."
-        )
 
 
 def _cut(

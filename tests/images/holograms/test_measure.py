@@ -83,3 +83,5 @@ def test_other_images_are_refused() -> None:
         measure_opd(phase, cells_from_labels(np.zeros((9, 9), int)))
     with pytest.raises(ValueError, match="increment"):
         measure_opd(field(np.zeros((9, 9))), cells_from_labels(np.zeros((9, 9), int)), 0, 0, -0.1)
+    with pytest.raises(ValueError, match="labels are 30 x 40 pixels, the image 40 x 30"):
+        measure_opd(field(np.zeros((40, 30))), cells_from_labels(LABELS))

@@ -18,7 +18,14 @@ from ..normalise import level_outside, to_float
 from .field import Field
 from .scale import MeasuredScale, doubt_scale, measure_scale
 
-__all__ = ["Cells", "Method", "cells_from_labels", "cells_from_points", "find_cells"]
+__all__ = [
+    "Cells",
+    "Method",
+    "cells_from_labels",
+    "cells_from_points",
+    "check_labels",
+    "find_cells",
+]
 
 #: Pixels that touch by a corner hang together.
 _TOUCHING = np.ones((3, 3), int)
@@ -228,6 +235,21 @@ def _take_labels(labels: npt.NDArray[Any], pixel_size: float | None) -> Cells:
     border = np.any(low == 0, axis=1) | np.any(high == np.subtract(labels.shape, 1), axis=1)
     boxes = np.hstack([low - 0.5, high + 0.5])
     return Cells(centres, boxes, border, ids, labels, pixel_size)
+
+
+def check_labels(cells: Cells, shape: tuple[int, int]) -> None:
+    """Refuse cells whose label image does not lie on an image of this height and width.
+
+    Raises
+    ------
+    ValueError
+        If there are labels, and they have another shape.
+    """
+    if cells.labels is not None and cells.labels.shape != shape:
+        raise ValueError(
+            f"the labels are {cells.labels.shape[0]} x {cells.labels.shape[1]} pixels, the image "
+            f"{shape[0]} x {shape[1]}. Give labels that were made on this image."
+        )
 
 
 def cells_from_points(

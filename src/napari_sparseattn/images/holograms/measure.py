@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage as ndi
 
-from ..fields.cells import Cells
+from ..fields.cells import Cells, check_labels
 from ..fields.field import Field
 
 __all__ = ["MEASURES", "REFRACTION_INCREMENT", "measure_opd"]
@@ -58,7 +58,8 @@ def measure_opd(
     Raises
     ------
     ValueError
-        If the field is no OPD map in nm, or the increment is not positive.
+        If the field is no OPD map in nm, the increment is not positive, or the labels have
+        another shape than the map.
     """
     if field.unit != "nm" or field.n_channels != 1:
         raise ValueError(
@@ -69,6 +70,7 @@ def measure_opd(
         raise ValueError(
             f"the refraction increment must be positive, in µm³/pg, got {refraction_increment}"
         )
+    check_labels(cells, field.shape)
     plane = field.plane(t, z)[..., 0]
     pixel_size = field.pixel_size or cells.pixel_size
     area = math.nan if pixel_size is None else pixel_size**2
