@@ -92,7 +92,8 @@ def prepare_model(name_or_path: str, device: str) -> Model:
     from ...hub import fetch_model, is_hub_address
     from ...images.fields.cells import cells_from_points
     from ...images.fields.field import Field
-    from ...inference.units import UNITS, classify_cells
+    from ...inference.cells import classify_cells
+    from ...inference.units import UNITS
 
     wanted = preferences()
     if is_hub_address(name_or_path):
