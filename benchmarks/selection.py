@@ -232,6 +232,7 @@ def laboratories(arguments: argparse.Namespace) -> None:
             for told, kept in (("", None), (", only the kinds there", present)):
                 if kept is not None:
                     absent = np.setdiff1d(np.arange(len(card.class_names)), kept)
+                    scores = scores.clone()
                     scores[:, absent] = -float("inf")
                 shares = (scores / card.temperature).softmax(1).numpy()
                 found = classification_report(shares, part.labels, card.class_names)
