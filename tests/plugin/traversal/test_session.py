@@ -326,8 +326,15 @@ def test_a_stale_field_is_dropped(waiting: Session, viewer: ViewerModel) -> None
     assert waiting.answer is answers[0].prediction
 
 
+def stained(shape: tuple[int, ...]) -> np.ndarray:
+    """Bright glass with a dark square: what is even or dark has no class."""
+    image = np.full(shape, 230, np.uint8)
+    image[..., 30:70, 30:70, :] = (120, 60, 150)
+    return image
+
+
 def classify_field_of(request: object) -> FieldPrediction:
-    image = np.zeros((120, 180, 3), np.uint8)
+    image = stained((120, 180, 3))
     from napari_sparseattn.images.fields.field import Field
 
     return classify_field(Field(image, "YXC"), request.model.bundle)  # type: ignore[attr-defined]
@@ -366,9 +373,7 @@ def test_a_grey_field_is_refused_before_work_begins(tnet: Session, viewer: Viewe
 
 
 def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) -> None:
-    image = viewer.add_image(
-        np.zeros((5, 100, 120, 3), dtype=np.uint8), rgb=True, scale=(10, 0.5, 0.5)
-    )
+    image = viewer.add_image(stained((5, 100, 120, 3)), rgb=True, scale=(10, 0.5, 0.5))
     viewer.dims.set_point(0, 30)
     tnet.task.ask("whole")
     tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True))
