@@ -51,7 +51,7 @@ def test_an_unknown_size_is_proposed_with_its_circle(
     image = add_smear(viewer)
     session.choose_image(image)
     assert helper.measured.rounded == pytest.approx(TRUE, rel=0.15)
-    assert "If the circled red cell is 7.5 µm wide, a pixel is 0.1" in helper.sentence
+    assert "If the circled red cell is 7.5\u00a0µm wide, a pixel is 0.1" in helper.sentence
     (circle,) = circles(viewer)
     box = np.ptp(circle.data[0], axis=0)
     np.testing.assert_allclose(box, 7.5 / helper.measured.pixel_size, rtol=0.1)
