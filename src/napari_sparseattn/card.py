@@ -19,6 +19,7 @@ __all__ = [
     "Training",
     "default_colours",
     "plain_name",
+    "readable_name",
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights.
@@ -96,6 +97,11 @@ _SIMULATED = "simulated_"
 def plain_name(name: str) -> str:
     """Return a class name as models and annotations have it: without that it is simulated."""
     return name.removeprefix(_SIMULATED)
+
+
+def readable_name(name: str) -> str:
+    """Return a class name as it is shown to people: with spaces; files keep it as it is."""
+    return name.replace("_", " ")
 
 
 class Training(_Strict):
@@ -253,6 +259,12 @@ class Card(_Strict):
 
         Of a model that was trained on simulated images each begins with
         ``"simulated_"``: what it says of a patient's slide is no finding.
+    @property
+    def channels_text(self) -> str:
+        """Its channels in words, e.g. ``"3 channels (red, green, blue)"``."""
+        n = len(self.channels)
+        return f"{n} channel{'s' * (n != 1)} ({', '.join(self.channels)})"
+
         """
         if not self.training.simulated:
             return self.class_names

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..card import plain_name
+from ..card import plain_name, readable_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
 from ..images.errors import check_pixel_size
@@ -409,7 +409,7 @@ def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.
     channels = plane.shape[-1]
     if channels != len(card.channels):
         raise ValueError(
-            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"'{card.name}' needs {card.channels_text}, "
             f"the image has {channels}. Choose another model, or an image of that kind."
         )
     if "unknown" not in (field.modality, card.modality) and field.modality != card.modality:
@@ -475,7 +475,8 @@ def _predictions(
     began: float,
 ) -> Predictions:
     size, names = bundle.card.crop.size, bundle.card.shown_names
-    restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
+    left_out = ", ".join(readable_name(names[index]) for index in absent)
+    restricted = f"Not considered: {left_out}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
         classified=output.pixels,

@@ -420,7 +420,7 @@ def as_pyramid(
     channels = image.n_channels if isinstance(image, Field) else image.channels
     if channels != len(card.channels):
         raise ValueError(
-            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"'{card.name}' needs {card.channels_text}, "
             f"the image has {channels}. Choose another model, or an image of that kind."
         )
     if isinstance(image, Pyramid):
