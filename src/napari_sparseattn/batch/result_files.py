@@ -92,6 +92,8 @@ def _from_cells(frames: Mapping[int, Predictions]) -> tuple[dict[str, Any], Arra
         arrays[f"{index}/probabilities"] = part.probabilities
         if part.novelty is not None:
             arrays[f"{index}/novelty"] = part.novelty
+        if part.none_of_these is not None:
+            arrays[f"{index}/none_of_these"] = part.none_of_these
         arrays |= {f"{index}/measures/{name}": v for name, v in part.measures.items()}
     first = next(iter(frames.values()))
     facts = {"frames": list(frames), "model_name": first.model_name}
@@ -121,6 +123,7 @@ def _to_cells(facts: dict[str, Any], arrays: Arrays) -> Result:
             facts["scale_known"],
             {name: arrays[f"{index}/measures/{name}"] for name in facts["measures"]},
             arrays.get(f"{index}/novelty"),
+            arrays.get(f"{index}/none_of_these"),
         )
     return found if facts["kind"] == "frames" else found[0]
 
