@@ -35,7 +35,7 @@ SIZE = 64
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 2 * SIZE
 SHAPE = (768, 768)
-N_TRAINING_HOLOGRAMS = 400
+N_TRAINING_HOLOGRAMS = 200
 N_SHIFTED_HOLOGRAMS = 40
 #: A found cell is the simulated one whose centre is this near, in µm.
 _NEAR_UM = 2.0
@@ -166,12 +166,13 @@ def some_training_crops(cache: Path, counts: tuple[int, int, int]) -> CropSet:
 
     All of them where they were drawn before.
     """
-    if (cache / f"opd-training-{N_TRAINING_HOLOGRAMS}-nuclei.npz").exists():
-        return simulated_crops("training", cache)
+    if drawn := sorted(cache.glob("opd-training-[0-9]*-nuclei.npz")):
+        largest = max(drawn, key=lambda path: path.stat().st_size)
+        return _read("training", largest)
     folds = np.array(hash_folds([f"training/hologram {n}" for n in range(N_TRAINING_HOLOGRAMS)]))
     parts = (folds > 1, folds == 1, folds == 0)
     numbers = [np.flatnonzero(part)[:n] for part, n in zip(parts, counts, strict=True)]
-    path = cache / f"opd-training-{'-'.join(map(str, counts))}-some-nuclei.npz"
+    path = cache / f"opd-training-{'-'.join(map(str, counts))}-some.npz"
     if not path.exists():
         _simulate("training", np.concatenate(numbers).tolist(), path)
     return _read("training", path)
@@ -189,16 +190,23 @@ def _simulate(name: str, numbers: Sequence[int], path: Path) -> None:
     ranges = {**RANGES, **shift.ranges}
     first = 1_000_000 * (["training", *SHIFTS].index(name) + 1)
     crops, labels, holograms, present = [], [], [], 0
+    # One file per hologram, so that a killed run goes on.
+    parts = path.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
     for done, n in enumerate(numbers, 1):
-        lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
-        some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
-        crops.append(some)
-        labels.append(kinds)
-        holograms.append(np.full(len(kinds), n))
-        present += count
+        part = parts / f"{n}.npz"
+        if not part.exists():
+            lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
+            some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
+            with replacing(part) as temporary, temporary.open("wb") as file:
+                np.savez(file, crops=some, labels=kinds, present=count)
+        with np.load(part, allow_pickle=False) as stored:
+            crops.append(stored["crops"])
+            labels.append(stored["labels"])
+            holograms.append(np.full(len(stored["labels"]), n))
+            present += int(stored["present"])
         if done % 20 == 0:
             print(f"{name}: {done} of {len(numbers)} holograms", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
