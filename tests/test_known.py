@@ -209,7 +209,7 @@ def test_a_file_keeps_what_is_common_beside_the_classes(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         loaded.known.novelty(states), known_beside().novelty(states), rtol=1e-4, atol=1e-5
     )
-    assert "looking like a red cell or background" in loaded.card.summary()
+    assert "more like a red cell or background" in loaded.card.summary()
     with pytest.raises(BundleError, match="contradicts itself"):
         save_bundle(dataclasses.replace(bundle, card=card), path)
     state = load_file(path)

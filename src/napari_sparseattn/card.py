@@ -322,7 +322,7 @@ class Card(_Strict):
         if spec is None:
             return "not measured, this file has no states of what it was trained on."
         found = "" if spec.flagged_test is None else f" ({100 * spec.flagged_test:.1f} % of test)"
-        named = f", also as looking like {spec.others_text}" if spec.others else ""
+        named = f", also as more like {spec.others_text}" if spec.others else ""
         return (
             f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
             f"{spec.n_validation} held-out images reach{found}{named}."

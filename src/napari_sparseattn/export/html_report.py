@@ -171,7 +171,7 @@ def _close_ups(
         words = f"{_readable(one.label)} {whole_percent(one.confidence)}"
         spec = export.card.novelty
         if one.none_of_these and spec is not None:
-            words += f", looks like {spec.others_text}"
+            words += f", more like {spec.others_text}"
         elif one.flagged:
             words += ", unlike what the model knows"
         yield data_uri(shown), f"cell {found.cells.ids[i]}", words

@@ -33,7 +33,7 @@ def test_it_names_what_the_model_knows(kind: type[Prediction], on_slide: bool, w
 def test_it_says_what_it_looks_like_where_that_is_known() -> None:
     answer = Prediction(("a", "b"), CHANCES, None, LEDGER, "hash", novelty=1.4, none_of_these=True)
     text, tip = describe_flag(answer, False, "a red cell or background")
-    assert text == "Looks like a red cell or background"
+    assert text == "More like a red cell or background than any class"
     assert "most likely none of them" in tip
     assert describe_flag(answer, False)[0] == "Unlike the cells this model knows"
     others = NoveltySpec(

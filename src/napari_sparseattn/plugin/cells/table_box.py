@@ -264,8 +264,8 @@ class TableBox(Follower):
         n = 0 if alike is None else int(alike.sum())
         if not n or card is None or card.novelty is None:
             return ""
-        look = "looks" if n == 1 else "look"
-        return f"<br>{n} of them {look} like {rich(card.novelty.others_text)}"
+        are = "is" if n == 1 else "are"
+        return f"<br>{n} of them {are} more like {rich(card.novelty.others_text)}"
 
     def select(self, cell: int | None) -> None:
         """Select the row of a cell, or none."""

@@ -261,7 +261,7 @@ def describe_flag(answer: Prediction, on_slide: bool, others: str = "") -> tuple
             "class. The class above is the nearest of those the model has, and most likely none "
             "of them: look yourself."
         )
-        return f"Looks like {others}", tip
+        return f"More like {others} than any class", tip
     what = "cells"
     if isinstance(answer, FieldPrediction | SlidePrediction):
         what = "slides" if on_slide else "images"
