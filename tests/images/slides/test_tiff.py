@@ -182,7 +182,7 @@ def test_tiles_that_the_file_does_not_hold_are_absent_not_failed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
-        (np.zeros((300, 300, 3), np.uint16), {"photometric": "rgb"}, "16 bits"),
+        (np.zeros((300, 300), np.float32), {"photometric": "minisblack"}, "8 or 16 bits"),
         (np.zeros((300, 300, 4), np.uint8), {"photometric": "separated"}, "export it as RGB"),
     ],
 )
@@ -266,8 +266,9 @@ def test_colours_stored_as_planes_are_colours(tmp_path: Path, write: Any) -> Non
 def test_planes_of_dyes_are_no_colours(tmp_path: Path) -> None:
     _pages(tmp_path / "a.ome.tif", halves(scene(600, 500), 2), ["DAPI", "FITC", "TRITC"])
     with open_slide(tmp_path / "a.ome.tif") as slide:
-        assert slide.channels == 1
-        assert "the first of 3 planes" in slide.notes[0]
+        assert [one.name for one in slide.channel_info] == ["DAPI", "FITC", "TRITC"]
+        assert slide.channels == 3
+        assert not any("planes" in note for note in slide.notes)
 
 
 def test_orientation_of_a_slide_is_said(tmp_path: Path) -> None:
