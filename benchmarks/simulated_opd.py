@@ -35,7 +35,7 @@ SIZE = 64
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 2 * SIZE
 SHAPE = (768, 768)
-N_TRAINING_HOLOGRAMS = 400
+N_TRAINING_HOLOGRAMS = 200
 N_SHIFTED_HOLOGRAMS = 40
 #: A found cell is the simulated one whose centre is this near, in µm.
 _NEAR_UM = 2.0
@@ -169,16 +169,23 @@ def _simulate(name: str, n_holograms: int, path: Path) -> None:
     ranges = {**RANGES, **shift.ranges}
     first = 1_000_000 * (["training", *SHIFTS].index(name) + 1)
     crops, labels, holograms, present = [], [], [], 0
+    # One file per hologram, so that a killed run goes on.
+    parts = path.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
     for n in range(n_holograms):
-        lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
-        some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
-        crops.append(some)
-        labels.append(kinds)
-        holograms.append(np.full(len(kinds), n))
-        present += count
+        part = parts / f"{n}.npz"
+        if not part.exists():
+            lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
+            some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
+            with replacing(part) as temporary, temporary.open("wb") as file:
+                np.savez(file, crops=some, labels=kinds, present=count)
+        with np.load(part, allow_pickle=False) as stored:
+            crops.append(stored["crops"])
+            labels.append(stored["labels"])
+            holograms.append(np.full(len(stored["labels"]), n))
+            present += int(stored["present"])
         if n % 20 == 19:
             print(f"{name}: {n + 1} of {n_holograms} holograms", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
