@@ -52,6 +52,8 @@ _LEAST_SIDE = 192
 _GROUP_SIDE = 256
 _GROUP_PIXELS = 2**22
 _MOST_THREADS = 4
+# What one strip that is not compressed is read in.
+_PIECE_BYTES = 2**20
 _JPEG = frozenset((6, 7, 33007, 34892))
 _JPEG_2000 = frozenset((33003, 33004, 33005, 34712))
 _APERIO_YCBCR = 33003
@@ -453,10 +455,9 @@ def _named(
         return tuple(_of_akoya(text, plain) for text, plain in zip(about, found, strict=True))
     tables = (tif.imagej_metadata or {}).get("LUTs") or ()
     if len(tables) == count:
-        colours = [tuple(int(table[row][-1]) for row in range(_COLOURS)) for table in tables]
         return tuple(
-            dataclasses.replace(one, colour=colour)
-            for one, colour in zip(found, colours, strict=True)
+            Channel(one.name, (int(red[-1]), int(green[-1]), int(blue[-1])))
+            for one, (red, green, blue) in zip(found, tables, strict=True)
         )
     return found
 
@@ -516,7 +517,11 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
     )
     planes = samples if page.planarconfig == 2 else 1
     n_bytes = max(samples, 1) * (2 if page.bitspersample > _BITS[0] else 1)
-    check_level(name, height, width, chunk, len(page.dataoffsets) // planes, n_bytes)
+    split = _is_one_piece(page, planes, height * width * n_bytes)
+    if split:
+        chunk = max(1, _PIECE_BYTES // (width * n_bytes)), width
+    n_chunks = math.ceil(height / chunk[0]) if split else len(page.dataoffsets) // planes
+    check_level(name, height, width, chunk, n_chunks, n_bytes)
     _check_kind(name, page, samples)
     if any(len(each.databytecounts) != len(each.dataoffsets) for each in pages):
         raise ImageError(f"{name} lists tiles without their sizes: it is damaged; copy it again")
@@ -524,6 +529,17 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         raise ImageError(f"{name} has colours of different sizes: it is damaged; copy it again")
     offsets = np.concatenate([np.asarray(each.dataoffsets, np.int64) for each in pages])
     counts = np.concatenate([np.asarray(each.databytecounts, np.int64) for each in pages])
+    decoders = tuple(each.decode for each in pages)
+    if split:
+        row = width * n_bytes // planes
+        tops = np.arange(n_chunks, dtype=np.int64) * chunk[0]
+        ends = np.minimum(tops + chunk[0], height)
+        whole = offsets[:, np.newaxis], counts[:, np.newaxis]
+        offsets = whole[0] + tops * row
+        # Of a file that ends too early, what is there.
+        counts = np.clip(whole[1] - tops * row, 0, (ends - tops) * row)
+        stored_type, depth = page.dtype.newbyteorder(page.parent.byteorder), samples // planes
+        decoders = (functools.partial(_plain_rows, stored_type, width, depth),)
     planes *= len(pages)
     return _Stored(
         height,
@@ -531,7 +547,7 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         chunk,
         offsets.reshape(planes, -1),
         counts.reshape(planes, -1),
-        tuple(each.decode for each in pages),
+        decoders,
         len(page.dataoffsets) // planes if len(pages) == 1 else 0,
         int(page.compression),
         samples * len(pages),
@@ -540,6 +556,23 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         getattr(page, "jpegheader", None),
         np.dtype(page.dtype).newbyteorder("="),
     )
+
+
+def _is_one_piece(page: Any, planes: int, n_bytes: int) -> bool:
+    """Tell whether a page is one large strip that is not compressed, as Python's writers leave it.
+
+    It can be read in any rows; other strips only whole.
+    """
+    plain = int(page.compression) == 1 and int(page.predictor) == 1 and int(page.fillorder) == 1
+    one = not page.is_tiled and len(page.dataoffsets) == planes
+    return bool(plain and one and n_bytes > _PIECE_BYTES)
+
+
+def _plain_rows(
+    dtype: np.dtype[Any], width: int, depth: int, data: bytes, *_: object, **__: object
+) -> tuple[npt.NDArray[Any]]:
+    """Return rows that are not compressed, (1, h, w, samples), as tifffile's decoders do."""
+    return (np.frombuffer(data, dtype).reshape(1, -1, width, depth),)
 
 
 def _check_kind(name: str, page: Any, samples: int) -> None:

@@ -70,7 +70,8 @@ class _Stored:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype).newbyteorder("=")
+        found: np.dtype[Any] = np.dtype(self.array.dtype).newbyteorder("=")
+        return found
 
 
 class ZarrPyramid(Pyramid):
@@ -341,7 +342,7 @@ def _held(stored: _Stored, tile: TileKey, wanted: slice) -> tuple[int, int, int]
 
 
 def _most_bytes(array: Any) -> int:
-    return math.prod(array.chunks) * int(array.dtype.itemsize)
+    return int(math.prod(array.chunks) * array.dtype.itemsize)
 
 
 def _pixels(stored: _Stored, array: Any, tile: TileKey, channels: slice) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,11 @@ def overview_file(path: Path, cache: Cache) -> Path:
     """
     state = path.stat()
     digest = hashlib.sha256(f"{_FORMAT} {state.st_size} {state.st_mtime_ns}\0".encode())
-    if path.is_file():
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            held = file.stat()
+            digest.update(f"{file.name} {held.st_size} {held.st_mtime_ns}\0".encode())
+    else:
         with path.open("rb") as file:
             for start in (0, state.st_size // 2, max(0, state.st_size - _SAMPLE_BYTES)):
                 file.seek(start)
@@ -224,7 +228,7 @@ def make_overview(
         kept.trim()
 
 
-def iter_overview(pyramid: Pyramid, file: Path) -> Iterator[Band]:
+def iter_overview(pyramid: Pyramid, file: Path) -> Generator[Band, None, None]:
     """Make the coarse levels of a slide band by band; the file is there after the last.
 
     Closing the iterator leaves nothing behind. Not more than some bands of

@@ -376,7 +376,8 @@ def _float_scale(pyramid: Pyramid, pixels: Floats, valid: Mask) -> Floats:
     if pyramid.channel_info:
         seen = pixels[valid] if valid.any() else np.ones((1, pyramid.channels), np.float32)
         high = np.quantile(seen, _FULL, axis=0).astype(np.float32)
-        return np.float32(1) / np.maximum(high, np.float32(1e-6))
+        found: Floats = (1 / np.maximum(high, 1e-6)).astype(np.float32)
+        return found
     most = float(pixels.max(initial=0))
     return np.array([1 / most if pyramid.dtype.kind == "f" and most > 1 else 1], np.float32)
 
@@ -384,7 +385,8 @@ def _float_scale(pyramid: Pyramid, pixels: Floats, valid: Mask) -> Floats:
 def _gathered(pyramid: Pyramid, pixels: Floats) -> Floats:
     """Return channels that are no colours as one: what is bright in any of them."""
     if pyramid.channel_info and pyramid.channels not in (1, 3):
-        return pixels.max(axis=2, keepdims=True)
+        brightest: Floats = pixels.max(axis=2, keepdims=True)
+        return brightest
     return pixels
 
 

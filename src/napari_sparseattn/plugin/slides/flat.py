@@ -69,7 +69,9 @@ class FlatSlide:
 
     def keep(self, request: PartRequest, pixels: npt.NDArray[Any]) -> None:
         """Take a part that was read."""
-        self._parts[request.level, request.converted] = request.box, pixels
+        # The choice of colours may have changed while it was read.
+        if request.converted == self.pyramid.profile_applied:
+            self._parts[request.level, request.converted] = request.box, pixels
 
     def read(self, level: int, top: int, left: int, bottom: int, right: int) -> npt.NDArray[Any]:
         """Return pixels (h, w, C) of a part; coarse ones where the file would have to be read."""
