@@ -20,6 +20,7 @@ from .options import (
     Locations,
     MethodOption,
     Model,
+    NoProfile,
     Out,
     Overwrite,
     PixelSize,
@@ -53,6 +54,7 @@ def classify(
     axes: Axes = None,
     image: ImageInFile = None,
     unit: Unit = None,
+    no_icc: NoProfile = False,
     method: MethodOption = "auto",
     whole: Annotated[
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
@@ -91,6 +93,7 @@ def classify(
         axes=axes,
         image=image,
         unit=cast("ValueUnit | None", unit),
+        icc=not no_icc,
         locations=parse_locations(locations),
         device=device,
     )
@@ -102,6 +105,7 @@ def slide(
     model: Annotated[str, typer.Option(help="Name of a SPAN, or its file.")],
     out: Out,
     pixel_size: PixelSize = None,
+    no_icc: NoProfile = False,
     allow_unknown_scale: AllowUnknownScale = False,
     features: Annotated[Path | None, _FEATURES] = None,
     snap: Annotated[bool, _SNAP] = False,
@@ -134,6 +138,7 @@ def slide(
         formats=(*FORMATS, *more),
         task="slide",
         pixel_size=pixel_size,
+        icc=not no_icc,
         allow_unknown_scale=allow_unknown_scale,
         features=features,
         snap=snap,

@@ -17,6 +17,7 @@ __all__ = [
     "Locations",
     "MethodOption",
     "Model",
+    "NoProfile",
     "Out",
     "Overwrite",
     "PixelSize",
@@ -47,6 +48,12 @@ Formats = Annotated[str | None, typer.Option(help="More files of each, e.g. geoj
 Locations = Annotated[str | None, typer.Option(help="Of a TNet: crops inside each crop, e.g. 4,2.")]
 MethodOption = Annotated[str, typer.Option(help="How to find cells; auto fits the image.")]
 Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
+NoProfile = Annotated[
+    bool,
+    typer.Option(
+        "--no-icc", help="Leave colours as stored, where a file holds an ICC colour profile."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Overwrite = Annotated[
     bool,
