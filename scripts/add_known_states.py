@@ -104,10 +104,19 @@ def measure_folders(bundle: Bundle, arguments: argparse.Namespace) -> Bundle:
     return add_known_states(bundle, parts["train"], parts["validation"], parts["test"])
 
 
+def measure_elsewhere(bundle: Bundle, arguments: argparse.Namespace) -> Bundle:
+    """Models of real tissue, whose recipes need the features that they keep."""
+    recipe = bundle.card.training.recipe
+    raise SystemExit(f"{recipe} measures it as it trains: run it with the --work folder it had.")
+
+
 #: By the recipe that a card names.
 MEASURES: dict[str, Callable[[Bundle, argparse.Namespace], Bundle]] = {
     "scripts/train_blood_cells.py": measure_blood,
     "scripts/train_blood_cells_tnet.py": measure_blood,
+    "scripts/train_colon_biopsy.py": measure_elsewhere,
+    "scripts/train_colon_biopsy_tnet.py": measure_elsewhere,
+    "scripts/train_lymph_node.py": measure_elsewhere,
     "scripts/train_opd_simulated.py": measure_opd,
     "scripts/train_tissue_simulated.py": measure_spans,
     "scripts/train_tissue_simulated_tnet.py": measure_tissue,

@@ -136,8 +136,11 @@ def user_models_folder() -> Path:
 def find_bundles() -> dict[str, Path]:
     """Return the models found, name to file: those shipped, then the user's."""
     shipped = Path(str(resources.files(__package__).joinpath("weights")))
-    # By their names, not their files': "-" comes before the dot of an ending.
-    files = sorted(shipped.glob(f"*{_SUFFIX}"), key=lambda path: path.stem)
+    # By their names, not their files': "-" comes before the dot of an ending. Those of simulated
+    # images are to try the program with, and come last.
+    files = sorted(
+        shipped.glob(f"*{_SUFFIX}"), key=lambda path: ("simulated" in path.stem, path.stem)
+    )
     found = {path.stem: path for path in files}
     folder = user_models_folder()
     if folder.is_dir():

@@ -333,7 +333,8 @@ class Card(_Strict):
         n = self.metrics.get("n", self.training.n_test)
         if self.segments:
             return f"{n} patches of {self.training.n_test} held-out slides"
-        return f"{n} held-out {'slides' if self.takes_slides else 'images'}"
+        usual = "slides" if self.takes_slides else "images"
+        return f"{n} held-out {self.metrics.get('unit', usual)}"
 
     def _describe_reading(self) -> str:
         """Say in one sentence what the model looks at."""
