@@ -12,6 +12,7 @@ import typer
 from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
+from .doctor import doctor, print_version
 from .evidence import evidence
 from .hologram import hologram
 from .models import cache, export_model, models, push
@@ -37,6 +38,16 @@ def main() -> None:
     except (ValueError, OSError, MemoryError, TypeError) as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """See where a network looked: classify cells from a few of their pixels."""
 
 
 @app.command()
@@ -70,6 +81,7 @@ app.command()(models)
 app.command("export-model")(export_model)
 app.command()(push)
 app.command()(cache)
+app.command()(doctor)
 app.command("fine-tune")(fine_tune)
 app.command()(batch)
 app.command()(evidence)

@@ -17,6 +17,7 @@ __all__ = [
     "Locations",
     "MethodOption",
     "Model",
+    "NoProfile",
     "Out",
     "Overwrite",
     "PixelSize",
@@ -53,6 +54,12 @@ MethodOption = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
+NoProfile = Annotated[
+    bool,
+    typer.Option(
+        "--no-icc", help="Leave colours as stored, where a file holds an ICC colour profile."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Overwrite = Annotated[
     bool,

@@ -166,6 +166,11 @@ class Session(PerViewer):
         if self.selection.image is not None:
             self._files.choose(self.selection.image, image)
 
+    def use_profile(self, on: bool) -> None:
+        """Apply the colour profile in the chosen image's file, or leave colours as stored."""
+        if self.selection.image is not None:
+            self._files.use_profile(self.selection.image, on)
+
     def show_as_colour(self) -> None:
         """Show three planes, which the chosen image is, as one image in colour."""
         if self.selection.image is not None:

@@ -333,9 +333,10 @@ def _open(path: Path, task: Task, options: ProcessOptions) -> Field | Pyramid:
     from ..images.slides.opening import open_slide
 
     if task == "slide":
-        return open_slide(path, pixel_size=options.pixel_size)
+        return open_slide(path, pixel_size=options.pixel_size, icc=options.icc)
     given = {"axes": options.axes, "image": options.image, "unit": options.unit}
-    return open_image(path, **_scale(options), **{k: v for k, v in given.items() if v is not None})
+    asked = {k: v for k, v in given.items() if v is not None}
+    return open_image(path, icc=options.icc, **_scale(options), **asked)
 
 
 def _scale(options: ProcessOptions) -> dict[str, Any]:

@@ -475,10 +475,10 @@ def _choose(field: Field, method: Method) -> Method:
             f"choose a method ({', '.join(known[1:])}), set the modality, or use a Labels or "
             "Points layer"
         )
-    needed = 1 if method == "phase" else 3
+    needed, wanted = (1, "1 channel") if method == "phase" else (3, "3 channels")
     if channels != needed:
         raise ValueError(
-            f"method {method!r} needs {needed} channel(s), the image has {channels}; "
+            f"method {method!r} needs {wanted}, the image has {channels}; "
             "choose another method or one channel"
         )
     return method

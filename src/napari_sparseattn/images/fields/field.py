@@ -53,6 +53,10 @@ class Field:
         Where the file holds several images: the size of each, in its order.
     image : int
         Which of them this is.
+    profile : str
+        Name of the ICC profile in the file; empty where there is none, or it is sRGB.
+    profile_applied : bool
+        Whether the colours were converted from it to sRGB.
 
     Raises
     ------
@@ -73,6 +77,8 @@ class Field:
     notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     image: int = 0
+    profile: str = ""
+    profile_applied: bool = False
 
     def __post_init__(self) -> None:
         _check_pixels(self.data)

@@ -28,6 +28,8 @@ from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
+from .overview_bar import OverviewBar
+from .profile_box import ProfileBox
 from .scale import ScaleHelper
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class ImageBox(Follower):
         self.reconstruct.setToolTip(
             "Opens the dock Holograms, which turns a hologram or phase into OPD."
         )
+        self.profile = ProfileBox(session, self)
+        self.overview = OverviewBar(session, self)
         self.empty = WrappedLabel(_EMPTY, self)
         self.open = QPushButton("Open slide…", self)
         self.open.setToolTip(
@@ -155,6 +159,8 @@ class ImageBox(Follower):
         grid.addWidget(self.kinds, 8, 1, 1, 2)
         grid.addWidget(self.empty, 9, 1, 1, 2)
         grid.addWidget(self.open, 10, 1, 1, 2)
+        grid.addWidget(self.profile, 11, 1, 1, 2)
+        grid.addWidget(self.overview, 12, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -225,8 +231,9 @@ class ImageBox(Follower):
             widget.setVisible(advice.cells and self.session.selection.image is not None)
 
     def release(self) -> None:
-        """Disconnect, with the button for kinds."""
-        self.kinds.release()
+        """Disconnect, with the parts that follow something themselves."""
+        for part in (self.kinds, self.profile, self.overview):
+            part.release()
         super().release()
 
     def open_files(self, paths: list[str], as_slides: bool = False) -> None:
