@@ -455,7 +455,8 @@ def _parts_with_nuclei(far: Image, levels: _Levels, diameter: float, step: int) 
     """Yield what is to be looked at closely, in blocks `step` times finer than `far`."""
     seen = diameter / step
     nuclear = _nuclear(far, 1 / step) > 0.9 * levels.nuclear
-    reach = 2 * math.ceil(1.2 * seen) + 1
+    # As far as cytoplasm is looked for, and outlines are closed over it.
+    reach = 2 * math.ceil(0.9 * seen) + 1
     parts, count = ndi.label(ndi.maximum_filter(nuclear, reach))
     if not count:
         return
