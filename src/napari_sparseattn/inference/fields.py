@@ -201,7 +201,8 @@ def classify_field(
     model = field_network(bundle, chosen)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
     _check_content(image, bundle, t, z)
-    notes, began = list(pyramid.notes), time.perf_counter()
+    own = image.notes if isinstance(image, Field) else ()
+    notes, began = [*own, *pyramid.notes, *pyramid.colour_notes], time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress)
     except (RuntimeError, MemoryError) as error:

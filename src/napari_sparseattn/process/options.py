@@ -46,6 +46,8 @@ class ProcessOptions:
         Of fields: which of several images in a file, from 0; by default the largest.
     unit : {"nm", "rad"}, optional
         Of fields: the unit of the values, where the files do not say it.
+    icc : bool
+        Convert colours from the ICC profile in a file to sRGB, where there is one.
     locations : tuple of int, optional
         Of a TNet: crops looked at inside each crop, per level.
     allow_unknown_scale : bool
@@ -80,6 +82,7 @@ class ProcessOptions:
     axes: str | None = None
     image: int | None = None
     unit: Unit | None = None
+    icc: bool = True
     locations: tuple[int, ...] | None = None
     allow_unknown_scale: bool = False
     features: Path | None = None

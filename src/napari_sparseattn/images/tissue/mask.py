@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...progress import Progress, ignore_progress
 from ..slides._window import level_for, read_window
+from ..slides.channels import refuse_channels
 from . import _focus as focus
 from ._colour import separate
 from ._polygons import outlines, rasterise
@@ -41,6 +42,8 @@ _STRIP = 64
 #: Brightest channel below which half of a dark image lies, darkest above which glass does, and
 #: the share of glass that a brightfield slide has at least where the rest is black.
 _DARK, _BRIGHT, _LEAST_BRIGHT = 0.25, 0.6, 0.02
+#: The share of a channel's pixels up to its full brightness, where it has more than 8 bits.
+_FULL = 0.999
 #: Difference between channels up to which an image is grey, as no stained one is.
 _GREY = 0.03
 #: Of an inverted image: the median is so dark beside the brightest, colour grows with brightness
@@ -155,7 +158,8 @@ def find_tissue(
     or all alike; blur by the ratio of fine to coarse structure in the tissue.
 
     Only the coarsest levels with that resolution are read, in strips, so that
-    memory stays bounded.
+    memory stays bounded; those made of a slide without any (`make_overview`) too,
+    which a note says, as the ledger then holds no tiles for it.
 
     Parameters
     ----------
@@ -183,9 +187,12 @@ def find_tissue(
         raise ValueError(f"µm per pixel must be a positive number, got {pixel_size}")
     report = progress or ignore_progress
     downsample, notes = _downsample(pyramid, pixel_size)
+    if pyramid.overview is not None:
+        pyramid = pyramid.overview
+        notes += (f"tissue was looked for in the overview of {pyramid.name} made earlier",)
     pixels, valid, n_strips = _overview(pyramid, downsample, report)
-    scale = _float_scale(pyramid, pixels)
-    found = separate(pixels * scale, valid)
+    scale = _float_scale(pyramid, pixels, valid)
+    found = separate(_gathered(pyramid, pixels * scale), valid)
     del pixels
     blurred = np.zeros_like(valid)
     blur_notes: tuple[str, ...] = ()
@@ -235,14 +242,16 @@ def check_slide(
     Raises
     ------
     ValueError
-        If the slide is dark, or empty.
+        If the slide is dark, or empty, or holds other channels than colours or grey of 8 bits.
     """
+    refuse_channels(pyramid)
     if not (brightfield or tissue):
         return
     twin = pyramid.with_own_ledger()
     downsample, _ = _downsample(twin, pixel_size)
+    twin = twin if twin.overview is None else twin.overview.with_own_ledger()
     pixels, valid, _ = _overview(twin, downsample, ignore_progress)
-    scaled = pixels * _float_scale(twin, pixels)
+    scaled = pixels * _float_scale(twin, pixels, valid)
     if brightfield:
         check_bright(scaled, valid, pyramid.name)
     if not tissue:
@@ -407,10 +416,23 @@ def _read(
     )
 
 
-def _float_scale(pyramid: Pyramid, pixels: Floats) -> np.float32:
-    """Return what brings floating point slides to 0..1; integers are there already."""
-    high = float(pixels.max(initial=0))
-    return np.float32(1 / high if pyramid.dtype.kind == "f" and high > 1 else 1)
+def _float_scale(pyramid: Pyramid, pixels: Floats, valid: Mask) -> Floats:
+    """Return what brings each channel to 0..1; integers of 8 bits are there already."""
+    if pyramid.channel_info:
+        seen = pixels[valid] if valid.any() else np.ones((1, pyramid.channels), np.float32)
+        high = np.quantile(seen, _FULL, axis=0).astype(np.float32)
+        found: Floats = (1 / np.maximum(high, 1e-6)).astype(np.float32)
+        return found
+    most = float(pixels.max(initial=0))
+    return np.array([1 / most if pyramid.dtype.kind == "f" and most > 1 else 1], np.float32)
+
+
+def _gathered(pyramid: Pyramid, pixels: Floats) -> Floats:
+    """Return channels that are no colours as one: what is bright in any of them."""
+    if pyramid.channel_info and pyramid.channels not in (1, 3):
+        brightest: Floats = pixels.max(axis=2, keepdims=True)
+        return brightest
+    return pixels
 
 
 def _out_of_focus(
@@ -418,7 +440,7 @@ def _out_of_focus(
     downsample: float,
     tissue: Mask,
     valid: Mask,
-    scale: np.float32,
+    scale: Floats,
     report: Progress,
 ) -> tuple[Mask, tuple[str, ...]]:
     n_strips = math.ceil(len(tissue) / _STRIP)
