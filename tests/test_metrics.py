@@ -9,6 +9,8 @@ from scipy.stats import binomtest
 from napari_sparseattn.metrics import (
     classification_report,
     expected_calibration_error,
+    group_intervals,
+    roc_auc,
     whole_percent,
     wilson,
 )
@@ -75,3 +77,34 @@ def test_nothing_to_compare_is_refused() -> None:
         classification_report(np.empty((0, 2)), np.empty(0, int), ["a", "b"])
     with pytest.raises(ValueError, match="expected probabilities"):
         classification_report(np.ones((3, 5)), np.zeros(3, int), ["a", "b"])
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(1)
+    scores, positive = rng.integers(0, 12, 80) / 12, rng.random(80) < 0.4
+    weights = rng.integers(0, 4, 80)
+    above = scores[positive, None] - scores[~positive]
+    pairs = weights[positive, None] * weights[~positive]
+    expected = (pairs * ((above > 0) + 0.5 * (above == 0))).sum() / pairs.sum()
+    assert roc_auc(scores, positive, weights) == pytest.approx(expected)
+    assert roc_auc(scores, np.ones(80, bool)) is None
+    probabilities, truth = data()
+    report = classification_report(probabilities, truth, ["a", "b", "c", "absent"])
+    assert report.per_class["absent"].auc is None
+    assert report.per_class["b"].auc == roc_auc(probabilities[:, 1], truth == 1)
+
+
+def test_intervals_draw_whole_groups() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat([str(i) for i in range(20)], 50)
+    values = np.repeat(rng.random(20), 50)  # alike within a group
+
+    def mean(counts: np.ndarray) -> dict[str, float | None]:
+        assert set(np.unique(counts.reshape(20, 50).std(1))) == {0.0}
+        return {"mean": float((counts * values).sum() / counts.sum()), "never": None}
+
+    found = group_intervals(groups.tolist(), mean)
+    assert set(found) == {"mean"}
+    half = (found["mean"][1] - found["mean"][0]) / 2
+    # As wide as of 20 values, not of 1000.
+    assert half == pytest.approx(1.96 * values.std() / np.sqrt(20), rel=0.2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ __all__ = [
     "Report",
     "classification_report",
     "expected_calibration_error",
+    "group_intervals",
+    "ranked_auc",
+    "roc_auc",
     "whole_percent",
     "wilson",
 ]
@@ -21,12 +24,17 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class ClassMetrics:
-    """Precision, recall and F1 of one class, each 0 to 1, and its size."""
+    """Precision, recall and F1 of one class, each 0 to 1, and its size.
+
+    `auc` is that of the class against all others; None where only one of the
+    two occurs, or in reports from before it was measured.
+    """
 
     precision: float
     recall: float
     f1: float
     support: int
+    auc: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,9 @@ class Report:
         (C, C) int64; rows are true classes, columns predicted ones.
     ece : float
         Expected calibration error over 15 equal bins of confidence.
+    auc : float or None
+        Area under the ROC curve; of more than two classes the mean over those
+        that occur, each against all others. None where one class occurs only.
     """
 
     n: int
@@ -61,6 +72,7 @@ class Report:
     per_class: dict[str, ClassMetrics]
     confusion: npt.NDArray[np.int64]
     ece: float
+    auc: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return lists and numbers, for JSON."""
@@ -94,6 +106,8 @@ def classification_report(
     precision = hits / np.maximum(claimed, 1)
     f1 = 2 * hits / np.maximum(support + claimed, 1)
     present = support > 0
+    aucs = [roc_auc(probabilities[:, i], truth == i) for i in range(n_classes)]
+    known = [auc for auc in aucs if auc is not None]
     return Report(
         n=len(truth),
         accuracy=float(hits.sum() / len(truth)),
@@ -101,12 +115,100 @@ def classification_report(
         balanced_accuracy=float(recall[present].mean()),
         macro_f1=float(f1[present].mean()),
         per_class={
-            name: ClassMetrics(float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]))
+            name: ClassMetrics(
+                float(precision[i]), float(recall[i]), float(f1[i]), int(support[i]), aucs[i]
+            )
             for i, name in enumerate(class_names)
         },
         confusion=confusion,
         ece=expected_calibration_error(probabilities, truth),
+        auc=float(np.mean(known)) if known else None,
     )
+
+
+def roc_auc(
+    scores: npt.NDArray[np.floating[Any]],
+    positive: npt.NDArray[np.bool_],
+    weights: npt.NDArray[Any] | None = None,
+) -> float | None:
+    """Area under the ROC curve of scores (N,); ties count half.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        (N,) higher for what is more probably positive.
+    positive : numpy.ndarray
+        (N,) bool.
+    weights : numpy.ndarray, optional
+        (N,) how often each counts, 0 or more.
+
+    Returns
+    -------
+    float or None
+        None where all are positive, or none.
+    """
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    return ranked_auc(np.unique(scores, return_inverse=True)[1], positive, weights)
+
+
+def ranked_auc(
+    rank: npt.NDArray[np.integer[Any]],
+    positive: npt.NDArray[np.bool_],
+    weights: npt.NDArray[Any],
+) -> float | None:
+    """`roc_auc` of scores whose ranks (N,), from 0 and ties alike, are known: without sorting."""
+    size = int(rank.max(initial=-1)) + 1
+    yes = np.bincount(rank[positive], weights[positive], minlength=size)
+    no = np.bincount(rank[~positive], weights[~positive], minlength=size)
+    pairs = yes.sum() * no.sum()
+    if pairs == 0:
+        return None
+    below = np.cumsum(no) - no
+    return float((yes * (below + no / 2)).sum() / pairs)
+
+
+def group_intervals(
+    groups: Sequence[str],
+    measure: Callable[[npt.NDArray[np.int64]], dict[str, float | None]],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals by drawing whole groups with replacement.
+
+    Images of one patient are alike: drawn one by one they would make every
+    interval too narrow.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        (N,) the patient, or slide, of each row.
+    measure : callable
+        Given how often each row counts, (N,) int64, returns figures by name;
+        None where a figure cannot be told of that draw, which is then left out.
+    samples : int
+        Draws.
+    seed : int
+        Seeds them.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        2.5 and 97.5 % of each figure over the draws.
+    """
+    rng = np.random.default_rng(seed)
+    _, number = np.unique(np.asarray(groups), return_inverse=True)
+    n_groups = int(number.max(initial=-1)) + 1
+    found: dict[str, list[float]] = {}
+    for _ in range(samples):
+        drawn = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+        for name, value in measure(drawn[number]).items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return {
+        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+        for name, values in found.items()
+    }
 
 
 def expected_calibration_error(

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -31,6 +31,7 @@ from .output import Row, describe_row, make_rows, parse_locations, progress_bar,
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..images.fields.cells import Method
+    from ..inference.evaluate import Evaluation
     from ..process.options import ProcessOptions
     from ..process.options import Unit as ValueUnit
 
@@ -179,51 +180,96 @@ def process_files(
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image")],
+    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image or FOLDER/class/group/image")],
     model: Model = "blood-cells",
     device: Device = "auto",
     pixel_size: Annotated[
         float | None,
         typer.Option(
-            help="µm per pixel: cut the model's field of view around each image's centre. "
-            "Without it the whole image is the crop.",
+            help="µm per pixel, in place of what files say. Of cells, the model's field of view "
+            "is cut around each image's centre; without it the whole image is the crop.",
             min=1e-4,
             max=1e3,
         ),
     ] = None,
+    per: Annotated[
+        str,
+        typer.Option(
+            help="image or group: what gets one answer. By default a SPAN of slides takes the "
+            "tiles of a group together, other models each image."
+        ),
+    ] = "auto",
+    locations: Locations = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="CSV to write with the probabilities of every image.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder in which features of slides are kept.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on labelled images in class folders."""
-    from ..bundle import load_bundle
-    from ..inference.evaluate import evaluate_folder
+    """Measure a model on labelled cells, tiles or slides in class folders.
 
+    Folders within those of the classes are groups, such as patients; intervals
+    are then by bootstrap over groups.
+    """
+    from ..bundle import load_bundle
+    from ..inference.evaluate import Per, evaluate_folder
+
+    if per not in get_args(Per):
+        raise ValueError(f"--per must be image or group, got '{per}'")
     bundle = load_bundle(model)
     with progress_bar("images", quiet=as_json) as progress:
-        result = evaluate_folder(folder, bundle, device, pixel_size=pixel_size, progress=progress)
+        result = evaluate_folder(
+            folder,
+            bundle,
+            device,
+            pixel_size=pixel_size,
+            per=cast("Per", per),
+            locations=parse_locations(locations),
+            store=store,
+            progress=progress,
+        )
+    if predictions is not None:
+        result.judged.write_csv(predictions)
     if as_json:
         print(json.dumps(result.to_dict()))
         return
-    report = result.report
-    low, high = report.accuracy_interval
-    print(f"{report.n} images, model {bundle.card.name}")
+    _print_evaluation(result, bundle.card.name)
+
+
+def _print_evaluation(result: Evaluation, name: str) -> None:
+    report, intervals = result.report, result.intervals()
+    print(f"{report.n} images, model {name}")
     for note in result.notes:
         print(f"note: {note}")
-    interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    print(f"accuracy          {100 * report.accuracy:5.1f} %  {interval}")
-    print(f"balanced accuracy {100 * report.balanced_accuracy:5.1f} %")
-    print(f"macro F1          {100 * report.macro_f1:5.1f} %")
+    spans = {**intervals, "accuracy": report.accuracy_interval}
+    figures = (
+        ("accuracy", report.accuracy),
+        ("balanced accuracy", report.balanced_accuracy),
+        ("macro F1", report.macro_f1),
+    )
+    for title, value in figures:
+        span = spans.get(title.replace(" ", "_"))
+        said = f"  (95 % interval {100 * span[0]:.1f} to {100 * span[1]:.1f})" if span else ""
+        print(f"{title:17} {100 * value:5.1f} %{said}")
+    if report.auc is not None:
+        low, high = spans["auc"]
+        many = ", mean of each class against the others" if len(report.per_class) > 2 else ""
+        print(f"AUC               {report.auc:7.3f}  (95 % interval {low:.3f} to {high:.3f}){many}")
     print(f"calibration error {100 * report.ece:5.1f} %")
     flagged = "not measured, this model's file has no known states"
     if result.flagged_share is not None:
         flagged = f"{100 * result.flagged_share:5.1f} %  unlike anything the model was trained on"
     print(f"flagged           {flagged}")
-    print(f"speed             {result.cells_per_second:5.0f} cells/s")
-    width = max(map(len, bundle.card.class_names))
-    print(f"\n{'class':{width}}  precision  recall     F1  images")
-    for name, row in report.per_class.items():
+    print(f"speed             {result.cells_per_second:5.0f} images/s")
+    width = max(map(len, report.per_class))
+    print(f"\n{'class':{width}}  precision  recall     F1    AUC  images")
+    for each, row in report.per_class.items():
+        auc = "     -" if row.auc is None else f"{row.auc:6.3f}"
         print(
-            f"{name:{width}}  {100 * row.precision:7.1f} %{100 * row.recall:6.1f} %"
-            f"{100 * row.f1:5.1f} %{row.support:8d}"
+            f"{each:{width}}  {100 * row.precision:7.1f} %{100 * row.recall:6.1f} %"
+            f"{100 * row.f1:5.1f} % {auc}{row.support:8d}"
         )
     for path, reason in result.unreadable.items():
         print(f"not read: {path}: {reason}", file=sys.stderr)

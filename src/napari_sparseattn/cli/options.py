@@ -46,7 +46,13 @@ ImageInFile = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Formats = Annotated[str | None, typer.Option(help="More files of each, e.g. geojson,html,anndata.")]
 Locations = Annotated[str | None, typer.Option(help="Of a TNet: crops inside each crop, e.g. 4,2.")]
-MethodOption = Annotated[str, typer.Option(help="How to find cells; auto fits the image.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        help="How to find cells: auto fits the image; white-cells, red-cells, phase; or cellpose, "
+        "instanseg, stardist, if installed."
+    ),
+]
 Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
 NoProfile = Annotated[
     bool,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,78 @@ import numpy.typing as npt
 from .errors import ImageError
 from .fields.crops import cut_crops, fit_crop
 from .opening import open_field
+from .slides.opening import SLIDE_SUFFIXES, is_slide
 
-__all__ = ["IMAGE_SUFFIXES", "list_class_folders", "read_crop"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LabelledImage",
+    "list_class_folders",
+    "list_labelled_images",
+    "read_crop",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"})
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImage:
+    """One file of ``FOLDER/class/[group/]image``.
+
+    Parameters
+    ----------
+    label : str
+        The class: the name of the first folder.
+    group : str
+        What the image is of (a patient, a slide): the folders between class
+        and image. The same name in two classes is the same group. Empty where
+        there are none.
+    path : pathlib.Path
+        The file, or the folder of a slide.
+    """
+
+    label: str
+    group: str
+    path: Path
+
+
+def list_labelled_images(folder: str | os.PathLike[str]) -> list[LabelledImage]:
+    """List ``FOLDER/class/[group/]image``, where an image may be a slide, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing or holds no class folder with images.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder '{folder}'.")
+    found = [
+        LabelledImage(entry.name, "/".join(path.parent.relative_to(entry).parts), path)
+        for entry in sorted(root.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+        for path in _images_in(entry)
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"'{folder}' holds no images in class folders. Expected FOLDER/class/image, or "
+            f"FOLDER/class/patient/image, with endings "
+            f"{', '.join(sorted({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES}))}."
+        )
+    return found
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Images and slides at any depth; folders that are slides are not looked into."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if is_slide(path):
+                yield path
+            else:
+                yield from _images_in(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in SLIDE_SUFFIXES:
+            yield path
 
 
 def list_class_folders(folder: str | os.PathLike[str]) -> list[tuple[str, Path]]:

@@ -79,7 +79,7 @@ class Session(PerViewer):
         self.selection.unsettled.connect(self._unsettle)
         self.selection.model_changed.connect(self._change_model)
         self._model_before: Model | None = None
-        self._watcher = ClickWatcher(self.press)
+        self._watcher = ClickWatcher(self.press, self.press_here)
         #: The layer of the user's that was last selected.
         self._active: Callable[[], Layer | None] = lambda: None
 
@@ -136,12 +136,23 @@ class Session(PerViewer):
 
         What is asked about is the image that is seen there.
         """
+        self._see(world)
+        self.task.press(world)
+
+    def press_here(self, world: Any) -> None:
+        """Answer a Shift-click: where cells are classified, what is under the cursor is one."""
+        if isinstance(self.task, SlideTask):
+            self.press(world)
+            return
+        self._see(world)
+        self.cells.press_here(world)
+
+    def _see(self, world: Any) -> None:
         viewer, selection = self.viewer, self.selection
         if viewer is not None and viewer.dims.ndisplay == 2:
             seen = image_under(viewer, world, selection.image)
             if seen is not None:
                 selection.set_image(seen)
-        self.task.press(world)
 
     def choose_image(self, image: Image | None) -> None:
         """Choose the image to classify, and bring it into view."""

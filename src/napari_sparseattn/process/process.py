@@ -186,7 +186,7 @@ def process_image(
 def _classify_cells(
     image: Field | Pyramid, bundle: Bundle, options: ProcessOptions, progress: Progress | None
 ) -> Predictions:
-    from ..images.fields.cells import find_cells
+    from ..images.fields.cells import find_cells, knows_platelets
     from ..inference.cells import classify_cells
 
     if isinstance(image, Pyramid):
@@ -199,7 +199,8 @@ def _classify_cells(
             f"{image.name} holds holograms, which '{bundle.card.name}' cannot read; choose a model "
             "of optical path difference"
         )
-    cells = find_cells(image, options.method)
+    platelets = knows_platelets(bundle.card.class_names, options.classes)
+    cells = find_cells(image, options.method, platelets=platelets)
     return classify_cells(
         image,
         cells,

@@ -20,7 +20,14 @@ from ._polygons import outlines, rasterise
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
 
-__all__ = ["Tissue", "check_bright", "check_slide", "find_tissue", "tissue_from_polygons"]
+__all__ = [
+    "Tissue",
+    "check_bright",
+    "check_inverted",
+    "check_slide",
+    "find_tissue",
+    "tissue_from_polygons",
+]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -39,6 +46,9 @@ _DARK, _BRIGHT, _LEAST_BRIGHT = 0.25, 0.6, 0.02
 _FULL = 0.999
 #: Difference between channels up to which an image is grey, as no stained one is.
 _GREY = 0.03
+#: Of an inverted image: the median is so dark beside the brightest, colour grows with brightness
+#: (correlation), and what is brightest is by so much more coloured than what is darkest.
+_INVERTED_MEDIAN, _INVERTED_CORRELATION, _INVERTED_COLOUR = 0.6, 0.3, 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -275,6 +285,41 @@ def check_bright(pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], 
         raise ValueError(
             f"{name or 'The image'} has a dark background, as fluorescence does; this model was "
             "trained on stained samples on bright glass. Choose another model."
+        )
+    check_inverted(shown, name)
+
+
+def check_inverted(pixels: npt.NDArray[np.float32], name: str) -> None:
+    """Refuse pixels (n, 3) of an image whose brightness was turned round.
+
+    Light that a stain takes away leaves colour: on glass the dark is coloured
+    and the bright is pale. Where it is the other way round, and most is dark,
+    nothing is stained.
+
+    Raises
+    ------
+    ValueError
+        If it looks inverted.
+    """
+    brightest = float(np.quantile(pixels.max(axis=1), 0.995)) if len(pixels) else 0.0
+    if brightest <= 0:
+        return
+    seen = np.minimum(pixels / np.float32(brightest), 1)
+    bright, colour = seen.mean(axis=1), np.ptp(seen, axis=1)
+    if float(np.median(seen.max(axis=1))) >= _INVERTED_MEDIAN or not (
+        bright.std() and colour.std()
+    ):
+        return
+    low, high = np.quantile(bright, (0.05, 0.95))
+    of_dark, of_bright = (
+        float(np.median(colour[rows])) for rows in (bright <= low, bright >= high)
+    )
+    grows = float(np.corrcoef(bright, colour)[0, 1]) > _INVERTED_CORRELATION
+    if grows and of_bright > _INVERTED_COLOUR * of_dark:
+        raise ValueError(
+            f"{name or 'The image'} looks inverted, or like fluorescence: its background is dark "
+            "and what is bright is coloured. This model was trained on stained samples on bright "
+            "glass. Invert the image back, or choose another model."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -16,7 +16,9 @@ from qtpy.QtWidgets import (
 )
 
 from ...images.errors import check_pixel_size
+from ...images.fields.cells import Method
 from ...images.fields.field import Modality
+from ...images.fields.learned import SEGMENTERS
 from ..core.docks import open_holograms
 from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
@@ -168,10 +170,14 @@ class ImageBox(Follower):
         self.image.setPlaceholderText("no image open")
         self.image.setCurrentIndex(self.image.findData(selection.image))
         self.cells.clear()
-        self.cells.addItem("found automatically", None)
+        self.cells.addItem("found automatically", "auto")
+        for name, segmenter in SEGMENTERS.items():
+            missing = "" if segmenter.installed else " (not installed)"
+            self.cells.addItem(f"found by {segmenter.title}{missing}", name)
         for layer in selection.cell_layers():
             self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
-        self.cells.setCurrentIndex(max(0, self.cells.findData(selection.cell_layer)))
+        chosen = selection.cell_layer or selection.cell_method
+        self.cells.setCurrentIndex(max(0, self.cells.findData(chosen)))
         self._fill_file(selection.image)
         self._show_settings(selection.settings)
 
@@ -271,4 +277,8 @@ class ImageBox(Follower):
         selection.set_settings(selection.image, pixel_size=size, origin=origin)
 
     def _cells_chosen(self, index: int) -> None:
-        self.session.selection.set_cell_layer(self.cells.itemData(index))
+        chosen, selection = self.cells.itemData(index), self.session.selection
+        if isinstance(chosen, str):
+            selection.set_cell_layer(None, cast("Method", chosen))
+        else:
+            selection.set_cell_layer(chosen)
