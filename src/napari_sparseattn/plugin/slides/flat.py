@@ -128,7 +128,8 @@ class FlatSlide:
         else:
             held = _filled(overview, source, int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
         # Columns first, of few rows; then rows, which are copied whole.
-        return held.take(x - x[0], axis=1).take(y - y[0], axis=0)
+        enlarged: npt.NDArray[Any] = held.take(x - x[0], axis=1).take(y - y[0], axis=0)
+        return enlarged
 
 
 class FlatView(AnyView):
