@@ -59,6 +59,13 @@ def classify(
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
     ] = False,
     locations: Locations = None,
+    halt: Annotated[
+        bool,
+        typer.Option(
+            "--halt/--no-halt",
+            help="Of a TNet that says when it is sure enough: stop then, or look at all crops.",
+        ),
+    ] = True,
     only: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +100,7 @@ def classify(
         image=image,
         unit=cast("ValueUnit | None", unit),
         locations=parse_locations(locations),
+        halt=halt,
         device=device,
     )
     process_files(images, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
@@ -106,6 +114,13 @@ def slide(
     allow_unknown_scale: AllowUnknownScale = False,
     features: Annotated[Path | None, _FEATURES] = None,
     snap: Annotated[bool, _SNAP] = False,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Of a SPAN that finds tissue: the probability that counts.", max=1.0),
+    ] = 0.5,
+    least_patches: Annotated[
+        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.", min=1)
+    ] = 2,
     formats: Formats = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -138,6 +153,8 @@ def slide(
         allow_unknown_scale=allow_unknown_scale,
         features=features,
         snap=snap,
+        threshold=threshold,
+        least_patches=least_patches,
         device=device,
     )
     process_files(slides, bundle, out, options, overwrite=overwrite, as_json=as_json)
