@@ -22,6 +22,7 @@ from ..core.layers import (
 from ..core.sources import METADATA_KEY
 from .pyramid_maps import (
     ATTENTION,
+    EXPLANATION,
     LOCAL,
     PATCH,
     PROBABILITY,
@@ -31,6 +32,7 @@ from .pyramid_maps import (
     Placement,
     PyramidChoice,
     colour_name,
+    explanation_map,
     level_map,
     level_role,
     local_grid,
@@ -107,6 +109,24 @@ class PyramidLayers(OverlayLayers[str]):
         place = attention.probability_placement()
         draw = functools.partial(probability_map, attention)
         self._show_map(source, index, PROBABILITY, name, draw, place, choice)
+
+    def show_explanation(
+        self,
+        source: Image,
+        index: Sequence[int],
+        attention: PyramidAttention,
+        explained: tuple[str, npt.NDArray[np.float32]] | None,
+        choice: PyramidChoice,
+    ) -> None:
+        """Show how much each patch speaks for a class, by a method of a name; or take that away."""
+        if explained is None:
+            self.remove(source, [EXPLANATION])
+            return
+        name, values = explained
+        draw = functools.partial(explanation_map, attention, values)
+        place = attention.probability_placement()
+        self._show_map(source, index, EXPLANATION, name, draw, place, choice)
+        self._raise(source, PATCH)
 
     def show_local(
         self,
