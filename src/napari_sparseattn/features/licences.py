@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from .registry import find_entry
+
 __all__ = ["UNKNOWN_LICENCE", "encoder_licence"]
 
 UNKNOWN_LICENCE = "unknown: ask whoever made it before you use it"
@@ -47,6 +49,8 @@ def encoder_licence(name: str) -> str:
     kind, _, which = name.partition(":")
     if kind == "stain-texture":
         return _EMBEDDED
+    if (entry := find_entry(name)) is not None:
+        return entry.licence
     if kind == "transformers" and Path(which).is_dir():
         return _of_folder(Path(which)) or UNKNOWN_LICENCE
     which = which.removeprefix("hf-hub:")
