@@ -14,14 +14,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from blood_cells import default_archive, read_blood_cells
 from laboratories import read_laboratories
 from other_things import CHOSEN_ON, read_other_things
 from scipy.stats import rankdata
+from surroundings import cut_surroundings
 
 from napari_sparseattn.bundle import Bundle, load_bundle
-from napari_sparseattn.inference.cells import judge_crops
 from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_states
 
 
 def main() -> None:
@@ -34,28 +36,30 @@ def main() -> None:
     if bundle.known is None or bundle.card.novelty is None:
         raise SystemExit("This model has no known states: see scripts/add_known_states.py.")
     parts = split_folds(read_blood_cells(arguments.data))
-    own, unsure, said = judge(parts["test"].crops, bundle)
+    own, unsure, said, none = judge(parts["test"].crops, bundle)
     right = parts["test"].labels == said
     print(f"{bundle.card.name}@{bundle.hash[:12]}, {bundle.card.novelty.statistic}")
     print(f"threshold for {100 * bundle.card.novelty.false_alarms:.3g} % false alarms\n")
-    print("| | n | flagged | AUROC against PBC | AUROC of 1 − highest probability |")
-    print("|---|--:|--:|--:|--:|")
-    print(f"| PBC, test cells | {len(own)} | {share(own)} | | |")
-    print(f"| … classified right | {right.sum()} | {share(own[right])} | | |")
+    print("| | n | flagged | AUROC | of 1 − highest probability | none of these |")
+    print("|---|--:|--:|--:|--:|--:|")
+    print(f"| PBC, test cells | {len(own)} | {share(own)} | | | {100 * none.mean():.1f} % |")
+    print(f"| … classified right | {right.sum()} | {share(own[right])} | | | |")
     print(
         f"| … classified wrong | {(~right).sum()} | {share(own[~right])} | "
-        f"{area(own[right], own[~right]):.3f} | {area(unsure[right], unsure[~right]):.3f} |"
+        f"{area(own[right], own[~right]):.3f} | {area(unsure[right], unsure[~right]):.3f} | |"
     )
     folder = arguments.data.parent
     kinds = things(folder, parts["validation"].crops, arguments.cache)
+    more = cut_surroundings(parts["test"].crops, np.random.default_rng(2), 300)
+    kinds |= dict(zip(("red cells, test part", "background, test part"), more, strict=True))
     labs = read_laboratories(folder, bundle.card.class_names)
     kinds |= {f"white cells ({name})": lab.crops for name, lab in labs.items()}
     for name, crops in kinds.items():
-        found, other, _ = judge(crops, bundle)
+        found, other, _, none = judge(crops, bundle)
         mark = " ¹" if name in CHOSEN_ON else ""
         print(
             f"| {name}{mark} | {len(crops)} | {share(found)} | {area(own, found):.3f} | "
-            f"{area(unsure, other):.3f} |",
+            f"{area(unsure, other):.3f} | {100 * none.mean():.1f} % |",
             flush=True,
         )
     print("\n¹ The statistic was chosen by looking at these.")
@@ -63,6 +67,7 @@ def main() -> None:
     began = time.perf_counter()
     for state in states:
         bundle.known.novelty(state[None])
+        bundle.known.look_like_others(state[None])
     print(f"{time.perf_counter() - began:.3f} ms per cell, one by one")
 
 
@@ -76,19 +81,16 @@ def things(folder: Path, pbc: np.ndarray, cache: Path) -> dict[str, np.ndarray]:
         return {name: kept[name] for name in kept.files}
 
 
-def judge(crops: np.ndarray, bundle: Bundle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Novelty, 1 - the highest probability, and the class of crops (N, s, s, 3) uint8."""
-    chances, novelty = judge_crops(reduced(crops, bundle.card.crop.size), bundle, "cpu")
-    assert novelty is not None
-    return novelty, 1 - chances.max(1), chances.argmax(1)
-
-
-def reduced(crops: np.ndarray, size: int) -> np.ndarray:
-    """Crops at the model's size, as floats: means over whole pixels."""
-    n, side, _, channels = crops.shape
-    step = side // size
-    blocks = (crops.astype(np.float32) / 255).reshape(n, size, step, size, step, channels)
-    return blocks.mean((2, 4))
+def judge(crops: np.ndarray, bundle: Bundle) -> tuple[np.ndarray, ...]:
+    """Novelty, 1 - the highest probability, the class, and whether it is none of these."""
+    card, model, known = bundle.card, bundle.cell_model(), bundle.known
+    assert known is not None
+    states = predict_states(model, crops, card.normalisation, card.crop.size)
+    with torch.inference_mode():
+        chances = (model.head(states) / card.temperature).softmax(1).numpy()
+    alike = known.look_like_others(states)
+    none = np.zeros(len(crops), bool) if alike is None else alike
+    return known.novelty(states), 1 - chances.max(1), chances.argmax(1), none
 
 
 def area(usual: np.ndarray, other: np.ndarray) -> float:

@@ -22,6 +22,7 @@ import tifffile
 from laboratories import FIELD_UM, RED_CELL_UM, SIDE
 from PIL import Image
 from scipy import ndimage
+from surroundings import cut_surroundings
 
 from napari_sparseattn.images.fields.crops import cut_crops
 
@@ -50,7 +51,7 @@ def read_other_things(folder: Path, pbc: Crops) -> dict[str, Crops]:
     """
     rng = np.random.default_rng(0)
     red, empty = _bccd(folder, rng)
-    near_red, near_empty = _surroundings(pbc, rng)
+    near_red, near_empty = cut_surroundings(pbc, rng, _EACH)
     some, others = ("astronaut", "coffee", "chelsea"), (
         "rocket", "motorcycle_left", "hubble_deep_field", "retina", "camera", "brick",
         "grass", "gravel", "moon", "coins", "page", "logo",
@@ -69,34 +70,6 @@ def read_other_things(folder: Path, pbc: Crops) -> dict[str, Crops]:
         "colon, H&E (EBHI)": _windows(_zipped(folder / "ebhi.zip", 60), rng, (100, 200)),
         "lymph node, H&E (PCam)": _windows(_zipped(folder / "pcam.zip", _EACH), rng, (33, 96)),
     }
-
-
-def _surroundings(cells: Crops, rng: np.random.Generator) -> tuple[Crops, Crops]:
-    """Corners of the training crops: centred on a red cell there, or on nothing.
-
-    The windows reach over the crop's edge, where pixels are reflected.
-    """
-    red, empty = [], []
-    for index in rng.permutation(len(cells)):
-        plane = cells[index].astype(np.float32) / 255
-        ground = np.percentile(plane.reshape(-1, 3), 95, axis=0)
-        density = ndimage.gaussian_filter(-np.log(np.clip(plane / ground, 0.02, 1)), (2, 2, 0))
-        body, nucleus = density[..., 1] > 0.12, density[..., 0] > 0.25
-        # Far from the cell in the middle.
-        near = ndimage.binary_dilation(nucleus, iterations=14)
-        rows, columns = np.indices(body.shape)
-        off = np.hypot(rows - 63.5, columns - 63.5) > 48
-        depth = ndimage.distance_transform_edt(body & ~near)
-        place = np.unravel_index(int((depth * off).argmax()), depth.shape)
-        if 9 < (depth * off)[place] < 20 and len(red) < _EACH:
-            red.append(cut_crops(plane, [place], SIDE, SIDE)[0])
-        room = ndimage.distance_transform_edt(~body) * off
-        place = np.unravel_index(int(room.argmax()), room.shape)
-        if room[place] > 14 and len(empty) < _EACH:
-            empty.append(cut_crops(plane, [place], SIDE, SIDE)[0])
-        if len(red) == len(empty) == _EACH:
-            break
-    return _bytes(red), _bytes(empty)
 
 
 def _bccd(folder: Path, rng: np.random.Generator) -> tuple[Crops, Crops]:

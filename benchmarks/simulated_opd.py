@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +28,14 @@ from napari_sparseattn.simulate import (
     hologram,
     opd_field,
 )
-from napari_sparseattn.training.data.datasets import CropSet
+from napari_sparseattn.training.data.datasets import CropSet, hash_folds
 
 FIELD_OF_VIEW_UM = 16.0
 SIZE = 64
 #: Twice the model's 64 pixels, so that augmentation resamples once.
 STORED_SIDE = 2 * SIZE
 SHAPE = (768, 768)
-N_TRAINING_HOLOGRAMS = 400
+N_TRAINING_HOLOGRAMS = 200
 N_SHIFTED_HOLOGRAMS = 40
 #: A found cell is the simulated one whose centre is this near, in µm.
 _NEAR_UM = 2.0
@@ -157,28 +157,56 @@ def simulated_crops(name: str, cache: Path, n_holograms: int | None = None) -> C
         n_holograms = N_TRAINING_HOLOGRAMS if name == "training" else N_SHIFTED_HOLOGRAMS
     path = cache / f"opd-{name}-{n_holograms}-nuclei.npz"
     if not path.exists():
-        _simulate(name, n_holograms, path)
+        _simulate(name, range(n_holograms), path)
+    return _read(name, path)
+
+
+def some_training_crops(cache: Path, counts: tuple[int, int, int]) -> CropSet:
+    """Training crops of so many holograms of each part (training, validation, test); kept too.
+
+    All of them where they were drawn before.
+    """
+    if drawn := sorted(cache.glob("opd-training-[0-9]*-nuclei.npz")):
+        largest = max(drawn, key=lambda path: path.stat().st_size)
+        return _read("training", largest)
+    folds = np.array(hash_folds([f"training/hologram {n}" for n in range(N_TRAINING_HOLOGRAMS)]))
+    parts = (folds > 1, folds == 1, folds == 0)
+    numbers = [np.flatnonzero(part)[:n] for part, n in zip(parts, counts, strict=True)]
+    path = cache / f"opd-training-{'-'.join(map(str, counts))}-some.npz"
+    if not path.exists():
+        _simulate("training", np.concatenate(numbers).tolist(), path)
+    return _read("training", path)
+
+
+def _read(name: str, path: Path) -> CropSet:
     with np.load(path, allow_pickle=False) as stored:
         groups = tuple(f"{name}/hologram {i}" for i in stored["holograms"].tolist())
         names = tuple(f"{group}/{n}" for n, group in enumerate(groups))
         return CropSet(stored["crops"], stored["labels"], KINDS, names, groups)
 
 
-def _simulate(name: str, n_holograms: int, path: Path) -> None:
+def _simulate(name: str, numbers: Sequence[int], path: Path) -> None:
     shift = Shift("") if name == "training" else SHIFTS[name]
     ranges = {**RANGES, **shift.ranges}
     first = 1_000_000 * (["training", *SHIFTS].index(name) + 1)
     crops, labels, holograms, present = [], [], [], 0
-    for n in range(n_holograms):
-        lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
-        some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
-        crops.append(some)
-        labels.append(kinds)
-        holograms.append(np.full(len(kinds), n))
-        present += count
-        if n % 20 == 19:
-            print(f"{name}: {n + 1} of {n_holograms} holograms", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # One file per hologram, so that a killed run goes on.
+    parts = path.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    for done, n in enumerate(numbers, 1):
+        part = parts / f"{n}.npz"
+        if not part.exists():
+            lower = LOWER_NUCLEUS if name == "training" and n % 2 else None
+            some, kinds, count = hologram_crops(first + n, ranges, shift.params or lower)
+            with replacing(part) as temporary, temporary.open("wb") as file:
+                np.savez(file, crops=some, labels=kinds, present=count)
+        with np.load(part, allow_pickle=False) as stored:
+            crops.append(stored["crops"])
+            labels.append(stored["labels"])
+            holograms.append(np.full(len(stored["labels"]), n))
+            present += int(stored["present"])
+        if done % 20 == 0:
+            print(f"{name}: {done} of {len(numbers)} holograms", flush=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,

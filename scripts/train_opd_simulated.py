@@ -3,7 +3,7 @@
     python scripts/train_opd_simulated.py
 
 Nothing is downloaded: holograms are simulated and reconstructed first (about
-twenty minutes on one CPU core, kept in ``--cache``), then the model is trained.
+ten minutes on one CPU core, kept in ``--cache``), then the model is trained.
 The same command goes on where a killed run stopped (``--checkpoint``).
 """
 

@@ -293,7 +293,7 @@ REFUSED: tuple[tuple[str, Callable[[Path], Path], str], ...] = (
     ("empty.svs", lambda p: written(p, b""), "empty file"),
     ("folder.svs", folder, "is a folder"),
     ("pickle.zarr", lambda p: bad_zarr(p, filters=[{"id": "pickle"}]), "'pickle'"),
-    ("objects.zarr", lambda p: bad_zarr(p, dtype="|O"), "8-bit"),
+    ("objects.zarr", lambda p: bad_zarr(p, dtype="|O"), "8- nor 16-bit"),
     ("climbs.zarr", lambda p: bad_zarr(p, named="../0"), "lacks its level"),
     ("chunk.zarr", lambda p: bad_zarr(p, chunks=[3, 2**20, 2**20]), "pieces of 1048576"),
     ("dims.zarr", lambda p: bad_zarr(p, shape=[3, 0, 2**31]), "nothing to read"),

@@ -26,6 +26,23 @@ SIZES = SparseAttnNetConfig(
     heads=2,
 )
 
+#: Of a network that scatters its pixels over a map.
+SELECTING = SparseAttnNetConfig(
+    n_classes=3,
+    image_size=16,
+    k=40,
+    width=8,
+    depth=0,
+    tile_width=8,
+    tile_depth=1,
+    class_width=12,
+    heads=3,
+    coarse_width=8,
+    mixing="none",
+    selector="map",
+    tiles="pyramid",
+)
+
 
 def small_bundle(channels: int = 3, seed: int = 0, **card: Any) -> Bundle:
     """Return an unsaved bundle of three classes; `card` changes its card."""

@@ -100,6 +100,65 @@ def test_new_classes_are_added_beside_the_old_ones() -> None:
     np.testing.assert_array_equal(both.states[: len(old.states)], old.states)
 
 
+def beside(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """States of two kinds of other things: of the classes' spread, and not far from them."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 2, n)
+    spread = np.array([5.0, *[1.0] * (D - 2), 0.2])
+    middles = np.zeros((2, D))
+    middles[0, 4], middles[1, 5] = 3.2, -3.2
+    return (middles[kinds] + spread * rng.normal(size=(n, D))).astype(np.float32), kinds
+
+
+def known_beside(seed: int = 0) -> KnownStates:
+    states, labels = drawn(600, 5 * seed)
+    held, truth = drawn(400, 5 * seed + 1)
+    return fit_known_states(states, labels, held, truth, others=beside(300, 5 * seed + 2))
+
+
+def test_what_is_common_beside_the_classes_is_told_from_them() -> None:
+    own, things, without = [], [], []
+    for seed in range(12):
+        made = known_beside(seed)
+        mine, other = drawn(1000, 5 * seed + 3)[0], beside(1000, 5 * seed + 4)[0]
+        for found, states in ((own, mine), (things, other)):
+            alike = made.look_like_others(states)
+            assert alike is not None
+            assert (made.novelty(states)[alike] > 1).all(), "what looks like them is flagged"
+            found.append([(made.novelty(states) > 1).mean(), alike.mean()])
+        without.append((known().novelty(other) > 1).mean())
+    flagged, alike = np.mean(own, 0)
+    assert flagged == pytest.approx(0.03, abs=0.01), "the stated rate holds for both together"
+    assert alike == pytest.approx(0.01, abs=0.006)
+    assert np.mean(things, 0)[1] > 0.5
+    assert np.mean(things, 0)[0] > np.mean(without) + 0.25
+    assert known().look_like_others(drawn(3, 0)[0]) is None
+    assert known_beside().novelty(beside(9, 1)[0] + 1000).min() > 1
+
+
+def test_other_things_stay_known_beside_new_classes() -> None:
+    made = known_beside()
+    shift = np.zeros(D, np.float32)
+    shift[3] = 12.0
+    new, kinds = drawn(60, 7)[0] + shift, np.full(60, 3)
+    both = extend_known_states(made, new[:48], kinds[:48], new[48:], kinds[48:])
+    alike = both.look_like_others(beside(500, 8)[0])
+    assert alike is not None
+    assert alike.mean() > 0.4
+    for own in (drawn(500, 9)[0], drawn(500, 10)[0] + shift):
+        alike = both.look_like_others(own)
+        assert alike is not None
+        assert alike.mean() < 0.05
+    # A class of just those things is a class from then on.
+    things, which = beside(400, 11)
+    red = things[which == 0]
+    kinds = np.full(len(red), 3)
+    taught = extend_known_states(made, red[:100], kinds[:100], red[100:150], kinds[100:150])
+    alike = taught.look_like_others(red[150:])
+    assert alike is not None
+    assert alike.mean() < 0.1
+
+
 def test_a_file_keeps_the_known_states(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     save_bundle(described(small_bundle()), path)
@@ -130,6 +189,36 @@ def test_bit_flips_in_the_known_states_are_found(tmp_path: Path) -> None:
     state["known.root"][0, 0] += 1
     with pytest.raises(BundleError, match="checksum"):
         load_bundle(rewrite(path, state=state))
+
+
+def test_a_file_keeps_what_is_common_beside_the_classes(tmp_path: Path) -> None:
+    bundle, path = described(small_bundle()), tmp_path / "small.safetensors"
+    with_others = dataclasses.replace(bundle, known=known_beside())
+    with pytest.raises(BundleError, match="names 0 kinds of other things"):
+        save_bundle(with_others, path)
+    assert bundle.card.novelty is not None
+    spec = bundle.card.novelty.model_copy(update={"others": ("red cell", "background")})
+    card = bundle.card.model_copy(update={"novelty": spec})
+    save_bundle(dataclasses.replace(with_others, card=card), path)
+    loaded, states = load_bundle(path), beside(50, 3)[0]
+    assert loaded.known is not None
+    assert loaded.known.look_like_others(states) is not None
+    np.testing.assert_array_equal(
+        loaded.known.look_like_others(states), known_beside().look_like_others(states)
+    )
+    np.testing.assert_allclose(
+        loaded.known.novelty(states), known_beside().novelty(states), rtol=1e-4, atol=1e-5
+    )
+    assert "more like a red cell or background" in loaded.card.summary()
+    with pytest.raises(BundleError, match="contradicts itself"):
+        save_bundle(dataclasses.replace(bundle, card=card), path)
+    state = load_file(path)
+    del state["known.other_root"]
+    from napari_sparseattn.bundle import _digest
+
+    rewrite(path, state=state, card={"tensors_sha256": _digest(state)})
+    with pytest.raises(BundleError, match="incomplete"):
+        load_bundle(path)
 
 
 @pytest.mark.parametrize("how", ["missing", "width", "nan", "card"])

@@ -20,6 +20,7 @@ from .images.holograms.settings import HologramSettings
 from .images.normalise import Normalisation
 from .images.opening import open_image
 from .images.slides.opening import open_slide
+from .images.slides.overview import make_overview
 from .images.slides.pyramid import Pyramid
 from .inference.cells import classify_cells, classify_crops
 from .inference.compare import Comparison, compare_answers, compare_cells
@@ -73,6 +74,7 @@ __all__ = [
     "fine_tune",
     "iter_recording",
     "load_bundle",
+    "make_overview",
     "measure_faithfulness",
     "measure_opd",
     "open_hologram",

@@ -444,6 +444,12 @@ def _check_known(name: str, card: Card, known: KnownStates | None) -> None:
         )
     if known is None:
         return
+    others, named = known.others, 0 if card.novelty is None else len(card.novelty.others)
+    if (0 if others is None else len(others.means)) != named:
+        raise BundleError(
+            f"{name} contradicts itself: its card names {named} kinds of other things, and its "
+            "tensors have another number. Measure them again."
+        )
     width, classes = _skeleton(card).head.in_features, len(card.class_names)
     labels = known.labels
     if known.width != width or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):

@@ -1,8 +1,8 @@
 """The folder of what can be made or fetched again, and its size limit.
 
-Features of slides, models fetched from a repository, and sample images are
-kept here. Only entries of these three kinds, by their names, are ever removed:
-whatever else is in the folder is not ours.
+Features of slides, overviews of slides that have no coarse levels, models fetched
+from a repository, and sample images are kept here. Only entries of these kinds, by
+their names, are ever removed: whatever else is in the folder is not ours.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _LOCK_SECONDS = 30
 _KINDS = {
     "features": re.compile(r"[^/]+-[0-9a-f]{16}\.h5(\.parts)?"),
     "hub": re.compile(r"[^/]+--[^/]+/[0-9a-f]{40}"),
+    "overviews": re.compile(r"[^/]+-[0-9a-f]{16}\.h5"),
     "samples": re.compile(r"BloodImage_\d{5}\.jpg"),
 }
 
@@ -45,7 +46,7 @@ class CacheEntry:
     path : pathlib.Path
         Where it is.
     kind : str
-        "features", "hub" or "samples".
+        "features", "hub", "overviews" or "samples".
     size : int
         Bytes.
     used : float
@@ -117,7 +118,7 @@ class Cache:
         return cls(folder, limit)
 
     def section(self, kind: str) -> Path:
-        """Return the folder of one kind: "features", "hub" or "samples"."""
+        """Return the folder of one kind: "features", "hub", "overviews" or "samples"."""
         if kind not in _KINDS:
             raise ValueError(f"there is no kind {kind!r}; choose one of {', '.join(_KINDS)}")
         return self.folder / kind

@@ -24,6 +24,7 @@ __all__ = [
     "Training",
     "default_colours",
     "plain_name",
+    "readable_name",
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
@@ -116,6 +117,11 @@ def plain_name(name: str) -> str:
     return name.removeprefix(_SIMULATED)
 
 
+def readable_name(name: str) -> str:
+    """Return a class name as it is shown to people: with spaces; files keep it as it is."""
+    return name.replace("_", " ")
+
+
 class Training(_Strict):
     """Where the weights come from.
 
@@ -150,6 +156,10 @@ class Training(_Strict):
     history: list[dict[str, float | int | None]] = []
 
 
+#: Things that are said without one.
+_ARTICLES = {name: name for name in ("background", "debris")}
+
+
 class NoveltySpec(_Strict):
     """What is flagged as unlike anything the model was trained on; see `known.KnownStates`.
 
@@ -166,6 +176,11 @@ class NoveltySpec(_Strict):
         out: they tell what a fine-tuned model forgot.
     flagged_test : float or None
         Share that is flagged of test images, which took no part; None where there were none.
+    others : tuple of str
+        What is common beside the classes, in the singular, whose states were measured too.
+    sides : tuple of int or None
+        Smallest and largest longer side, in pixels, of the fields or slides
+        that were measured; None where all were of the size the card says.
     """
 
     statistic: str = "distance to the nearest class mean (Mahalanobis, shared covariance)"
@@ -175,6 +190,13 @@ class NoveltySpec(_Strict):
     kept: int
     checked: int = 0
     flagged_test: float | None = None
+    others: tuple[str, ...] = ()
+    sides: tuple[int, int] | None = None
+
+    @property
+    def others_text(self) -> str:
+        """Name what is common beside the classes, e.g. "a red cell or background"."""
+        return " or ".join(_ARTICLES.get(name, f"a {name}") for name in self.others)
 
 
 class HaltingSpec(_Strict):
@@ -313,6 +335,12 @@ class Card(_Strict):
         return "slides" in self.model_kind.takes
 
     @property
+    def channels_text(self) -> str:
+        """Its channels in words, e.g. ``"3 channels (red, green, blue)"``."""
+        n = len(self.channels)
+        return f"{n} channel{'s' * (n != 1)} ({', '.join(self.channels)})"
+
+    @property
     def n_checked(self) -> int:
         """Cells of its own training that tell what a fine-tuned model forgot."""
         return 0 if self.novelty is None else self.novelty.checked
@@ -371,9 +399,10 @@ class Card(_Strict):
         if spec is None:
             return "not measured, this file has no states of what it was trained on."
         found = "" if spec.flagged_test is None else f" ({100 * spec.flagged_test:.1f} % of test)"
+        named = f", also as more like {spec.others_text}" if spec.others else ""
         return (
             f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
-            f"{spec.n_validation} held-out images reach{found}."
+            f"{spec.n_validation} held-out images reach{found}{named}."
         )
 
     @staticmethod

@@ -6,6 +6,10 @@ training images it lies around the means of the classes; the distance to the
 nearest, in units of the usual spread (Mahalanobis; Lee et al. 2018), says how
 unlike all of them an image is. The unit of `novelty` is the threshold that a
 stated share of held-out images exceeds.
+
+Some things are common beside what a model tells apart: red cells and background
+beside white cells. Where states of those were measured too, an image nearer to
+them than to any class is said to look like them.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ __all__ = [
     "KEPT_STATES",
     "PREFIX",
     "KnownStates",
+    "OtherThings",
     "extend_known_states",
     "fit_known_states",
 ]
@@ -36,12 +41,66 @@ Floats = npt.NDArray[np.float32]
 
 #: Share of held-out images that may be flagged.
 FALSE_ALARMS = 0.03
+#: Part of it that looks like other things, where those were measured.
+_OTHERS_PART = 1 / 3
+#: Weight of the other things' spread beside that of the classes.
+_OTHERS_SPREAD = 0.5
 #: States per class that are kept for fine-tuning, and held-out ones that tell what it forgot.
 KEPT_STATES, CHECKED_STATES = 32, 12
 #: Of the tensors' names in a model file.
 PREFIX = "known."
 #: Below this share of the mean variance no direction is trusted.
 _FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OtherThings:
+    """States of K kinds of things that are none of the classes.
+
+    Parameters
+    ----------
+    means : numpy.ndarray
+        (K, D) float32.
+    root : numpy.ndarray
+        (D, D) float32, as of `KnownStates`, of the spread within classes and kinds.
+    typical, limit : float
+        How much nearer to a kind than to its class, in squared lengths, the
+        typical held-out image is (which is less than nothing), and one at
+        which it is flagged.
+    reach : float
+        Length from the nearest kind's mean up to which an image looks like it:
+        what is far from everything may still be nearer to one than to the other.
+    """
+
+    means: Floats
+    root: Floats
+    typical: float
+    limit: float
+    reach: float
+
+    def __post_init__(self) -> None:
+        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        if not k or self.root.shape != (d, d):
+            raise ValueError("states of other things contradict each other in their shapes")
+        if not (np.isfinite(self.means).all() and np.isfinite(self.root).all()) or not (
+            -math.inf < self.typical < self.limit < math.inf and 0 < self.reach < math.inf
+        ):
+            raise ValueError("states of other things are not all numbers")
+
+    def likeness(self, states: Floats, own: Floats) -> Floats:
+        """How like each kind states (N, D) are, beside the means of the classes (M, D).
+
+        Returns
+        -------
+        numpy.ndarray
+            (N, K) float32: 0 of a typical image of the classes, 1 at the limit.
+        """
+        nearer: Floats = _nearer(states, self.means, own, self.root)
+        return (nearer - np.float32(self.typical)) / np.float32(self.limit - self.typical)
+
+    def within_reach(self, states: Floats) -> npt.NDArray[np.bool_]:
+        """Whether states (N, D) are as near to one of the kinds as its own are: (N,)."""
+        return _distances(states, self.means, self.root) <= self.reach
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +123,8 @@ class KnownStates:
     held : numpy.ndarray
         (n,) bool: which of them the weights were not fitted to, and no later
         training may be fitted to either: they tell what it forgot.
+    others : OtherThings or None
+        What is common beside the classes; None where it was not measured.
     """
 
     means: Floats
@@ -72,6 +133,7 @@ class KnownStates:
     states: Floats
     labels: npt.NDArray[np.int64]
     held: npt.NDArray[np.bool_]
+    others: OtherThings | None = None
 
     def __post_init__(self) -> None:
         m, d = self.means.shape if self.means.ndim == 2 else (0, 0)
@@ -84,6 +146,8 @@ class KnownStates:
             math.isfinite(self.threshold) and self.threshold > 0
         ):
             raise ValueError("known states are not all numbers")
+        if self.others is not None and self.others.root.shape != (d, d):
+            raise ValueError("known states and those of other things differ in their width")
 
     @property
     def width(self) -> int:
@@ -92,8 +156,24 @@ class KnownStates:
 
     def novelty(self, states: npt.ArrayLike) -> Floats:
         """How unlike the known states others (N, D) are: (N,) float32, 1 at the threshold."""
-        values: Floats = _distances(np.asarray(states, np.float32), self.means, self.root)
-        return values / np.float32(self.threshold)
+        states = np.asarray(states, np.float32)
+        values = _distances(states, self.means, self.root) / np.float32(self.threshold)
+        if self.others is not None:
+            values = np.maximum(values, self.others.likeness(states, self.means).max(1))
+        return values
+
+    def look_like_others(self, states: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
+        """Whether states (N, D) look like the other things: (N,); None where nobody measured.
+
+        Which of those is not said: a red cell of another laboratory lies nearest
+        to the background of this one.
+        """
+        if self.others is None:
+            return None
+        states = np.asarray(states, np.float32)
+        nearer = self.others.likeness(states, self.means).max(1) > 1
+        found: npt.NDArray[np.bool_] = nearer & self.others.within_reach(states)
+        return found
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return what is written to a model file, by names that begin with `PREFIX`."""
@@ -107,6 +187,10 @@ class KnownStates:
             "labels": self.labels,
             "held": self.held,
         }
+        if (others := self.others) is not None:
+            levels = np.array([others.typical, others.limit, others.reach], np.float32)
+            arrays |= {"other_means": others.means, "other_root": others.root}
+            arrays["other_levels"] = levels
         return {PREFIX + name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
 
     @classmethod
@@ -123,13 +207,21 @@ class KnownStates:
         found = {name.removeprefix(PREFIX): each.numpy() for name, each in tensors.items()}
         kinds = dict.fromkeys(("means", "root", "threshold", "states"), "f4")
         kinds |= {"labels": "i8", "held": "b1"}
+        if "other_means" in found:
+            kinds |= dict.fromkeys(("other_means", "other_root", "other_levels"), "f4")
         if {name: each.dtype.str[1:] for name, each in found.items()} != kinds:
             raise ValueError("known states are incomplete, or of other types")
         if found["threshold"].shape != (1,):
             raise ValueError("known states have no single threshold")
         threshold = float(found["threshold"][0])
         kept = (found["states"], found["labels"], found["held"])
-        return cls(found["means"], found["root"], threshold, *kept)
+        others = None
+        if "other_means" in found:
+            if found["other_levels"].shape != (3,):
+                raise ValueError("states of other things have no three levels")
+            levels = (float(level) for level in found["other_levels"])
+            others = OtherThings(found["other_means"], found["other_root"], *levels)
+        return cls(found["means"], found["root"], threshold, *kept, others)
 
 
 def fit_known_states(
@@ -138,6 +230,7 @@ def fit_known_states(
     held: Floats,
     held_labels: npt.NDArray[np.int64] | None = None,
     *,
+    others: tuple[Floats, npt.NDArray[np.int64]] | None = None,
     false_alarms: float = FALSE_ALARMS,
     kept: int = KEPT_STATES,
     seed: int = 0,
@@ -156,8 +249,11 @@ def fit_known_states(
         stated share; of fewer, the farthest is the threshold.
     held_labels : numpy.ndarray, optional
         (H,) int64; with them some are kept to tell what is forgotten.
+    others : tuple of numpy.ndarray, optional
+        States (O, D) of things that are none of the classes, and their kinds
+        (O,) int64, from 0 on; each has two states or more.
     false_alarms : float
-        Share of the held-out images beyond the threshold.
+        Share of the held-out images beyond the threshold, or looking like others.
     kept : int
         States per class to keep, drawn by lot.
     seed : int
@@ -173,7 +269,12 @@ def fit_known_states(
     classes = np.unique(labels)
     means = np.stack([states[labels == each].mean(0) for each in classes])
     own = means[np.searchsorted(classes, labels)]
-    root = _root_of_precision((states - own).astype(np.float64), len(classes))
+    residuals = (states - own).astype(np.float64)
+    root = _root_of_precision(residuals, len(classes))
+    beside = None
+    if others is not None:
+        beside = _measure_others(others, means, root, held, _OTHERS_PART * false_alarms)
+        false_alarms *= 1 - _OTHERS_PART
     threshold = _threshold(_distances(held, means, root), false_alarms)
     rows = _draw(labels, kept, seed)
     more = _draw(held_labels, CHECKED_STATES, seed) if held_labels is not None else rows[:0]
@@ -185,6 +286,7 @@ def fit_known_states(
         np.concatenate([states[rows], held[more]]).astype(np.float32),
         np.concatenate([labels[rows], checked]).astype(np.int64),
         np.arange(len(rows) + len(more)) >= len(rows),
+        beside,
     )
 
 
@@ -201,7 +303,7 @@ def extend_known_states(
 
     Their classes get means of their own, beside those of the same classes in
     the first training: another laboratory's cells lie elsewhere. The spread is
-    a mixture of both, the more of the new the more there are. The threshold is
+    a mixture of both, the more of the new the more there are. Thresholds are
     set on the held-out states of both.
 
     Parameters
@@ -229,6 +331,12 @@ def extend_known_states(
     usual = np.concatenate([known.states[known.held], held])
     if not len(usual):
         usual = np.concatenate([known.states, states])
+    others = known.others
+    if others is not None:
+        part = _OTHERS_PART * false_alarms
+        levels = _levels(_nearer(usual, others.means, means, others.root), part)
+        others = dataclasses.replace(others, typical=levels[0], limit=levels[1])
+        false_alarms *= 1 - _OTHERS_PART
     rows, more = _draw(labels, KEPT_STATES, 0), _draw(held_labels, CHECKED_STATES, 0)
     return KnownStates(
         means,
@@ -237,7 +345,45 @@ def extend_known_states(
         np.concatenate([known.states, states[rows], held[more]]).astype(np.float32),
         np.concatenate([known.labels, labels[rows], held_labels[more]]).astype(np.int64),
         np.concatenate([known.held, np.zeros(len(rows), bool), np.ones(len(more), bool)]),
+        others,
     )
+
+
+def _measure_others(
+    others: tuple[Floats, npt.NDArray[np.int64]],
+    own: Floats,
+    root: Floats,
+    held: Floats,
+    false_alarms: float,
+) -> OtherThings:
+    """Measure kinds of other things, and when an image looks like one."""
+    states, kinds = others
+    means = np.stack([states[kinds == each].mean(0) for each in np.unique(kinds)])
+    spread = (states - means[kinds]).astype(np.float64)
+    inverse = np.linalg.inv(root.astype(np.float64))
+    within = inverse.T @ inverse
+    of_others = spread.T @ spread / max(len(spread) - len(means), 1)
+    values, vectors = np.linalg.eigh((1 - _OTHERS_SPREAD) * within + _OTHERS_SPREAD * of_others)
+    both = (vectors / np.sqrt(np.maximum(values, _FLOOR * values.mean()))).astype(np.float32)
+    levels = _levels(_nearer(held, means, own, both), false_alarms)
+    reach = _threshold(_distances(states, means, both), FALSE_ALARMS)
+    return OtherThings(means.astype(np.float32), both, *levels, reach)
+
+
+def _nearer(states: Floats, others: Floats, own: Floats, root: Floats) -> Floats:
+    """(N, K) squared lengths to the nearest of the classes' means less those to others'."""
+    least = np.square(_distances(states, own, root))
+    each = [np.square(_distances(states, others[i : i + 1], root)) for i in range(len(others))]
+    found: Floats = least[:, None] - np.stack(each, axis=1)
+    return found
+
+
+def _levels(nearer: Floats, false_alarms: float) -> tuple[float, float]:
+    """Return what is typical of the nearest kind of other things, and the limit."""
+    highest = nearer.max(1)
+    typical = float(np.median(highest))
+    lengths = highest - np.float32(typical)
+    return typical, typical + _threshold(lengths, false_alarms)
 
 
 def _threshold(lengths: Floats, false_alarms: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,23 @@ from bad_slides import halves, write_svs
 from batch_folders import write_field
 from napari_sparseattn.batch.plan import BatchPlan, plan_batch
 from napari_sparseattn.batch.records import Records
-from napari_sparseattn.batch.result_files import read_result
+from napari_sparseattn.batch.result_files import read_result, write_result
 from napari_sparseattn.batch.work import BatchTask, Outcome, process_item
 from napari_sparseattn.bundle import Bundle, save_bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
-from napari_sparseattn.export.summary import describe
+from napari_sparseattn.export.summary import describe, summarise
 from napari_sparseattn.features.encoders import load_encoder
+from napari_sparseattn.images.fields.cells import find_cells
 from napari_sparseattn.images.holograms.files import open_hologram
 from napari_sparseattn.images.holograms.settings import HologramSettings
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.images.slides.opening import open_slide
+from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.holograms import iter_recording
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.process.options import ProcessOptions
-from napari_sparseattn.simulate import Optics, hologram_with_truth
+from napari_sparseattn.simulate import Optics, hologram_with_truth, smear_with_truth
 from small_model import small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle
@@ -123,3 +126,24 @@ def test_kept_results_that_are_damaged_are_refused(tmp_path: Path) -> None:
     np.savez(path, told=np.array({"kind": "cells"}, dtype=object))
     with pytest.raises(ValueError, match="run the batch once more"):
         read_result(path)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_what_the_red_cells_said_of_the_scale_is_kept(tmp_path: Path, frames: bool) -> None:
+    smear, _ = smear_with_truth(seed=0)
+    field = dataclasses.replace(smear, pixel_size=None)
+    cells = dataclasses.replace(find_cells(field), notes=("Label 3 lies in two pieces.",))
+    assert cells.scale is not None
+    found = classify_cells(field, cells, small_bundle(), "cpu")
+    bare = dataclasses.replace(found, cells=dataclasses.replace(cells, scale=None, notes=()))
+    path = tmp_path / "kept.npz"
+    write_result({2: found, 5: bare} if frames else found, path)
+    kept = read_result(path)
+    assert summarise(kept) == summarise({2: found, 5: bare} if frames else found)
+    first = kept[2].cells if frames else kept.cells
+    assert first.scale is not None
+    assert (first.scale.pixel_size, first.scale.free) == (cells.scale.pixel_size, cells.scale.free)
+    np.testing.assert_array_equal(first.scale.circles, cells.scale.circles)
+    assert first.notes == cells.notes
+    if frames:
+        assert (kept[5].cells.scale, kept[5].cells.notes) == (None, ())

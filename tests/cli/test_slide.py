@@ -82,6 +82,19 @@ def test_slides_are_classified_as_python_does(tmp_path: Path, model: Path) -> No
     assert Path(row["features"]).parent == tmp_path / "out" / "features"
 
 
+def test_a_slide_of_dyes_is_refused_by_name(tmp_path: Path, model: Path) -> None:
+    planes = np.full((2, 600, 600), 900, np.uint16)
+    options = {"photometric": "minisblack", "tile": (128, 128)}
+    about = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    about["Channel"] = {"Name": ["DAPI", "FITC"]}
+    with tifffile.TiffWriter(tmp_path / "dyes.ome.tif", ome=True) as file:
+        file.write(planes, subifds=1, metadata=about, **options)
+        file.write(planes[:, ::2, ::2], subfiletype=1, **options)
+    call = ("slide", tmp_path / "dyes.ome.tif", "--model", model, "--out", tmp_path / "o", "--json")
+    with pytest.raises(ValueError, match=r"2 channels of 16 bits \(DAPI, FITC\)"):
+        run(*call)
+
+
 def test_a_second_run_takes_the_features_of_the_first(tmp_path: Path, model: Path) -> None:
     write_slide(tmp_path / "one.tif", 0, dark=True)
     call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "o", "--json")

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
+from napari_sparseattn.batch.result_files import read_result, write_result
 from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
 from napari_sparseattn.export.formats import write_results
+from napari_sparseattn.export.summary import describe, summarise
 from napari_sparseattn.export.tables import write_csv
 from napari_sparseattn.images.fields.cells import (
     Cells,
@@ -23,7 +25,10 @@ from napari_sparseattn.images.fields.cells import (
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
 from napari_sparseattn.inference.compare import change_setting
+from napari_sparseattn.inference.prediction import Predictions
+from napari_sparseattn.known import OtherThings
 from napari_sparseattn.models.sparse.network import SparseAttnNet
+from napari_sparseattn.simulate import smear_with_truth
 from small_model import knowing, small_bundle
 
 
@@ -341,6 +346,68 @@ def test_novelty_of_cells_is_that_of_their_states(tmp_path: Path) -> None:
     assert table["flagged"].tolist() == flags.tolist()
     write_csv(again, tmp_path / "cells.csv")
     assert pd.read_csv(tmp_path / "cells.csv")["flagged"].tolist() == flags.tolist()
+
+
+def test_what_looks_like_other_things_is_none_of_these(tmp_path: Path) -> None:
+    bundle = knowing(small_bundle(), threshold=1e6)
+    model, known = bundle.cell_model(), bundle.known
+    assert known is not None
+    assert bundle.card.novelty is not None
+    output = []
+    hook = model.head.register_forward_pre_hook(lambda _, given: output.append(given[0]))
+    plain = classify_cells(field(), cells(), bundle, "cpu")
+    hook.remove()
+    assert plain.none_of_these is None
+    assert plain[0].none_of_these is None
+    assert plain.to_frame()["none_of_these"].isna().all()
+    # The second cell is what is common beside the classes.
+    means = output[0][1:2].numpy()
+    others = OtherThings(means, known.root, typical=-1e6, limit=-1.0, reach=1e-3)
+    spec = bundle.card.novelty.model_copy(update={"others": ("red cell",)})
+    bundle = dataclasses.replace(
+        bundle,
+        card=bundle.card.model_copy(update={"novelty": spec}),
+        known=dataclasses.replace(known, others=others),
+    )
+    found = classify_cells(field(), cells(), bundle, "cpu", batch_size=2)
+    expected = [i == 1 for i in range(len(found))]
+    assert found.none_of_these is not None
+    assert found.none_of_these.tolist() == expected
+    assert [found[i].none_of_these for i in range(len(found))] == expected
+    assert found.flagged is not None
+    assert found.flagged[1]
+    write_csv(found, tmp_path / "cells.csv")
+    assert pd.read_csv(tmp_path / "cells.csv")["none_of_these"].tolist() == expected
+    summary = summarise(found)
+    assert summary["none_of_these"] == 1
+    assert "1 of which are most likely none of its classes" in describe(summary)
+    write_result(found, tmp_path / "kept.npz")
+    kept = read_result(tmp_path / "kept.npz")
+    assert isinstance(kept, Predictions)
+    np.testing.assert_array_equal(kept.none_of_these, found.none_of_these)
+
+
+@pytest.mark.parametrize("exposure", [1.0, 0.4])
+def test_an_inverted_smear_is_refused_by_a_model_of_stained_cells(exposure: float) -> None:
+    smear, found = smear_with_truth(seed=0)
+    dim = (smear.data * exposure).astype(smear.data.dtype)
+    bundle = small_bundle()
+    assert bundle.card.modality == "brightfield"
+    assert len(classify_cells(dataclasses.replace(smear, data=dim), found, bundle, "cpu"))
+    inverted = dataclasses.replace(smear, data=np.iinfo(smear.data.dtype).max - dim)
+    if exposure == 1:
+        with pytest.raises(ValueError, match="looks inverted"):
+            classify_cells(inverted, found, bundle, "cpu")
+    # Of other kinds of image nobody knows how they are bright.
+    other = small_bundle(modality="unknown")
+    assert len(classify_cells(inverted, found, other, "cpu"))
+
+
+def test_a_note_on_left_out_classes_is_written_for_people() -> None:
+    bundle = small_bundle(class_names=("round_cell", "lobed_cell", "small"))
+    found = classify_cells(field(), cells(), bundle, "cpu", classes=["small"])
+    assert found.ledger.notes == ("Not considered: round cell, lobed cell.",)
+    assert "p_round_cell" in found.to_frame()
 
 
 def test_without_known_states_nothing_is_said() -> None:

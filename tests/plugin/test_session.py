@@ -81,6 +81,55 @@ def test_where_there_is_no_cell_it_says_so(session: Session, viewer: ViewerModel
     assert "No cell was found here" in session.status.message.text
 
 
+def test_shift_classifies_what_is_under_the_cursor_found_or_not(
+    session: Session, viewer: ViewerModel
+) -> None:
+    image = add_picture(viewer)
+    session.cells.click(world(image, 2))
+    found = session.selection.record.cells
+    for place in ((40.0, 10.0), (7.0, 25.0)):
+        session.press_here(image.data_to_world(place))
+        assert session.answer is not None
+        frame = session.answer.evidence.frame
+        np.testing.assert_allclose((frame.row, frame.column), place, atol=0.01)
+    # Those are no cells of the image: what was found stays.
+    assert session.selection.record.cells is found
+    session.selection.set_clicking(False)
+    before = session.answer
+    session.press_here(image.data_to_world((60, 60)))
+    assert session.answer is before
+
+
+def test_shift_needs_a_scale_or_cells_that_say_how_large_one_is(
+    session: Session, viewer: ViewerModel
+) -> None:
+    image = add_picture(viewer, scale=(1, 1), units=None)
+    session.press_here(image.data_to_world((40, 10)))
+    assert session.answer is None
+    assert "Give the pixel size" in session.status.message.text
+
+
+def test_how_cells_are_found_is_asked_for_and_kept_apart(
+    session: Session, viewer: ViewerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = add_picture(viewer)
+    session.cells.click(world(image, 0))
+    known = session.selection.record.cells
+    session.selection.set_cell_layer(None, "cellpose")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    session.cells.click(world(image, 0))
+    assert "pip install 'napari-sparseattn[cellpose]'" in session.status.message.text
+    monkeypatch.setattr(
+        "napari_sparseattn.images.fields.cells.label_learned",
+        lambda name, plane, size: label_image().astype(np.int32),
+    )
+    session.cells.click(world(image, 1))
+    request = session.worker.clicks[-1]
+    assert request.source.method == "cellpose"
+    assert session.selection.record.cells is not known
+    assert session.answer is not None
+
+
 def test_beside_the_image_it_says_so(session: Session, viewer: ViewerModel) -> None:
     image = add_picture(viewer)
     assert session.cells.click(image.data_to_world((-30, 5))) is None

@@ -15,6 +15,7 @@ from ..evidence import PyramidAttention, Stop, Traversal
 from ..evidence.pyramid_attention import AttendedLevel
 from ..files import replacing
 from ..images.fields.cells import Cells
+from ..images.fields.scale import MeasuredScale
 
 if TYPE_CHECKING:
     from ..export.request import Result
@@ -86,12 +87,17 @@ def _from_cells(frames: Mapping[int, Predictions]) -> tuple[dict[str, Any], Arra
     arrays: Arrays = {}
     for index, part in frames.items():
         arrays |= {f"{index}/{name}": getattr(part.cells, name) for name in _CELLS}
+        if part.cells.scale is not None:
+            arrays |= {f"{index}/scale/{k}": v for k, v in vars(part.cells.scale).items()}
         arrays[f"{index}/probabilities"] = part.probabilities
         if part.novelty is not None:
             arrays[f"{index}/novelty"] = part.novelty
+        if part.none_of_these is not None:
+            arrays[f"{index}/none_of_these"] = part.none_of_these
         arrays |= {f"{index}/measures/{name}": v for name, v in part.measures.items()}
     first = next(iter(frames.values()))
     facts = {"frames": list(frames), "model_name": first.model_name}
+    facts["notes"] = {str(index): part.cells.notes for index, part in frames.items()}
     return facts | {"pixel_size": first.cells.pixel_size, "measures": list(first.measures)}, arrays
 
 
@@ -102,7 +108,12 @@ def _to_cells(facts: dict[str, Any], arrays: Arrays) -> Result:
     for index in facts["frames"]:
         places = {name: arrays[f"{index}/{name}"] for name in _CELLS}
         found[int(index)] = Predictions(
-            Cells(**places, pixel_size=facts["pixel_size"]),
+            Cells(
+                **places,
+                pixel_size=facts["pixel_size"],
+                scale=_to_scale(arrays, f"{index}/scale/"),
+                notes=tuple(facts.get("notes", {}).get(str(index), ())),
+            ),
             tuple(facts["class_names"]),
             arrays[f"{index}/probabilities"],
             (),
@@ -112,8 +123,20 @@ def _to_cells(facts: dict[str, Any], arrays: Arrays) -> Result:
             facts["scale_known"],
             {name: arrays[f"{index}/measures/{name}"] for name in facts["measures"]},
             arrays.get(f"{index}/novelty"),
+            arrays.get(f"{index}/none_of_these"),
         )
     return found if facts["kind"] == "frames" else found[0]
+
+
+def _to_scale(arrays: Arrays, prefix: str) -> MeasuredScale | None:
+    """What the red cells said of the scale; None where they said nothing."""
+    if f"{prefix}pixel_size" not in arrays:
+        return None
+    return MeasuredScale(
+        float(arrays[f"{prefix}pixel_size"]),
+        arrays[f"{prefix}circles"],
+        int(arrays[f"{prefix}free"]),
+    )
 
 
 def _from_field(result: FieldPrediction) -> tuple[dict[str, Any], Arrays]:

@@ -13,6 +13,7 @@ from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
 from .cross_validate import cross_validate
+from .doctor import doctor, print_version
 from .evidence import evidence
 from .hologram import hologram
 from .models import cache, encoders, export_model, models, push
@@ -38,6 +39,16 @@ def main() -> None:
     except (ValueError, OSError, MemoryError, TypeError) as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """See where a network looked: classify cells from a few of their pixels."""
 
 
 @app.command()
@@ -73,6 +84,7 @@ app.command("export-model")(export_model)
 app.command()(push)
 app.command()(cache)
 app.command("cross-validate")(cross_validate)
+app.command()(doctor)
 app.command("fine-tune")(fine_tune)
 app.command()(batch)
 app.command()(evidence)

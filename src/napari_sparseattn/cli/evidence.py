@@ -103,13 +103,14 @@ def _measure_cells(
 ) -> FaithfulnessOfSet | None:
     import numpy as np
 
-    from ..images.fields.cells import find_cells
+    from ..images.fields.cells import find_cells, knows_platelets
     from ..images.opening import open_field
     from ..inference.faithfulness import faithfulness_of_set
 
     metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
     field = open_field(path, **metadata)
-    cells = find_cells(field, method=cast("Method", method))
+    platelets = knows_platelets(bundle.card.class_names)
+    cells = find_cells(field, method=cast("Method", method), platelets=platelets)
     if not len(cells):
         return None
     count = min(most or len(cells), len(cells))

@@ -145,7 +145,7 @@ def cache(
 def _facts(kept: Cache) -> dict[str, Any]:
     entries = kept.entries()
     kinds = {}
-    for kind in ("features", "hub", "samples"):
+    for kind in ("features", "hub", "overviews", "samples"):
         sizes = [entry.size for entry in entries if entry.kind == kind]
         kinds[kind] = {"entries": len(sizes), "bytes": sum(sizes)}
     total = sum(entry.size for entry in entries)

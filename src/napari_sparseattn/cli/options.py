@@ -17,6 +17,7 @@ __all__ = [
     "Locations",
     "MethodOption",
     "Model",
+    "NoProfile",
     "Out",
     "Overwrite",
     "PixelSize",
@@ -45,8 +46,20 @@ ImageInFile = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Formats = Annotated[str | None, typer.Option(help="More files of each, e.g. geojson,html,anndata.")]
 Locations = Annotated[str | None, typer.Option(help="Of a TNet: crops inside each crop, e.g. 4,2.")]
-MethodOption = Annotated[str, typer.Option(help="How to find cells; auto fits the image.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        help="How to find cells: auto fits the image; white-cells, red-cells, phase; or cellpose, "
+        "instanseg, stardist, if installed."
+    ),
+]
 Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
+NoProfile = Annotated[
+    bool,
+    typer.Option(
+        "--no-icc", help="Leave colours as stored, where a file holds an ICC colour profile."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Overwrite = Annotated[
     bool,

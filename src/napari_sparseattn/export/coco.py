@@ -113,6 +113,8 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
                 continue
             number += 1
             unlike = {} if flags is None else {"flagged": bool(flags[i])}
+            if found.none_of_these is not None:
+                unlike["none_of_these"] = bool(found.none_of_these[i])
             rings = [] if cells.labels is None else cell_rings(cells, i)
             yield {
                 **annotation_row(number, image, int(index[i]) + 1, boxes[i], rings),

@@ -155,6 +155,9 @@ def _cells_of(
         measured["Diameter µm"] = round(float(sizes[i]), 4)
         if found.novelty is not None:
             measured["Novelty"] = round(float(found.novelty[i]), 4)
+        if found.none_of_these is not None:
+            # Of measurements QuPath takes numbers.
+            measured["None of these"] = int(found.none_of_these[i])
         measured |= {name: float(values[i]) for name, values in more.items()}
         if found.evidence:
             evidence = found.evidence[i]

@@ -169,7 +169,10 @@ def _close_ups(
         one = found[i]
         shown = cell_picture(pictures, found, i, export.card.colours[one.index], _THUMBNAIL)
         words = f"{_readable(one.label)} {whole_percent(one.confidence)}"
-        if one.flagged:
+        spec = export.card.novelty
+        if one.none_of_these and spec is not None:
+            words += f", more like {spec.others_text}"
+        elif one.flagged:
             words += ", unlike what the model knows"
         yield data_uri(shown), f"cell {found.cells.ids[i]}", words
         export.report(next(progress), total)

@@ -28,9 +28,10 @@ def summarise(found: Result) -> dict[str, Any]:
         ``proposed_pixel_size_um`` by the red cells of a smear; or
         ``class``, ``confidence`` and ``probabilities``; or ``shares`` by
         class. Of cells ``flagged`` counts those unlike anything the model was
-        trained on, else ``novelty`` and ``flagged`` are the whole's; None where
-        that was not measured. Of a field ``crops``, and ``stopped`` with the
-        reason of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
+        trained on and ``none_of_these``, among them, those that look like what is
+        common beside its classes; else ``novelty`` and ``flagged`` are the whole's; None where
+        that was not measured. Of a field ``crops``, and ``stopped`` with the reason
+        of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
         and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
         ``unreadable_tiles`` and ``share_read``. Always ``looked_at`` (share of
         the pixels that the classifier saw), ``seconds``, ``device``,
@@ -78,7 +79,9 @@ def describe(summary: Mapping[str, Any]) -> str:
 
 def _unlike(summary: Mapping[str, Any]) -> str:
     what = "unlike anything the model was trained on"
-    return f"{summary['flagged']} {what}" if "counts" in summary else what
+    said = f"{summary['flagged']} {what}" if "counts" in summary else what
+    others = summary.get("none_of_these")
+    return f"{said}, {others} of which are most likely none of its classes" if others else said
 
 
 def write_json(export: Export, path: Path) -> list[Path]:
@@ -123,6 +126,8 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
     unlike = [int(each.sum()) for each in flags if each is not None]
     found: dict[str, Any] = {"cells": sum(map(len, parts)), "counts": counts}
     found["flagged"] = sum(unlike) if len(unlike) == len(flags) else None
+    others = [int(part.none_of_these.sum()) for part in parts if part.none_of_these is not None]
+    found["none_of_these"] = sum(others) if len(others) == len(parts) else None
     scale = parts[0].cells.scale if parts else None
     if scale is not None:
         # What the red cells say; to be proposed, and never taken for known.

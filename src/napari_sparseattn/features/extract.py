@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..images.slides.channels import refuse_channels
 from ..images.slides.patches import PatchGrid, read_patch
 from ..images.slides.pyramid import Pyramid
 from ..progress import Progress, ignore_progress
@@ -79,9 +80,12 @@ def extract_features(
     FeatureError
         If no patch is there or can be read; if the file or its parts are of
         another slide, grid or encoder; if another process is making it.
+    ValueError
+        If the slide holds other channels than colours or grey of 8 bits.
     ImageError
         If the slide is gone or has changed.
     """
+    refuse_channels(pyramid)
     if not len(grid):
         raise FeatureError("there are no patches to encode: is there tissue on the slide?")
     if not 1 <= batch <= _MOST_BATCH or threads < 1:

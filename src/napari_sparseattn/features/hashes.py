@@ -25,7 +25,8 @@ def slide_hash(pyramid: Pyramid) -> str:
     Of a file up to 64 MiB all bytes; of a larger one its size and 64 samples of
     64 KiB spread over it, the ends included, so that a change elsewhere goes
     unseen. Of a folder the names, sizes and beginnings of its files. Of a slide
-    in memory its sizes, its smallest level and samples of the largest.
+    in memory its sizes, its smallest level and samples of the largest. A slide of which
+    the colour profile is applied is another than the same one as stored.
 
     Raises
     ------
@@ -34,7 +35,12 @@ def slide_hash(pyramid: Pyramid) -> str:
     """
     path = pyramid.path
     if path is not None and (path.is_file() or path.is_dir()):
-        return path_hash(path)
+        found = path_hash(path)
+        if not pyramid.profile_applied:
+            return found
+        # Other colours are other pixels.
+        profile = hashlib.sha256(pyramid.icc_profile or b"").hexdigest()
+        return hashlib.sha256(f"{found} sRGB from {profile}".encode()).hexdigest()
     digest = hashlib.sha256()
     _add_pixels(digest, pyramid)
     return digest.hexdigest()

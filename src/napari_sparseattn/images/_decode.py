@@ -28,6 +28,7 @@ __all__ = [
     "Decoded",
     "check_tiff",
     "decode",
+    "ome_pixels",
     "tiff_pixel_size",
 ]
 
@@ -94,7 +95,7 @@ class Decoded:
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
     OPD and phase maps that `export.opd` writes. `notes` is what the user should
     know, such as that the file holds other images, whose sizes are `images`;
-    `image` says which of them it is.
+    `image` says which of them it is. `profile` is the ICC profile of the colours.
     """
 
     data: npt.NDArray[Any]
@@ -105,6 +106,7 @@ class Decoded:
     notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     image: int = 0
+    profile: bytes | None = None
 
 
 def decode(path: Path, image: int | None = None) -> Decoded:
@@ -207,7 +209,11 @@ def _read_pillow(path: Path) -> Decoded:
             if image.format == "PNG" and _png_depth(path) == 16 and len(image.getbands()) > 1:
                 return _read_deep_png(path)
             image.load()
-            return _from_pillow(PIL.ImageOps.exif_transpose(image))
+            # Only where Pillow leaves the colours as they are does the profile describe them.
+            plain = image.mode in ("RGB", "RGBA", "P", "PA")
+            profile = image.info.get("icc_profile") if plain else None
+            decoded = _from_pillow(PIL.ImageOps.exif_transpose(image))
+            return dataclasses.replace(decoded, profile=profile or None)
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -291,6 +297,7 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
                 notes=notes,
                 images=images,
                 image=tif.series.index(series),
+                profile=series.keyframe.iccprofile,
             )
     except ImageError:
         raise
@@ -495,9 +502,8 @@ def _is_screen_resolution(unit: float, per_unit: float) -> bool:
     return unit >= 1e4 and unit / per_unit > _PLAUSIBLE_UM[1]
 
 
-def _ome_pixel_size(
-    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None
-) -> tuple[float, float] | None:
+def ome_pixels(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None) -> Mapping[str, Any]:
+    """Return what the OME description says of the pixels of an image, by default the first."""
     import tifffile
 
     found: Any = tifffile.xml2dict(str(tif.ome_metadata)).get("OME", {}).get("Image", {})
@@ -509,9 +515,13 @@ def _ome_pixel_size(
         size = int(series.keyframe.imagewidth), int(series.keyframe.imagelength)
         alike = [n for n, p in enumerate(every) if (p.get("SizeX"), p.get("SizeY")) == size]
         index = index if index in alike else (alike or [index])[0]
-    if index >= len(every):
-        return None
-    pixels, sizes = every[index], []
+    return every[index] if index < len(every) else {}
+
+
+def _ome_pixel_size(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None
+) -> tuple[float, float] | None:
+    pixels, sizes = ome_pixels(tif, series), []
     for axis in "YX":
         unit = _micrometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         value = pixels.get(f"PhysicalSize{axis}")

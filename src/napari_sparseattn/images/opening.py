@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ._decode import HDF5_MAGIC, decode
+import numpy as np
+
+from ._decode import HDF5_MAGIC, Decoded, decode
 from ._foreign import foreign_format
+from ._icc import ProfileError, to_srgb
 from .errors import ImageError, check_pixel_size, isotropic_size
 from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
 from .slides.pyramid import Pyramid
 
 __all__ = ["open_field", "open_image"]
+
+_COLOURS = (3, 4)
 
 
 def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid:
@@ -27,8 +32,7 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
         An image, a recording of holography, or a whole-slide image.
     **metadata
         Of a field of view: pixel_size, modality, unit, axes, name, image; see
-        `open_field`. Of a slide: pixel_size, in µm at full
-        resolution.
+        `open_field`. Of a slide: pixel_size, in µm at full resolution. Of both: icc.
 
     Returns
     -------
@@ -46,10 +50,10 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
     file = Path(path)
     if not is_slide(file):
         return open_field(file, **metadata)
-    pixel_size = metadata.pop("pixel_size", None)
+    pixel_size, icc = metadata.pop("pixel_size", None), metadata.pop("icc", True)
     if metadata:
         raise TypeError(f"{file.name} is a slide, which takes no {', '.join(sorted(metadata))}")
-    return open_slide(file, pixel_size=pixel_size)
+    return open_slide(file, pixel_size=pixel_size, icc=icc)
 
 
 def open_field(
@@ -61,6 +65,7 @@ def open_field(
     axes: str | None = None,
     name: str | None = None,
     image: int | None = None,
+    icc: bool = True,
 ) -> Field:
     """Read an image file as a `Field`.
 
@@ -82,6 +87,9 @@ def open_field(
     image : int, optional
         Which of several images in a TIFF, from 0; by default the largest.
         `Field.notes` tells of the others.
+    icc : bool
+        Convert colours from the ICC profile in the file to sRGB, where there is one that
+        would change them; a note says so.
 
     Raises
     ------
@@ -98,7 +106,7 @@ def open_field(
             check_pixel_size(isotropic_size(pixel_size))
         except ValueError as error:
             raise ImageError(f"{file.name}: {error}") from error
-    decoded = decode(file, image)
+    decoded, profile, applied = _with_profile(decode(file, image), icc)
     if axes is None:
         axes = decoded.axes
     if modality is None and decoded.colour:
@@ -114,9 +122,37 @@ def open_field(
             path=file,
             notes=decoded.notes,
         )
-        return dataclasses.replace(field, images=decoded.images, image=decoded.image)
+        return dataclasses.replace(
+            field,
+            images=decoded.images,
+            image=decoded.image,
+            profile=profile,
+            profile_applied=applied,
+        )
     except (TypeError, ValueError) as error:
         raise ImageError(f"{file.name}: {error}") from error
+
+
+def _with_profile(decoded: Decoded, apply: bool) -> tuple[Decoded, str, bool]:
+    """Return colours as sRGB where asked for, the profile that changes them, and whether it did."""
+    colours = decoded.colour and decoded.data.shape[-1] in _COLOURS
+    if not decoded.profile or not colours or decoded.data.dtype not in (np.uint8, np.uint16):
+        return decoded, "", False
+    try:
+        convert = to_srgb(decoded.profile)
+    except ProfileError as error:
+        note = f"the colour profile of the image was not used: {error}"
+        return dataclasses.replace(decoded, notes=(*decoded.notes, note)), "", False
+    if not convert.changes:
+        return decoded, "", False
+    if not apply:
+        note = f"the embedded colour profile '{convert.name}' was not applied"
+        return dataclasses.replace(decoded, notes=(*decoded.notes, note)), convert.name, False
+    data = np.array(decoded.data)
+    data[..., :3] = convert(np.ascontiguousarray(data[..., :3]))
+    note = f"colours were converted from the profile '{convert.name}' to sRGB"
+    changed = dataclasses.replace(decoded, data=data, notes=(*decoded.notes, note))
+    return changed, convert.name, True
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..card import plain_name
+from ..card import plain_name, readable_name
 from ..device import choose_device, is_out_of_memory
 from ..evidence import CropFrame
 from ..images.errors import check_pixel_size
@@ -21,6 +21,8 @@ from ..images.fields.crops import cut_crops
 from ..images.fields.field import Field
 from ..images.fields.scale import doubt_scale
 from ..images.holograms.measure import measure_opd
+from ..images.normalise import to_float
+from ..images.tissue.mask import check_inverted
 from .prediction import Predictions, ReadingLedger
 from .units import check_unit
 
@@ -43,6 +45,8 @@ _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
 #: Pixels below which what marks a cell says nothing of its size.
 _LEAST_DIAMETER = 4.0
+#: Pixels along a field's longer side that tell whether it is inverted.
+_LOOK = 96
 
 
 def classify_cells(
@@ -309,12 +313,13 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         },
         evidence=tuple(item for part in parts for item in part.evidence),
         ledger=ledger,
-        novelty=_join_novelty(parts),
+        novelty=_join_measured([part.novelty for part in parts]),
+        none_of_these=_join_measured([part.none_of_these for part in parts]),
     )
 
 
-def _join_novelty(parts: Sequence[Predictions]) -> npt.NDArray[np.float32] | None:
-    measured = [part.novelty for part in parts if part.novelty is not None]
+def _join_measured(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    measured = [part for part in parts if part is not None]
     return np.concatenate(measured) if len(measured) == len(parts) else None
 
 
@@ -409,7 +414,7 @@ def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.
     channels = plane.shape[-1]
     if channels != len(card.channels):
         raise ValueError(
-            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"'{card.name}' needs {card.channels_text}, "
             f"the image has {channels}. Choose another model, or an image of that kind."
         )
     if "unknown" not in (field.modality, card.modality) and field.modality != card.modality:
@@ -418,6 +423,10 @@ def check_plane(field: Field, bundle: Bundle, t: int, z: int) -> npt.NDArray[np.
             f"{field.modality}. Choose another model, or correct the image's modality."
         )
     check_unit(field, card)
+    if card.modality == "brightfield" and channels == 3:
+        step = max(1, max(plane.shape[:2]) // _LOOK)
+        seen = to_float(plane[::step, ::step]).reshape(-1, 3)
+        check_inverted(seen[np.isfinite(seen).all(axis=1)], field.name)
     return plane
 
 
@@ -475,7 +484,8 @@ def _predictions(
     began: float,
 ) -> Predictions:
     size, names = bundle.card.crop.size, bundle.card.shown_names
-    restricted = f"Not considered: {', '.join(names[index] for index in absent)}."
+    left_out = ", ".join(readable_name(names[index]) for index in absent)
+    restricted = f"Not considered: {left_out}."
     ledger = ReadingLedger(
         pixels=round(float((sides**2).sum())),
         classified=output.pixels,
@@ -494,7 +504,15 @@ def _predictions(
         bundle.card.name,
         scale_known,
         novelty=None if bundle.known is None else bundle.known.novelty(output.states),
+        none_of_these=_look_like_others(bundle, output.states),
     )
+
+
+def _look_like_others(bundle: Bundle, states: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
+    known = bundle.known
+    if known is None or known.others is None:
+        return None
+    return known.look_like_others(states) if np.size(states) else np.empty(0, bool)
 
 
 def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
@@ -508,4 +526,5 @@ def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
         bundle.hash,
         bundle.card.name,
         novelty=None if bundle.known is None else np.empty(0, np.float32),
+        none_of_these=_look_like_others(bundle, np.empty((0, 0), np.float32)),
     )

@@ -206,7 +206,8 @@ def classify_field(
     model = field_network(bundle, chosen)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
     _check_content(image, bundle, t, z)
-    notes, began = list(pyramid.notes), time.perf_counter()
+    own = image.notes if isinstance(image, Field) else ()
+    notes, began = [*own, *pyramid.notes, *pyramid.colour_notes], time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress, halt=halt)
     except (RuntimeError, MemoryError) as error:
@@ -229,18 +230,27 @@ def classify_field(
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
     novelty = None
+    side = max(pyramid.shape)
     stops = halt and model.halt is not None and card.halting is not None
     if bundle.known is not None and (
-        card.halting.known_halted if stops and card.halting else _as_trained(output, model)
+        card.halting.known_halted
+        if stops and card.halting
+        else _as_trained(output, model, side, card)
     ):
         novelty = float(bundle.known.novelty(output.state)[0])
     return FieldPrediction(card.shown_names, *found, novelty=novelty, reading=reading)
 
 
-def _as_trained(output: TNetOutput, model: TNet) -> bool:
-    """Whether as many crops were looked at as in training, to whose mean states compare."""
+def _as_trained(output: TNetOutput, model: TNet, side: int, card: Card) -> bool:
+    """Whether it was looked at as in training, to whose mean states those of now compare."""
+    sides = None if card.novelty is None else card.novelty.sides
+    trained = model.config.locations
+    if sides is not None:
+        if not sides[0] <= side <= sides[1]:
+            return False
+        trained = model.config.locations_for(side)
     crops = taken = 1
-    for k in model.config.locations:
+    for k in trained:
         taken *= k
         crops += taken
     return int(output.counts[0]) == crops
@@ -455,7 +465,7 @@ def as_pyramid(
     channels = image.n_channels if isinstance(image, Field) else image.channels
     if channels != len(card.channels):
         raise ValueError(
-            f"'{card.name}' needs {len(card.channels)} channel(s) ({', '.join(card.channels)}), "
+            f"'{card.name}' needs {card.channels_text}, "
             f"the image has {channels}. Choose another model, or an image of that kind."
         )
     if isinstance(image, Pyramid):

@@ -72,6 +72,10 @@ class Prediction:
     novelty : float or None
         How unlike anything the model was trained on it is; above 1 it is
         flagged. None where the model's file has no states to compare with.
+    none_of_these : bool or None
+        Whether it looks like what is common beside the model's classes, as its
+        card names it: a red cell or background, say. None where no states of
+        those are in the model's file.
     """
 
     class_names: tuple[str, ...]
@@ -81,6 +85,7 @@ class Prediction:
     model_hash: str
     scale_known: bool = True
     novelty: float | None = None
+    none_of_these: bool | None = None
 
     @property
     def flagged(self) -> bool | None:
@@ -136,6 +141,9 @@ class Predictions:
         (N,) float32, how unlike anything the model was trained on each cell
         is; above 1 it is flagged. None where the model's file has no states
         to compare with.
+    none_of_these : numpy.ndarray or None
+        (N,) bool, which cells look like what is common beside the classes, as
+        in `Prediction`; those are flagged too.
     """
 
     cells: Cells
@@ -148,14 +156,15 @@ class Predictions:
     scale_known: bool = True
     measures: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
     novelty: npt.NDArray[np.float32] | None = None
+    none_of_these: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.cells), len(self.class_names))
         if self.probabilities.shape != expected:
             raise ValueError(f"probabilities are {self.probabilities.shape}, expected {expected}")
-        more = {} if self.novelty is None else {"novelty": self.novelty}
+        more = {"novelty": self.novelty, "none_of_these": self.none_of_these}
         for name, values in (more | dict(self.measures)).items():
-            if values.shape != expected[:1]:
+            if values is not None and values.shape != expected[:1]:
                 raise ValueError(f"{name} has shape {values.shape}, expected {expected[:1]}")
 
     def __len__(self) -> int:
@@ -170,6 +179,7 @@ class Predictions:
             self.model_hash,
             self.scale_known,
             None if self.novelty is None else float(self.novelty[i]),
+            None if self.none_of_these is None else bool(self.none_of_these[i]),
         )
 
     @property
@@ -206,8 +216,9 @@ class Predictions:
         """Return one row per cell: id, place, class, probabilities.
 
         ``row``, ``column`` and ``diameter_px`` are image pixels, ``diameter_um``
-        µm (NaN where the pixel size is unknown). ``novelty`` and ``flagged``
-        are missing where they were not measured. The measures follow at the end.
+        µm (NaN where the pixel size is unknown). ``novelty``, ``flagged`` and
+        ``none_of_these`` are missing where they were not measured. The measures
+        follow at the end.
         """
         import pandas as pd
 
@@ -224,6 +235,9 @@ class Predictions:
             "confidence": self.confidence,
         }
         columns |= novelty_columns(self.novelty, len(self))
+        others = self.none_of_these
+        missing = [pd.NA] * len(self)
+        columns["none_of_these"] = pd.array(missing if others is None else others, dtype="boolean")
         for i, name in enumerate(self.class_names):
             columns[f"p_{name}"] = self.probabilities[:, i]
         return pd.DataFrame(columns | dict(self.measures))

@@ -214,7 +214,7 @@ class _Work:
     def __init__(self, pyramid: Pyramid, bundle: Bundle, device: str, report: Progress) -> None:
         self.pyramid, self.bundle, self.device, self.report = pyramid, bundle, device, report
         self.stages: list[Stage] = []
-        self.notes = list(pyramid.notes)
+        self.notes = [*pyramid.notes, *pyramid.colour_notes]
         self.tissue: Tissue | None = None
         self.scale_known = True
 
@@ -241,7 +241,10 @@ class _Work:
                 f"Features of an unknown encoder: the result holds only if it is {spec.name}."
             )
         if found.slide_hash and found.slide_hash != slide_hash(self.pyramid):
-            raise ValueError(f"The features are of another slide than {self.pyramid.name}.")
+            raise ValueError(
+                f"The features are of another slide than {self.pyramid.name}, or of this one with "
+                "its colour profile applied otherwise."
+            )
         self._check_patch_size(found)
         middles = found.corners + found.side / 2
         off = np.flatnonzero(((middles < 0) | (middles > self.pyramid.shape)).any(axis=1))

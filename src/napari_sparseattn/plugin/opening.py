@@ -12,6 +12,8 @@ from .core.field_layers import field_layer
 from .core.lanes import Lane, Lanes
 from .core.per_viewer import PerViewer
 from .core.status import Level, explain
+from .core.view import has_window
+from .slides.overviews import Overviews
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -37,7 +39,8 @@ class Opened:
 def read_file(path: str, as_slide: bool = False) -> Opened:
     """Open a slide, a recording of holography or an ordinary image; call it from a worker.
 
-    Of a slide nothing but its description is read.
+    Of a slide nothing but its description is read, and the coarsest level where its
+    channels have values of their own.
 
     Parameters
     ----------
@@ -58,10 +61,14 @@ def read_file(path: str, as_slide: bool = False) -> Opened:
 
     file = Path(path)
     if as_slide or file.is_dir() or is_slide(file):
-        from .slides.layers import slide_layer
+        from ..images.slides.overview import attach_overview
+        from .core.preferences import preferences
+        from .slides.flat import flat_layers
+        from .slides.layers import slide_layers
 
         pyramid = open_slide(file)
-        return Opened(path, [slide_layer(pyramid)], pyramid.notes)
+        attach_overview(pyramid, preferences().cache)
+        return Opened(path, flat_layers(pyramid) or slide_layers(pyramid), pyramid.notes)
     if file.suffix.lower() in _HOLOGRAPHY:
         from ..images.holograms.files import open_hologram
         from .holograms.recordings import recording_layer
@@ -95,13 +102,15 @@ class _Batch:
         from napari.layers import Layer
 
         viewer = self._viewer()
-        if viewer is None or not _has_window(viewer):
+        if viewer is None or not has_window(viewer):
             self._lane.cancel()
         elif part is None:
             self._notify(f"Opening {Path(request.path).name}…", "info")
         else:
-            for data, attributes, kind in part.layers:
-                viewer.add_layer(Layer.create(data, attributes, kind))
+            added = [Layer.create(*layer) for layer in part.layers]
+            for layer in added:
+                viewer.add_layer(layer)
+            Overviews.of(viewer).watch(added)
             self._notes += part.notes
             self._count()
 
@@ -156,15 +165,3 @@ class _Opening(PerViewer):
 def _read(request: _Request) -> Iterator[Opened | None]:
     yield None
     yield read_file(request.path, request.as_slide)
-
-
-def _has_window(viewer: ViewerModel) -> bool:
-    """Whether a viewer still has its window, or never had one."""
-    window = getattr(viewer, "window", None)
-    if window is None:
-        return True
-    try:
-        window.geometry()
-    except (AttributeError, RuntimeError):  # it, or Qt's part of it, is gone
-        return False
-    return True

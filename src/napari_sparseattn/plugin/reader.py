@@ -63,6 +63,7 @@ def _read(path: str | list[str]) -> list[LayerData]:
 
 def _read_slides(path: str | list[str]) -> list[LayerData]:
     from .slides.layers import read_slide
+    from .slides.overviews import read_layers
 
     paths = [path] if isinstance(path, str) else path
-    return [layer for one in paths for layer in read_slide(one)]
+    return [layer for one in paths for layer in read_slide(one, read_layers)]

@@ -79,7 +79,7 @@ class Session(PerViewer):
         self.selection.unsettled.connect(self._unsettle)
         self.selection.model_changed.connect(self._change_model)
         self._model_before: Model | None = None
-        self._watcher = ClickWatcher(self.press)
+        self._watcher = ClickWatcher(self.press, self.press_here)
         #: The layer of the user's that was last selected.
         self._active: Callable[[], Layer | None] = lambda: None
 
@@ -136,12 +136,23 @@ class Session(PerViewer):
 
         What is asked about is the image that is seen there.
         """
+        self._see(world)
+        self.task.press(world)
+
+    def press_here(self, world: Any) -> None:
+        """Answer a Shift-click: where cells are classified, what is under the cursor is one."""
+        if isinstance(self.task, SlideTask):
+            self.press(world)
+            return
+        self._see(world)
+        self.cells.press_here(world)
+
+    def _see(self, world: Any) -> None:
         viewer, selection = self.viewer, self.selection
         if viewer is not None and viewer.dims.ndisplay == 2:
             seen = image_under(viewer, world, selection.image)
             if seen is not None:
                 selection.set_image(seen)
-        self.task.press(world)
 
     def choose_image(self, image: Image | None) -> None:
         """Choose the image to classify, and bring it into view."""
@@ -154,6 +165,11 @@ class Session(PerViewer):
         """Show another of the images that the file of the chosen one holds."""
         if self.selection.image is not None:
             self._files.choose(self.selection.image, image)
+
+    def use_profile(self, on: bool) -> None:
+        """Apply the colour profile in the chosen image's file, or leave colours as stored."""
+        if self.selection.image is not None:
+            self._files.use_profile(self.selection.image, on)
 
     def show_as_colour(self) -> None:
         """Show three planes, which the chosen image is, as one image in colour."""

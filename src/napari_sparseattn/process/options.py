@@ -46,6 +46,8 @@ class ProcessOptions:
         Of fields: which of several images in a file, from 0; by default the largest.
     unit : {"nm", "rad"}, optional
         Of fields: the unit of the values, where the files do not say it.
+    icc : bool
+        Convert colours from the ICC profile in a file to sRGB, where there is one.
     locations : tuple of int, optional
         Of a TNet: crops looked at inside each crop, per level.
     halt : bool
@@ -87,6 +89,7 @@ class ProcessOptions:
     axes: str | None = None
     image: int | None = None
     unit: Unit | None = None
+    icc: bool = True
     locations: tuple[int, ...] | None = None
     halt: bool = True
     allow_unknown_scale: bool = False

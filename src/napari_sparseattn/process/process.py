@@ -193,7 +193,7 @@ def process_image(
 def _classify_cells(
     image: Field | Pyramid, bundle: Bundle, options: ProcessOptions, progress: Progress | None
 ) -> Predictions:
-    from ..images.fields.cells import find_cells
+    from ..images.fields.cells import find_cells, knows_platelets
     from ..inference.cells import classify_cells
 
     if isinstance(image, Pyramid):
@@ -206,7 +206,8 @@ def _classify_cells(
             f"{image.name} holds holograms, which '{bundle.card.name}' cannot read; choose a model "
             "of optical path difference"
         )
-    cells = find_cells(image, options.method)
+    platelets = knows_platelets(bundle.card.class_names, options.classes)
+    cells = find_cells(image, options.method, platelets=platelets)
     return classify_cells(
         image,
         cells,
@@ -339,9 +340,10 @@ def _open(path: Path, task: Task, options: ProcessOptions) -> Field | Pyramid:
     from ..images.slides.opening import open_slide
 
     if task == "slide":
-        return open_slide(path, pixel_size=options.pixel_size)
+        return open_slide(path, pixel_size=options.pixel_size, icc=options.icc)
     given = {"axes": options.axes, "image": options.image, "unit": options.unit}
-    return open_image(path, **_scale(options), **{k: v for k, v in given.items() if v is not None})
+    asked = {k: v for k, v in given.items() if v is not None}
+    return open_image(path, icc=options.icc, **_scale(options), **asked)
 
 
 def _scale(options: ProcessOptions) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from napari_sparseattn.images.fields.cells import (
     cells_from_labels,
     cells_from_points,
     find_cells,
+    knows_platelets,
 )
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.simulate import opd_cells, smear_with_truth
@@ -162,6 +163,34 @@ def test_every_simulated_white_cell_is_found_once(pixel_size, known):
     cells = find_cells(field)
     assert len(cells) == len(truth) == 6
     np.testing.assert_array_equal((distances(cells, truth.centres) * pixel_size < 2.5).sum(0), 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_platelets_are_found_where_they_are_asked_for(known):
+    field, truth = smear_with_truth(seed=3, n_white=4)
+    if not known:
+        field = Field.from_array(field.data)
+    white, every = find_cells(field), find_cells(field, platelets=True)
+    assert len(white) == 4
+    sizes = every.diameters * 0.25
+    assert np.count_nonzero(sizes > 6) == 4
+    # The smear is drawn with one platelet on 1200 µm², if there is room.
+    assert 8 <= np.count_nonzero(sizes < 5) <= 16
+    assert distances(every.subset(sizes < 5), truth.centres).min() * 0.25 > 3
+    assert len(np.unique(every.ids)) == len(every)
+
+
+@pytest.mark.parametrize(
+    ("names", "considered", "expected"),
+    [
+        (["platelet", "monocyte"], None, True),
+        (["Platelets"], None, True),
+        (["monocyte"], None, False),
+        (["platelet", "monocyte"], ["monocyte"], False),
+    ],
+)
+def test_platelets_are_looked_for_where_they_can_be_the_answer(names, considered, expected):
+    assert knows_platelets(names, considered) is expected
 
 
 def test_red_cells_exclude_white_ones():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,31 @@ def test_grey_is_grey_with_zero_as_black(tmp_path: Path, photometric: str) -> No
         np.testing.assert_array_equal(slide.read_region(0, 0, 0, 300, 300).pixels[..., 0], image)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["rgb", "planes", "deep"])
+def test_one_strip_that_is_not_compressed_is_read_in_rows(
+    tmp_path: Path, kind: str, order: str
+) -> None:
+    image, path = scene(1900, 700), tmp_path / "a.tif"
+    options: dict[str, Any] = {"photometric": "rgb", "byteorder": order}
+    if kind == "deep":
+        image = image.astype(np.uint16) * 3
+    if kind == "planes":
+        tifffile.imwrite(path, image.transpose(2, 0, 1), planarconfig="separate", **options)
+    else:
+        tifffile.imwrite(path, image, **options)
+    with open_slide(path) as slide:
+        assert slide.levels[0].tile[0] < 1000
+        found = slide.read_region(900, 30, 0, 900, 600)
+        assert found.valid.all()
+        np.testing.assert_array_equal(found.pixels, image[900:1800, 30:630])
+        assert slide.ledger.snapshot().fraction_read < 1
+    path.write_bytes(path.read_bytes()[: image.nbytes // 6])
+    with contextlib.suppress(ImageError), open_slide(path) as slide:
+        region = slide.read_region(0, 0, 0, 1900, 700)
+        np.testing.assert_array_equal(region.pixels[region.valid], image[region.valid])
+
+
 def test_strips_and_small_tiles_are_read_in_groups(tmp_path: Path) -> None:
     image = scene(700, 500)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", rowsperstrip=7)
@@ -182,7 +208,7 @@ def test_tiles_that_the_file_does_not_hold_are_absent_not_failed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
-        (np.zeros((300, 300, 3), np.uint16), {"photometric": "rgb"}, "16 bits"),
+        (np.zeros((300, 300), np.float32), {"photometric": "minisblack"}, "8 or 16 bits"),
         (np.zeros((300, 300, 4), np.uint8), {"photometric": "separated"}, "export it as RGB"),
     ],
 )
@@ -266,8 +292,9 @@ def test_colours_stored_as_planes_are_colours(tmp_path: Path, write: Any) -> Non
 def test_planes_of_dyes_are_no_colours(tmp_path: Path) -> None:
     _pages(tmp_path / "a.ome.tif", halves(scene(600, 500), 2), ["DAPI", "FITC", "TRITC"])
     with open_slide(tmp_path / "a.ome.tif") as slide:
-        assert slide.channels == 1
-        assert "the first of 3 planes" in slide.notes[0]
+        assert [one.name for one in slide.channel_info] == ["DAPI", "FITC", "TRITC"]
+        assert slide.channels == 3
+        assert not any("planes" in note for note in slide.notes)
 
 
 def test_orientation_of_a_slide_is_said(tmp_path: Path) -> None:

@@ -11,32 +11,16 @@ import torch.nn.functional as F
 
 from napari_sparseattn.models.sparse.network import (
     SparseAttnNet,
-    SparseAttnNetConfig,
     select_pixels,
     selection_gates,
 )
 from napari_sparseattn.models.sparse.stipple import stipple_scores, thresholds
-
-SMALL = SparseAttnNetConfig(
-    n_classes=3,
-    image_size=16,
-    k=40,
-    width=8,
-    depth=0,
-    tile_width=8,
-    tile_depth=1,
-    class_width=12,
-    heads=3,
-    coarse_width=8,
-    mixing="none",
-    selector="map",
-    tiles="pyramid",
-)
+from small_model import SELECTING
 
 
 def make(**changes: object) -> SparseAttnNet:
     torch.manual_seed(1)
-    return SparseAttnNet(dataclasses.replace(SMALL, **changes)).eval()
+    return SparseAttnNet(dataclasses.replace(SELECTING, **changes)).eval()
 
 
 def crops(batch: int = 3, size: int = 16) -> torch.Tensor:
@@ -219,4 +203,4 @@ def test_a_map_has_bounded_logits_whatever_it_is_shown() -> None:
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        dataclasses.replace(SMALL, **changes)
+        dataclasses.replace(SELECTING, **changes)

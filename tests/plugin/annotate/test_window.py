@@ -428,6 +428,24 @@ def test_classes_are_added_renamed_and_coloured(
     window.until(lambda: np.allclose(layer.border_color[0, :3] * 255, (17, 34, 51), atol=1))
 
 
+def test_names_of_classes_are_shown_with_spaces_and_kept_as_they_are(annotated: Annotated) -> None:
+    box, classes = annotated.box, annotated.annotating.classes
+    classes.add("young_cell")
+    assert texts(box.classes.table, 1)[3] == "young cell"
+    annotated.annotating.targets.annotate_cell((30.0, 40.0))
+    assert annotated.labels == ["young_cell"]
+    assert "young cell" in [box.whole.itemText(i) for i in range(box.whole.count())]
+    box.whole.setCurrentIndex(4)
+    box.whole.activated.emit(4)
+    assert annotated.annotating.targets.image_class == "young_cell"
+    # Typed as it is shown, it is no other class.
+    box.classes.table.item(3, 1).setText("young cell ")
+    box.classes.table.item(3, 1).setText("young cell")
+    assert classes.names == ("round", "lobed", "small", "young_cell")
+    classes.add("Young cell")
+    assert classes.names == ("round", "lobed", "small", "young_cell")
+
+
 def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> None:
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     layer = annotated.annotating.files.chosen.cells.layer

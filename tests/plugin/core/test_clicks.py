@@ -69,6 +69,17 @@ def test_other_buttons_and_modifiers_are_left_alone(
     assert clicked == []
 
 
+def test_a_click_with_shift_is_another_question(viewer: ViewerModel) -> None:
+    plain: list[Any] = []
+    shifted: list[Any] = []
+    viewer.mouse_drag_callbacks.append(ClickWatcher(plain.append, shifted.append).on_mouse)
+    Mouse(viewer, modifiers=("Shift",)).press((10, 20))
+    Mouse(viewer, modifiers=("Shift",)).press((10, 20), (40, 20))
+    Mouse(viewer, modifiers=("Shift", "Control")).press((10, 20))
+    assert plain == []
+    assert shifted == [(20, 10)]
+
+
 def test_drawing_in_a_layer_classifies_nothing(viewer: ViewerModel, clicked: list[Any]) -> None:
     points = viewer.add_points([(0, 0)])
     points.mode = "add"

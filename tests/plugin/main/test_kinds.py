@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
-import pytest
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 
 from .test_seen import add, classify_all, click_cell
-from .test_window import Window, canvases
-
-
-@pytest.fixture
-def window(make_napari_viewer_proxy: Any, qtbot: Any) -> Iterator[Window]:
-    before = set(canvases())
-    made = Window(make_napari_viewer_proxy(show=True), qtbot)
-    (made.canvas,) = set(canvases()) - before
-    made.open_dock()
-    yield made
-    made.canvas = made.dock = None
+from .test_window import Window
 
 
 def tick(window: Window, *names: str) -> None:

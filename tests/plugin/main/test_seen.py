@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,6 @@ from small_model import small_bundle
 
 from ..conftest import CENTRES, add_picture
 from .test_window import Window, canvases
-
-
-@pytest.fixture
-def window(make_napari_viewer_proxy: Any, qtbot: Any) -> Iterator[Window]:
-    before = set(canvases())
-    made = Window(make_napari_viewer_proxy(show=True), qtbot)
-    (made.canvas,) = set(canvases()) - before
-    made.open_dock()
-    yield made
-    made.canvas = made.dock = None
 
 
 def add(window: Window, **attributes: Any) -> Any:

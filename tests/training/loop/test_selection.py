@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+from napari_sparseattn.models.sparse.network import SparseAttnNet
 from napari_sparseattn.training.loop.fit import EpochReport, FitOptions
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.pixel_rules import RULES, pixels_by_rule
@@ -26,24 +26,10 @@ from napari_sparseattn.training.loop.selection import (
     smallest_k,
     train_selection,
 )
+from small_model import SELECTING
 
 SIZE = 32
-SMALL = SparseAttnNetConfig(
-    n_classes=2,
-    image_size=SIZE,
-    k=100,
-    width=8,
-    depth=0,
-    tile_width=8,
-    tile_depth=1,
-    class_width=12,
-    heads=3,
-    readout_layers=1,
-    coarse_width=8,
-    mixing="none",
-    selector="map",
-    tiles="pyramid",
-)
+SMALL = dataclasses.replace(SELECTING, n_classes=2, image_size=SIZE, k=100, readout_layers=1)
 OPTIONS = SelectionOptions(epochs=3, batch_size=8, bfloat16=False, ramp=1)
 MILD = LaboratoryChanges(scale=(0.9, 1.1), strength=0.3, blur=0, noise=0, jpeg=0)
 

@@ -387,6 +387,14 @@ def test_a_checkpoint_is_of_tensors_and_json_alone(trained: Bundle, tmp_path: Pa
     assert all(torch.equal(v, again.state[k]) for k, v in found.state.items())
 
 
+def test_names_are_written_with_spaces_before_training() -> None:
+    few = dataclasses.replace(drawn({"disk": 8, "cross": 8}), class_names=("cell_disk", "cell_x"))
+    said = " ".join(too_few(few, ("cell_ring",), kept=0))
+    assert "'cell disk'" in said
+    assert "'cell ring'" in said
+    assert "_" not in said
+
+
 def test_too_few_is_said_before_training() -> None:
     few = drawn({"disk": 2, "cross": 3})
     said = too_few(few, ("disk",))
@@ -405,7 +413,7 @@ def test_what_cannot_be_measured_is_said_before_training() -> None:
 def test_wrong_crops_are_refused_with_what_to_do(trained: Bundle) -> None:
     data = drawn({"disk": 30, "cross": 30})
     grey = dataclasses.replace(data, crops=data.crops[..., :1])
-    with pytest.raises(ValueError, match=r"takes crops of 3 channel\(s\)"):
+    with pytest.raises(ValueError, match=r"takes crops of 3 channels \("):
         fine_tune(trained, grey, QUICK)
     every = dataclasses.replace(data, held_out=np.ones(len(data), bool))
     with pytest.raises(ValueError, match="nothing to learn from yet"):

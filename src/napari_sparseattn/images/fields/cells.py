@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..normalise import level_outside, to_float
+from ._plane import finite_image
 from .field import Field
-from .scale import MeasuredScale, doubt_scale, measure_scale
+from .learned import SEGMENTERS, label_learned
+from .scale import MeasuredScale, doubt_scale, measure_scale, measure_smear
+
+if TYPE_CHECKING:
+    from ._segment import Smear
 
 __all__ = [
     "Cells",
@@ -25,13 +30,17 @@ __all__ = [
     "cells_from_points",
     "check_labels",
     "find_cells",
+    "knows_platelets",
 ]
 
 #: Pixels that touch by a corner hang together.
 _TOUCHING = np.ones((3, 3), int)
 _MOST_NAMED = 5
+#: Pixels whose labels are looked at together; above such a value they are sorted, not counted.
+_STRIP, _MOST_COUNTED = 2**22, 1_000_000
 
-Method = Literal["auto", "white-cells", "red-cells", "phase"]
+#: How cells are found: by this package, or by segmenters of `learned` that a user has.
+Method = Literal["auto", "white-cells", "red-cells", "phase", "cellpose", "instanseg", "stardist"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,22 +228,61 @@ def _take_labels(labels: npt.NDArray[Any], pixel_size: float | None) -> Cells:
         raise ValueError(
             f"labels must be integers, got {labels.dtype}; convert them, e.g. astype(int)"
         )
-    rows, columns = np.nonzero(labels)
-    values = labels[rows, columns]
-    if values.size and (values.min() < 0 or int(values.max()) > np.iinfo(np.int64).max):
-        raise ValueError("label values must be between 0 and 2**63 - 1")
-    ids, which = np.unique(values.astype(np.int64), return_inverse=True)
-    n = len(ids)
-    count = np.maximum(np.bincount(which, minlength=n), 1)
-    centres = np.stack([np.bincount(which, v, n) / count for v in (rows, columns)], axis=1)
-    low = np.full((n, 2), np.inf)
-    high = np.full((n, 2), -np.inf)
-    for axis, values in enumerate((rows, columns)):
-        np.minimum.at(low[:, axis], which, values)
-        np.maximum.at(high[:, axis], which, values)
+    ids, centres, corners = _measure_labels(labels)
+    low, high = corners[:, :2], corners[:, 2:]
     border = np.any(low == 0, axis=1) | np.any(high == np.subtract(labels.shape, 1), axis=1)
     boxes = np.hstack([low - 0.5, high + 0.5])
     return Cells(centres, boxes, border, ids, labels, pixel_size)
+
+
+def _measure_labels(
+    labels: npt.NDArray[Any],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the values of n labels, their middles (n, 2), and first and last pixels (n, 4)."""
+    least, most = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if least < 0 or most > np.iinfo(np.int64).max:
+        raise ValueError("label values must be between 0 and 2**63 - 1")
+    ids, sums, corners = np.empty(0, np.int64), np.empty((0, 3)), np.empty((0, 4))
+    # Strip by strip: the places of all labelled pixels of a large image would not fit.
+    height = max(1, _STRIP // max(1, labels.shape[1]))
+    for top in range(0, labels.shape[0], height):
+        part = labels[top : top + height]
+        rows, columns = np.nonzero(part)
+        here, which = _number(part[rows, columns], most)
+        if not len(here):
+            continue
+        rows = rows + top
+        n = len(here)
+        count = np.bincount(which, minlength=n)
+        added = np.stack([count, *(np.bincount(which, v, n) for v in (rows, columns))], axis=1)
+        reach = np.repeat([[np.inf, np.inf, -np.inf, -np.inf]], n, axis=0)
+        for axis, places in enumerate((rows, columns)):
+            np.minimum.at(reach[:, axis], which, places)
+            np.maximum.at(reach[:, axis + 2], which, places)
+        every = np.union1d(ids, here)
+        old, new = np.searchsorted(every, ids), np.searchsorted(every, here)
+        grown = np.zeros((len(every), 3))
+        grown[old] = sums
+        grown[new] += added
+        wide = np.repeat([[np.inf, np.inf, -np.inf, -np.inf]], len(every), axis=0)
+        wide[old] = corners
+        wide[new] = np.hstack(
+            [np.minimum(wide[new, :2], reach[:, :2]), np.maximum(wide[new, 2:], reach[:, 2:])]
+        )
+        ids, sums, corners = every, grown, wide
+    return ids, sums[:, 1:] / sums[:, :1], corners
+
+
+def _number(
+    values: npt.NDArray[Any], most: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+    """Return the different values in order, and which of them each value is."""
+    if most > _MOST_COUNTED:
+        ids, which = np.unique(values.astype(np.int64), return_inverse=True)
+        return ids, which
+    there = np.bincount(values.astype(np.intp), minlength=most + 1) > 0
+    ids = np.flatnonzero(there).astype(np.int64)
+    return ids, (np.cumsum(there) - 1)[values.astype(np.intp)]
 
 
 def check_labels(cells: Cells, shape: tuple[int, int]) -> None:
@@ -305,22 +353,28 @@ def cells_from_points(
     return Cells(centres, boxes, border, np.arange(1, len(centres) + 1), None, pixel_size)
 
 
-def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) -> Cells:
+def find_cells(
+    field: Field, method: Method = "auto", t: int = 0, z: int = 0, *, platelets: bool = False
+) -> Cells:
     """Find the cells of one plane of a field.
 
     Parameters
     ----------
     field : Field
         A stained smear in colour, or a phase or OPD map.
-    method : {"auto", "white-cells", "red-cells", "phase"}
+    method : {"auto", "white-cells", "red-cells", "phase", "cellpose", "instanseg", "stardist"}
         ``"white-cells"`` finds nucleated cells of a stained smear by their
         nuclear stain, leaving out red cells and platelets; ``"red-cells"``
         the others. ``"phase"`` finds what stands out of an even background;
         in an OPD map, whose sign is known, only what rises.
         ``"auto"`` takes white cells for brightfield colour and phase for all
-        images with one channel.
+        images with one channel. The last three are learned segmenters of other
+        people, if they are installed; they find cells of every kind.
     t, z : int
         Frame and slice of a stack.
+    platelets : bool
+        Where white cells are looked for, find platelets too: for models that
+        know them.
 
     Returns
     -------
@@ -331,40 +385,85 @@ def find_cells(field: Field, method: Method = "auto", t: int = 0, z: int = 0) ->
     Raises
     ------
     ValueError
-        If the method is not known or does not suit the image.
+        If the method is not known, not installed or does not suit the image.
     IndexError
         If there is no such frame or slice.
     """
     from . import _segment
 
+    if method in SEGMENTERS:
+        return _find_learned(field, method, t, z)
     chosen = _choose(field, method)
-    with np.errstate(over="ignore"):
-        values = to_float(field.plane(t, z))
-    if field.modality in ("opd", "phase"):
-        finite = np.isfinite(values)
-        outside = level_outside(values[..., 0], finite[..., 0])
-        values = values if outside is None else np.where(finite, values, np.float32(outside))
-    image = _segment.finite_image(values)
-    scale = None
     if chosen == "phase":
-        labels = _segment.label_phase(image[..., 0], rising=field.modality == "opd")
+        with np.errstate(over="ignore"):
+            values = to_float(field.plane(t, z))
+        if field.modality in ("opd", "phase"):
+            finite = np.isfinite(values)
+            outside = level_outside(values[..., 0], finite[..., 0])
+            values = values if outside is None else np.where(finite, values, np.float32(outside))
+        image = finite_image(values)[..., 0]
+        labels = _segment.label_phase(image, rising=field.modality == "opd")
+        return _take_labels(labels, field.pixel_size)
+    smear = _segment.Smear(field.plane(t, z), field.transparent(t, z))
+    scale = measure_smear(smear) if field.modality == "brightfield" else None
+    size = field.pixel_size
+    if scale is not None and (
+        doubt_scale(size, scale) or (size is None and chosen == "white-cells")
+    ):
+        # At a scale that is not the image's, nuclei would be cut, or cells joined.
+        size = scale.pixel_size
+    if chosen == "white-cells":
+        labels = _segment.label_white_cells(smear, size, platelets)
     else:
-        label = _segment.label_white_cells if chosen == "white-cells" else _segment.label_red_cells
-        scale = measure_scale(field, t, z)
-        size = field.pixel_size
-        if scale is not None and (
-            doubt_scale(size, scale) or (size is None and chosen == "white-cells")
-        ):
-            # At a scale that is not the image's, nuclei would be cut, or cells joined.
-            size = scale.pixel_size
-        labels = label(image, size)
+        labels = _segment.label_red_cells(smear, size)
+    cells = _take_labels(labels, field.pixel_size)
+    return dataclasses.replace(cells, at_border=_at_edge(cells, smear), scale=scale)
+
+
+def _find_learned(field: Field, method: str, t: int, z: int) -> Cells:
+    plane = field.plane(t, z)
+    scale = measure_scale(field, t, z)
+    size = field.pixel_size
+    if scale is not None and (size is None or doubt_scale(size, scale)):
+        size = scale.pixel_size
+    labels = label_learned(method, plane, size)
     return dataclasses.replace(_take_labels(labels, field.pixel_size), scale=scale)
 
 
+def knows_platelets(class_names: Sequence[str], considered: Sequence[str] | None = None) -> bool:
+    """Tell whether platelets are to be looked for, for a model of these classes.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        What the model knows.
+    considered : sequence of str, optional
+        The classes that can occur; all by default.
+    """
+    names = class_names if considered is None else considered
+    return any(name.lower().startswith("platelet") for name in names)
+
+
+def _at_edge(cells: Cells, smear: Smear) -> npt.NDArray[np.bool_]:
+    """Tell which cells the image's edge or that of the field of view may cut, (N,)."""
+    block, outside = smear.glass.block, smear.glass.outside
+    if outside is None:
+        return cells.at_border
+    corners = np.rint(cells.boxes + 0.5).astype(np.intp) // block
+    limits = np.array(outside.shape)
+    first, last = np.maximum(corners[:, :2] - 1, 0), np.minimum(corners[:, 2:] + 1, limits - 1)
+    cut = [
+        bool(outside[top : bottom + 1, left : right + 1].any())
+        for (top, left), (bottom, right) in zip(first, last, strict=True)
+    ]
+    return cells.at_border | np.array(cut, bool)
+
+
 def _choose(field: Field, method: Method) -> Method:
-    known = get_args(Method)
+    known = [name for name in get_args(Method) if name not in SEGMENTERS]
     if method not in known:
-        raise ValueError(f"method {method!r} is not known; use one of {', '.join(known)}")
+        every = ", ".join(get_args(Method))
+        raise ValueError(f"method {method!r} is not known; use one of {every}")
     channels = field.n_channels
     if method == "auto":
         if channels == 1:
@@ -376,10 +475,10 @@ def _choose(field: Field, method: Method) -> Method:
             f"choose a method ({', '.join(known[1:])}), set the modality, or use a Labels or "
             "Points layer"
         )
-    needed = 1 if method == "phase" else 3
+    needed, wanted = (1, "1 channel") if method == "phase" else (3, "3 channels")
     if channels != needed:
         raise ValueError(
-            f"method {method!r} needs {needed} channel(s), the image has {channels}; "
+            f"method {method!r} needs {wanted}, the image has {channels}; "
             "choose another method or one channel"
         )
     return method

@@ -53,6 +53,10 @@ class Field:
         Where the file holds several images: the size of each, in its order.
     image : int
         Which of them this is.
+    profile : str
+        Name of the ICC profile in the file; empty where there is none, or it is sRGB.
+    profile_applied : bool
+        Whether the colours were converted from it to sRGB.
 
     Raises
     ------
@@ -73,6 +77,8 @@ class Field:
     notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     image: int = 0
+    profile: str = ""
+    profile_applied: bool = False
 
     def __post_init__(self) -> None:
         _check_pixels(self.data)
@@ -186,6 +192,25 @@ class Field:
         IndexError
             If there is no such frame or slice.
         """
+        image = self._at(t, z)
+        if "C" not in self.axes:
+            return image[..., np.newaxis]
+        return image[..., :3] if self._has_alpha else image
+
+    def transparent(self, t: int = 0, z: int = 0) -> npt.NDArray[np.bool_] | None:
+        """Return which pixels (H, W) are fully transparent; None where none can be.
+
+        Raises
+        ------
+        IndexError
+            If there is no such frame or slice.
+        """
+        if not self._has_alpha or self.data.dtype.kind != "u":
+            return None
+        clear: npt.NDArray[np.bool_] = self._at(t, z)[..., 3] == 0
+        return clear if clear.any() and not clear.all() else None
+
+    def _at(self, t: int, z: int) -> npt.NDArray[Any]:
         image = self.data
         for letter, index in (("T", t), ("Z", z)):
             if not 0 <= index < self._length(letter):
@@ -193,9 +218,7 @@ class Field:
                 raise IndexError(f"no {what} {index}: the field has {self._length(letter)}")
             if letter in self.axes:
                 image = image[index]
-        if "C" not in self.axes:
-            return image[..., np.newaxis]
-        return image[..., :3] if self._has_alpha else image
+        return image
 
     @property
     def _has_alpha(self) -> bool:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..normalise import to_float
 from .field import Field
 
-__all__ = ["MOST_OFF", "RED_CELL_UM", "MeasuredScale", "doubt_scale", "measure_scale"]
+if TYPE_CHECKING:
+    from ._segment import Smear
+
+__all__ = [
+    "MOST_OFF",
+    "RED_CELL_UM",
+    "MeasuredScale",
+    "doubt_scale",
+    "measure_scale",
+    "measure_smear",
+]
 
 #: Diameter of a red cell on a dried smear in µm, of people.
 RED_CELL_UM = 7.5
@@ -72,9 +82,14 @@ def measure_scale(field: Field, t: int = 0, z: int = 0) -> MeasuredScale | None:
         return None
     from . import _segment
 
-    with np.errstate(over="ignore"):
-        image = _segment.finite_image(to_float(field.plane(t, z)))
-    free, inscribed = _segment.measure_red_cells(image)
+    return measure_smear(_segment.Smear(field.plane(t, z), field.transparent(t, z)))
+
+
+def measure_smear(smear: Smear) -> MeasuredScale | None:
+    """Measure the red cells of a smear that was opened for finding cells; see `measure_scale`."""
+    from . import _segment
+
+    free, inscribed = _segment.measure_red_cells(smear)
     if len(inscribed) < _LEAST_CIRCLES:
         return None
     circles = free if len(free) else inscribed

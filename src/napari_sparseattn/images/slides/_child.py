@@ -143,8 +143,8 @@ class _Dicom(_Slide):
     def __init__(self, path: str) -> None:
         import wsidicom
 
-        files, self._notes = _one_slide(Path(path))
-        self._slide = wsidicom.WsiDicom.open(files)
+        self._files, self._notes = _one_slide(Path(path))
+        self._slide = wsidicom.WsiDicom.open(self._files)
         self._levels = list(self._slide.levels)
 
     @staticmethod
@@ -222,9 +222,15 @@ class _Dicom(_Slide):
         return np.asarray(read().convert("RGB"))
 
     def profile(self) -> bytes:
-        for dataset in self._levels[0].datasets:
-            paths = getattr(dataset, "OpticalPathSequence", ())
-            for path in paths:
+        import pydicom
+
+        tags = ["ImageType", "OpticalPathSequence"]
+        for file in self._files:
+            held = pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True)
+            if "VOLUME" not in held.get("ImageType", ()):
+                continue
+            # The pixels are those of the first path.
+            for path in list(held.get("OpticalPathSequence", ()))[:1]:
                 if "ICCProfile" in path:
                     return bytes(path.ICCProfile)
         return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -19,9 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import TIFF_ERRORS, check_tiff, tiff_pixel_size
+from .._decode import TIFF_ERRORS, check_tiff, ome_pixels, tiff_pixel_size
 from .._streams import codestream_fault, jpeg_fault
 from ..errors import ImageError
+from ._channels import (
+    MOST_CHANNELS,
+    Channel,
+    are_plain,
+    ome_channels,
+    plain_channels,
+    primaries,
+)
 from ._checks import (
     check_level,
     check_unchanged,
@@ -43,14 +52,15 @@ _LEAST_SIDE = 192
 _GROUP_SIDE = 256
 _GROUP_PIXELS = 2**22
 _MOST_THREADS = 4
+# What one strip that is not compressed is read in.
+_PIECE_BYTES = 2**20
 _JPEG = frozenset((6, 7, 33007, 34892))
 _JPEG_2000 = frozenset((33003, 33004, 33005, 34712))
 _APERIO_YCBCR = 33003
 _PHOTOMETRIC = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}
 _NDPI_DERIVED = 3
 _COLOURS = 3
-# Names of channels that say no more than their number, or that they are colours.
-_PLAIN_CHANNEL = r"(?:channel)?[\s:_-]*[\d\s:_-]*|r|g|b|red|green|blue"
+_BITS = (8, 16)
 _MOST_DERIVED_PIXELS = 2**24
 _MOST_IMAGE_VALUES = 2**27
 # Pages of a file that are looked at for levels.
@@ -82,6 +92,7 @@ class _Stored:
     inverted: bool
     tables: bytes | None
     header: bytes | None
+    dtype: np.dtype[Any]
 
     @property
     def n_columns(self) -> int:
@@ -116,6 +127,7 @@ class TiffPyramid(Pyramid):
         pixel_size: float | None,
         notes: tuple[str, ...],
         n_derived: int = 0,
+        channel_info: tuple[Channel, ...] = (),
     ) -> None:
         shapes, last = [(s.height, s.width) for s in stored], stored[-1]
         shapes += [(last.height >> n, last.width >> n) for n in range(1, n_derived + 1)]
@@ -126,11 +138,13 @@ class TiffPyramid(Pyramid):
             raise ImageError(f"{source.path.name}: {error}; export it again") from error
         super().__init__(
             levels,
-            channels=1 if stored[0].samples == 1 else 3,
+            channels=len(channel_info) or (1 if stored[0].samples == 1 else 3),
             name=source.path.stem,
             path=source.path,
             pixel_size=pixel_size,
+            dtype=stored[0].dtype,
             notes=notes,
+            channel_info=channel_info,
         )
         self._source = source
         self._stored = tuple(stored)
@@ -160,33 +174,49 @@ class TiffPyramid(Pyramid):
                 return [self._read_tile(level, tile) for tile in tiles]
             return list(self._source.pool.map(lambda tile: self._read_tile(level, tile), tiles))
 
+    def fetch_channel(self, level: int, tiles: Sequence[TileKey], channel: int) -> Sequence[Tile]:
+        """Read and decode tiles of one channel, alone where it is stored alone: (h, w, 1)."""
+        if len(self._stored[level].offsets) != self.channels:
+            return super().fetch_channel(level, tiles, channel)
+        with self._source.reading():
+            if len(tiles) == 1 or self._source.threads == 1:
+                return [self._read_tile(level, tile, channel) for tile in tiles]
+            read = functools.partial(self._read_tile, level, plane=channel)
+            return list(self._source.pool.map(read, tiles))
+
     def _derive(self, level: int) -> Tile:
         """Return a whole level that the file does not hold, from the coarsest that it does."""
         stored = len(self._stored) - 1
         factor = 2 ** (level - stored)
         height, width = self.levels[level].height, self.levels[level].width
-        region = self.read_region(0, 0, stored, height * factor, width * factor)
+        # What is given here is converted by whoever asked.
+        source = self if not self.profile_applied else self.as_stored()
+        region = source.read_region(0, 0, stored, height * factor, width * factor)
         blocks = region.pixels.reshape(height, factor, width, factor, self.channels)
         pixels = np.rint(blocks.mean((1, 3), dtype=np.float32)).astype(np.uint8)
         held = region.valid.reshape(height, factor, width, factor)
         valid = np.asarray(held.all((1, 3)))
         return Tile(pixels, None if valid.all() else valid)
 
-    def _read_tile(self, level: int, tile: TileKey) -> Tile:
+    def _read_tile(self, level: int, tile: TileKey, plane: int | None = None) -> Tile:
+        """Read what is read together, of all planes or of one of them."""
         stored, start = self._stored[level], time.perf_counter()
+        planes = slice(None) if plane is None else slice(plane, plane + 1)
         (rows, columns), (ch, cw) = stored.group, stored.chunk
         if rows == columns == 1:
-            data, why = self._read_chunk(stored, tile[0] * stored.n_columns + tile[1])
+            index = tile[0] * stored.n_columns + tile[1]
+            data, why = self._read_chunk(stored, index, planes)
             pixels = data if isinstance(data, np.ndarray) else None
-            n_bytes = int(stored.counts[:, tile[0] * stored.n_columns + tile[1]].sum())
+            n_bytes = int(stored.counts[planes, index].sum())
             return Tile(pixels, None, n_bytes, time.perf_counter() - start, why)
-        whole = np.zeros((rows * ch, columns * cw, self.channels), np.uint8)
+        channels = self.channels if plane is None else 1
+        whole = np.zeros((rows * ch, columns * cw, channels), self.dtype)
         valid, reason, n_bytes = np.zeros(whole.shape[:2], np.bool_), None, 0
         for row in range(tile[0] * rows, min((tile[0] + 1) * rows, stored.n_rows)):
             for column in range(tile[1] * columns, min((tile[1] + 1) * columns, stored.n_columns)):
                 index = row * stored.n_columns + column
-                part, why = self._read_chunk(stored, index)
-                n_bytes += int(stored.counts[:, index].sum())
+                part, why = self._read_chunk(stored, index, planes)
+                n_bytes += int(stored.counts[planes, index].sum())
                 reason = reason or why
                 if part is not None:
                     y, x = (row - tile[0] * rows) * ch, (column - tile[1] * columns) * cw
@@ -198,11 +228,11 @@ class TiffPyramid(Pyramid):
         return Tile(whole, None if valid.all() else valid, n_bytes, seconds, reason)
 
     def _read_chunk(
-        self, stored: _Stored, index: int
-    ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+        self, stored: _Stored, index: int, planes: slice
+    ) -> tuple[npt.NDArray[Any] | None, str | None]:
         """Return pixels, or why there are none; neither where the file holds none."""
-        parts: list[npt.NDArray[np.uint8]] = []
-        for plane in range(len(stored.offsets)):
+        parts: list[npt.NDArray[Any]] = []
+        for plane in range(len(stored.offsets))[planes]:
             part, why = self._read_plane(stored, index, plane)
             if part is None:
                 # A plane that the file leaves out beside others is damage.
@@ -214,12 +244,13 @@ class TiffPyramid(Pyramid):
 
     def _read_plane(
         self, stored: _Stored, index: int, plane: int
-    ) -> tuple[npt.NDArray[np.uint8] | None, str | None]:
+    ) -> tuple[npt.NDArray[Any] | None, str | None]:
         n_bytes = int(stored.counts[plane, index])
         if n_bytes == 0:
             return None, None
         # What a chunk may take at the very worst, so that no table makes us read the whole file.
-        if n_bytes > 4 * stored.chunk[0] * stored.chunk[1] * stored.samples + 2**16:
+        most = 4 * stored.chunk[0] * stored.chunk[1] * stored.samples * stored.dtype.itemsize
+        if n_bytes > most + 2**16:
             return None, f"it claims {n_bytes} bytes, more than its pixels"
         try:
             data = self._source.read(int(stored.offsets[plane, index]), n_bytes)
@@ -230,14 +261,14 @@ class TiffPyramid(Pyramid):
             decode = stored.decoders[min(plane, len(stored.decoders) - 1)]
             place = index + plane * stored.skip
             part = decode(data, place, jpegtables=stored.tables, jpegheader=stored.header)[0]
-            if part is None or part.dtype != np.uint8:
-                return None, "it does not decode to 8-bit pixels"
-            return part[0], None
+            if part is None or part.dtype.newbyteorder("=") != stored.dtype:
+                return None, f"it does not decode to {8 * stored.dtype.itemsize}-bit pixels"
+            return part[0].astype(stored.dtype, copy=False), None
         except _DECODE_ERRORS as error:
             return None, _short(error)
 
-    def _as_colours(self, stored: _Stored, part: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        pixels: npt.NDArray[np.uint8] = part[..., : self.channels]
+    def _as_colours(self, stored: _Stored, part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        pixels: npt.NDArray[Any] = part[..., : self.channels]
         if stored.compression == _APERIO_YCBCR:
             return _ycbcr_to_rgb(pixels)
         return ~pixels if stored.inverted else pixels
@@ -351,17 +382,18 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     main = _main_series(name, tif)
     levels = level_pages(tif, main)
     notes: tuple[str, ...] = ()
-    colours = _colour_planes(tif, main, levels)
+    info = _channels_of(tif, main, levels)
+    planes = _channel_pages(main, len(info)) if info else _colour_planes(tif, main, levels)
     extra = [n for n, a in zip(main.shape, main.axes, strict=True) if a not in "YXS"]
-    n_images = math.prod(extra) // (len(colours[0]) if colours else 1)
+    n_images = math.prod(extra) // (len(planes[0]) if planes else 1)
     if n_images > 1:
         notes += (f"the first of {n_images} planes of {name} is read",)
-    elif colours:
+    elif planes and not info:
         notes += (f"the three planes of {name} were taken for red, green and blue",)
     if (turn := main.keyframe.tags.valueof(274, 1)) != 1:
         note = f"{name} says that it is to be looked at turned or mirrored (orientation {turn}); "
         notes += (note + "it is shown as it is stored, as other programs for slides do",)
-    stored = [_describe_page(name, pages) for pages in colours or [[page] for page in levels]]
+    stored = [_describe_page(name, pages) for pages in planes or [[page] for page in levels]]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
     if pixel_size is None:
@@ -373,8 +405,10 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     # OpenSlide gives NDPI as many more, from what libjpeg can scale down to.
     small = stored[-1].height * stored[-1].width <= _MOST_DERIVED_PIXELS
     n_derived = _NDPI_DERIVED if tif.is_ndpi and small else 0
-    images = _read_associated(source, tif, main, {page.offset for page in levels})
-    return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived)
+    own = {page.offset for page in levels}
+    own |= {page.offset for pages in planes for page in pages}
+    images = _read_associated(source, tif, main, own)
+    return TiffPyramid(source, stored, images, profile, pixel_size, notes, n_derived, info)
 
 
 def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
@@ -388,22 +422,78 @@ def _main_series(name: str, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return max(images, key=lambda s: int(s.keyframe.imagelength) * int(s.keyframe.imagewidth))
 
 
-def _colour_planes(
+def _channels_of(
     tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: Sequence[Any]
-) -> list[list[Any]]:
-    """Return the pages of red, green and blue of each level, where they are three; else none."""
+) -> tuple[Channel, ...]:
+    """Return the channels of an image that is neither colours nor grey of 8 bits; else none."""
+    page, dtype = levels[0], levels[0].dtype
+    samples = int(page.samplesperpixel)
+    count = main.shape[main.axes.index("C")] if "C" in main.axes else 1
+    if dtype is None or 8 * dtype.itemsize not in _BITS or not 1 <= samples <= MOST_CHANNELS:
+        return ()
+    if samples == 1 and count > 1:
+        if count > MOST_CHANNELS or _colour_planes(tif, main, levels):
+            return ()
+        return _named(tif, main, count) if _channel_pages(main, count) else ()
+    coloured = samples in (_COLOURS, _COLOURS + 1)
+    if dtype == np.uint8:
+        dyes = coloured and int(page.photometric) in (0, 1) and _has_dyes(tif)
+        return _named(tif, main, samples) if dyes or samples not in (1, 3, 4) else ()
+    return primaries() if coloured and not _has_dyes(tif) else _named(tif, main, samples)
+
+
+def _named(
+    tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, count: int
+) -> tuple[Channel, ...]:
+    """Return channels with the names and colours that OME, Akoya or ImageJ gave them."""
+    if tif.ome_metadata:
+        return ome_channels(ome_pixels(tif, main), count)
+    found = plain_channels(count)
+    if tif.is_qpi and "C" in main.axes:
+        pages = [main.pages[n] for n in range(count)]
+        about = [str(getattr(page, "description", "") or "")[: 2**16] for page in pages]
+        return tuple(_of_akoya(text, plain) for text, plain in zip(about, found, strict=True))
+    tables = (tif.imagej_metadata or {}).get("LUTs") or ()
+    if len(tables) == count:
+        return tuple(
+            Channel(one.name, (int(red[-1]), int(green[-1]), int(blue[-1])))
+            for one, (red, green, blue) in zip(found, tables, strict=True)
+        )
+    return found
+
+
+def _of_akoya(text: str, plain: Channel) -> Channel:
+    """Return a channel as the description of a page of a QPTIFF names it."""
+    name = re.search(r"<Name>([^<]{1,80})</Name>", text)
+    colour = re.search(r"<Color>(\d{1,3}),(\d{1,3}),(\d{1,3})</Color>", text)
+    shown = None
+    if colour is not None:
+        red, green, blue = (min(int(part), 255) for part in colour.groups())
+        shown = red, green, blue
+    return Channel(plain.name if name is None else name[1].strip(), shown)
+
+
+def _channel_pages(main: tifffile.TiffPageSeries, count: int) -> list[list[Any]]:
+    """Return the pages of the channels of each level, where each has its own; else none."""
     axes, shape = main.axes, main.shape
-    if "C" not in axes or "S" in axes or shape[axes.index("C")] != _COLOURS:
-        return []
-    if levels[0].dtype != np.uint8 or len(main.levels) != len(levels) or _has_dyes(tif):
+    if "C" not in axes or "S" in axes or shape[axes.index("C")] != count:
         return []
     # Pages of a series come in the order of its axes, the last of them first.
     after = [n for n, a in zip(shape, axes, strict=True) if a not in "YX"]
     step = math.prod(after[[a for a in axes if a not in "YX"].index("C") + 1 :])
-    if any(len(level.pages) <= (_COLOURS - 1) * step for level in main.levels):
+    if any(len(level.pages) <= (count - 1) * step for level in main.levels):
         return []
-    found = [[level.pages[n * step] for n in range(_COLOURS)] for level in main.levels]
+    found = [[level.pages[n * step] for n in range(count)] for level in main.levels]
     return [] if any(page is None for pages in found for page in pages) else found
+
+
+def _colour_planes(
+    tif: tifffile.TiffFile, main: tifffile.TiffPageSeries, levels: Sequence[Any]
+) -> list[list[Any]]:
+    """Return the pages of red, green and blue of each level, where they are three; else none."""
+    if levels[0].dtype != np.uint8 or len(main.levels) != len(levels) or _has_dyes(tif):
+        return []
+    return _channel_pages(main, _COLOURS)
 
 
 def _has_dyes(tif: tifffile.TiffFile) -> bool:
@@ -412,7 +502,7 @@ def _has_dyes(tif: tifffile.TiffFile) -> bool:
     if re.search(r"\b(?:Fluor|EmissionWavelength|ExcitationWavelength)=", text):
         return True
     names = re.findall(r"<(?:\w+:)?Channel\b[^>]*\bName=\"([^\"]*)\"", text)
-    return any(re.fullmatch(_PLAIN_CHANNEL, name.strip(), re.IGNORECASE) is None for name in names)
+    return not are_plain(names)
 
 
 def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
@@ -426,7 +516,12 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         else (min(int(page.rowsperstrip), height), width)
     )
     planes = samples if page.planarconfig == 2 else 1
-    check_level(name, height, width, chunk, len(page.dataoffsets) // planes, max(samples, 1))
+    n_bytes = max(samples, 1) * (2 if page.bitspersample > _BITS[0] else 1)
+    split = _is_one_piece(page, planes, height * width * n_bytes)
+    if split:
+        chunk = max(1, _PIECE_BYTES // (width * n_bytes)), width
+    n_chunks = math.ceil(height / chunk[0]) if split else len(page.dataoffsets) // planes
+    check_level(name, height, width, chunk, n_chunks, n_bytes)
     _check_kind(name, page, samples)
     if any(len(each.databytecounts) != len(each.dataoffsets) for each in pages):
         raise ImageError(f"{name} lists tiles without their sizes: it is damaged; copy it again")
@@ -434,6 +529,17 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         raise ImageError(f"{name} has colours of different sizes: it is damaged; copy it again")
     offsets = np.concatenate([np.asarray(each.dataoffsets, np.int64) for each in pages])
     counts = np.concatenate([np.asarray(each.databytecounts, np.int64) for each in pages])
+    decoders = tuple(each.decode for each in pages)
+    if split:
+        row = width * n_bytes // planes
+        tops = np.arange(n_chunks, dtype=np.int64) * chunk[0]
+        ends = np.minimum(tops + chunk[0], height)
+        whole = offsets[:, np.newaxis], counts[:, np.newaxis]
+        offsets = whole[0] + tops * row
+        # Of a file that ends too early, what is there.
+        counts = np.clip(whole[1] - tops * row, 0, (ends - tops) * row)
+        stored_type, depth = page.dtype.newbyteorder(page.parent.byteorder), samples // planes
+        decoders = (functools.partial(_plain_rows, stored_type, width, depth),)
     planes *= len(pages)
     return _Stored(
         height,
@@ -441,26 +547,44 @@ def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
         chunk,
         offsets.reshape(planes, -1),
         counts.reshape(planes, -1),
-        tuple(each.decode for each in pages),
+        decoders,
         len(page.dataoffsets) // planes if len(pages) == 1 else 0,
         int(page.compression),
         samples * len(pages),
         int(page.photometric) == 0,
         page.jpegtables,
         getattr(page, "jpegheader", None),
+        np.dtype(page.dtype).newbyteorder("="),
     )
 
 
+def _is_one_piece(page: Any, planes: int, n_bytes: int) -> bool:
+    """Tell whether a page is one large strip that is not compressed, as Python's writers leave it.
+
+    It can be read in any rows; other strips only whole.
+    """
+    plain = int(page.compression) == 1 and int(page.predictor) == 1 and int(page.fillorder) == 1
+    one = not page.is_tiled and len(page.dataoffsets) == planes
+    return bool(plain and one and n_bytes > _PIECE_BYTES)
+
+
+def _plain_rows(
+    dtype: np.dtype[Any], width: int, depth: int, data: bytes, *_: object, **__: object
+) -> tuple[npt.NDArray[Any]]:
+    """Return rows that are not compressed, (1, h, w, samples), as tifffile's decoders do."""
+    return (np.frombuffer(data, dtype).reshape(1, -1, width, depth),)
+
+
 def _check_kind(name: str, page: Any, samples: int) -> None:
-    if page.dtype != np.uint8 or page.bitspersample != 8:
+    whole = page.dtype is not None and page.dtype.kind == "u"
+    if not whole or page.bitspersample not in _BITS:
         raise ImageError(
-            f"{name} holds pixels of {page.bitspersample} bits; slides are read with 8 bits per "
-            "channel: export it as 8-bit RGB or grey"
+            f"{name} holds pixels of {page.bitspersample} bits"
+            f"{'' if whole else ' that are no whole numbers'}; slides are read with 8 or 16 bits "
+            "per channel: export it so"
         )
-    if samples not in (1, 3, 4):
-        raise ImageError(
-            f"{name} stores {samples} channels; export it as RGB or as one grey channel"
-        )
+    if not 1 <= samples <= MOST_CHANNELS:
+        raise ImageError(f"{name} stores {samples} channels; export it as RGB, or fewer channels")
     photometric, compression = int(page.photometric), int(page.compression)
     converted = photometric != 6 or compression in _JPEG or compression == _APERIO_YCBCR
     converted &= photometric != 6 or page.planarconfig == 1

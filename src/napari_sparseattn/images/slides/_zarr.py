@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .._decode import TIFF_ERRORS
 from ..errors import ImageError
+from ._channels import MOST_CHANNELS, Channel, are_plain, omero_channels
 from ._checks import check_level, known_pixel_size
 from ._ledger import TileKey
 from ._tiles import Tile
@@ -37,7 +38,8 @@ _CODECS = frozenset(
 )
 _MOST_METADATA = 16 * 2**20
 _MOST_LEVELS = 32
-_MOST_CHANNELS = 4
+_DTYPES = ("|u1", "<u1", ">u1", "uint8", "<u2", ">u2", "uint16")
+_COLOURS = 3
 _DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError)
 _METADATA = (".zattrs", "zarr.json")
 
@@ -66,6 +68,11 @@ class _Stored:
     def channels(self) -> int:
         return int(self.array.shape[self.axes.index("c")]) if "c" in self.axes else 1
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = np.dtype(self.array.dtype).newbyteorder("=")
+        return found
+
 
 class ZarrPyramid(Pyramid):
     """A slide in OME-Zarr; made by `open_zarr`."""
@@ -76,38 +83,47 @@ class ZarrPyramid(Pyramid):
         path: Path,
         pixel_size: float | None,
         notes: tuple[str, ...],
+        channel_info: tuple[Channel, ...] = (),
     ) -> None:
         levels = levels_of([s.shape for s in stored], [s.chunk for s in stored])
         super().__init__(
             levels,
-            channels=1 if stored[0].channels == 1 else 3,
+            channels=len(channel_info) or (1 if stored[0].channels == 1 else _COLOURS),
             name=path.name.removesuffix(".zarr").removesuffix(".ome") or path.name,
             path=path,
             pixel_size=pixel_size,
+            dtype=stored[0].dtype,
             notes=notes,
+            channel_info=channel_info,
         )
         self._stored = tuple(stored)
 
     def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
+        return self._read_tiles(level, tiles, slice(0, self.channels))
+
+    def fetch_channel(self, level: int, tiles: Sequence[TileKey], channel: int) -> Sequence[Tile]:
+        """Read and decode tiles of one channel: (h, w, 1)."""
+        return self._read_tiles(level, tiles, slice(channel, channel + 1))
+
+    def _read_tiles(self, level: int, tiles: Sequence[TileKey], channels: slice) -> list[Tile]:
         if not self._stored[level].folder.is_dir():
             raise ImageError(f"{self.name} cannot be reached any more; open it again")
-        return [self._read_tile(self._stored[level], tile) for tile in tiles]
+        return [self._read_tile(self._stored[level], tile, channels) for tile in tiles]
 
-    def _read_tile(self, stored: _Stored, tile: TileKey) -> Tile:
+    def _read_tile(self, stored: _Stored, tile: TileKey, channels: slice) -> Tile:
         start = time.perf_counter()
-        n_bytes, n_missing, n_chunks = _held(stored, tile)
+        n_bytes, n_missing, n_chunks = _held(stored, tile, channels)
         if n_missing == n_chunks:
             return Tile(seconds=time.perf_counter() - start)
         if n_bytes > 2 * _most_bytes(stored.array) * n_chunks + 2**16:
             return Tile(failure=f"it takes {n_bytes} bytes, more than its pixels")
         try:
-            pixels = _pixels(stored, stored.array, tile)[..., : self.channels]
-            valid = None
+            pixels, valid = _pixels(stored, stored.array, tile, channels), None
             # A colour whose every value is the fill value is not written, by the standard and by
             # zarr's own default: it is there. Only a tile without any colour was never scanned.
             # Chunks within a shard have no file of their own to look for.
             if stored.other is not None and (pixels == stored.array.fill_value).any():
-                same = pixels == _pixels(stored, stored.other, tile)[..., : self.channels]
+                same = pixels == _pixels(stored, stored.other, tile, channels)
                 valid = None if same.all() else np.asarray(same.any(axis=-1))
         except _DECODE_ERRORS as error:
             why = " ".join(str(error).split())[:160] or type(error).__name__
@@ -138,7 +154,7 @@ def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
     ImageError
         If it is damaged, or of a kind that is not read, or zarr is missing.
     """
-    image, multiscale = _multiscale(path)
+    image, multiscale, omero = _multiscale(path)
     try:
         axes = "".join(
             str(axis["name"] if isinstance(axis, dict) else axis) for axis in multiscale["axes"]
@@ -160,7 +176,8 @@ def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
             size = _scale(multiscale, datasets[0][1], axes)
             pixel_size, missing = known_pixel_size(path.name, size, "OME-Zarr scale")
             notes += missing
-        return ZarrPyramid(stored, path, pixel_size, notes)
+        info = _channels_of(stored[0], omero)
+        return ZarrPyramid(stored, path, pixel_size, notes, info)
     except ImageError:
         raise
     except _DECODE_ERRORS as error:
@@ -169,8 +186,17 @@ def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
         ) from error
 
 
-def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any]]:
-    """Return the folder of the image and its description."""
+def _channels_of(stored: _Stored, omero: object) -> tuple[Channel, ...]:
+    """Return the channels of an image that is neither colours nor grey of 8 bits; else none."""
+    found = omero_channels(omero, stored.channels, stored.dtype)
+    if stored.dtype != np.uint8 or stored.channels not in (1, _COLOURS, _COLOURS + 1):
+        return found
+    named = stored.channels > 1 and not are_plain([one.name for one in found])
+    return found if named else ()
+
+
+def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any], object]:
+    """Return the folder of the image, its description, and that of its channels."""
     for folder in (path, path / "0"):
         attributes = _attributes(folder)
         described = attributes.get("ome", attributes)
@@ -180,7 +206,7 @@ def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any]]:
             raise ImageError(f"{path.name} is a plate of many images; open one of its wells")
         found = described.get("multiscales")
         if isinstance(found, list) and found and isinstance(found[0], dict):
-            return folder, found[0]
+            return folder, found[0], described.get("omero", attributes.get("omero"))
     raise ImageError(
         f"{path.name} is a zarr folder without an OME image in it (no 'multiscales'); open the "
         "folder that holds the image"
@@ -223,22 +249,26 @@ def _describe_array(path: Path, image: Path, name: str, axes: str) -> _Stored:
                 f"{path.name} is compressed by {codec!r}, which is not read; write it with zstd "
                 "or blosc"
             )
-    if held.get("dtype", held.get("data_type")) not in ("|u1", "<u1", ">u1", "uint8"):
-        raise ImageError(f"{path.name} does not hold 8-bit pixels; write it as uint8")
+    if held.get("dtype", held.get("data_type")) not in _DTYPES:
+        raise ImageError(
+            f"{path.name} holds neither 8- nor 16-bit pixels; write it as uint8 or uint16"
+        )
     zarr = _zarr(path)
     array = zarr.open_array(zarr.storage.LocalStore(folder, read_only=True), mode="r")
     if len(array.shape) != len(axes):
         raise ImageError(f"{path.name} has axes {axes!r} but {len(array.shape)} of them")
     other = None
     if array.shards is not None:
-        filled = dataclasses.replace(array.metadata, fill_value=np.uint8(~array.fill_value & 255))
+        value = np.dtype(array.dtype).type(np.iinfo(array.dtype).max ^ int(array.fill_value))
+        filled = dataclasses.replace(array.metadata, fill_value=value)
         other = zarr.Array(dataclasses.replace(array.async_array, metadata=filled))
     stored = _Stored(array, other, folder, axes)
-    check_level(path.name, *stored.shape, stored.chunk, None, math.prod(array.chunks[:-2]))
-    if not 1 <= stored.channels <= _MOST_CHANNELS or stored.channels == 2:
+    n_bytes = math.prod(array.chunks[:-2]) * array.dtype.itemsize
+    check_level(path.name, *stored.shape, stored.chunk, None, n_bytes)
+    if not 1 <= stored.channels <= MOST_CHANNELS:
         raise ImageError(
-            f"{path.name} has {stored.channels} channels; slides are read as RGB or as one grey "
-            "channel: write those"
+            f"{path.name} has {stored.channels} channels; up to {MOST_CHANNELS} are read: write "
+            "those that are needed"
         )
     return stored
 
@@ -288,13 +318,14 @@ def _scale(
     return factors[0] * units[0], factors[1] * units[1]
 
 
-def _held(stored: _Stored, tile: TileKey) -> tuple[int, int, int]:
+def _held(stored: _Stored, tile: TileKey, wanted: slice) -> tuple[int, int, int]:
     """Return the bytes of a tile's files, how many are missing, and how many it should have."""
     array, axes = stored.array, stored.axes
     sides = array.shards or array.chunks
     ratio = [s // c for s, c in zip(sides, array.chunks, strict=True)]
     place = {"y": tile[0], "x": tile[1]}
-    channels = range(math.ceil(stored.channels / sides[axes.index("c")]) if "c" in axes else 1)
+    deep = sides[axes.index("c")] if "c" in axes else 1
+    channels = sorted({n // deep for n in range(stored.channels)[wanted]})
     n_bytes = n_missing = 0
     for channel in channels:
         key = array.metadata.encode_chunk_key(
@@ -311,17 +342,17 @@ def _held(stored: _Stored, tile: TileKey) -> tuple[int, int, int]:
 
 
 def _most_bytes(array: Any) -> int:
-    return math.prod(array.chunks)
+    return int(math.prod(array.chunks) * array.dtype.itemsize)
 
 
-def _pixels(stored: _Stored, array: Any, tile: TileKey) -> npt.NDArray[np.uint8]:
+def _pixels(stored: _Stored, array: Any, tile: TileKey, channels: slice) -> npt.NDArray[Any]:
     (height, width), axes = stored.chunk, stored.axes
     parts = {
         "y": slice(tile[0] * height, (tile[0] + 1) * height),
         "x": slice(tile[1] * width, (tile[1] + 1) * width),
-        "c": slice(None),
+        "c": channels,
     }
-    pixels = np.asarray(array[tuple(parts.get(a, 0) for a in axes)])
+    pixels = np.asarray(array[tuple(parts.get(a, 0) for a in axes)], stored.dtype)
     order = [a for a in axes if a in "cyx"]
     if "c" not in order:
         return pixels.transpose([order.index("y"), order.index("x")])[..., np.newaxis]

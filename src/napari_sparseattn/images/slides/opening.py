@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
 from .._foreign import foreign_format
 from ..errors import ImageError, isotropic_size
+from ._channels import MOST_CHANNELS
+from .overview import attach_overview
 from .pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -41,7 +43,11 @@ _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"\x93NUM
 
 
 def open_slide(
-    path: str | os.PathLike[str], *, pixel_size: float | None = None, threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    pixel_size: float | None = None,
+    threads: int | None = None,
+    icc: bool = True,
 ) -> Pyramid:
     """Open a whole-slide image; nothing but its description is read.
 
@@ -60,12 +66,16 @@ def open_slide(
     threads : int, optional
         How many decode the tiles of one region of a TIFF file; by default the
         cores, at most 4. One is best where several callers read at once.
+    icc : bool
+        Convert colours from the ICC profile in the file to sRGB, where there is one that
+        would change them; without, pixels are as OpenSlide gives them.
 
     Returns
     -------
     Pyramid
         Its ``pixel_size`` is None, and its ``notes`` say why, where the file states
-        none, an absurd one, or one that differs between y and x.
+        none, an absurd one, or one that differs between y and x. A file without coarse
+        levels has those that `make_overview` made of it earlier as its ``overview``.
 
     Raises
     ------
@@ -76,7 +86,14 @@ def open_slide(
     ValueError
         If `pixel_size` is not a positive number.
     """
-    file, pixel_size = Path(path), None if pixel_size is None else isotropic_size(pixel_size)
+    size = None if pixel_size is None else isotropic_size(pixel_size)
+    pyramid = _open(Path(path), size, threads)
+    attach_overview(pyramid)
+    pyramid.use_profile(icc)
+    return pyramid
+
+
+def _open(file: Path, pixel_size: float | None, threads: int | None) -> Pyramid:
     if file.is_dir():
         return _open_folder(file, pixel_size)
     head = _head(file)
@@ -137,7 +154,9 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
 def _is_pyramid(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> bool:
     """Tell whether one of the images of a TIFF has levels, or is too large for one field."""
     page = series.keyframe
-    if page.bitspersample != 8 or page.samplesperpixel not in (1, 3, 4):
+    if page.bitspersample not in (8, 16) or page.dtype is None or page.dtype.kind != "u":
+        return False
+    if not 1 <= page.samplesperpixel <= MOST_CHANNELS:
         return False
     if page.imagelength * page.imagewidth > _MOST_FIELD_PIXELS:
         return True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import abc
 import copy
+import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +20,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import isotropic_size
+from .._icc import ProfileError, ToSrgb, to_srgb
+from ..errors import ImageError, isotropic_size
+from ._channels import Channel
 from ._ledger import Level, Reading, TileKey, TileLedger
 from ._tiles import Region, Tile, TileCache
 from ._window import level_for, read_window
@@ -38,6 +42,7 @@ __all__ = [
 
 #: Most pixels of one region; larger ones are read in parts.
 MOST_REGION_PIXELS = 2**28
+_COLOURS = 3
 _CACHE_BYTES = 64 * 2**20
 # Tiles decoded before they are copied into a region, and their bytes: bounds
 # the memory of a large one.
@@ -55,7 +60,7 @@ class Pyramid(abc.ABC):
     levels : sequence of Level
         Finest first.
     channels : int
-        3 (RGB) or 1.
+        3 (RGB), 1, or as many as `channel_info` has.
     name : str
         What to call it in tables and layers.
     path : pathlib.Path, optional
@@ -71,11 +76,16 @@ class Pyramid(abc.ABC):
     background : sequence of int, optional
         Colour of what was not scanned; by default white where the slide is
         coloured, and 0 elsewhere.
+    channel_info : tuple of Channel
+        The channels of a slide that is neither colours nor grey of 8 bits; else empty.
 
     Attributes
     ----------
     ledger : TileLedger
         What has been read.
+    overview : Pyramid or None
+        The same slide with coarse levels that were made of it, where its file has none;
+        see `make_overview`.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Pyramid(abc.ABC):
         cache_bytes: int = _CACHE_BYTES,
         notes: tuple[str, ...] = (),
         background: Sequence[int] | None = None,
+        channel_info: tuple[Channel, ...] = (),
     ) -> None:
         if not levels or levels[0].downsample != 1:
             raise ValueError("a pyramid needs levels, of which the first has a downsample of 1")
@@ -102,10 +113,15 @@ class Pyramid(abc.ABC):
         self.pixel_size = None if pixel_size is None else isotropic_size(pixel_size)
         self.dtype = np.dtype(dtype)
         self.notes = notes
-        empty = 255 if channels > 1 and self.dtype == np.uint8 else 0
+        self.channel_info = channel_info
+        self.overview: Pyramid | None = None
+        plain = channels > 1 and self.dtype == np.uint8 and not channel_info
+        empty = 255 if plain else 0
         self.background = tuple(background or (empty,) * channels)
         self.ledger = TileLedger(self.levels)
+        self._cache_bytes = cache_bytes
         self._cache = TileCache(cache_bytes)
+        self._to_srgb: ToSrgb | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,6 +137,68 @@ class Pyramid(abc.ABC):
     def icc_profile(self) -> bytes | None:
         """The ICC colour profile of the pixels, where the file holds one."""
         return None
+
+    @functools.cached_property
+    def _profile(self) -> tuple[ToSrgb | None, str]:
+        """What converts the colours, and why they are not; neither without a profile."""
+        if self.channels != _COLOURS or self.dtype != np.uint8 or self.channel_info:
+            return None, ""
+        try:
+            held = self.icc_profile
+            if not held:
+                return None, ""
+            found = to_srgb(held)
+        except (ProfileError, ImageError) as error:
+            return None, f"the colour profile of {self.name} was not used: {error}"
+        return (found, "") if found.changes else (None, "")
+
+    @property
+    def profile_name(self) -> str | None:
+        """The colour profile that `use_profile` applies; None where that would change nothing.
+
+        That is so where there is none, where it is sRGB within a grey level,
+        and where it is damaged or not one of red, green and blue.
+        """
+        return None if self._profile[0] is None else self._profile[0].name
+
+    @property
+    def profile_applied(self) -> bool:
+        """Whether pixels are converted from the embedded profile to sRGB as they are read."""
+        return self._to_srgb is not None
+
+    @property
+    def colour_notes(self) -> tuple[str, ...]:
+        """What became of the embedded colour profile, for the account of a prediction."""
+        if self.profile_name is None:
+            return (self._profile[1],) if self._profile[1] else ()
+        if self.profile_applied:
+            return (f"colours were converted from the profile '{self.profile_name}' to sRGB",)
+        return (f"the embedded colour profile '{self.profile_name}' was not applied",)
+
+    def use_profile(self, on: bool = True) -> None:
+        """Convert colours from the embedded profile to sRGB from now on, or leave them as stored.
+
+        Relative colorimetric. Of a slide without such a profile nothing changes.
+        """
+        chosen = self._profile[0] if on else None
+        if chosen is self._to_srgb:
+            return
+        self._to_srgb = chosen
+        # Not cleared: a twin may be reading with it.
+        self._cache = TileCache(self._cache_bytes)
+        if self.overview is not None:
+            self.overview.use_profile(on)
+
+    def as_shown(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return stored pixels (..., C) with the colours that reading gives them."""
+        return pixels if self._to_srgb is None else self._to_srgb(pixels)
+
+    def as_stored(self) -> Self:
+        """Return this slide with a ledger of its own and colours as they are in the file."""
+        twin = self.with_own_ledger()
+        twin.overview = None
+        twin.use_profile(False)
+        return twin
 
     def with_own_ledger(self) -> Self:
         """Return this slide with a ledger of its own, for the account of one prediction.
@@ -234,6 +312,15 @@ class Pyramid(abc.ABC):
     def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
         """Read and decode tiles (row, column) of a level, all of them inside its grid."""
 
+    def fetch_channel(self, level: int, tiles: Sequence[TileKey], channel: int) -> Sequence[Tile]:
+        """Read and decode tiles as `_fetch` does, but of one channel: (h, w, 1)."""
+        return [
+            tile
+            if tile.pixels is None
+            else dataclasses.replace(tile, pixels=tile.pixels[..., channel : channel + 1])
+            for tile in self._fetch(level, tiles)
+        ]
+
     def _tiles(self, level: int, keys: Sequence[TileKey]) -> Iterator[tuple[TileKey, Tile]]:
         """Yield tiles from memory or the file, and enter them in the ledger."""
         missing = []
@@ -251,7 +338,10 @@ class Pyramid(abc.ABC):
         size = max(1, min(_BATCH, _BATCH_BYTES // n_bytes))
         for start in range(0, len(missing), size):
             batch = missing[start : start + size]
-            for key, tile in zip(batch, self._fetch(level, batch), strict=True):
+            for key, stored in zip(batch, self._fetch(level, batch), strict=True):
+                tile = stored
+                if stored.pixels is not None and self._to_srgb is not None:
+                    tile = dataclasses.replace(stored, pixels=self._to_srgb(stored.pixels))
                 self._cache.put((level, *key), tile)
                 self.ledger.record(
                     level,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...progress import Progress, ignore_progress
 from ..slides._window import level_for, read_window
+from ..slides.channels import refuse_channels
 from . import _focus as focus
 from ._colour import separate
 from ._polygons import outlines, rasterise
@@ -19,7 +20,14 @@ from ._polygons import outlines, rasterise
 if TYPE_CHECKING:
     from ..slides.pyramid import Pyramid
 
-__all__ = ["Tissue", "check_bright", "check_slide", "find_tissue", "tissue_from_polygons"]
+__all__ = [
+    "Tissue",
+    "check_bright",
+    "check_inverted",
+    "check_slide",
+    "find_tissue",
+    "tissue_from_polygons",
+]
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -34,8 +42,13 @@ _STRIP = 64
 #: Brightest channel below which half of a dark image lies, darkest above which glass does, and
 #: the share of glass that a brightfield slide has at least where the rest is black.
 _DARK, _BRIGHT, _LEAST_BRIGHT = 0.25, 0.6, 0.02
+#: The share of a channel's pixels up to its full brightness, where it has more than 8 bits.
+_FULL = 0.999
 #: Difference between channels up to which an image is grey, as no stained one is.
 _GREY = 0.03
+#: Of an inverted image: the median is so dark beside the brightest, colour grows with brightness
+#: (correlation), and what is brightest is by so much more coloured than what is darkest.
+_INVERTED_MEDIAN, _INVERTED_CORRELATION, _INVERTED_COLOUR = 0.6, 0.3, 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +158,8 @@ def find_tissue(
     or all alike; blur by the ratio of fine to coarse structure in the tissue.
 
     Only the coarsest levels with that resolution are read, in strips, so that
-    memory stays bounded.
+    memory stays bounded; those made of a slide without any (`make_overview`) too,
+    which a note says, as the ledger then holds no tiles for it.
 
     Parameters
     ----------
@@ -173,9 +187,12 @@ def find_tissue(
         raise ValueError(f"µm per pixel must be a positive number, got {pixel_size}")
     report = progress or ignore_progress
     downsample, notes = _downsample(pyramid, pixel_size)
+    if pyramid.overview is not None:
+        pyramid = pyramid.overview
+        notes += (f"tissue was looked for in the overview of {pyramid.name} made earlier",)
     pixels, valid, n_strips = _overview(pyramid, downsample, report)
-    scale = _float_scale(pyramid, pixels)
-    found = separate(pixels * scale, valid)
+    scale = _float_scale(pyramid, pixels, valid)
+    found = separate(_gathered(pyramid, pixels * scale), valid)
     del pixels
     blurred = np.zeros_like(valid)
     blur_notes: tuple[str, ...] = ()
@@ -225,14 +242,16 @@ def check_slide(
     Raises
     ------
     ValueError
-        If the slide is dark, or empty.
+        If the slide is dark, or empty, or holds other channels than colours or grey of 8 bits.
     """
+    refuse_channels(pyramid)
     if not (brightfield or tissue):
         return
     twin = pyramid.with_own_ledger()
     downsample, _ = _downsample(twin, pixel_size)
+    twin = twin if twin.overview is None else twin.overview.with_own_ledger()
     pixels, valid, _ = _overview(twin, downsample, ignore_progress)
-    scaled = pixels * _float_scale(twin, pixels)
+    scaled = pixels * _float_scale(twin, pixels, valid)
     if brightfield:
         check_bright(scaled, valid, pyramid.name)
     if not tissue:
@@ -266,6 +285,41 @@ def check_bright(pixels: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], 
         raise ValueError(
             f"{name or 'The image'} has a dark background, as fluorescence does; this model was "
             "trained on stained samples on bright glass. Choose another model."
+        )
+    check_inverted(shown, name)
+
+
+def check_inverted(pixels: npt.NDArray[np.float32], name: str) -> None:
+    """Refuse pixels (n, 3) of an image whose brightness was turned round.
+
+    Light that a stain takes away leaves colour: on glass the dark is coloured
+    and the bright is pale. Where it is the other way round, and most is dark,
+    nothing is stained.
+
+    Raises
+    ------
+    ValueError
+        If it looks inverted.
+    """
+    brightest = float(np.quantile(pixels.max(axis=1), 0.995)) if len(pixels) else 0.0
+    if brightest <= 0:
+        return
+    seen = np.minimum(pixels / np.float32(brightest), 1)
+    bright, colour = seen.mean(axis=1), np.ptp(seen, axis=1)
+    if float(np.median(seen.max(axis=1))) >= _INVERTED_MEDIAN or not (
+        bright.std() and colour.std()
+    ):
+        return
+    low, high = np.quantile(bright, (0.05, 0.95))
+    of_dark, of_bright = (
+        float(np.median(colour[rows])) for rows in (bright <= low, bright >= high)
+    )
+    grows = float(np.corrcoef(bright, colour)[0, 1]) > _INVERTED_CORRELATION
+    if grows and of_bright > _INVERTED_COLOUR * of_dark:
+        raise ValueError(
+            f"{name or 'The image'} looks inverted, or like fluorescence: its background is dark "
+            "and what is bright is coloured. This model was trained on stained samples on bright "
+            "glass. Invert the image back, or choose another model."
         )
 
 
@@ -362,10 +416,23 @@ def _read(
     )
 
 
-def _float_scale(pyramid: Pyramid, pixels: Floats) -> np.float32:
-    """Return what brings floating point slides to 0..1; integers are there already."""
-    high = float(pixels.max(initial=0))
-    return np.float32(1 / high if pyramid.dtype.kind == "f" and high > 1 else 1)
+def _float_scale(pyramid: Pyramid, pixels: Floats, valid: Mask) -> Floats:
+    """Return what brings each channel to 0..1; integers of 8 bits are there already."""
+    if pyramid.channel_info:
+        seen = pixels[valid] if valid.any() else np.ones((1, pyramid.channels), np.float32)
+        high = np.quantile(seen, _FULL, axis=0).astype(np.float32)
+        found: Floats = (1 / np.maximum(high, 1e-6)).astype(np.float32)
+        return found
+    most = float(pixels.max(initial=0))
+    return np.array([1 / most if pyramid.dtype.kind == "f" and most > 1 else 1], np.float32)
+
+
+def _gathered(pyramid: Pyramid, pixels: Floats) -> Floats:
+    """Return channels that are no colours as one: what is bright in any of them."""
+    if pyramid.channel_info and pyramid.channels not in (1, 3):
+        brightest: Floats = pixels.max(axis=2, keepdims=True)
+        return brightest
+    return pixels
 
 
 def _out_of_focus(
@@ -373,7 +440,7 @@ def _out_of_focus(
     downsample: float,
     tissue: Mask,
     valid: Mask,
-    scale: np.float32,
+    scale: Floats,
     report: Progress,
 ) -> tuple[Mask, tuple[str, ...]]:
     n_strips = math.ceil(len(tissue) / _STRIP)

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...card import readable_name
 from ..core.messages import counted
 from ..widgets.base import Follower, shrinkable
 from ..widgets.frame import DockFrame
@@ -191,7 +192,7 @@ class AnnotateBox(Follower):
         said = asked.labels[row] if asked is not None and row is not None else ""
         said = said or (target.predicted if target is not None else "")
         what = "Suggested cell" if row is not None else "Clicked cell"
-        what += f": predicted {said}." if said else "."
+        what += f": predicted {readable_name(said)}." if said else "."
         how = "Press the key of its class, or click that above"
         passing = "; N skips it" if row is not None else ""
         self.target.setText(f"<b>{rich(breakable(what))}</b> {how}{passing}.")
@@ -200,21 +201,21 @@ class AnnotateBox(Follower):
     def _show_whole(self) -> None:
         classes, shown = self.annotating.classes, self.annotating.targets.image_class
         names, colours = [_NO_CLASS, *classes.names], classes.colours
-        if [self.whole.itemText(i) for i in range(self.whole.count())] != names:
+        if [self.whole.itemData(i) for i in range(self.whole.count())] != names:
             self.whole.clear()
             for name in names:
                 if name in colours:
-                    self.whole.addItem(swatch(colours[name]), name)
+                    self.whole.addItem(swatch(colours[name]), readable_name(name), name)
                 else:
-                    self.whole.addItem(name)
-        index = self.whole.findText(shown) if shown else 0
+                    self.whole.addItem(name, name)
+        index = self.whole.findData(shown) if shown else 0
         self.whole.setCurrentIndex(max(0, index))
 
     def _give_whole(self, index: int) -> None:
         if index == 0:
             self.annotating.targets.clear_image_class()
         else:
-            self.annotating.targets.annotate_image(self.whole.itemText(index))
+            self.annotating.targets.annotate_image(self.whole.itemData(index))
 
     def _fill_menu(self) -> None:
         self.layers_menu.clear()

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...card import readable_name
 from ..widgets.base import Follower
 from .classes import MOST_LETTERS, key_of
 
@@ -109,7 +110,7 @@ class ClassBox(Follower):
         self.table.setRowCount(len(names))
         for row, name in enumerate(names):
             self._set(row, _KEY, key_of(row), editable=False)
-            self._set(row, _NAME, name, colour=colours[name])
+            self._set(row, _NAME, readable_name(name), colour=colours[name])
             self._set(row, _HERE, _number(here.get(name, 0)), editable=False)
             self._set(row, _ALL, _number(every.get(name, 0)), editable=False)
         current = annotating.classes.current
@@ -156,7 +157,9 @@ class ClassBox(Follower):
 
     def _rename_row(self, item: Any) -> None:
         if not self._filling and item.column() == _NAME:
-            self.annotating.rename_class(self._names[item.row()], item.text())
+            old, new = self._names[item.row()], item.text()
+            # What is shown of a name is not the name.
+            self.annotating.rename_class(old, old if new == readable_name(old) else new)
             # Where it was not renamed, the old name comes back.
             self.refresh()
 
@@ -174,7 +177,7 @@ class ClassBox(Follower):
         classes = self.annotating.classes
         name = classes.current
         dialog = QColorDialog(QColor(classes.colours[name]), self)
-        dialog.setWindowTitle(f"Colour of {name}")
+        dialog.setWindowTitle(f"Colour of {readable_name(name)}")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
 
         def chosen(colour: QColor) -> None:

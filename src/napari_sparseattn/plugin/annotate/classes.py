@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
+from ...card import readable_name
 from ...training.data.annotations import ImageAnnotations, class_colours
 from ...training.data.project import Project, ProjectError, default_project_folder
 from .context import Context
@@ -90,15 +91,14 @@ class Classes:
         return set(labels) <= set(self._saved)
 
     def find(self, names: Iterable[str]) -> list[str]:
-        """Return the classes that names mean, told apart without case; new ones as they are kept.
+        """Return the classes that names mean, told apart as they are shown, without case.
 
-        Of no name, that is empty.
+        New ones as they are kept; of no name, that is empty.
         """
-        known = {each.casefold(): each for each in reversed(self._classes)}
+        known = {_key(each): each for each in reversed(self._classes)}
         tidy = [tidy_name(name) for name in names]
         return [
-            name if name in self._classes else known.setdefault(name.casefold(), name)
-            for name in tidy
+            name if name in self._classes else known.setdefault(_key(name), name) for name in tidy
         ]
 
     # -- changing it
@@ -116,7 +116,7 @@ class Classes:
         if not name:
             self._context.notify("Give the new class a name.", "warning")
         elif name in self._classes:
-            self._context.notify(f"There is a class '{name}' already.")
+            self._context.notify(f"There is a class '{readable_name(name)}' already.")
             self.choose(name)
         elif self._context.save(partial(self.use, [name])):
             self._current = name
@@ -150,7 +150,9 @@ class Classes:
     def remove(self, name: str) -> None:
         """Take a class that no annotation has out of the list."""
         if name not in self._saved:
-            self._context.notify(f"'{name}' is a class of the model, and stays.", "warning")
+            self._context.notify(
+                f"'{readable_name(name)}' is a class of the model, and stays.", "warning"
+            )
             return
         self._set_classes({key: value for key, value in self._saved.items() if key != name})
 
@@ -169,7 +171,7 @@ class Classes:
             Called when the other images of the project have changed too.
         """
         new = tidy_name(new)
-        if new.casefold() != old.casefold():
+        if _key(new) != _key(old):
             (new,) = self.find([new])
         if not new or new == old:
             return
@@ -272,3 +274,8 @@ class Classes:
             other = folder.with_name(f"{folder.name}-2")
             self._context.notify(f"{error} Until then, annotations are kept in {other}.", "error")
             return Project(other)
+
+
+def _key(name: str) -> str:
+    """What tells classes apart: names that look alike are one."""
+    return readable_name(name).casefold()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...card import readable_name
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
 from ..core.sources import is_own, is_picture
@@ -243,7 +244,8 @@ class Annotating(PerViewer):
         """Take a class that no annotation has out of the list."""
         if self.files.counts.get(name):
             self._context.notify(
-                f"There are annotations of '{name}'. Give them another class.", "warning"
+                f"There are annotations of '{readable_name(name)}'. Give them another class.",
+                "warning",
             )
         else:
             self.classes.remove(name)

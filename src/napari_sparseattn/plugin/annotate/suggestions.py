@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from ...card import readable_name
 from ...training.data.suggest import suggest
 from .classes import Classes
 from .context import Context
@@ -145,7 +146,9 @@ class Suggestions:
         results = self.session.cells.results
         if results is not None:
             ranked = results[row].rank_classes()[:2]
-            doubt = " or ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+            doubt = " or ".join(
+                f"{readable_name(name)} {100 * share:.0f} %" for name, share in ranked
+            )
             self._context.notify(
                 f"Which class? The model says {doubt}. Press its key, or N to skip this cell."
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...card import plain_name
+from ...card import plain_name, readable_name
 from ...inference.prediction import Prediction
 from ...training.data.annotations import Annotation, ImageAnnotations
 from ..core.sources import SourceError, displayed_plane
@@ -181,16 +181,16 @@ class Targets:
         sync = self._active()
         mode = "" if sync is None else str(sync.layer.mode)
         if sync is not None and mode.startswith("add"):
-            self._context.notify(f"New annotations are '{label}'.")
+            self._context.notify(f"New annotations are '{readable_name(label)}'.")
         elif sync is not None and mode in ("select", "direct") and sync.selected:
             ids = sync.selected
             if self._context.save(lambda: self._relabel(sync.annotations, ids, label)):
-                self._context.notify(f"{_count(len(ids))} now '{label}'.")
+                self._context.notify(f"{_count(len(ids))} now '{readable_name(label)}'.")
         elif self.target is not None:
             self.correct(self.target, label)
         else:
             self._context.notify(
-                f"New annotations are '{label}'. Click a cell to give it this class."
+                f"New annotations are '{readable_name(label)}'. Click a cell to give it this class."
             )
 
     # -- within
@@ -212,8 +212,12 @@ class Targets:
         if not self._context.save(save):
             return False
         what = "This image" if target.position is None else "The cell"
-        model = f", not '{target.predicted}'" if target.predicted not in ("", label) else ""
-        self._context.notify(f"{what} is '{label}'{model}.")
+        model = (
+            f", not '{readable_name(target.predicted)}'"
+            if target.predicted not in ("", label)
+            else ""
+        )
+        self._context.notify(f"{what} is '{readable_name(label)}'{model}.")
         return True
 
     def _put(

@@ -245,6 +245,7 @@ class TableBox(Follower):
                 for (name, n), colour in most_first
                 if n
             )
+            + self._name_others(predictions)
         )
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
@@ -256,6 +257,15 @@ class TableBox(Follower):
             widest = _WIDEST.get(title, "+0.000")
             header.resizeSection(i, max(map(metrics.horizontalAdvance, (title, widest))) + 12)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
+
+    def _name_others(self, predictions: Predictions) -> str:
+        """Say how many of the cells are most likely none of the classes."""
+        card, alike = self.cells.parts.selection.card, predictions.none_of_these
+        n = 0 if alike is None else int(alike.sum())
+        if not n or card is None or card.novelty is None:
+            return ""
+        are = "is" if n == 1 else "are"
+        return f"<br>{n} of them {are} more like {rich(card.novelty.others_text)}"
 
     def select(self, cell: int | None) -> None:
         """Select the row of a cell, or none."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from ...evidence import PixelSelection
@@ -17,14 +18,13 @@ from ..core.messages import about_answer, about_results, counted, no_cells
 from ..core.models import Model
 from ..core.parts import SETTINGS_CHANGED, Ask, Parts
 from ..core.selection import Results
-from ..core.sources import PlaneRef, SourceError, data_position, shape_of
+from ..core.sources import CellSource, PlaneRef, SourceError, data_position, shape_of
 from ..core.status import Progress
 from ..core.view import centre_on, show_image
 from .layers import SELECTION_ROLES, CellLayers
 from .requests import CellsFound, ClickAnswer, ClickRequest, RunRequest, answer_click, stream_run
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     from napari.layers import Image
 
@@ -151,6 +151,11 @@ class CellTask:
         if self.parts.selection.clicking:
             self.click(world)
 
+    def press_here(self, world: Any) -> None:
+        """Classify what is at a position in the world, found or not, if clicks do that."""
+        if self.parts.selection.clicking:
+            self.click(world, found=False)
+
     def ask(self, what: Ask, world: Any = None) -> ClickRequest | RunRequest | None:
         """Ask for a cell or all of them."""
         if what == "whole":
@@ -158,8 +163,11 @@ class CellTask:
             return None
         return self.classify_all() if what == "all" else self.click(world)
 
-    def click(self, world: Any) -> ClickRequest | None:
-        """Ask for the class of the cell at a position in the world."""
+    def click(self, world: Any, found: bool = True) -> ClickRequest | None:
+        """Ask for the class of the cell at a position in the world.
+
+        Unless it must be `found`, the position itself is taken for the cell's middle.
+        """
         image = self._image_with_cells()
         if image is None:
             return None
@@ -169,7 +177,7 @@ class CellTask:
             self._leave_answer(image)
             self.parts.status.notify(f"Outside image '{image.name}'. Click on a cell of the image.")
             return None
-        return self.ask_cell((row, column))
+        return self.ask_cell((row, column), found)
 
     def click_cell(self, index: int) -> ClickRequest | None:
         """Ask for one of the classified cells, and bring it to the middle of the view."""
@@ -185,8 +193,8 @@ class CellTask:
             return None
         return self.ask_cell((row, column))
 
-    def ask_cell(self, position: tuple[float, float]) -> ClickRequest | None:
-        """Ask for the class of the cell at a place in the chosen image's pixels."""
+    def ask_cell(self, position: tuple[float, float], found: bool = True) -> ClickRequest | None:
+        """Ask for the class of the cell at a place in the chosen image's pixels; see `click`."""
         self.parts.selection.generation += 1
         fields = self._ask_fields()
         if fields is None:
@@ -194,12 +202,25 @@ class CellTask:
             if image is not None:
                 self._leave_answer(image)
             return None
+        if not found:
+            fields |= self._only_here(position, fields["cells"])
         request = ClickRequest(**fields, position=position)
-        if request.cells is None:
+        if request.cells is None and found:
             self.parts.status.notify("Finding the cells of this image…")
         self.parts.answers.asked.emit(request)
         self._click.ask(request)
         return request
+
+    @staticmethod
+    def _only_here(position: tuple[float, float], cells: Cells | None) -> dict[str, Any]:
+        """Return what says that there is one cell, at this place, whatever was found."""
+        known = cells is not None and len(cells) > 0
+        # Without a scale, the other cells say how large this one may be.
+        diameter = float(np.median(cells.diameters)) if cells is not None and known else 1.0
+        place = np.array([position], np.float64)
+        source = CellSource("points", place, diameter, (1,), unset=not known)
+        # Under a key of its own: these are not the cells of the image.
+        return {"cells": None, "source": source, "cells_key": ("here", position)}
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""

@@ -21,15 +21,20 @@ class ClickWatcher:
     clicked : callable
         Called with the position in world coordinates where the button was
         pressed.
+    shifted : callable, optional
+        The same where Shift was held.
     """
 
-    def __init__(self, clicked: Callable[[Any], object]) -> None:
-        self._clicked = clicked
+    def __init__(
+        self, clicked: Callable[[Any], object], shifted: Callable[[Any], object] | None = None
+    ) -> None:
+        self._called = {(): clicked, ("Shift",): shifted}
         self.on = True
 
     def on_mouse(self, viewer: Any, event: Any) -> Iterator[None]:
         """Follow one press to its release; a napari mouse callback."""
-        if not self.on or event.button not in (1, None) or event.modifiers:
+        called = self._called.get(tuple(str(key) for key in event.modifiers))
+        if not self.on or event.button not in (1, None) or called is None:
             return
         active = viewer.layers.selection.active
         # Other modes draw, paint or select: their clicks are not for us.
@@ -44,4 +49,4 @@ class ClickWatcher:
         moved = max(moved, float(np.hypot(*(np.array(event.pos) - start))))
         # However long it took: under load, a press may reach us late.
         if moved <= _STILL:
-            self._clicked(world)
+            called(world)

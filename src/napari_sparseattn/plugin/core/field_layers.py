@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...images.fields.field import Field
-from .sources import METADATA_KEY
+from .sources import METADATA_KEY, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-__all__ = ["colour_of", "could_be_colour", "field_layer", "images_in_file"]
+__all__ = ["colour_of", "could_be_colour", "field_layer", "images_in_file", "profile_of"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -34,6 +34,8 @@ def field_layer(field: Field) -> LayerData:
         known["path"] = str(field.path)
     if field.images:
         known |= {"images": field.images, "image": field.image}
+    if field.profile:
+        known |= {"profile": field.profile, "profile_applied": field.profile_applied}
     attributes: dict[str, Any] = {
         "name": field.name,
         "rgb": rgb,
@@ -53,6 +55,19 @@ def images_in_file(layer: Image) -> tuple[tuple[str, ...], int]:
     """
     known = layer.metadata.get(METADATA_KEY, {})
     return tuple(known.get("images", ())), int(known.get("image", 0))
+
+
+def profile_of(layer: Image) -> tuple[str, bool] | None:
+    """Return the name of the colour profile in a layer's file, and whether it is applied.
+
+    None where the file holds none, or one that would change nothing.
+    """
+    slide = slide_of(layer)
+    if slide is not None:
+        name = slide.profile_name
+        return None if name is None else (name, slide.profile_applied)
+    known = layer.metadata.get(METADATA_KEY, {})
+    return (known["profile"], known["profile_applied"]) if known.get("profile") else None
 
 
 def could_be_colour(layer: Image) -> bool:

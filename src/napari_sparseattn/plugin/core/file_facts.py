@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ...images.class_folders import IMAGE_SUFFIXES
 from ...images.errors import ImageError
 from ...images.opening import open_field
-from .field_layers import colour_of, field_layer, images_in_file
+from .field_layers import colour_of, field_layer, images_in_file, profile_of
 from .parts import Parts
-from .sources import METADATA_KEY, file_of, shape_of
+from .sources import METADATA_KEY, file_of, shape_of, slide_of
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -35,6 +35,12 @@ class _Request:
     path: str
     image: int | None
     data: npt.NDArray[Any] | None
+    icc: bool | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the user asked for just this."""
+        return self.image is not None or self.icc is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +93,22 @@ class FileFacts:
         path = file_of(layer)
         if path is not None and images_in_file(layer)[1] != image:
             self._lane.ask(_Request(weakref.ref(layer), path, image, None))
+
+    def use_profile(self, layer: Image, on: bool) -> None:
+        """Show a layer's colours converted by the profile in its file, or as they are stored."""
+        found = profile_of(layer)
+        if found is None or found[1] == on:
+            return
+        slide, path = slide_of(layer), file_of(layer)
+        if slide is not None:
+            slide.use_profile(on)
+            layer.refresh()
+            self._selection.unsettled.emit(layer)
+            self._selection.images_changed.emit()
+        elif path is not None:
+            several, image = images_in_file(layer)
+            wanted = image if several else None
+            self._lane.ask(_Request(weakref.ref(layer), path, wanted, None, on))
 
     def show_as_colour(self, layer: Image) -> None:
         """Show three planes as one image in colour."""
@@ -162,16 +184,18 @@ def _remember(layer: Image, field: Field) -> None:
     known |= {"modality": field.modality, "unit": field.unit}
     if field.images:
         known |= {"images": field.images, "image": field.image}
+    if field.profile:
+        known |= {"profile": field.profile, "profile_applied": field.profile_applied}
 
 
 def _read(asked: _Request) -> _Found | None:
     try:
-        field = open_field(asked.path, image=asked.image)
+        field = open_field(asked.path, image=asked.image, icc=asked.icc is not False)
     except (ImageError, OSError):
-        if asked.image is not None:
+        if asked.chosen:
             raise
         return None  # napari opened it; what it shows stays
-    if asked.image is not None:
+    if asked.chosen:
         return _Found(field, replaces=True)
     shown = asked.data
     if shown is None or _equal(field_layer(field)[0], shown):

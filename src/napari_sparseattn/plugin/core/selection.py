@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from ...images.fields.cells import Method, knows_platelets
 from .advice import ImageFacts
 from .layers import OverlayChoice
 from .models import Model
@@ -104,6 +105,7 @@ class Selection:
         self._viewer = weakref.ref(viewer)
         self.image: Image | None = None
         self.cell_layer: Layer | None = None
+        self.cell_method: Method = "auto"
         self.model: Model | None = None
         self.loading = False
         self.model_is_chosen = False
@@ -215,12 +217,15 @@ class Selection:
         viewer = self.viewer
         return [] if viewer is None else [x for x in viewer.layers if is_cell_source(x)]
 
-    def set_cell_layer(self, layer: Layer | None) -> None:
-        """Choose a Labels or Points layer that says where cells are; None finds them."""
-        if layer is self.cell_layer:
+    def set_cell_layer(self, layer: Layer | None, method: Method = "auto") -> None:
+        """Choose a Labels or Points layer that says where cells are; None finds them.
+
+        How they are found is `method` of `find_cells`.
+        """
+        if layer is self.cell_layer and method == self.cell_method:
             return
         self.generation += 1
-        self.cell_layer = layer
+        self.cell_layer, self.cell_method = layer, method
         if layer is not None:
             for name in _CELL_EVENTS:
                 if name in layer.events.emitters:
@@ -240,7 +245,11 @@ class Selection:
         key = self._cells_key(plane)
         record = self.record_of(image)
         cells = record.cells if record.cells_key == key else None
-        source = cell_source(self.cell_layer, image, plane) if cells is None else CellSource()
+        source = CellSource()
+        if cells is None:
+            source = cell_source(self.cell_layer, image, plane)
+            if source.kind == "find":
+                source = CellSource(method=self.cell_method, platelets=self._with_platelets)
         return {
             "generation": self.generation,
             "layer": image,
@@ -265,7 +274,15 @@ class Selection:
 
     def _cells_key(self, plane: PlaneRef) -> tuple[Any, ...]:
         settings = dataclasses.replace(self.settings, classes=None)
-        return (id(plane.data), plane.index, settings, id(self.cell_layer))
+        by = (id(self.cell_layer), self.cell_method, self._with_platelets)
+        return (id(plane.data), plane.index, settings, *by)
+
+    @property
+    def _with_platelets(self) -> bool:
+        card = self.card
+        return card is not None and knows_platelets(
+            card.class_names, self.settings.classes_of(card)
+        )
 
     def _forget_cells(self) -> None:
         for record in self._records.values():

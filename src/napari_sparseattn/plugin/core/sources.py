@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ...images.fields.cells import Cells, cells_from_labels, cells_from_points, find_cells
+from ...images.fields.cells import (
+    Cells,
+    Method,
+    cells_from_labels,
+    cells_from_points,
+    find_cells,
+)
 from ...images.fields.field import Field, Modality
 from ...images.fields.scale import measure_scale
 from ...images.slides.pyramid import Pyramid
@@ -133,6 +139,10 @@ class CellSource:
         What is to be said of the source.
     unset : bool
         Whether the points have the size that napari gives all points.
+    method : str
+        How cells are found; see `find_cells`.
+    platelets : bool
+        Whether platelets are looked for too, as the model knows them.
     """
 
     kind: Literal["find", "labels", "points"] = "find"
@@ -141,6 +151,8 @@ class CellSource:
     numbers: tuple[int, ...] = ()
     note: str = ""
     unset: bool = False
+    method: Method = "auto"
+    platelets: bool = False
 
 
 def is_own(layer: Layer) -> bool:
@@ -410,15 +422,15 @@ def cells_of(field: Field, source: CellSource) -> Cells:
         If labels or points cannot be used; the message says why.
     """
     if source.kind == "find" or source.array is None:
-        return find_cells(field)
+        return find_cells(field, source.method, platelets=source.platelets)
     # Where the red cells say it, the size of a mark does not.
     scale = measure_scale(field)
     if source.kind == "labels":
         return dataclasses.replace(cells_from_labels(source.array, field.pixel_size), scale=scale)
     if scale is None and field.pixel_size is None and source.unset:
         raise SourceError(
-            "The points have the size that napari gives all points, which says nothing of the "
-            "cells. Give the pixel size, or the points the size of the cells."
+            "Nothing says how large the cells are, nor does the size that napari gives all points. "
+            "Give the pixel size, or the points the size of the cells."
         )
     cells = cells_from_points(
         source.array, field.shape, diameter=source.diameter, pixel_size=field.pixel_size

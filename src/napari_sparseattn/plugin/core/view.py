@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
 
-__all__ = ["centre_on", "image_under", "show_image"]
+__all__ = ["centre_on", "has_window", "image_under", "show_image"]
 
 #: Images that are drawn so let those below show through.
 _CLEAR = ("additive", "minimum", "multiplicative")
@@ -69,6 +69,18 @@ def centre_on(
     for axis, value in enumerate(world[:-2]):
         viewer.dims.set_point(viewer.dims.ndim - len(world) + axis, value)
     viewer.scene.camera.center = (0.0, *world[-2:])
+
+
+def has_window(viewer: ViewerModel) -> bool:
+    """Whether a viewer still has its window, or never had one."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return True
+    try:
+        window.geometry()
+    except (AttributeError, RuntimeError):  # it, or Qt's part of it, is gone
+        return False
+    return True
 
 
 def _layers_seen(viewer: ViewerModel) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -16,7 +16,9 @@ from qtpy.QtWidgets import (
 )
 
 from ...images.errors import check_pixel_size
+from ...images.fields.cells import Method
 from ...images.fields.field import Modality
+from ...images.fields.learned import SEGMENTERS
 from ..core.docks import open_holograms
 from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
@@ -26,6 +28,8 @@ from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
+from .overview_bar import OverviewBar
+from .profile_box import ProfileBox
 from .scale import ScaleHelper
 
 if TYPE_CHECKING:
@@ -92,6 +96,8 @@ class ImageBox(Follower):
         self.reconstruct.setToolTip(
             "Opens the dock Holograms, which turns a hologram or phase into OPD."
         )
+        self.profile = ProfileBox(session, self)
+        self.overview = OverviewBar(session, self)
         self.empty = WrappedLabel(_EMPTY, self)
         self.open = QPushButton("Open slide…", self)
         self.open.setToolTip(
@@ -153,6 +159,8 @@ class ImageBox(Follower):
         grid.addWidget(self.kinds, 8, 1, 1, 2)
         grid.addWidget(self.empty, 9, 1, 1, 2)
         grid.addWidget(self.open, 10, 1, 1, 2)
+        grid.addWidget(self.profile, 11, 1, 1, 2)
+        grid.addWidget(self.overview, 12, 1, 1, 2)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -162,10 +170,14 @@ class ImageBox(Follower):
         self.image.setPlaceholderText("no image open")
         self.image.setCurrentIndex(self.image.findData(selection.image))
         self.cells.clear()
-        self.cells.addItem("found automatically", None)
+        self.cells.addItem("found automatically", "auto")
+        for name, segmenter in SEGMENTERS.items():
+            missing = "" if segmenter.installed else " (not installed)"
+            self.cells.addItem(f"found by {segmenter.title}{missing}", name)
         for layer in selection.cell_layers():
             self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
-        self.cells.setCurrentIndex(max(0, self.cells.findData(selection.cell_layer)))
+        chosen = selection.cell_layer or selection.cell_method
+        self.cells.setCurrentIndex(max(0, self.cells.findData(chosen)))
         self._fill_file(selection.image)
         self._show_settings(selection.settings)
 
@@ -219,8 +231,9 @@ class ImageBox(Follower):
             widget.setVisible(advice.cells and self.session.selection.image is not None)
 
     def release(self) -> None:
-        """Disconnect, with the button for kinds."""
-        self.kinds.release()
+        """Disconnect, with the parts that follow something themselves."""
+        for part in (self.kinds, self.profile, self.overview):
+            part.release()
         super().release()
 
     def open_files(self, paths: list[str], as_slides: bool = False) -> None:
@@ -264,4 +277,8 @@ class ImageBox(Follower):
         selection.set_settings(selection.image, pixel_size=size, origin=origin)
 
     def _cells_chosen(self, index: int) -> None:
-        self.session.selection.set_cell_layer(self.cells.itemData(index))
+        chosen, selection = self.cells.itemData(index), self.session.selection
+        if isinstance(chosen, str):
+            selection.set_cell_layer(None, cast("Method", chosen))
+        else:
+            selection.set_cell_layer(chosen)

@@ -233,7 +233,9 @@ class ResultBox(Follower):
         else:
             facts, tip = _facts(answer, selection.on_slide)
         if answer.flagged:
-            text, why = describe_flag(answer, selection.on_slide)
+            novelty = selection.card.novelty
+            others = "" if novelty is None else novelty.others_text
+            text, why = describe_flag(answer, selection.on_slide, others)
             self.badge.setText(text)
             self.badge.setToolTip(why)
         self.facts.setText(" · ".join(facts))
@@ -251,8 +253,15 @@ class ResultBox(Follower):
             self.boxes[name].blockSignals(False)
 
 
-def describe_flag(answer: Prediction, on_slide: bool) -> tuple[str, str]:
-    """Say what a flagged answer is unlike, and what that means."""
+def describe_flag(answer: Prediction, on_slide: bool, others: str = "") -> tuple[str, str]:
+    """Say what a flagged answer is unlike, or what it is like, and what that means."""
+    if answer.none_of_these and others:
+        tip = (
+            f"It is nearer to {others} of the smears that the model was trained on than to any "
+            "class. The class above is the nearest of those the model has, and most likely none "
+            "of them: look yourself."
+        )
+        return f"More like {others} than any class", tip
     what = "cells"
     if isinstance(answer, FieldPrediction | SlidePrediction):
         what = "slides" if on_slide else "images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,19 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from ...images.errors import ImageError
+from ...images.slides.channels import Channel, ChannelPyramid, estimate_limits, primaries
 from ...images.slides.opening import open_slide
 from ...images.slides.pyramid import Level, Pyramid, Reading, level_for, read_window
 from ..core.lanes import Lanes
 from ..core.sources import METADATA_KEY, slide_of
 
 __all__ = [
+    "AnyView",
+    "LayerData",
     "LevelView",
     "follow_unreadable",
     "read_slide",
     "slide_layer",
+    "slide_layers",
     "unread_layer",
     "unreadable_layer",
 ]
+
+_PRIMARIES = tuple(one.name for one in primaries())
+#: Of channels that the file gives no colour.
+_DYES = ("blue", "green", "red", "cyan", "magenta", "yellow")
+#: More channels on top of each other than these are white.
+_MOST_SHOWN = 6
 
 LayerData = tuple[Any, dict[str, Any], str]
 # napari reads the coarsest level whole, for the thumbnail; it must be small.
@@ -34,43 +45,27 @@ _GREY: Mapping[int | None, tuple[float, ...]] = {1: (0.5, 0.5, 0.5, 0.7), None: 
 _RED: Mapping[int | None, tuple[float, ...]] = {1: (0.9, 0.1, 0.1, 0.6), None: (0, 0, 0, 0)}
 
 
-class LevelView:
-    """One level of a slide as an array whose pixels are read when it is sliced.
-
-    Pixels that could not be read are 0; `unreadable_layer` shows where. A file
-    that is gone or has changed is 0 throughout and told to `report`: an error
-    raised from here would end napari's drawing.
+class AnyView(abc.ABC):
+    """An array (y, x, and colour where there is) whose pixels are read when it is sliced.
 
     Parameters
     ----------
-    pyramid : Pyramid
-        The slide.
-    level : int
-        Which of its levels.
-    coarser : int
-        How many times coarser than that level this view is; above 1 the
-        pixels are averaged.
+    shape : tuple of int
+        Height, width, and colours where there are some.
+    dtype : numpy.dtype
+        Of the pixels.
     report : callable, optional
         Called with what is wrong with the file; by default napari shows it.
     """
 
     def __init__(
         self,
-        pyramid: Pyramid,
-        level: int,
-        coarser: int = 1,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
         report: Callable[[str], None] | None = None,
     ) -> None:
-        at = pyramid.levels[level]
-        colours = (pyramid.channels,) if pyramid.channels > 1 else ()
-        self._pyramid, self._level, self._coarser = pyramid, level, coarser
+        self.shape, self.dtype = shape, dtype
         self._report = report or _show
-        self.shape: tuple[int, ...] = (
-            math.ceil(at.height / coarser),
-            math.ceil(at.width / coarser),
-            *colours,
-        )
-        self.dtype = pyramid.dtype
 
     @property
     def ndim(self) -> int:
@@ -122,6 +117,44 @@ class LevelView:
             )
         return np.asarray(self[:], dtype)
 
+    @abc.abstractmethod
+    def _read(self, top: int, left: int, bottom: int, right: int) -> npt.NDArray[Any]:
+        """Return the pixels of a part."""
+
+
+class LevelView(AnyView):
+    """One level of a slide as an array whose pixels are read when it is sliced.
+
+    Pixels that could not be read are 0; `unreadable_layer` shows where. A file
+    that is gone or has changed is 0 throughout and told to `report`: an error
+    raised from here would end napari's drawing.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The slide.
+    level : int
+        Which of its levels.
+    coarser : int
+        How many times coarser than that level this view is; above 1 the
+        pixels are averaged.
+    report : callable, optional
+        Called with what is wrong with the file; by default napari shows it.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        level: int,
+        coarser: int = 1,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        at = pyramid.levels[level]
+        colours = (pyramid.channels,) if pyramid.channels > 1 else ()
+        self._pyramid, self._level, self._coarser = pyramid, level, coarser
+        shape = math.ceil(at.height / coarser), math.ceil(at.width / coarser), *colours
+        super().__init__(shape, pyramid.dtype, report)
+
     def _read(self, top: int, left: int, bottom: int, right: int) -> npt.NDArray[Any]:
         height, width = bottom - top, right - left
         if self._coarser == 1:
@@ -138,7 +171,8 @@ class LevelView:
                 height,
                 width,
             )
-            pixels = np.rint(values * 255).astype(np.uint8)
+            most = np.iinfo(self.dtype).max
+            pixels = np.rint(values * np.float64(most)).astype(self.dtype)
             level = level_for(self._pyramid, factor)
             step = factor / self._pyramid.levels[level].downsample
         if not valid.all():
@@ -150,8 +184,17 @@ class LevelView:
         return pixels if self._pyramid.channels > 1 else pixels[..., 0]
 
 
-def read_slide(path: str) -> list[LayerData]:
+def read_slide(
+    path: str, layers: Callable[[Pyramid], list[LayerData]] | None = None
+) -> list[LayerData]:
     """Open a slide for napari, and show what the user should know of it; for the npe2 reader.
+
+    Parameters
+    ----------
+    path : str
+        The slide.
+    layers : callable, optional
+        Makes the layers, by default `slide_layers`.
 
     Raises
     ------
@@ -163,7 +206,44 @@ def read_slide(path: str) -> list[LayerData]:
     pyramid = open_slide(path)
     for note in pyramid.notes:
         show_warning(note)
-    return [slide_layer(pyramid)]
+    return (layers or slide_layers)(pyramid)
+
+
+def slide_layers(pyramid: Pyramid, report: Callable[[str], None] | None = None) -> list[LayerData]:
+    """Return the image layers that show a slide: one, or of other channels one for each.
+
+    Channels have the names and colours that the file gives them, and are shown
+    between their own dark and bright values, for which the coarsest level is
+    read. Of many only the first are visible.
+
+    Parameters
+    ----------
+    pyramid, report
+        See `slide_layer`.
+
+    Raises
+    ------
+    ImageError
+        If the file is gone or has changed.
+    """
+    info = pyramid.channel_info
+    if not info:
+        return [slide_layer(pyramid, report)]
+    report = _once(report or _show)
+    dyes = len(info) > 1 and tuple(one.name for one in info) != _PRIMARIES
+    found = []
+    for n, channel in enumerate(info):
+        one = ChannelPyramid(pyramid, n)
+        data, attributes, kind = slide_layer(one, report)
+        if len(info) > 1:
+            attributes["name"] = f"{pyramid.name}: {channel.name}"
+            attributes["blending"] = "additive"
+            attributes["visible"] = n < _MOST_SHOWN
+        attributes["colormap"] = _colormap_of(channel, n, len(info))
+        attributes["contrast_limits"] = estimate_limits(one)
+        attributes["metadata"][METADATA_KEY]["modality"] = "fluorescence" if dyes else "unknown"
+        found.append((data, attributes, kind))
+    return found
 
 
 def slide_layer(pyramid: Pyramid, report: Callable[[str], None] | None = None) -> LayerData:
@@ -284,6 +364,17 @@ def unread_layer(pyramid: Pyramid, reading: Reading, level: int | None = None) -
     mask = reading.unread_mask(level).astype(np.uint8)
     name = f"{pyramid.name}: not read at {at.downsample:g}× reduction"
     return _mask_layer(pyramid, at, mask, name, _GREY)
+
+
+def _colormap_of(channel: Channel, number: int, count: int) -> Any:
+    """Return napari's colormap from black to a channel's colour, or to one of our choice."""
+    from napari.utils.colormaps import Colormap
+
+    if channel.colour is None:
+        return "gray" if count == 1 else _DYES[number % len(_DYES)]
+    full = [part / 255 for part in channel.colour]
+    name = "#" + bytes(channel.colour).hex()
+    return Colormap([[0, 0, 0, 1], [*full, 1]], name=name)
 
 
 def _show(message: str) -> None:

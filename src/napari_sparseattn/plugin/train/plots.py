@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
+from ...card import readable_name
 from ..core.messages import counted
 from ..widgets.axes import AXIS_COLOUR, Axes, Plot
 from ..widgets.picture import nice_ticks
@@ -294,7 +295,9 @@ class ConfusionMatrix(QWidget):
             place = self.field_rect(i, 0)
             self._swatch(painter, QPointF(2 + _SWATCH / 2, place.center().y()), i)
             painter.setPen(ink)
-            text = metrics.elidedText(name, Qt.TextElideMode.ElideRight, int(left) - _SWATCH - 10)
+            text = metrics.elidedText(
+                readable_name(name), Qt.TextElideMode.ElideRight, int(left) - _SWATCH - 10
+            )
             middle = Qt.AlignmentFlag.AlignVCenter
             painter.drawText(QRectF(_SWATCH + 6, place.top(), left, place.height()), middle, text)
             top = self.field_rect(0, i)
@@ -329,14 +332,17 @@ class ConfusionMatrix(QWidget):
         count = int(self.counts[row, column])
         cells = counted(count, "cell")
         press = " Click to list them." if count else ""
-        return f"{cells} of your '{self.names[row]}' that it calls '{self.names[column]}'.{press}"
+        yours, called = (readable_name(self.names[i]) for i in (row, column))
+        return f"{cells} of your '{yours}' that it calls '{called}'.{press}"
 
     def _top(self) -> float:
         return float(self.fontMetrics().height() + 2 * _SWATCH + 4)
 
     def _frame(self) -> QRectF:
         metrics, n = self.fontMetrics(), max(len(self.names), 1)
-        names = max((metrics.horizontalAdvance(name) for name in self.names), default=0)
+        names = max(
+            (metrics.horizontalAdvance(readable_name(name)) for name in self.names), default=0
+        )
         left = min(names, _MOST_NAME) + _SWATCH + 14.0
         width = min(self.width() - left - 2, 1.6 * _MOST_FIELD * n)
         return QRectF(left, self._top(), width, self.height() - self._top() - 2)

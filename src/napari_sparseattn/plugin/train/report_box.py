@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...card import readable_name
 from ...metrics import Report, whole_percent
 from ..core.messages import counted
 from ..widgets.base import Follower
@@ -126,14 +127,17 @@ class ReportBox(Follower):
         self.cells.clear()
         self.cells.setVisible(bool(cells))
         if not cells:
-            text = f"No held-out '{label}' is classified as '{predicted}'. {_PRESS}"
+            text = (
+                f"No held-out '{readable_name(label)}' is classified as "
+                f"'{readable_name(predicted)}'. {_PRESS}"
+            )
             self.listed.setText(_show(text))
             return
         correct = " (correct)" if label == predicted else ""
         self.listed.setText(
             _show(
-                f"{counted(len(cells), 'cell')} of your class '{label}', classified as "
-                f"'{predicted}'{correct}, most confident first:"
+                f"{counted(len(cells), 'cell')} of your class '{readable_name(label)}', classified "
+                f"as '{readable_name(predicted)}'{correct}, most confident first:"
             )
         )
         for cell in cells[:_MOST_LISTED]:
@@ -141,7 +145,10 @@ class ReportBox(Follower):
         self.cells.setFixedHeight((_ICON + 6) * min(len(cells), _ROWS) + 6)
 
     def _item(self, cell: HeldOutCell) -> QListWidgetItem:
-        text = f"{cell.after} {whole_percent(cell.probability)}; before: {cell.before}"
+        text = (
+            f"{readable_name(cell.after)} {whole_percent(cell.probability)}; "
+            f"before: {readable_name(cell.before)}"
+        )
         item = QListWidgetItem(text)
         item.setData(Qt.ItemDataRole.UserRole, cell)
         prepared = self.tuning.prepared
@@ -229,7 +236,7 @@ def _per_class(report: FineTuneReport, after: Report, colours: tuple[str, ...]) 
         shown = "".join(f"<td align='right'>{100 * v:.0f}</td>" for v in cells)
         old = f"{100 * before:.0f}" if before is not None and known else "new"
         rows.append(
-            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{_show(name)}</td>"
+            f"<tr><td><span style='color:{colour}'>■</span>&nbsp;{_show(readable_name(name))}</td>"
             f"<td align='right'>{of.support}</td>{shown}<td align='right'>{old}</td></tr>"
         )
     head = (

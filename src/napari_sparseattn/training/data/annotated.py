@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...card import Card
+from ...card import Card, readable_name
 from ...images.fields.cells import find_cells
 from ...images.fields.crops import cut_crops, fit_crop
 from ...images.fields.field import Field
@@ -165,21 +165,22 @@ def too_few(data: CropSet, old_classes: Sequence[str] = (), kept: int | None = N
     out = held_out(data)
     said = []
     for index, name in enumerate(data.class_names):
+        shown = readable_name(name)
         n = int((data.labels[~out] == index).sum())
         checked = int((data.labels[out] == index).sum())
         if n + checked == 0:
             continue
         if n < _LEAST_PER_CLASS:
-            said.append(f"'{name}' has {n} to learn from: annotate at least 10 in all.")
+            said.append(f"'{shown}' has {n} to learn from: annotate at least 10 in all.")
         elif n < _FEW_OF_NEW and name not in old_classes:
-            said.append(f"'{name}' is new and has {n} to learn from: 25 to 50 are a good start.")
+            said.append(f"'{shown}' is new and has {n} to learn from: 25 to 50 are a good start.")
         if checked < _LEAST_CHECKED:
             said.append(
-                f"'{name}' has {checked} held out to test on: annotate more, in other places or "
+                f"'{shown}' has {checked} held out to test on: annotate more, in other places or "
                 "images, or the report cannot say how well it is told apart."
             )
     there = {data.class_names[index] for index in np.unique(data.labels)}
-    missing = [f"'{name}'" for name in old_classes if name not in there]
+    missing = [f"'{readable_name(name)}'" for name in old_classes if name not in there]
     if kept == 0 and missing:
         said.append(
             f"No cell of {', '.join(missing)} is annotated, and this model keeps none of its own "

@@ -277,6 +277,8 @@ def _complain(name: str, problems: Sequence[tuple[int, str]]) -> None:
     said = [f"row {number}: {problem}" for number, problem in sorted(problems)]
     more = f"\n… and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     raise SlideTableError(
-        f"{name} has {len(said)} problem(s).\n" + "\n".join(said[:_SHOWN]) + more,
+        f"{name} has {len(said)} problem{'s' * (len(said) != 1)}.\n"
+        + "\n".join(said[:_SHOWN])
+        + more,
         sorted({number for number, _ in problems}),
     )

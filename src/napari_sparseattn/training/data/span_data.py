@@ -253,8 +253,9 @@ def split_slides(examples: Sequence[SlideExample]) -> dict[Part, list[SlideExamp
         own = [group for group in by_sha256(classes) if label in classes[group]]
         if len(own) < 3:
             raise ValueError(
-                f"The slides of class {label} are of {len(own)} group(s) (patients, blocks): "
-                "training, validation and test need one each. Add slides, or merge classes."
+                f"The slides of class {label} are of {len(own)} group{'s' * (len(own) != 1)} "
+                "(patients, blocks): training, validation and test need one each. Add slides, or "
+                "merge classes."
             )
         for missing in _PARTS:
             if any(part[group] == missing for group in own):

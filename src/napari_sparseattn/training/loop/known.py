@@ -20,6 +20,7 @@ from ..data.span_data import SlideExample
 from .fit import predict_states
 
 __all__ = [
+    "add_known_fields",
     "add_known_slides",
     "add_known_states",
     "describe_known",
@@ -36,6 +37,8 @@ _LEAST_SLIDES = 6
 _MOST_PATCHES = 200
 
 Slides = Sequence[SlideExample]
+#: (N, D) and (N,).
+States = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 def measure_known_states(
@@ -45,6 +48,7 @@ def measure_known_states(
     test: CropSet | None,
     normalisation: Normalisation,
     size: int,
+    others: CropSet | None = None,
 ) -> tuple[KnownStates, NoveltySpec]:
     """Measure what is usual on training crops, and the threshold on validation crops.
 
@@ -58,17 +62,24 @@ def measure_known_states(
         What took no part in any decision, for the share that is flagged of it.
     normalisation, size
         As on the card.
+    others : CropSet, optional
+        What is common beside the classes, named in the singular.
     """
     rows = draw_rows(train.labels, MOST_STATES)
     own, held = (
         predict_states(model, crops, normalisation, size).numpy()
         for crops in (train.crops[rows], validation.crops)
     )
-    known = fit_known_states(own, train.labels[rows], held, validation.labels)
+    beside, names = None, ()
+    if others is not None:
+        seen = predict_states(model, others.crops, normalisation, size).numpy()
+        beside, names = (seen, others.labels), others.class_names
+    known = fit_known_states(own, train.labels[rows], held, validation.labels, others=beside)
     tested = None
     if test is not None and len(test):
         tested = known.novelty(predict_states(model, test.crops, normalisation, size))
-    return known, describe_known(known, len(rows), len(held), tested)
+    spec = describe_known(known, len(rows), len(held), tested)
+    return known, spec.model_copy(update={"others": names})
 
 
 def measure_known_slides(
@@ -123,7 +134,11 @@ def _read_slides(
 
 
 def describe_known(
-    known: KnownStates, n: int, n_validation: int, tested: npt.NDArray[np.float32] | None = None
+    known: KnownStates,
+    n: int,
+    n_validation: int,
+    tested: npt.NDArray[np.float32] | None = None,
+    sides: tuple[int, int] | None = None,
 ) -> NoveltySpec:
     """Return what a card says of known states.
 
@@ -135,6 +150,8 @@ def describe_known(
         Images that gave the spread, and the threshold.
     tested : numpy.ndarray, optional
         Novelty of images that took no part.
+    sides : (int, int), optional
+        Of fields or slides of several sizes, the smallest and the largest.
     """
     return NoveltySpec(
         # Of few images the farthest is the threshold, and a larger share lies beyond it.
@@ -144,16 +161,22 @@ def describe_known(
         kept=len(known.labels),
         checked=int(known.held.sum()),
         flagged_test=None if tested is None else float((tested > 1).mean()),
+        sides=sides,
     )
 
 
 def add_known_states(
-    bundle: Bundle, train: CropSet, validation: CropSet, test: CropSet | None = None
+    bundle: Bundle,
+    train: CropSet,
+    validation: CropSet,
+    test: CropSet | None = None,
+    others: CropSet | None = None,
 ) -> Bundle:
     """Return a model of cells with its known states, measured on the data it was trained on.
 
     For files from before there were any. Parts are those of the training, by
-    `split_folds`; the weights stay as they are.
+    `split_folds`; the weights stay as they are. `others` are as in
+    `measure_known_states`.
 
     Raises
     ------
@@ -167,7 +190,7 @@ def add_known_states(
             f"{', '.join(train.class_names)}. Give the data that it was trained on."
         )
     known, spec = measure_known_states(
-        bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size
+        bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size, others
     )
     return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}), known=known)
 
@@ -188,6 +211,31 @@ def add_known_slides(
             f"Too few slides to say what is usual: {_LEAST_SLIDES} of the training, and some of "
             "the validation, are needed."
         )
+    card = bundle.card.model_copy(update={"novelty": spec})
+    return dataclasses.replace(bundle, card=card, known=known)
+
+
+def add_known_fields(
+    bundle: Bundle,
+    train: States,
+    validation: States,
+    test: States,
+    sides: tuple[int, int],
+) -> Bundle:
+    """Return a TNet of fields or slides with its known states, see `add_known_states`.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        A TNet.
+    train, validation, test : tuple of numpy.ndarray
+        States (N, D) and labels (N,) of whole images, looked at as deployed.
+    sides : (int, int)
+        Smallest and largest longer side of them, in pixels.
+    """
+    known = fit_known_states(*train, *validation)
+    tested = known.novelty(test[0])
+    spec = describe_known(known, len(train[1]), len(validation[1]), tested, sides)
     card = bundle.card.model_copy(update={"novelty": spec})
     return dataclasses.replace(bundle, card=card, known=known)
 

@@ -23,7 +23,7 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
     Where the last layer alone was fitted, states stay what they were, and
     those of the annotated cells are added. Where layers below it have changed,
     they are measured anew, on the crops that were trained on and on those that
-    nobody annotated.
+    nobody annotated; what is common beside the classes is then no longer known.
 
     Parameters
     ----------
@@ -48,7 +48,9 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         own = task.seen.features[0].numpy()
         known = extend_known_states(old, own, task.labels, held, task.held.labels)
         before = 0 if card.novelty is None else card.novelty.n
-        return known, describe_known(known, before + len(own), int(old.held.sum()) + len(held))
+        spec = describe_known(known, before + len(own), int(old.held.sum()) + len(held))
+        others = () if card.novelty is None else card.novelty.others
+        return known, spec.model_copy(update={"others": others})
     crops, labels = task.crops, task.labels
     given = task.options.unlabelled
     if given is not None and len(given):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle import Bundle
+from ...card import readable_name
 from ..data.datasets import hash_folds
 from ..data.span_data import SlideExample, by_sha256
 from ..loop.control import TrainingControl
@@ -65,15 +66,19 @@ def too_few_slides(examples: Sequence[SlideExample], class_names: Sequence[str])
     out = held_out_slides(examples)
     said = []
     for index, name in enumerate(class_names):
+        shown = readable_name(name)
         own = np.array([index in _classes_of(example) for example in examples], dtype=bool)
         if not own.any():
             continue
         n, checked = int((own & ~out).sum()), int((own & out).sum())
         if n < 2:
-            said.append(f"'{name}' has {n} slide(s) to learn from: annotate at least 3 in all.")
+            said.append(
+                f"'{shown}' has {n} slide{'s' * (n != 1)} to learn from: annotate at least 3 in "
+                "all."
+            )
         if not checked:
             said.append(
-                f"'{name}' has no slide held out to test on: annotate more, or the report cannot "
+                f"'{shown}' has no slide held out to test on: annotate more, or the report cannot "
                 "say how well it is told apart."
             )
     return said

@@ -232,7 +232,7 @@ def _check_crops(crops: npt.NDArray[Any], card: Card) -> None:
     channels, physical = len(card.channels), bool(card.unit)
     if crops.ndim != 4 or crops.shape[-1] != channels:
         raise ValueError(
-            f"'{card.name}' takes crops of {channels} channel(s) ({', '.join(card.channels)}), "
+            f"'{card.name}' takes crops of {card.channels_text}, "
             f"these have shape {crops.shape}. Choose a model for such images."
         )
     if physical and not np.issubdtype(crops.dtype, np.floating):
