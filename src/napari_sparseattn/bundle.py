@@ -273,8 +273,9 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     _check_known(path.name, card, known)
     logits = _answer(Bundle(card, state))
     card = Card.model_validate({**card.model_dump(), "test_vector": TestVector(logits=logits)})
-    # Programs from before there were known states refuse a word that they do not know.
-    told = card.model_dump_json(exclude={"novelty"} if known is None else None)
+    # Older programs refuse a word that they do not know; what is not said needs none.
+    later = {"novelty": known, "halting": card.halting, "explanation": card.explanation}
+    told = card.model_dump_json(exclude={name for name, value in later.items() if value is None})
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"napari_sparseattn_card": told})
     return Bundle(card, state, path, known)

@@ -12,6 +12,11 @@ __all__ = ["UNKNOWN_LICENCE", "encoder_licence"]
 
 UNKNOWN_LICENCE = "unknown: ask whoever made it before you use it"
 _EMBEDDED = "BSD-3-Clause, part of napari-sparseattn: free to use, commercially too"
+_TISSUE = (
+    "Apache-2.0, part of napari-sparseattn: free to use, commercially too; tuned from ImageNet's "
+    "MobileNetV2 (Apache-2.0) on PatchCamelyon (CC0) and EBHI-Seg (CC BY 4.0: cite Shi et al. "
+    "2023, doi 10.6084/m9.figshare.21540159)"
+)
 _GATED = "gated, non-commercial research only ({}): ask for access at its page and read the terms"
 #: By name on the hub, in lower case; from the model cards.
 _KNOWN = {
@@ -49,6 +54,8 @@ def encoder_licence(name: str) -> str:
     kind, _, which = name.partition(":")
     if kind == "stain-texture":
         return _EMBEDDED
+    if kind == "tissue-mobilenet":
+        return _TISSUE
     if (entry := find_entry(name)) is not None:
         return entry.licence
     if kind == "transformers" and Path(which).is_dir():

@@ -56,6 +56,8 @@ class Glass:
         (h, w) bool, one per block: what is not in view; None if all is.
     block : int
         Side of such a block in pixels.
+    view : numpy.ndarray or None
+        (h, w, C) float32, the brightness of each block in even light.
     """
 
     shape: tuple[int, int]
@@ -64,6 +66,7 @@ class Glass:
     darkest: float = 0.0
     outside: Mask | None = None
     block: int = 1
+    view: Image | None = None
 
     def density(self, image: Image, factor: int, top: int = 0, left: int = 0) -> Image:
         """-ln of the transmission, which is proportional to the stain (Beer and Lambert).
@@ -139,7 +142,7 @@ def look_at_glass(reader: PlaneReader, transparent: Mask | None = None) -> Glass
     view = reader.read(block)
     white = _white(view.reshape(-1, view.shape[-1]))
     if white.max() < _LEAST_WHITE or min(view.shape[:2]) < 8:
-        return Glass(reader.shape, white)
+        return Glass(reader.shape, white, block=block, view=view)
     outside = _find_outside(view, white)
     if transparent is not None:
         clear = transparent[::block, ::block][: view.shape[0], : view.shape[1]]
@@ -149,7 +152,7 @@ def look_at_glass(reader: PlaneReader, transparent: Mask | None = None) -> Glass
     inside = np.ones(view.shape[:2], bool) if outside is None else ~outside
     if outside is not None:
         white = _white(view[inside])
-    glass = Glass(reader.shape, white, None, 0.0, outside, block)
+    glass = Glass(reader.shape, white, None, 0.0, outside, block, view)
     fitted = _fit_shade(view, inside, glass)
     if fitted is None:
         return glass
