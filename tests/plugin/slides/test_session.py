@@ -17,7 +17,7 @@ from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.core.status import StageDone
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides import pyramid_maps
-from napari_sparseattn.plugin.slides.pyramid_maps import EXPLANATION, LOCAL, PyramidChoice
+from napari_sparseattn.plugin.slides.pyramid_maps import EXPLANATION, FOCI, LOCAL, PyramidChoice
 from napari_sparseattn.plugin.slides.requests import (
     LocalRequest,
     SlideAnswer,
@@ -459,4 +459,27 @@ def test_what_was_measured_best_is_shown_first_and_attention_stays_a_choice(
     assert task.explanation is None
     assert task.maps.layer(image, EXPLANATION) is None
     assert task.maps.layer(image, "level 0").visible
+    asked.selection.set_model(None)
+
+
+def test_the_mask_of_the_tissue_is_measured_and_follows_its_threshold(
+    asked: Session, viewer: ViewerModel
+) -> None:
+    asked.worker.go()
+    asked.selection.set_model(span_model(segments=True))
+    image = add_slide(viewer)
+    asked.selection.set_image(image)
+    task = asked.slides
+    task.ask("whole")
+    chances = task.attention.patch_probabilities
+    task.set_foci(float(np.median(chances)), 1)
+    found = int((chances >= np.float32(np.median(chances))).sum())
+    assert int(task.foci.patches.sum()) == found
+    # Patches of 192 µm.
+    assert task.foci.area_mm2 == pytest.approx(found * 0.192**2)
+    assert "mm²" in task.foci_sentence()
+    layer = task.maps.layer(image, FOCI)
+    assert int((layer.data > 0).sum()) == found
+    task.set_foci(1.0, 1)
+    assert not layer.data.any()
     asked.selection.set_model(None)

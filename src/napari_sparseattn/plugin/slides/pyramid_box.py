@@ -11,10 +11,12 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QSlider,
+    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -101,6 +103,7 @@ class PyramidBox(Follower):
         self.bars: list[ColourBar] = []
         self.probability = QCheckBox("Probability per patch", self)
         self.probability_bar = ColourBar(self)
+        self._make_foci()
         self.local = QCheckBox("Local attention of the picked patch", self)
         self.local.setToolTip(
             "What the patch that is picked out looked at itself, in its window of up to 63."
@@ -125,6 +128,23 @@ class PyramidBox(Follower):
         self._lay_out()
         self._connect()
         self.show_answer()
+
+    def _make_foci(self) -> None:
+        """Make what sets, and tells of, the mask of the tissue that was found."""
+        self.threshold = QDoubleSpinBox(self)
+        self.threshold.setRange(0.01, 1.0)
+        self.threshold.setSingleStep(0.05)
+        self.threshold.setValue(self.slides.threshold)
+        self.threshold.setToolTip("The probability from which a patch counts to a focus.")
+        self.least = QSpinBox(self)
+        self.least.setRange(1, 1000)
+        self.least.setValue(self.slides.least)
+        self.least.setToolTip(
+            "Foci, and gaps in them, of fewer patches are taken for noise. 1 cleans nothing."
+        )
+        self.foci = QLabel(self)
+        self.foci.setWordWrap(True)
+        self._foci_names = (QLabel("Foci from", self), QLabel("patches at least", self))
 
     def _lay_out(self) -> None:
         self._head = head = QGridLayout()
@@ -152,6 +172,12 @@ class PyramidBox(Follower):
         column.addLayout(self._boxes)
         column.addWidget(self.probability)
         column.addWidget(self.probability_bar)
+        mask = QHBoxLayout()
+        for name, widget in zip(self._foci_names, (self.threshold, self.least), strict=True):
+            mask.addWidget(name)
+            mask.addWidget(widget, 1)
+        column.addLayout(mask)
+        column.addWidget(self.foci)
         column.addWidget(self.local)
         column.addLayout(chosen)
         column.addWidget(self.shares)
@@ -166,6 +192,8 @@ class PyramidBox(Follower):
     def _connect(self) -> None:
         slides = self.slides
         self.methods.activated.connect(self._method_chosen)
+        self.threshold.valueChanged.connect(self._foci_chosen)
+        self.least.valueChanged.connect(self._foci_chosen)
         self.kinds.activated.connect(self._kind_chosen)
         self.heads.activated.connect(self._head_chosen)
         self.probability.toggled.connect(self._shown)
@@ -176,6 +204,7 @@ class PyramidBox(Follower):
         self.follow(slides.pyramid_choice_changed, self._show_choice)
         self.follow(slides.shown_class_changed, self._show_shares)
         self.follow(slides.explanation_changed, self._show_explanation)
+        self.follow(slides.foci_changed, self._show_foci)
         self.follow(slides.parts.selection.model_changed, self._show_wanted)
 
     def _show_wanted(self, _: object = None) -> None:
@@ -190,6 +219,7 @@ class PyramidBox(Follower):
             return
         self._held_for = None
         self._list_methods()
+        self._show_foci()
         self._make_boxes(attention)
         self.heads.clear()
         self.heads.addItem("all heads", None)
@@ -233,6 +263,15 @@ class PyramidBox(Follower):
 
     def _method_chosen(self, index: int) -> None:
         self.slides.set_method(self.methods.itemData(index))
+
+    def _foci_chosen(self, _: object = None) -> None:
+        self.slides.set_foci(round(self.threshold.value(), 4), self.least.value())
+
+    def _show_foci(self) -> None:
+        there = self.slides.foci is not None
+        for widget in (*self._foci_names, self.threshold, self.least, self.foci):
+            widget.setVisible(there)
+        self.foci.setText(self.slides.foci_sentence())
 
     def _head_chosen(self, index: int) -> None:
         self._choose(head=self.heads.itemData(index))

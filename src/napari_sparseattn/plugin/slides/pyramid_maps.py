@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTENTION",
     "EXPLANATION",
+    "FOCI",
     "LOCAL",
     "PATCH",
     "PROBABILITY",
@@ -42,7 +43,7 @@ Drawn = tuple[npt.NDArray[np.float32], tuple[float, float]]
 Placement = tuple[tuple[float, float], tuple[float, float]]
 
 PROBABILITY, LOCAL, PATCH, TISSUE = "probability", "local attention", "patch", "tissue"
-EXPLANATION = "explanation"
+EXPLANATION, FOCI = "explanation", "foci"
 #: One map per quantity, by name and the colours from low to high: their lightness rises or
 #: falls evenly, and blue, orange and green to yellow are told apart with any colour vision.
 ATTENTION = "attention"
@@ -74,9 +75,10 @@ class PyramidChoice:
         One attention head; None for their mean.
     levels : frozenset of int
         The levels that are shown.
-    probability, local, explanation : bool
+    probability, local, explanation, foci : bool
         Whether the map of patch probabilities, the local attention of the
-        patch that is picked out, and what speaks for the class are shown.
+        patch that is picked out, what speaks for the class, and the mask of
+        the tissue that was found are shown.
     """
 
     kind: MapKind = "relative"
@@ -85,12 +87,18 @@ class PyramidChoice:
     probability: bool = True
     local: bool = True
     explanation: bool = True
+    foci: bool = True
 
     def of(self, role: str) -> bool:
         """Return whether a layer is wanted."""
-        if role in (PROBABILITY, LOCAL, EXPLANATION):
-            own = {PROBABILITY: self.probability, LOCAL: self.local}
-            return own.get(role, self.explanation)
+        own = {
+            PROBABILITY: self.probability,
+            LOCAL: self.local,
+            EXPLANATION: self.explanation,
+            FOCI: self.foci,
+        }
+        if role in own:
+            return own[role]
         return role in (PATCH, TISSUE) or role in {level_role(level) for level in self.levels}
 
     def with_shown(self, role: str, shown: bool) -> PyramidChoice:
@@ -101,6 +109,8 @@ class PyramidChoice:
             return dataclasses.replace(self, local=shown)
         if role == EXPLANATION:
             return dataclasses.replace(self, explanation=shown)
+        if role == FOCI:
+            return dataclasses.replace(self, foci=shown)
         if not role.startswith("level"):
             return self
         level = int(role.removeprefix("level "))

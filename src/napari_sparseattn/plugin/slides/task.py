@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from ...evidence import PyramidAttention
+from ...evidence import Foci, PyramidAttention, find_foci
 from ..core.advice import Advice, ImageFacts
 from ..core.lanes import close_all
 from ..core.messages import (
@@ -117,6 +117,11 @@ class SlideTask:
     explanation : numpy.ndarray or None
         (N,) what each patch says for the class that is shown; None while it is
         computed, and where attention stands for it.
+    threshold, least : float, int
+        Of a model that finds tissue: the probability from which a patch counts
+        to a focus, and the patches of the smallest focus.
+    foci : Foci or None
+        The foci that these give.
     pictures : dict of int to numpy.ndarray
         Patches as they are, by their number.
     """
@@ -128,6 +133,7 @@ class SlideTask:
     patch_changed = Signal(object)
     local_changed = Signal(object)
     explanation_changed = Signal()
+    foci_changed = Signal()
     picture_arrived = Signal(int)
 
     def __init__(self, parts: Parts) -> None:
@@ -141,6 +147,8 @@ class SlideTask:
         self.local: LocalAttention | None = None
         self.method: Explanation = "attention"
         self.explanation: npt.NDArray[np.float32] | None = None
+        self.threshold, self.least = 0.5, 2
+        self.foci: Foci | None = None
         self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
         #: What was found on each slide, and its outlines as they were put before the user.
         self._tissues: weakref.WeakKeyDictionary[Image, tuple[Tissue, Outlines]] = (
@@ -388,6 +396,7 @@ class SlideTask:
             self._shown = answer
             self.parts.answers.show(prediction, answer)
             self._explain()
+            self._find_foci()
 
     def show_attention(
         self, image: Image, index: Sequence[int], attention: PyramidAttention
@@ -401,6 +410,33 @@ class SlideTask:
             self.shown_class = index
             self.shown_class_changed.emit(index)
             self._explain()
+
+    # -- foci
+
+    def set_foci(self, threshold: float, least: int) -> None:
+        """Let other patches count to foci: from a probability on, and of so many together."""
+        if (threshold, least) != (self.threshold, self.least):
+            self.threshold, self.least = threshold, least
+            self._find_foci()
+
+    def foci_sentence(self) -> str:
+        """Say how much tissue was found; empty of other models."""
+        if self.foci is None or self.attention is None:
+            return ""
+        return self.foci.sentence(self.attention.class_names[-1].replace("_", " "))
+
+    def _find_foci(self) -> None:
+        shown, attention = self._shown, self.attention
+        self.foci = None
+        if shown is not None and attention is not None:
+            if attention.patch_probabilities is not None:
+                size = self.parts.selection.settings.pixel_size
+                self.foci = find_foci(
+                    attention, threshold=self.threshold, least=self.least, pixel_size=size
+                )
+            layer, index = shown.request.layer, shown.request.plane.index
+            self.maps.show_foci(layer, index, attention, self.foci, self.pyramid_choice)
+        self.foci_changed.emit()
 
     # -- what speaks for the class
 
@@ -671,7 +707,7 @@ class SlideTask:
                 self._shown = None
         self.patch, self.local, self._local_asked = None, None, None
         self._stop_explaining()
-        self.explanation = None
+        self.explanation, self.foci = None, None
         self.shown_class = 0 if answer is None else answer.index
         self._stop_pictures()
         self.pictures = {}
