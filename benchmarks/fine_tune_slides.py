@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--only-features", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     counts = {"annotated": max(arguments.sizes), "new stains": arguments.test,
               "known stains": arguments.known}  # fmt: skip
     parts = {part: examples(part, n, encoder, arguments.cache) for part, n in counts.items()}

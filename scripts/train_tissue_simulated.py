@@ -78,7 +78,7 @@ def patch_labels(features: FeatureSet, truth: TissueTruth) -> np.ndarray:
 
 
 def examples(part: str, count: int, arguments: argparse.Namespace) -> list[SlideExample]:
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.pixel_size)
     tile = round(encoder.size * encoder.pixel_size / MPP)
     made, began = [], time.perf_counter()
@@ -107,7 +107,7 @@ def examples(part: str, count: int, arguments: argparse.Namespace) -> list[Slide
 
 
 def settings(kind: str, arguments: argparse.Namespace) -> SlideTraining:
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * encoder.pixel_size)
     segments = kind == "span-unet"
     options = (

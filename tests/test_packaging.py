@@ -57,7 +57,10 @@ def wheel(distributions: Path) -> Path:
 def assert_complete(names: set[str], package: str) -> None:
     """Check that manifest, typing marker, weights and templates are there, and no tests."""
     assert {f"{package}/napari.yaml", f"{package}/py.typed", f"{package}/__init__.pyi"} <= names
-    here = {path.name for path in PACKAGE.glob("weights/*.safetensors")}
+    here = {
+        path.relative_to(PACKAGE / "weights").as_posix()
+        for path in PACKAGE.glob("weights/**/*.safetensors")
+    }
     assert here
     assert {f"{package}/weights/{name}" for name in here} <= names
     pages = {path.name for path in PACKAGE.glob("templates/*")}

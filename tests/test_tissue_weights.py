@@ -51,7 +51,7 @@ def test_the_tnet_finds_the_region_that_decides_on_new_slides_of_any_size(side: 
 @pytest.mark.parametrize("name", ["tissue-simulated", "tissue-simulated-regions"])
 def test_the_spans_say_that_they_are_simulated_and_fit_the_embedded_encoder(name: str) -> None:
     bundle = load_bundle(name)
-    card, encoder = bundle.card, load_encoder(device="cpu")
+    card, encoder = bundle.card, load_encoder("stain-texture", "cpu")
     assert card.kind == ("span-unet" if name.endswith("regions") else "span-mil")
     assert card.training.simulated
     assert card.description.startswith("SIMULATED")

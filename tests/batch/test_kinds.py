@@ -90,7 +90,7 @@ def test_slides(tmp_path: Path, segments: bool) -> None:
     image = np.full((640, 896, 3), 242, np.uint8)
     image[96:544, 112:784] = np.array([90, 40, 120]) + rng.integers(-30, 30, (448, 672, 3))
     path = write_svs(tmp_path / "s.svs", halves(image, 2))
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     spec = EncoderSpec(name=encoder.name, hash=encoder.hash, width=encoder.width)
     crop = CropSpec(size=224, field_of_view_um=112.0)
     bundle = small_span_bundle(segments, encoder=spec, crop=crop)

@@ -40,7 +40,7 @@ def write_slide(path: Path, seed: int, dark: bool, scale_known: bool = True) -> 
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SPAN of random weights on features of the embedded encoder."""
     path = tmp_path_factory.mktemp("models") / "span.safetensors"
-    spec = encoder_spec(load_encoder(device="cpu"))
+    spec = encoder_spec(load_encoder("stain-texture", "cpu"))
     crop = CropSpec(size=224, field_of_view_um=112.0)
     save_bundle(small_span_bundle(encoder=spec, crop=crop), path)
     return path

@@ -32,19 +32,19 @@ def patches(n: int = 4, seed: int = 0, side: int = 224) -> np.ndarray:
 
 
 def test_stain_texture_is_finite_deterministic_and_of_its_width() -> None:
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     assert encoder.width == 256
-    first, second = encoder(patches()), load_encoder(device="cpu")(patches())
+    first, second = encoder(patches()), load_encoder("stain-texture", "cpu")(patches())
     assert first.shape == (4, 256)
     assert first.dtype == np.float32
     assert np.isfinite(first).all()
     assert np.array_equal(first, second)
-    assert encoder.hash == load_encoder(device="cpu").hash
+    assert encoder.hash == load_encoder("stain-texture", "cpu").hash
     assert len(encoder.hash) == 64
 
 
 def test_stain_texture_does_not_depend_on_its_neighbours_in_the_batch() -> None:
-    encoder, images = load_encoder(device="cpu"), patches(6)
+    encoder, images = load_encoder("stain-texture", "cpu"), patches(6)
     together = encoder(images)
     alone = np.concatenate([encoder(image[np.newaxis]) for image in images])
     assert np.abs(together - alone).max() < 1e-3
@@ -52,14 +52,14 @@ def test_stain_texture_does_not_depend_on_its_neighbours_in_the_batch() -> None:
 
 @pytest.mark.parametrize("shade", [0, 17, 255])
 def test_flat_patches_give_numbers(shade: int) -> None:
-    encoder = load_encoder(device="cpu")
+    encoder = load_encoder("stain-texture", "cpu")
     flat = encoder(np.full((2, 224, 224, 3), shade, np.uint8))
     assert np.isfinite(flat).all()
     assert np.abs(flat).max() <= 8
 
 
 def test_turning_and_mirroring_change_little() -> None:
-    encoder, images = load_encoder(device="cpu"), patches(8)
+    encoder, images = load_encoder("stain-texture", "cpu"), patches(8)
     before = encoder(images)
     others = np.abs(before[:, None] - before[None]).mean(axis=-1)[~np.eye(8, dtype=bool)].mean()
     for turned in (np.rot90(images, axes=(1, 2)), images[:, ::-1], images[:, :, ::-1]):
@@ -67,7 +67,7 @@ def test_turning_and_mirroring_change_little() -> None:
 
 
 def test_stain_texture_tells_stain_and_texture_apart() -> None:
-    encoder, images = load_encoder(device="cpu"), patches(8)
+    encoder, images = load_encoder("stain-texture", "cpu"), patches(8)
     before = encoder(images)
     # More haematoxylin; and the same pixels in another order.
     stains = rgb2hed(images)
@@ -114,7 +114,7 @@ def test_its_constants_come_from_the_slide_they_name(shared: Path) -> None:
     with open_slide(shared / "data/slides/CMU-1-Small-Region.svs") as slide:
         grid = patch_grid(slide, find_tissue(slide), pixel_size=0.5, size=224)
         images = np.stack([read_patch(slide, grid, i)[0] for i in range(0, len(grid), 2)])
-    values = load_encoder(device="cpu")(images)
+    values = load_encoder("stain-texture", "cpu")(images)
     assert abs(values.mean()) < 0.5
     assert 0.3 < values.std() < 1.5
 
@@ -131,7 +131,7 @@ def test_its_constants_come_from_the_slide_they_name(shared: Path) -> None:
 )
 def test_refuses_what_are_no_patches(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="takes patches"):
-        load_encoder(device="cpu")(wrong)
+        load_encoder("stain-texture", "cpu")(wrong)
 
 
 @pytest.fixture

@@ -55,7 +55,9 @@ class Road:
 
 def span(segments: bool = False) -> Bundle:
     crop = CropSpec(size=224, field_of_view_um=112.0)
-    return small_span_bundle(segments, encoder=encoder_spec(load_encoder(device="cpu")), crop=crop)
+    return small_span_bundle(
+        segments, encoder=encoder_spec(load_encoder("stain-texture", "cpu")), crop=crop
+    )
 
 
 def fixed_tnet() -> Bundle:

@@ -1,4 +1,4 @@
-"""What turns a patch into numbers: an embedded encoder, and pretrained networks by name."""
+"""What turns a patch into numbers: two embedded encoders, and pretrained networks by name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,30 @@ import numpy.typing as npt
 
 from ..device import choose_device
 from .licences import encoder_licence
+from .registry import ENCODERS, EncoderEntry, find_entry
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["EMBEDDED", "Encoder", "EncoderError", "encoder_licence", "load_encoder"]
+__all__ = [
+    "EMBEDDED",
+    "TISSUE",
+    "Encoder",
+    "EncoderError",
+    "MissingLibraryError",
+    "TissueMobilenet",
+    "encoder_licence",
+    "load_encoder",
+]
 
-#: The encoder that needs no download.
+#: The encoder that nothing was trained for.
 EMBEDDED = "stain-texture"
+#: The encoder of H&E that is taken where nobody says: it was tuned on real tissue.
+TISSUE = "tissue-mobilenet"
+#: Its weights; see scripts/train_tissue_mobilenet.py.
+TISSUE_FILE = Path(__file__).parents[1] / "weights" / "encoders" / f"{TISSUE}.safetensors"
+_TISSUE_VERSION = "tissue-mobilenet 1"
+_TISSUE_SIDES = (64, 512)
 #: Mean and spread of its numbers; see scripts/scale_stain_texture.py.
 SCALE_FILE = Path(__file__).with_name("stain_texture_scale.json")
 _VERSION = "stain-texture 1"
@@ -41,6 +57,10 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class EncoderError(ValueError):
     """An encoder that cannot be used, and what to do about it."""
+
+
+class MissingLibraryError(EncoderError, ImportError):
+    """An encoder that needs a library that is not installed, or does not work."""
 
 
 class Encoder(abc.ABC):
@@ -85,37 +105,47 @@ class Encoder(abc.ABC):
         """
 
 
-def load_encoder(name: str = EMBEDDED, device: str = "auto") -> Encoder:
+def load_encoder(name: str = TISSUE, device: str = "auto") -> Encoder:
     """Load an encoder.
 
     Parameters
     ----------
     name : str
-        ``"stain-texture"``, which is embedded; ``"transformers:NAME"`` or
-        ``"transformers:FOLDER"``; ``"timm:NAME"`` where timm is installed. A
+        ``"tissue-mobilenet"`` or ``"stain-texture"``, which are embedded;
+        ``"transformers:NAME"`` or ``"transformers:FOLDER"``; ``"timm:NAME"``
+        where timm is installed. A
         name that is no folder is downloaded from the Hugging Face hub, by that
-        library, if it is not there yet. Show `encoder_licence` first.
+        library, if it is not there yet. Or a short name of `registry.ENCODERS`,
+        such as ``"dinobloom-s"``, whose revision and normalisation are known.
+        Show `encoder_licence` first.
     device : str
         See `choose_device`.
 
     Raises
     ------
-    ImportError
-        If transformers or timm is needed and not installed.
+    MissingLibraryError
+        If transformers or timm is needed and not installed; an ImportError.
     EncoderError
         If there is no such encoder, or it is no vision network, or its weights
         are not in safetensors format or not complete.
     """
     kind, _, which = name.partition(":")
+    if name == TISSUE:
+        return TissueMobilenet(choose_device(device))
     if name == EMBEDDED:
         return StainTexture(choose_device(device))
+    listed, entry = find_entry(name), ENCODERS.get(name.lower())
+    if listed is not None and listed.refused:
+        raise EncoderError(f"{name} cannot be used here: {listed.refused}.")
+    if entry is not None:
+        kind, _, which = entry.source.partition(":")
     if kind == "transformers" and which:
-        return _transformers_encoder(which, choose_device(device))
+        return _as_known(_transformers_encoder(which, choose_device(device), entry), name, entry)
     if kind == "timm" and which:
-        return _timm_encoder(which, choose_device(device))
+        return _as_known(_timm_encoder(which, choose_device(device), entry), name, entry)
     raise EncoderError(
-        f"there is no encoder {name!r}; use '{EMBEDDED}', 'transformers:NAME_OR_FOLDER' or "
-        "'timm:NAME'"
+        f"there is no encoder {name!r}; use '{TISSUE}', '{EMBEDDED}', "
+        f"'transformers:NAME_OR_FOLDER', 'timm:NAME', or one of {', '.join(ENCODERS)}"
     )
 
 
@@ -158,6 +188,70 @@ class StainTexture(Encoder):
         # What no tissue shows must not outweigh all else.
         scaled: npt.NDArray[np.float32] = np.clip(numbers, -_MOST_SPREADS, _MOST_SPREADS)
         return scaled.astype(np.float32, copy=False)
+
+
+class TissueMobilenet(Encoder):
+    """ImageNet's MobileNetV2 tuned on real H&E: 256 numbers, no download, no other library.
+
+    It was tuned on patches of lymph nodes (PatchCamelyon) and tiles of
+    colorectal biopsies (EBHI-Seg), at 0.8 to 1.6 µm per pixel and with stains
+    changed at random, by ``scripts/train_tissue_mobilenet.py``. Its numbers
+    have about zero mean and unit spread on those. The weights are kept as
+    float16 and computed with as float32.
+
+    Parameters
+    ----------
+    device : str
+        Where to compute.
+    file : pathlib.Path, optional
+        Other weights of the same network, such as those of one fold.
+
+    Raises
+    ------
+    EncoderError
+        If its file is damaged.
+    """
+
+    name = TISSUE
+    size = 128
+    pixel_size = 1.0
+
+    def __init__(self, device: str = "cpu", file: Path | None = None) -> None:
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from ..models.mobilenet import WIDTH, TissueNetwork
+
+        self.width, self._device, self.parallel = WIDTH, device, device == "cpu"
+        self.licence = encoder_licence(TISSUE)
+        network = TissueNetwork()
+        try:
+            content = (file or TISSUE_FILE).read_bytes()
+            network.load_state_dict({name: each.float() for name, each in load(content).items()})
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise EncoderError(
+                f"the file of the encoder {TISSUE} is damaged ({error}); install "
+                "napari-sparseattn again"
+            ) from error
+        self.hash = hashlib.sha256(_TISSUE_VERSION.encode() + b"\0" + content).hexdigest()
+        self._network = network.eval().requires_grad_(False).to(device)
+        # Convolutions are faster so, and results the same.
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(_MEAN, device=device)[:, None, None] * 255
+        self._std = torch.tensor(_STD, device=device)[:, None, None] * 255
+
+    def __call__(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Encoder`; patches of any side from 64 to 512 pixels."""
+        import torch
+
+        _check(patches, *_TISSUE_SIDES)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(self._device)
+            images = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
+            images = images.contiguous(memory_format=torch.channels_last)
+            features: npt.NDArray[np.float32] = self._network(images).cpu().numpy()
+        return features
 
 
 class NetworkEncoder(Encoder):
@@ -243,7 +337,7 @@ def _check(patches: npt.NDArray[np.uint8], least: int, most: int = 4096) -> None
         or shape[1] != shape[2]
         or not least <= shape[1] <= most
     ):
-        sides = f"{least}" if least == most else f"{least} or more"
+        sides = f"{least}" if least == most else f"{least} to {most}"
         raise ValueError(
             f"the encoder takes patches (B, S, S, 3) of bytes with S = {sides}, got "
             f"{patches.dtype} {shape}"
@@ -266,15 +360,29 @@ def _network_hash(network: torch.nn.Module, prepared: Any) -> str:
     return digest.hexdigest()
 
 
-def _transformers_encoder(which: str, device: str) -> Encoder:
+def _as_known(encoder: Encoder, name: str, entry: EncoderEntry | None) -> Encoder:
+    """Give an encoder the name it was asked for, and what the table says of its scale."""
+    if entry is not None:
+        encoder.name, encoder.licence = name, entry.licence
+        if entry.pixel_size is not None:
+            encoder.pixel_size = entry.pixel_size
+    return encoder
+
+
+def _transformers_encoder(which: str, device: str, entry: EncoderEntry | None = None) -> Encoder:
     try:
         from transformers import AutoModel
-    except ImportError as error:
-        raise ImportError(
+    except (ImportError, RuntimeError) as error:
+        raise MissingLibraryError(
             f"The encoder transformers:{which} needs transformers: pip install "
-            "'napari-sparseattn[encoders]'"
+            f"'napari-sparseattn[encoders]'{_why(error)}"
         ) from error
-    options = {"trust_remote_code": False, "local_files_only": Path(which).is_dir()}
+    options: dict[str, Any] = {
+        "trust_remote_code": False,
+        "local_files_only": Path(which).is_dir(),
+    }
+    if entry is not None and entry.revision is not None:
+        options["revision"] = entry.revision
     try:
         with _quiet():
             network, info = AutoModel.from_pretrained(
@@ -322,9 +430,8 @@ def _preparation(
     from transformers import ImageProcessingMixin
 
     try:
-        stated, _ = ImageProcessingMixin.get_image_processor_dict(
-            which, local_files_only=options["local_files_only"]
-        )
+        known = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(which, **known)
     except OSError:
         stated = {}
     mean = tuple(map(float, stated.get("image_mean") or _MEAN))
@@ -354,14 +461,23 @@ def _quiet() -> Iterator[None]:
         reports.set_verbosity(before)
 
 
-def _timm_encoder(which: str, device: str) -> Encoder:
+def _why(error: Exception) -> str:
+    """Say in brackets what is wrong with a library that is there but does not work."""
+    if isinstance(error, ModuleNotFoundError):
+        return ""
+    first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return f" (it is there, but fails: {first[0][:200]})"
+
+
+def _timm_encoder(which: str, device: str, entry: EncoderEntry | None = None) -> Encoder:
     try:
         timm = importlib.import_module("timm")
         from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError(
+    except (ImportError, RuntimeError) as error:
+        # torchvision of another build than torch fails with a RuntimeError.
+        raise MissingLibraryError(
             f"The encoder timm:{which} needs timm (and torchvision, of the very build of your "
-            "torch): pip install timm huggingface_hub"
+            f"torch): pip install timm huggingface_hub{_why(error)}"
         ) from error
     from safetensors.torch import load_file
 
@@ -371,7 +487,8 @@ def _timm_encoder(which: str, device: str) -> Encoder:
         stated = timm.data.resolve_model_data_config(network)
         source = which.removeprefix("hf-hub:") if which.startswith("hf-hub:") else None
         source = source or network.pretrained_cfg["hf_hub_id"]
-        state = load_file(hf_hub_download(source, "model.safetensors"))
+        revision = None if entry is None else entry.revision
+        state = load_file(hf_hub_download(source, "model.safetensors", revision=revision))
         missing, _ = network.load_state_dict(state, strict=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise EncoderError(f"timm:{which} cannot be loaded ({error})") from error
@@ -382,7 +499,7 @@ def _timm_encoder(which: str, device: str) -> Encoder:
         network,
         licence=encoder_licence(f"timm:{which}"),
         size=int(stated["input_size"][-1]),
-        mean=tuple(stated["mean"]),
-        std=tuple(stated["std"]),
+        mean=tuple(stated["mean"]) if entry is None or entry.mean is None else entry.mean,
+        std=tuple(stated["std"]) if entry is None or entry.std is None else entry.std,
         device=device,
     )

@@ -6,10 +6,17 @@ import importlib.util
 import re
 from pathlib import Path
 
+from .registry import find_entry
+
 __all__ = ["UNKNOWN_LICENCE", "encoder_licence"]
 
 UNKNOWN_LICENCE = "unknown: ask whoever made it before you use it"
 _EMBEDDED = "BSD-3-Clause, part of napari-sparseattn: free to use, commercially too"
+_TISSUE = (
+    "Apache-2.0, part of napari-sparseattn: free to use, commercially too; tuned from ImageNet's "
+    "MobileNetV2 (Apache-2.0) on PatchCamelyon (CC0) and EBHI-Seg (CC BY 4.0: cite Shi et al. "
+    "2023, doi 10.6084/m9.figshare.21540159)"
+)
 _GATED = "gated, non-commercial research only ({}): ask for access at its page and read the terms"
 #: By name on the hub, in lower case; from the model cards.
 _KNOWN = {
@@ -47,6 +54,10 @@ def encoder_licence(name: str) -> str:
     kind, _, which = name.partition(":")
     if kind == "stain-texture":
         return _EMBEDDED
+    if kind == "tissue-mobilenet":
+        return _TISSUE
+    if (entry := find_entry(name)) is not None:
+        return entry.licence
     if kind == "transformers" and Path(which).is_dir():
         return _of_folder(Path(which)) or UNKNOWN_LICENCE
     which = which.removeprefix("hf-hub:")

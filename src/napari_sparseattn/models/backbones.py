@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .mobilenet import CHANNELS, MAP_CHANNELS, WIDTH, MobileNetV2
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
     "Backbone",
+    "MobileNetBackbone",
     "SmallBackbone",
     "TransformersBackbone",
     "backbone_from_config",
@@ -99,6 +102,25 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // 8, channels)
+
+
+class MobileNetBackbone(Backbone):
+    """MobileNetV2, narrowed as our encoder of tissue is, with whose weights it may begin.
+
+    Without batch normalisation, which is in the convolutions: what one crop
+    gives does not depend on which others were chosen. The map is at a
+    sixteenth of the crop's side.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MAP_CHANNELS, WIDTH)
+        self.trunk = MobileNetV2()
+        self.narrow = nn.Linear(CHANNELS, WIDTH)
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Backbone`; crops (M, 3, b, b)."""
+        fine, pooled = self.trunk.with_map(crops)
+        return fine, self.narrow(pooled)
 
 
 class TransformersBackbone(Backbone):
@@ -189,9 +211,9 @@ def backbone_from_config(config: Mapping[str, Any], in_channels: int) -> Backbon
     Parameters
     ----------
     config : mapping
-        ``{"name": "small", "widths": [...]}``, or ``{"name": "transformers",
-        "config": {...}, "stride": 16}`` with the network's own configuration,
-        ``model_type`` included.
+        ``{"name": "small", "widths": [...]}``; ``{"name": "mobilenet-v2"}``, for
+        colour; or ``{"name": "transformers", "config": {...}, "stride": 16}``
+        with the network's own configuration, ``model_type`` included.
     in_channels : int
         Channels of the crops.
 
@@ -206,12 +228,18 @@ def backbone_from_config(config: Mapping[str, Any], in_channels: int) -> Backbon
     name = options.pop("name", None)
     if name == "small":
         return SmallBackbone(in_channels, **options)
+    if name == "mobilenet-v2":
+        if in_channels != 3:
+            raise ValueError(f"'mobilenet-v2' takes 3 channels, not {in_channels}; use 'small'")
+        return MobileNetBackbone(**options)
     if name == "transformers":
         config_class, *_ = _transformers()
         sizes = config_class.for_model(**_plain(options["config"]))
         network = _network_class(sizes).from_config(sizes, trust_remote_code=False)
         return TransformersBackbone(network, in_channels, stride=options.get("stride", 16))
-    raise ValueError(f"there is no backbone named {name!r}; use 'small' or 'transformers'")
+    raise ValueError(
+        f"there is no backbone named {name!r}; use 'small', 'mobilenet-v2' or 'transformers'"
+    )
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
