@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +104,8 @@ class Glass:
         assert self.shade is not None
         columns = (np.arange(left, left + width) + 0.5) * factor
         surface = _terms((row + 0.5) * factor, columns, self.shape) @ self.shade
-        return np.exp(surface.clip(self.darkest, 0)).astype(np.float32)
+        light: Image = np.exp(surface.clip(self.darkest, 0)).astype(np.float32)
+        return light
 
     def inside(self, shape: tuple[int, ...], factor: int, top: int = 0, left: int = 0) -> Mask:
         """Tell which of h x w blocks of a side of `factor` pixels are in view, (h, w)."""
@@ -117,8 +119,8 @@ class Glass:
 
 
 def _terms(
-    row: float | npt.NDArray[np.float64],
-    column: npt.NDArray[np.float64],
+    row: float | npt.NDArray[np.floating[Any]],
+    column: npt.NDArray[np.floating[Any]],
     shape: tuple[int, int],
 ) -> npt.NDArray[np.float64]:
     """(N, 7) of a smooth surface: slopes, curvature, and a lens's steeper fall at the corners."""
@@ -187,7 +189,8 @@ def _find_outside(view: Image, white: npt.NDArray[np.float32]) -> Mask | None:
     levels = [float(np.quantile(ring, 0.9)) if len(ring) else 0.0 for ring in rings]
     plateau = float(np.median(levels[reach:]))
     rim = next((n for n in range(reach) if levels[n] >= _RIM_LEVEL * plateau), reach)
-    return apart <= rim + 1
+    dim: Mask = apart <= rim + 1
+    return dim
 
 
 def _fit_shade(
