@@ -65,6 +65,8 @@ def test_fine_tuning(patients: Path, tmp_path: Path) -> None:
         "--freeze", "head", "--device", "cpu", "--learning-curve",
     )  # fmt: skip
     check_table(tmp_path / "out" / "predictions.csv")
-    assert said["with_twice_as_many_groups"]
+    # Of so few patients a quarter and a half are the same ones: nothing is extrapolated.
+    assert len(said["learning_curve"]) == 3
+    assert said["with_twice_as_many_groups"] is None
     # Bright and dark squares are told apart by anyone who has seen both.
     assert said["accuracy"] > 0.8

@@ -60,8 +60,7 @@ class Foci:
         """(n,) area of each focus in mm²; None where the scale is not known."""
         if self.patch_um is None:
             return None
-        areas: npt.NDArray[np.float64] = self.patches * (self.patch_um / 1000) ** 2
-        return areas
+        return np.asarray(self.patches * (self.patch_um / 1000) ** 2, np.float64)
 
     @property
     def area_mm2(self) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from psygnal import Signal
 
@@ -20,11 +20,41 @@ from ..core.status import explain
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from .session import FineTuning
+    from ...training.runs.messages import Survey
+    from ..annotate.session import Annotating
+    from ..session import Session
 
-__all__ = ["Validating"]
+__all__ = ["Tuning", "Validating"]
 
 _log = logging.getLogger(__name__)
+
+
+class Tuning(Protocol):
+    """What is asked of fine-tuning: on what it would train now, and how.
+
+    Attributes
+    ----------
+    session, annotating : Session, Annotating
+        Of the same viewer.
+    survey : Survey
+        What there is to learn from.
+    working : bool
+        Whether it trains itself.
+    survey_changed, state_changed : Signal
+    """
+
+    session: Session
+    annotating: Annotating
+    survey: Survey
+    survey_changed: Any
+    state_changed: Any
+
+    @property
+    def working(self) -> bool:
+        """See the class."""
+
+    def request(self) -> FineTuneRequest | None:
+        """Return what training now needs, or None without a model."""
 
 
 class Validating:
@@ -34,7 +64,7 @@ class Validating:
     ----------
     viewer : napari.components.ViewerModel
         Whose lanes are used.
-    tuning : FineTuning
+    tuning : Tuning
         Of the same viewer: what is annotated, and how it is trained on.
 
     Attributes
@@ -53,7 +83,7 @@ class Validating:
 
     changed = Signal()
 
-    def __init__(self, viewer: ViewerModel, tuning: FineTuning) -> None:
+    def __init__(self, viewer: ViewerModel, tuning: Tuning) -> None:
         self.tuning = tuning
         self.folds, self.curve = 5, False
         self.stage = ""

@@ -330,12 +330,16 @@ def _means(each: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     return found
 
 
-def _extrapolate(gathered: Mapping[float, _Gathered]) -> dict[str, Any]:
+def _extrapolate(gathered: Mapping[float, _Gathered]) -> dict[str, Any] | None:
     """Accuracy to be expected of twice the groups, with an interval by bootstrap over groups.
 
     Errors are taken to fall as a power of the number of groups, never to rise.
+    None where groups are so few that all shares are the same.
     """
-    sizes = np.array([np.mean(each.n_groups) for each in gathered.values()])
+    sizes = np.log([np.mean(each.n_groups) for each in gathered.values()])
+    if np.ptp(sizes) == 0:
+        return None
+    away = (sizes - sizes.mean()) / ((sizes - sizes.mean()) ** 2).sum()
     whole = gathered[1.0].judged
     # The same folds are judged in the same order whatever was learned from.
     measures = [each.measure() for each in gathered.values()]
@@ -346,7 +350,7 @@ def _extrapolate(gathered: Mapping[float, _Gathered]) -> dict[str, Any]:
             return {"accuracy": None}
         # Half a mistake at least, or the logarithm of none is nowhere.
         errors = np.maximum(1 - np.array(found, np.float64), 0.5 / len(whole))
-        slope = min(0.0, float(np.polyfit(np.log(sizes), np.log(errors), 1)[0]))
+        slope = min(0.0, float(away @ np.log(errors)))
         return {"accuracy": float(1 - errors[-1] * 2**slope)}
 
     ones = np.ones(len(whole), np.int64)
