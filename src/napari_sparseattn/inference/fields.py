@@ -245,9 +245,8 @@ def _as_trained(output: TNetOutput, model: TNet, side: int, card: Card) -> bool:
     """Whether it was looked at as in training, to whose mean states those of now compare."""
     sides = None if card.novelty is None else card.novelty.sides
     trained = model.config.locations
+    # Measured at several sizes: one beyond them is compared too, and may be flagged for that.
     if sides is not None:
-        if not sides[0] <= side <= sides[1]:
-            return False
         trained = model.config.locations_for(side)
     crops = taken = 1
     for k in trained:
