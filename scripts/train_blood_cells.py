@@ -24,21 +24,17 @@ from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-EPOCHS, FIRST = 60, 26
+EPOCHS = 60
 #: By epoch. Laboratories differ most in how dense red cells and granules are beside nuclei, in
-#: saturation, and in how much the camera lifts what is pale; of what they do to each channel's
-#: density, normalisation takes out most. The last epochs are milder.
+#: saturation, and in how much the camera lifts what is pale; what they do to each channel's
+#: density, the normalisation takes out. The last epochs are milder.
 CHANGES = {
     0: LaboratoryChanges(
         strength=0.8, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0,
         scale=(0.65, 1.5), blur=1.1, swap=0.35, noise=0.03,
     ),
-    FIRST: LaboratoryChanges(
-        strength=0.8, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0, residual=0.5,
-        scale=(0.65, 1.5), blur=1.1, swap=0.35, noise=0.03,
-    ),
     EPOCHS - 12: LaboratoryChanges(
-        strength=0.6, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0, residual=0.5,
+        strength=0.6, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0,
         scale=(0.7, 1.4), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
     ),
 }  # fmt: skip

@@ -402,7 +402,6 @@ class _Run:
         changes = self.changes[begun].weakened(_ramp(done, options))
         crops, foreign = changes(self.crops[rows], config.image_size, generator)
         inputs = torch.from_numpy(self.normalisation(crops.numpy()))
-        inputs = changes.vary_normalised(inputs, self.normalisation, generator)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         target = self.labels[rows]
         least, most = options.least_share, options.most_share
