@@ -20,26 +20,39 @@ from blood_cells import ARCHITECTURE, default_archive, read_blood_cells
 from selection_recipe import RULE, add_arguments, train_and_save
 
 from napari_sparseattn.card import CropSpec
-from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-EPOCHS, FIRST = 60, 26
+EPOCHS, RESTARTS = 80, (40, 64)
 #: By epoch. Laboratories differ most in how dense red cells and granules are beside nuclei, in
-#: saturation, and in how much the camera lifts what is pale; of what they do to each channel's
-#: density, normalisation takes out most. The last epochs are milder.
+#: saturation, and in how much the camera lifts what is pale. The last epochs are milder.
 CHANGES = {
     0: LaboratoryChanges(
-        strength=0.8, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0,
-        scale=(0.65, 1.5), blur=1.1, swap=0.35, noise=0.03,
+        strength=0.8, counterstain=1.0, tint=0.5, scale=(0.7, 1.4), blur=1.1, swap=0.4
     ),
-    FIRST: LaboratoryChanges(
-        strength=0.8, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0, residual=0.5,
-        scale=(0.65, 1.5), blur=1.1, swap=0.35, noise=0.03,
+    23: LaboratoryChanges(
+        strength=0.8, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.75, 1.3), blur=1.0, swap=0.3, noise=0.03,
     ),
-    EPOCHS - 12: LaboratoryChanges(
-        strength=0.6, counterstain=1.0, tint=0.4, saturation=0.9, response=1.0, residual=0.5,
-        scale=(0.7, 1.4), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
+    34: LaboratoryChanges(
+        strength=0.6, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.8, 1.25), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
+    ),
+    40: LaboratoryChanges(
+        strength=0.8, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.75, 1.3), blur=1.0, swap=0.3, noise=0.03,
+    ),
+    58: LaboratoryChanges(
+        strength=0.6, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.8, 1.25), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
+    ),
+    64: LaboratoryChanges(
+        strength=0.8, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.6, 1.45), blur=1.0, swap=0.3, noise=0.03,
+    ),
+    75: LaboratoryChanges(
+        strength=0.6, counterstain=1.0, tint=0.5, saturation=0.9, response=1.0,
+        scale=(0.65, 1.4), blur=0.8, swap=0.3, noise=0.02, jpeg=0.1,
     ),
 }  # fmt: skip
 
@@ -48,7 +61,6 @@ def settings(k: int) -> TrainingSettings:
     return TrainingSettings(
         name="blood-cells",
         crop=CropSpec(size=64, field_of_view_um=32.0, cell_diameters=2.5),
-        normalisation=Normalisation("stain-channels"),
         architecture=ARCHITECTURE,
         description=f"Eight kinds of stained blood cell, from {k} pixels of each; {RULE}",
         data="PBC: 15,326 stained blood cells of 8 kinds, 128 x 128 px at about 0.25 µm per pixel "
@@ -64,7 +76,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default_archive())
     add_arguments(parser, ROOT, "blood-cells", EPOCHS)
     arguments = parser.parse_args()
-    train_and_save(read_blood_cells(arguments.data), settings, CHANGES, arguments)
+    train_and_save(read_blood_cells(arguments.data), settings, CHANGES, arguments, RESTARTS)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,28 @@ _CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
 def write_dicom(
-    folder: Path, levels: Sequence[npt.NDArray[np.uint8]], pixel_size: float, tile: int = 256
+    folder: Path,
+    levels: Sequence[npt.NDArray[np.uint8]],
+    pixel_size: float,
+    tile: int = 256,
+    paths: int = 1,
 ) -> Path:
-    """Write one file per level; sides are whole tiles."""
+    """Write one file per level; sides are whole tiles. Further optical paths hold the same."""
     folder.mkdir()
     uids = [generate_uid() for _ in range(4)]
     for n, level in enumerate(levels):
-        _write_level(folder / f"{n}.dcm", level, pixel_size * 2**n, tile, uids, n)
+        _write_level(folder / f"{n}.dcm", level, pixel_size * 2**n, tile, uids, n, paths)
     return folder
 
 
 def _write_level(
-    path: Path, pixels: npt.NDArray[np.uint8], pixel_size: float, tile: int, uids: list[str], n: int
+    path: Path,
+    pixels: npt.NDArray[np.uint8],
+    pixel_size: float,
+    tile: int,
+    uids: list[str],
+    n: int,
+    paths: int,
 ) -> None:
     height, width = pixels.shape[:2]
     frames = [
@@ -36,7 +46,7 @@ def _write_level(
         )
         for y in range(0, height, tile)
         for x in range(0, width, tile)
-    ]
+    ] * paths
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = _CLASS, generate_uid()
     meta.TransferSyntaxUID = JPEGBaseline8Bit
@@ -65,13 +75,15 @@ def _write_level(
         height * pixel_size / 1e3,
     )
     ds.ImagedVolumeDepth, ds.ImageOrientationSlide = 1.0, [0, 1, 0, 1, 0, 0]
-    ds.TotalPixelMatrixFocalPlanes, ds.NumberOfOpticalPaths = 1, 1
+    ds.TotalPixelMatrixFocalPlanes, ds.NumberOfOpticalPaths = 1, paths
     origin = Dataset()
     origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
     ds.TotalPixelMatrixOriginSequence = [origin]
-    optical = Dataset()
-    optical.OpticalPathIdentifier = "1"
-    ds.OpticalPathSequence = [optical]
+    ds.OpticalPathSequence = []
+    for number in range(paths):
+        optical = Dataset()
+        optical.OpticalPathIdentifier = str(number + 1)
+        ds.OpticalPathSequence.append(optical)
     measures = Dataset()
     measures.PixelSpacing, measures.SliceThickness = [pixel_size / 1e3, pixel_size / 1e3], 0.001
     shared = Dataset()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import find_bundles, load_bundle
@@ -17,6 +18,7 @@ from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.simulate import KINDS, Optics, hologram_with_truth, smear_with_truth
 from napari_sparseattn.training.data.datasets import hash_folds
+from napari_sparseattn.training.loop.fit import predict_states
 
 
 def test_the_bundled_model_keeps_its_limits() -> None:
@@ -118,3 +120,29 @@ def test_cells_of_a_new_simulated_hologram_are_told_apart() -> None:
     assert len(kinds) >= 12
     assert right >= 0.8 * len(kinds)
     assert predictions.ledger.share <= 0.15
+
+
+@pytest.mark.parametrize("name", ["blood-cells", "blood-cells-tnet"])
+def test_models_of_blood_know_what_lies_around_white_cells(name: str, shared: Path) -> None:
+    """Cut as for the model's file, but around cells that took no part."""
+    bundle = load_bundle(name)
+    spec, known = bundle.card.novelty, bundle.known
+    assert spec is not None
+    assert known is not None
+    assert spec.others == ("red cell", "background")
+    assert spec.flagged_test is not None
+    assert spec.flagged_test <= 0.05
+    with zipfile.ZipFile(shared / "data" / "pbc.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        held_out = [name for name, fold in zip(names, hash_folds(names), strict=True) if fold == 0]
+        cells = np.stack([np.asarray(Image.open(archive.open(name))) for name in held_out[::8]])
+    size = bundle.card.crop.size
+    corners = np.concatenate([cells[:, :48, :48], cells[:, -48:, -48:]])
+    # Pale all over: nothing but background, repeated to the size of a crop.
+    pale = corners[corners[..., 1].min((1, 2)) > 150]
+    assert len(pale) >= 20
+    wide = np.pad(pale, ((0, 0), (40, 40), (40, 40), (0, 0)), mode="reflect")
+    novelty = known.novelty(
+        predict_states(bundle.cell_model(), wide, bundle.card.normalisation, size)
+    )
+    assert (novelty > 1).mean() > 0.9

@@ -267,7 +267,7 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     changes = {
         "tensors_sha256": _digest(tensors),
         "test_vector": None,
-        "format_version": 1 if known is None else 2,
+        "format_version": _format_of(bundle.card, known),
     }
     if known is None:
         changes["novelty"] = None
@@ -276,8 +276,9 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     _check_known(path.name, card, known)
     logits = _answer(Bundle(card, state))
     card = Card.model_validate({**card.model_dump(), "test_vector": TestVector(logits=logits)})
-    # Programs from before there were known states refuse a word that they do not know.
-    told = card.model_dump_json(exclude={"novelty"} if known is None else None)
+    # Older programs refuse a word that they do not know; what is not said needs none.
+    later = {"novelty": known, "halting": card.halting, "explanation": card.explanation}
+    told = card.model_dump_json(exclude={name for name, value in later.items() if value is None})
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"napari_sparseattn_card": told})
     return Bundle(card, state, path, known)
@@ -383,9 +384,20 @@ def _check_agreement(card: Card, model: Network) -> None:
         )
 
 
+def _format_of(card: Card, known: KnownStates | None) -> int:
+    """Return the oldest format that says all that is to be said."""
+    if card.halting is not None or card.explanation is not None:
+        return 3
+    return 1 if known is None else 2
+
+
 def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
     model = _skeleton(card)
     model.load_state_dict({k: v.to(device).clone() for k, v in state.items()}, assign=True)
+    if card.halting is not None:
+        from .models.tnet.halting import Halt
+
+        cast("TNet", model).halt = Halt(card.halting.threshold, card.temperature)
     return model.eval().requires_grad_(False)
 
 

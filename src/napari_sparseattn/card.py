@@ -11,9 +11,14 @@ from .kinds import KINDS, ModelKind
 
 __all__ = [
     "CLASS_COLOURS",
+    "EXPLANATIONS",
+    "MADE_ELSEWHERE",
     "Card",
     "CropSpec",
     "EncoderSpec",
+    "Explanation",
+    "ExplanationSpec",
+    "HaltingSpec",
     "NoveltySpec",
     "TestVector",
     "Training",
@@ -22,8 +27,9 @@ __all__ = [
     "readable_name",
 ]
 
-#: The newest `Card.format_version` that is understood; 2 has known states beside the weights.
-FORMAT_VERSION = 2
+#: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
+#: 3 may say when a TNet stops by itself, or which explanation was measured best.
+FORMAT_VERSION = 3
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
 #: eight with black lightened and yellow darkened to show on any image,
@@ -32,6 +38,13 @@ CLASS_COLOURS = (
     "#0072B2", "#E69F00", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#B3A100", "#7F7F7F",
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
 )  # fmt: skip
+
+#: How the patches of a slide may be said to speak for its class; see `inference.explanations`.
+Explanation = Literal["attention", "perturbation", "gradient", "integrated"]
+EXPLANATIONS: tuple[Explanation, ...] = ("integrated", "gradient", "perturbation", "attention")
+
+#: What the hash of an encoder begins with whose features other programs made.
+MADE_ELSEWHERE = "elsewhere-"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -88,6 +101,11 @@ class EncoderSpec(_Strict):
     hash: Annotated[str, Field(min_length=8, max_length=128)]
     width: Annotated[int, Field(ge=1, le=2**16)]
     licence: str = ""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other programs made the features, so that none can be made here."""
+        return self.hash.startswith(MADE_ELSEWHERE)
 
 
 #: What the class names of models begin with that were trained on simulated images.
@@ -181,6 +199,57 @@ class NoveltySpec(_Strict):
         return " or ".join(_ARTICLES.get(name, f"a {name}") for name in self.others)
 
 
+class HaltingSpec(_Strict):
+    """When a TNet stops by itself, and what that was worth on images that chose the threshold.
+
+    Parameters
+    ----------
+    threshold : float
+        Calibrated probability of the most probable class that is sure enough.
+    n : int
+        Validation images that it was chosen on.
+    accuracy, accuracy_all : float
+        When stopping, and when looking at all crops.
+    auc, auc_all : float or None
+        The same of the area under the ROC curve; None where it cannot be told.
+    saved : float
+        Mean share, 0 to 1, of the crops, and so of the pixels, that were not looked at.
+    known_halted : bool
+        Whether the known states are those of a model that stops.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    n: int = 0
+    accuracy: float | None = None
+    accuracy_all: float | None = None
+    auc: float | None = None
+    auc_all: float | None = None
+    saved: float | None = None
+    known_halted: bool = False
+
+
+class ExplanationSpec(_Strict):
+    """Which explanation of a SPAN-MIL was measured best, by patch flipping.
+
+    Parameters
+    ----------
+    best : str
+        The method with the highest mean gain.
+    n : int
+        Slides, or bags of tiles, that it was measured on.
+    gains : dict of str to (float, float, float)
+        By method the mean symmetric gain and its 95 % interval over slides;
+        ``"random"`` among them.
+    data : str
+        What these slides were.
+    """
+
+    best: Explanation
+    n: int = 0
+    gains: dict[str, tuple[float, float, float]] = {}
+    data: str = ""
+
+
 class TestVector(_Strict):
     """Logits that the loaded model must give on `bundle.test_input`.
 
@@ -201,7 +270,7 @@ class TestVector(_Strict):
 class Card(_Strict):
     """Everything about a model but its tensors."""
 
-    format_version: Literal[1, 2] = 1
+    format_version: Literal[1, 2, 3] = 1
     kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
@@ -219,6 +288,8 @@ class Card(_Strict):
     training: Training
     metrics: dict[str, Any] = {}
     novelty: NoveltySpec | None = None
+    halting: HaltingSpec | None = None
+    explanation: ExplanationSpec | None = None
     test_vector: TestVector | None = None
     tensors_sha256: str = ""
 
@@ -245,6 +316,10 @@ class Card(_Strict):
             raise ValueError("the test vector needs one logit per class")
         if self.takes_slides != (self.encoder is not None):
             raise ValueError("a SPAN, and no other model, names the encoder of its features")
+        if self.halting is not None and self.model_kind.setting != "locations":
+            raise ValueError("a TNet, and no other model, stops by itself")
+        if self.explanation is not None and (self.segments or not self.takes_slides):
+            raise ValueError("a SPAN of slides, and no other model, names its best explanation")
         if self.segments and len(self.class_names) != 2:
             raise ValueError("a SPAN-UNet tells two classes apart")
         return self
@@ -312,6 +387,8 @@ class Card(_Strict):
         if self.metrics.get("dice") is not None:
             lines[-1] += f", Dice {self.metrics['dice']:.3f}"
         lines.append(f"Unlike anything it knows: {self._describe_novelty()}")
+        if self.halting is not None:
+            lines.append(self._describe_halting(self.halting))
         if training.citation:
             lines.append(f"Cite: {training.citation}")
         return "\n".join(lines)
@@ -326,6 +403,18 @@ class Card(_Strict):
         return (
             f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
             f"{spec.n_validation} held-out images reach{found}{named}."
+        )
+
+    @staticmethod
+    def _describe_halting(spec: HaltingSpec) -> str:
+        """Say when the model stops by itself, and what that saves."""
+        said = f"Stops looking by itself at a probability of {100 * spec.threshold:.3g} %"
+        if spec.saved is None or spec.accuracy is None or spec.accuracy_all is None:
+            return f"{said}."
+        return (
+            f"{said}: {100 * spec.saved:.3g} % fewer crops on {spec.n} validation images, of "
+            f"which {100 * spec.accuracy:.1f} % were right ({100 * spec.accuracy_all:.1f} % by "
+            "all crops)."
         )
 
     def _tested_on(self) -> str:

@@ -52,26 +52,9 @@ def test_stain_normalisation_takes_out_depth_and_keeps_hue():
     np.testing.assert_allclose(density[:, 1][inside], 4 * density[:, 2][inside], rtol=1e-3)
 
 
-def test_channels_are_scaled_each_to_their_own_density():
-    """What a laboratory does to each channel's density, and to its light, is taken out."""
-    rng = np.random.default_rng(0)
-    density = rng.uniform(0, 2, (2, 3, 32, 32)).astype(np.float32)
-    density[:, :, :8] = 0  # the ground
-    normalise = Normalisation("stain-channels", 0, 1)
-    plain = normalise(np.exp(-density))
-    other = np.array([0.6, 1.3, 2.0], np.float32)[:, None, None]
-    light = np.array([0.9, 0.5, 0.7], np.float32)[:, None, None]
-    np.testing.assert_allclose(normalise(light * np.exp(-other * density)), plain, atol=5e-3)
-    dark = np.percentile(-np.log(plain).reshape(2, 3, -1), 99, axis=2)
-    np.testing.assert_allclose(dark, [[1.18, 1.96, 0.5]] * 2, rtol=0.02)
-    with pytest.raises(ValueError, match="RGB images, got 1 channel"):
-        normalise(plain[:, :1])
-
-
-@pytest.mark.parametrize("kind", ["stain", "stain-channels"])
-def test_an_empty_ground_is_not_amplified_without_end(kind):
+def test_an_empty_ground_is_not_amplified_without_end():
     noise = 1 + np.random.default_rng(0).normal(0, 0.01, (1, 3, 32, 32)).astype(np.float32)
-    assert Normalisation(kind, 0, 1)(noise).std() < 0.01 * 1.2 / 0.2 * 1.5
+    assert Normalisation("stain", 0, 1)(noise).std() < 0.01 * 1.2 / 0.2 * 1.5
 
 
 def test_fixed_normalisation_keeps_the_unit():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from napari_sparseattn.inference.fields import (
     traverse,
 )
 from napari_sparseattn.models.tnet.crops import roots
-from small_model import small_bundle
+from small_model import knowing, small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
 
 FIXED = Normalisation("fixed", 0.5, 0.25)
@@ -324,3 +325,22 @@ def test_a_scale_that_a_tnet_does_not_look_with_is_told_of() -> None:
     )
     assert any("a TNet divides the whole image" in note for note in far.ledger.notes)
     assert not any("a TNet divides" in note for note in near.ledger.notes)
+
+
+def test_novelty_of_fields_is_told_at_all_sizes_where_several_were_measured() -> None:
+    bundle = knowing(small_tnet_bundle())
+    assert bundle.card.novelty is not None
+    rng = np.random.default_rng(0)
+
+    def told(side: int, sides: tuple[int, int] | None, locations: Any = None) -> float | None:
+        spec = bundle.card.novelty.model_copy(update={"sides": sides})
+        changed = dataclasses.replace(bundle, card=bundle.card.model_copy(update={"novelty": spec}))
+        pixels = rng.integers(90, 250, (side, side, 3), dtype=np.uint8)
+        field = Field(pixels, "YXC", 0.5, "brightfield")
+        return classify_field(field, changed, locations, device="cpu").novelty
+
+    assert told(64, None) is not None
+    assert told(200, None) is None, "more crops than in training, whose mean is another"
+    assert told(200, (150, 300)) is not None
+    assert told(64, (150, 300)) is not None
+    assert told(200, (150, 300), (1, 1, 1)) is None, "another number of crops"

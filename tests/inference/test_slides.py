@@ -14,6 +14,7 @@ import torch
 from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import EncoderSpec
 from napari_sparseattn.features.encoders import Encoder
+from napari_sparseattn.features.feature_set import FeatureSet
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.images.tissue.mask import tissue_from_polygons
@@ -228,3 +229,22 @@ def test_local_attention_is_of_the_window(slide: ArrayPyramid) -> None:
         local_attention(found, bundle, 10_000)
     with pytest.raises(ValueError, match="its own model"):
         local_attention(found, small_span_bundle(encoder=SPEC, tensors_sha256="5" * 64), patch)
+
+
+def test_features_of_patches_of_another_size_are_refused(tmp_path: Path) -> None:
+    """Whoever made them, and whether or not the slide states its µm per pixel."""
+    bundle = small_span_bundle()
+    cells = np.array([[0, 0], [1, 0], [0, 1]], np.int32)
+    spec = bundle.card.encoder
+    assert spec is not None
+    made = FeatureSet(
+        np.zeros((3, spec.width), np.float32), cells, 64.0, 64.0, (0.0, 0.0), 2.0, spec.name,
+        spec.hash, "", None, np.zeros(3, bool), patch_um=128.0,
+    )  # fmt: skip
+    for pixel_size in (None, 2.0):
+        slide = ArrayPyramid(np.full((256, 256, 3), 200, np.uint8), pixel_size=pixel_size)
+        with pytest.raises(ValueError, match=r"The patches are 128 µm wide.*trained on 64 µm"):
+            classify_slide(slide, bundle, features=made, device="cpu")
+    right = dataclasses.replace(made, patch_um=64.0)
+    slide = ArrayPyramid(np.full((256, 256, 3), 200, np.uint8), pixel_size=1.0)
+    assert len(classify_slide(slide, bundle, features=right, device="cpu").attention) == 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evidence import PyramidAttention, Traversal
+from ..evidence import PyramidAttention, Stop, Traversal
 from ..evidence.pyramid_attention import AttendedLevel
 from ..files import replacing
 from ..images.fields.cells import Cells
@@ -141,7 +141,8 @@ def _to_scale(arrays: Arrays, prefix: str) -> MeasuredScale | None:
 
 def _from_field(result: FieldPrediction) -> tuple[dict[str, Any], Arrays]:
     way = result.traversal
-    facts = {"kind": "field", "shape": way.shape, "base": way.base}
+    facts: dict[str, Any] = {"kind": "field", "shape": way.shape, "base": way.base}
+    facts["stop"] = None if way.stop is None else dataclasses.asdict(way.stop)
     arrays = {name: getattr(way, name) for name in _CROPS}
     return facts, {**arrays, "probabilities": result.probabilities}
 
@@ -149,8 +150,12 @@ def _from_field(result: FieldPrediction) -> tuple[dict[str, Any], Arrays]:
 def _to_field(facts: dict[str, Any], arrays: Arrays) -> Result:
     from ..inference.fields import FieldPrediction
 
+    stop = facts.get("stop")
     way = Traversal(
-        shape=tuple(facts["shape"]), base=facts["base"], **{name: arrays[name] for name in _CROPS}
+        shape=tuple(facts["shape"]),
+        base=facts["base"],
+        stop=None if stop is None else Stop(**stop),
+        **{name: arrays[name] for name in _CROPS},
     )
     return FieldPrediction(evidence=way, **_common(facts, arrays))
 

@@ -12,10 +12,11 @@ import typer
 from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
+from .cross_validate import cross_validate
 from .doctor import doctor, print_version
 from .evidence import evidence
 from .hologram import hologram
-from .models import cache, export_model, models, push
+from .models import cache, encoders, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
 from .train import fine_tune, train
@@ -78,9 +79,11 @@ def demo(
 app.command()(classify)
 app.command()(evaluate)
 app.command()(models)
+app.command()(encoders)
 app.command("export-model")(export_model)
 app.command()(push)
 app.command()(cache)
+app.command("cross-validate")(cross_validate)
 app.command()(doctor)
 app.command("fine-tune")(fine_tune)
 app.command()(batch)

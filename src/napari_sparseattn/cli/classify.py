@@ -61,6 +61,13 @@ def classify(
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
     ] = False,
     locations: Locations = None,
+    halt: Annotated[
+        bool,
+        typer.Option(
+            "--halt/--no-halt",
+            help="Of a TNet that says when it is sure enough: stop then, or look at all crops.",
+        ),
+    ] = True,
     only: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +103,7 @@ def classify(
         unit=cast("ValueUnit | None", unit),
         icc=not no_icc,
         locations=parse_locations(locations),
+        halt=halt,
         device=device,
     )
     process_files(images, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
@@ -110,6 +118,13 @@ def slide(
     allow_unknown_scale: AllowUnknownScale = False,
     features: Annotated[Path | None, _FEATURES] = None,
     snap: Annotated[bool, _SNAP] = False,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Of a SPAN that finds tissue: the probability that counts.", max=1.0),
+    ] = 0.5,
+    least_patches: Annotated[
+        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.", min=1)
+    ] = 2,
     formats: Formats = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -143,6 +158,8 @@ def slide(
         allow_unknown_scale=allow_unknown_scale,
         features=features,
         snap=snap,
+        threshold=threshold,
+        least_patches=least_patches,
         device=device,
     )
     process_files(slides, bundle, out, options, overwrite=overwrite, as_json=as_json)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..cache import Cache
     from ..card import Card
 
-__all__ = ["cache", "export_model", "models", "push"]
+__all__ = ["cache", "encoders", "export_model", "models", "push"]
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _MODEL = Annotated[
@@ -50,6 +50,26 @@ def models(
         print(f"{name}: cannot be used. {reason}\n")
     if not names:
         print(f"Your own models are looked for in {user_models_folder()}")
+
+
+def encoders(as_json: _JSON = False) -> None:
+    """List patch encoders by name, with their scale, licence and revision."""
+    import dataclasses
+
+    from ..features.registry import ENCODERS
+
+    if as_json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in ENCODERS.values()]))
+        return
+    print("tissue-mobilenet: part of this plugin, 1 µm per pixel, tuned on real H&E")
+    print("stain-texture: part of this plugin, 0.5 µm per pixel, nothing was trained for it")
+    for entry in ENCODERS.values():
+        scale = "several scales" if entry.pixel_size is None else f"{entry.pixel_size:g} µm/px"
+        pinned = f"revision {entry.revision[:8]}" if entry.revision else "revision not pinned"
+        print(f"{entry.name}: {entry.source}, {entry.size} px, {scale}, {pinned}")
+        print(f"  of {entry.of}; licence: {entry.licence}")
+        if entry.refused:
+            print(f"  not run here: {entry.refused}")
 
 
 def export_model(

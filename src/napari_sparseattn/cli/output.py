@@ -126,9 +126,13 @@ def describe_row(row: Row) -> Iterator[str]:
     yield f"{row['image']}: {'; '.join(said)}"
     if "crops" in row:
         yield f"  looked at {row['crops']} crops, {row['seconds']:.2f} s on {row['device']}"
+        if row.get("stopped"):
+            yield f"  {row['stopped']['why']}"
     elif "stages" in row:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in row["stages"].items())
         yield f"  {row['patches']} patches; {stages}; on {row['device']}"
+        if row.get("foci"):
+            yield f"  {_about_foci(row['foci'])}"
     elif "looked_at" in row:
         share = f"{100 * row['looked_at']:.1f} % of the pixels"
         yield f"  looked at {share}, {row['seconds']:.2f} s on {row['device']}"
@@ -141,6 +145,13 @@ def describe_row(row: Row) -> Iterator[str]:
     yield from (f"  {note}" for note in row["notes"])
     yield from (f"  {row[key]}" for key in ("opd", "json", "csv", "overlay") if row.get(key))
     yield from (f"  {path}" for path in row["files"])
+
+
+def _about_foci(foci: Row) -> str:
+    count = "1 focus" if foci["count"] == 1 else f"{foci['count']} foci"
+    area = "area unknown" if foci["area_mm2"] is None else f"{foci['area_mm2']:.3g} mm²"
+    share = f"{100 * foci['share_of_tissue']:.3g} % of the tissue"
+    return f"{count}, {area}, {share}, at a probability of {100 * foci['threshold']:g} % or more"
 
 
 def _warnings(row: Row) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -23,13 +23,22 @@ if TYPE_CHECKING:
     from ..images.fields.field import Field, Modality
     from ..training.data.annotations import ImageRecord
     from ..training.data.datasets import CropSet
+    from ..training.data.slide_tables import SlideTable
     from ..training.data.span_data import Part, SlideExample
-    from ..training.loop.classifier import TrainingReport, TrainingSettings
+    from ..training.loop.classifier import Parts, TrainingReport, TrainingSettings
     from ..training.loop.slides import SlideReport, SlideTraining
     from ..training.runs.runs import Run
     from ..training.tune.report import FineTuneReport
 
-__all__ = ["fine_tune", "train"]
+__all__ = [
+    "SlideOrder",
+    "fine_tune",
+    "prepare_cells",
+    "prepare_slides",
+    "read_source",
+    "train",
+    "train_cells",
+]
 
 _OUTLINES = (".geojson", ".json")
 #: What can be trained, by the name it has here.
@@ -47,8 +56,21 @@ _SIZE = typer.Option(
     help="Side of the model's crop in pixels; by default 64, and 128 for tnet.", min=16
 )
 _MODALITY = typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit.")
-_ENCODER = typer.Option(help="For slides: stain-texture, or transformers:NAME-OR-FOLDER.")
-_PIXEL_SIZE = typer.Option(help="For slides: µm per pixel of the patches.", min=0.01, max=100)
+_ENCODER = typer.Option(
+    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME."
+)
+_PIXEL_SIZE = typer.Option(
+    help="For slides: µm per pixel of the patches; by default what the encoder is meant for.",
+    min=0.01,
+    max=100,
+)
+_FEATURES = typer.Option(
+    help="For span: folder of HDF5 features made elsewhere (CLAM, TRIDENT, STAMP, SPAN's authors), "
+    "NAME.h5 for each slide of the table; they are read as they are needed."
+)
+_PATCH_UM = typer.Option(
+    help="With --features: side of a patch in µm, where the files do not say it.", min=1, max=1e5
+)
 _WANTED = typer.Option(help="For span-regions: the class of the tissue to find.")
 _SECONDS = typer.Option(help="About how long it may take.", min=1)
 
@@ -62,8 +84,10 @@ def train(
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
     modality: Annotated[str | None, _MODALITY] = None,
     encoder: Annotated[str, _ENCODER] = "stain-texture",
-    pixel_size: Annotated[float, _PIXEL_SIZE] = 0.5,
+    pixel_size: Annotated[float | None, _PIXEL_SIZE] = None,
     wanted: Annotated[str | None, _WANTED] = None,
+    features: Annotated[Path | None, _FEATURES] = None,
+    patch_um: Annotated[float | None, _PATCH_UM] = None,
     epochs: Annotated[int | None, typer.Option(help="By default as suits the kind.", min=1)] = None,
     seed: int = 0,
     device: Device = "auto",
@@ -75,7 +99,9 @@ def train(
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     if "slides" in _TRAINED[kind].takes:
-        order = _SlideOrder(source, out, kind, encoder, pixel_size, wanted, epochs, seed, device)
+        order = SlideOrder(
+            source, out, kind, encoder, pixel_size, wanted, epochs, seed, device, features, patch_um
+        )
         _train_on_slides(order, as_json)
         return
     _train_on_cells(
@@ -116,6 +142,45 @@ def _train_on_cells(
     FileNotFoundError, ImageError
         As `read_class_folders`.
     """
+    data, settings = prepare_cells(
+        folder,
+        out.stem,
+        kind=kind,
+        field_of_view=field_of_view,
+        size=size,
+        channels=channels,
+        modality=modality,
+        quiet=as_json,
+    )
+    from ..bundle import save_bundle
+
+    common = {"epochs": epochs, "seed": seed, "device": device}
+    show = None if as_json else _print_epoch
+    bundle, report = train_cells(kind, data, settings, common, show)
+    saved = save_bundle(bundle, out)
+    _report_cells(saved, report, out, as_json)
+
+
+def prepare_cells(
+    folder: Path,
+    name: str,
+    *,
+    kind: str,
+    field_of_view: float,
+    size: int | None,
+    channels: int,
+    modality: str | None,
+    quiet: bool,
+) -> tuple[CropSet, TrainingSettings]:
+    """Read images in class folders, and say what is to be trained on them.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+    FileNotFoundError, ImageError
+        As `read_class_folders`.
+    """
     if channels not in (1, 3):
         raise ValueError("channels must be 1 or 3.")
     shown = _modality(modality, channels)
@@ -125,25 +190,21 @@ def _train_on_cells(
 
         cell_architecture(side)  # before the images are read, which takes a while
 
-    from ..bundle import save_bundle
     from ..card import CropSpec
     from ..training.data.datasets import read_class_folders
     from ..training.loop.classifier import TrainingSettings, suit_settings
 
-    with progress_bar("images", quiet=as_json) as progress:
+    with progress_bar("images", quiet=quiet) as progress:
         data = read_class_folders(folder, 2 * side, channels, progress)
     settings = TrainingSettings(
-        name=out.stem,
+        name=name,
         crop=CropSpec(size=side, field_of_view_um=field_of_view),
         modality=shown,
         unit={"opd": "nm", "phase": "rad"}.get(shown, ""),
         data=f"{len(data)} images of the folder {folder.name}",
         recipe=f"napari-sparseattn train --kind {kind}",
     )
-    common = {"epochs": epochs, "seed": seed, "device": device}
-    bundle, report = _train(kind, data, suit_settings(settings, data), common, as_json)
-    saved = save_bundle(bundle, out)
-    _report_cells(saved, report, out, as_json)
+    return data, suit_settings(settings, data)
 
 
 def _modality(asked: str | None, channels: int) -> Modality:
@@ -155,23 +216,27 @@ def _modality(asked: str | None, channels: int) -> Modality:
     return cast("Modality", shown)
 
 
-def _train(
-    kind: str, data: CropSet, settings: TrainingSettings, common: dict[str, Any], as_json: bool
+def train_cells(
+    kind: str,
+    data: CropSet,
+    settings: TrainingSettings,
+    common: dict[str, Any],
+    show: Callable[[object], None] | None,
+    parts: Parts | None = None,
 ) -> tuple[Bundle, TrainingReport]:
-    import dataclasses
-
+    """Train one kind of model of cells; `common` are its epochs, seed and device."""
     from ..device import choose_device
     from ..training.loop.classifier import train_classifier
     from ..training.loop.fit import FitOptions
     from ..training.loop.tnet import TNetOptions
-    from ..training.loop.tnet_cells import train_tnet
+    from ..training.loop.tnet_cells import DIAL, train_tnet
 
     common = {**common, "device": choose_device(common["device"])}
-    show = None if as_json else _print_epoch
     if "fields" in _TRAINED[kind].takes:
-        return train_tnet(data, settings, TNetOptions(**common), show)
+        dial = () if parts is not None else DIAL
+        return train_tnet(data, settings, TNetOptions(**common), show, parts=parts, dial=dial)
     settings = dataclasses.replace(settings, options=FitOptions(**common))
-    return train_classifier(data, settings, show)
+    return train_classifier(data, settings, show, parts=parts)
 
 
 def _report_cells(bundle: Bundle, report: TrainingReport, out: Path, as_json: bool) -> None:
@@ -188,7 +253,7 @@ def _report_cells(bundle: Bundle, report: TrainingReport, out: Path, as_json: bo
 
 
 @dataclasses.dataclass(frozen=True)
-class _SlideOrder:
+class SlideOrder:
     """What to train on which slides.
 
     Parameters
@@ -203,8 +268,8 @@ class _SlideOrder:
         ``"span"`` or ``"span-regions"``.
     encoder : str
         See `load_encoder`.
-    pixel_size : float
-        µm per pixel of the patches.
+    pixel_size : float or None
+        µm per pixel of the patches; None for what the encoder is meant for.
     wanted : str or None
         With ``"span-regions"``: the class of the tissue to find; all other
         regions show what it is not.
@@ -214,20 +279,26 @@ class _SlideOrder:
         Seeds everything.
     device : str
         See `choose_device`.
+    features : pathlib.Path or None
+        A folder of features made elsewhere, in place of slides.
+    patch_um : float or None
+        Side of their patches in µm, where the files do not say it.
     """
 
     source: Path
     out: Path
     kind: str
     encoder: str
-    pixel_size: float
+    pixel_size: float | None
     wanted: str | None
     epochs: int | None
     seed: int
     device: str
+    features: Path | None = None
+    patch_um: float | None = None
 
 
-def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
+def _train_on_slides(order: SlideOrder, as_json: bool) -> None:
     """Train a SPAN, write it, and print how good it is.
 
     Raises
@@ -235,15 +306,36 @@ def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
     ValueError
         If an option makes no sense, or the slides are too few.
     """
-    source, out, wanted = order.source, order.out, order.wanted
     from ..bundle import save_bundle
+    from ..training.loop.slides import train_slides
+
+    examples, parts, settings = prepare_slides(order, as_json)
+    show = None if as_json else _print_epoch
+    bundle, report = train_slides(examples, settings, show, parts=parts)
+    saved = save_bundle(bundle, order.out)
+    _report_slides(saved.hash, settings, report, order.out, as_json)
+
+
+def prepare_slides(
+    order: SlideOrder, quiet: bool
+) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, SlideTraining]:
+    """Make the features of labelled slides, and say what is to be trained on them.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense.
+    """
+    source, out, wanted = order.source, order.out, order.wanted
     from ..card import CropSpec
     from ..device import choose_device
     from ..features.encoders import encoder_licence, load_encoder
-    from ..training.loop.slides import SlideTraining, encoder_spec, train_slides
+    from ..training.loop.slides import SlideTraining, encoder_spec
     from ..training.loop.span import SpanOptions
 
-    if not as_json:
+    if order.features is not None:
+        return _prepare_made(order, quiet)
+    if not quiet:
         print(f"{order.encoder}: {encoder_licence(order.encoder)}")
     chosen = choose_device(order.device)
     changes: dict[str, Any] = {"seed": order.seed, "device": chosen}
@@ -258,8 +350,9 @@ def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
         model_kind, classes = "span-unet", (f"not {wanted}", wanted)
         options = SpanOptions.for_patches(**changes)
     encoder = load_encoder(order.encoder, chosen)
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * order.pixel_size)
-    preparation = _Preparation(encoder, crop, out.parent / "features", chosen, as_json)
+    scale = encoder.pixel_size if order.pixel_size is None else order.pixel_size
+    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * scale)
+    preparation = _Preparation(encoder, crop, out.parent / "features", chosen, quiet)
     if wanted and model_kind == "span-unet":
         examples, parts = preparation.outline(source, wanted), None
     else:
@@ -274,10 +367,60 @@ def _train_on_slides(order: _SlideOrder, as_json: bool) -> None:
         data=f"{len(examples)} slides of {source.name}",
         recipe=f"napari-sparseattn train --kind {order.kind}",
     )
-    show = None if as_json else _print_epoch
-    bundle, report = train_slides(examples, settings, show, parts=parts)
-    saved = save_bundle(bundle, out)
-    _report_slides(saved.hash, settings, report, out, as_json)
+    return examples, parts, settings
+
+
+def _prepare_made(
+    order: SlideOrder, quiet: bool
+) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, SlideTraining]:
+    """Open features that were made elsewhere."""
+    from ..device import choose_device
+    from ..training.data.made_features import read_made_features
+    from ..training.data.slide_tables import read_slide_table
+    from ..training.loop.slides import SlideTraining
+    from ..training.loop.span import SpanOptions
+
+    if _TRAINED[order.kind].segments:
+        raise ValueError("--features are of slides with classes: use --kind span with a table.")
+    table = read_slide_table(order.source, order.features)
+    # Its default is what makes features here, not elsewhere.
+    named = "" if order.encoder == "stain-texture" else order.encoder
+    made = read_made_features(table, encoder=named, patch_um=order.patch_um)
+    if not quiet:
+        for note in made.notes:
+            print(f"note: {note}")
+    changes: dict[str, Any] = {"seed": order.seed, "device": choose_device(order.device)}
+    if order.epochs is not None:
+        changes["epochs"] = order.epochs
+    settings = SlideTraining(
+        name=order.out.stem,
+        class_names=table.class_names,
+        encoder=made.encoder,
+        crop=made.crop,
+        options=SpanOptions(**changes),
+        data=f"features of {len(made.examples)} slides of {order.source.name}, made elsewhere",
+        recipe=f"napari-sparseattn train --kind {order.kind} --features",
+    )
+    parts = _stated_parts(table, made.examples, order.source.name)
+    return made.examples, parts, settings
+
+
+def _stated_parts(
+    table: SlideTable, examples: list[SlideExample], name: str
+) -> dict[Part, list[SlideExample]] | None:
+    """Return the parts that a table states; None where it states none."""
+    stated = [row.part for row in table.rows]
+    if all(part is None for part in stated):
+        return None
+    parts: dict[Part, list[SlideExample]] = {"train": [], "validation": [], "test": []}
+    for example, part in zip(examples, stated, strict=True):
+        if part is None:
+            raise ValueError(f"{name}: {example.name} has no split, others have one.")
+        parts[part].append(example)
+    empty = [each for each, part in parts.items() if not part]
+    if empty:
+        raise ValueError(f"{name}: no slide is for {', '.join(empty)}.")
+    return parts
 
 
 class _Preparation:
@@ -293,24 +436,21 @@ class _Preparation:
         self, source: Path
     ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, tuple[str, ...]]:
         """Slides with classes, and their parts where the table says them."""
+        from ..training.data.made_features import unique_names
         from ..training.data.slide_tables import read_slide_table
 
         table = read_slide_table(source)
+        names = unique_names([row.path for row in table.rows])
         examples = [
-            self._example(row.path, row.group, label=table.label_of(row)) for row in table.rows
+            self._example(
+                row.path,
+                row.group if row.group != row.path.stem else name,
+                label=table.label_of(row),
+                name=name,
+            )
+            for row, name in zip(table.rows, names, strict=True)
         ]
-        stated = [row.part for row in table.rows]
-        if all(part is None for part in stated):
-            return examples, None, table.class_names
-        parts: dict[Part, list[SlideExample]] = {"train": [], "validation": [], "test": []}
-        for example, part in zip(examples, stated, strict=True):
-            if part is None:
-                raise ValueError(f"{source.name}: {example.name} has no split, others have one.")
-            parts[part].append(example)
-        empty = [name for name, part in parts.items() if not part]
-        if empty:
-            raise ValueError(f"{source.name}: no slide is for {', '.join(empty)}.")
-        return examples, parts, table.class_names
+        return examples, _stated_parts(table, examples, source.name), table.class_names
 
     def outline(self, folder: Path, wanted: str) -> list[SlideExample]:
         """Slides whose patches are labelled by the regions outlined on them."""
@@ -333,13 +473,17 @@ class _Preparation:
         wanted: str = "",
         regions: Sequence[Any] = (),
         label: int | None = None,
+        name: str = "",
     ) -> SlideExample:
         from ..images.slides.opening import open_slide
         from ..training.data.span_data import AnnotatedRegion, SlideExample, patch_labels_of
         from ..training.loop.slides import slide_features
 
         self.store.mkdir(parents=True, exist_ok=True)
-        kept = self.store / f"{path.stem}-{self.encoder.hash[:12]}.h5"
+        called = name or path.stem
+        # A slide of the same name in another folder has features of its own.
+        safe = called.replace("/", "--").replace("\\", "--").replace(":", "-")
+        kept = self.store / f"{safe}-{self.encoder.hash[:12]}.h5"
         with open_slide(path) as pyramid, progress_bar(path.name, self.quiet) as progress:
             made = slide_features(
                 pyramid, self.encoder, self.crop, kept, device=self.device, progress=progress
@@ -352,7 +496,7 @@ class _Preparation:
             patch_labels = patch_labels_of(
                 made.cells, step=made.step, side=made.side, origin=made.origin, regions=drawn
             )
-        return SlideExample(features, made.cells, label, patch_labels, group, path.stem)
+        return SlideExample(features, made.cells, label, patch_labels, group, called)
 
 
 def _outline_files(folder: Path) -> list[Path]:
@@ -467,7 +611,7 @@ def fine_tune(
     else:
         folder = new_run_folder(source, model if bundle.path is None else bundle.path.stem)
     with hold(folder):
-        data, others, notes = _read_source(source, images or [], bundle.card, as_json)
+        data, others, notes = read_source(source, images or [], bundle.card, as_json)
         run = Run(
             name=folder.name if out is None else out.stem,
             model=str(bundle.path),
@@ -533,7 +677,7 @@ def _work_on(run: Run, out: Path | None, as_json: bool) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def _read_source(
+def read_source(
     source: Path, folders: list[Path], card: Card, quiet: bool
 ) -> tuple[CropSet, NDArray[Any] | None, tuple[str, ...]]:
     """Return annotated crops, unannotated ones or None, and what was left out."""

@@ -2,9 +2,10 @@
 
 from .answers import Answer, WhatIf
 from .faithfulness import Curves, Faithfulness, FaithfulnessOfSet
+from .foci import Foci, find_foci
 from .kinds import CropFrame, PixelSelection
 from .pyramid_attention import AttendedLevel, PyramidAttention, scale_weights
-from .traversal import Traversal
+from .traversal import Stop, Traversal
 
 __all__ = [
     "Answer",
@@ -13,9 +14,12 @@ __all__ = [
     "Curves",
     "Faithfulness",
     "FaithfulnessOfSet",
+    "Foci",
     "PixelSelection",
     "PyramidAttention",
+    "Stop",
     "Traversal",
     "WhatIf",
+    "find_foci",
     "scale_weights",
 ]

@@ -8,9 +8,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..metrics import whole_percent
 from .kinds import CropFrame
 
-__all__ = ["Traversal"]
+__all__ = ["Stop", "Traversal"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """Why a traversal that may stop by itself ended where it did.
+
+    Parameters
+    ----------
+    crops, most : int
+        Crops that were looked at, and how many could have been.
+    confidence : float
+        Probability of the most probable class at the end, 0 to 1.
+    threshold : float
+        The probability that is sure enough.
+    """
+
+    crops: int
+    most: int
+    confidence: float
+    threshold: float
+
+    @property
+    def early(self) -> bool:
+        """Whether it stopped because it was sure enough, with crops left to look at."""
+        return self.crops < self.most and self.confidence >= self.threshold - 1e-6
+
+    @property
+    def sentence(self) -> str:
+        """The same for people, without a full stop."""
+        reached = whole_percent(self.confidence).replace("%", " %")
+        if self.early:
+            return f"stopped after {self.crops} of {self.most} crops: sure enough ({reached})"
+        if self.confidence >= self.threshold - 1e-6:
+            return f"looked at all {self.crops} crops: sure enough only then ({reached})"
+        wanted = whole_percent(self.threshold).replace("%", " %")
+        return (
+            f"looked at all {self.crops} crops: not sure enough to stop before ({reached}, "
+            f"{wanted} would be)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return numbers and the sentence, for JSON."""
+        return {**dataclasses.asdict(self), "early": self.early, "why": self.sentence}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +90,8 @@ class Traversal:
         (P, n * n) bool.
     frame : CropFrame, optional
         Where `shape` lies on a larger image, if it is the crop of one cell.
+    stop : Stop, optional
+        Why it ended, if the model may stop by itself.
     """
 
     shape: tuple[int, int]
@@ -63,6 +109,7 @@ class Traversal:
     relative_probability: npt.NDArray[np.float32]
     chosen: npt.NDArray[np.bool_]
     frame: CropFrame | None = None
+    stop: Stop | None = None
 
     def __post_init__(self) -> None:
         n = len(self.level)
@@ -184,6 +231,7 @@ class Traversal:
             "kind": "traversal",
             "shape": list(self.shape),
             "base": self.base,
+            "stopped": None if self.stop is None else self.stop.to_dict(),
             "crops": [
                 {
                     "level": int(self.level[i]),

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..device import at_least_float32
 from ..images.normalise import (
     BLOCK,
-    DARK_DENSITIES,
     DARK_DENSITY,
     DARK_QUANTILE,
     DARKEST,
@@ -259,8 +258,6 @@ class Normaliser(nn.Module):
             crops = crops / _white_reference(crops)
         if rule.kind == "stain":
             crops = _scaled_density(crops)
-        elif rule.kind == "stain-channels":
-            crops = _scaled_densities(crops)
         return (crops - rule.mean) / rule.std
 
 
@@ -282,15 +279,6 @@ def _scaled_density(crops: Tensor) -> Tensor:
     dark = _rank(mean, round(DARK_QUANTILE * (mean.shape[1] - 1)))
     scale = DARK_DENSITY / dark.clamp_min(LEAST_DENSITY)
     return (-density * scale[:, None, None, None]).exp()
-
-
-def _scaled_densities(crops: Tensor) -> Tensor:
-    density = -crops.clamp_min(DARKEST).log()
-    flat = density.flatten(2)
-    dark = _rank(flat, round(DARK_QUANTILE * (flat.shape[2] - 1)))
-    target = torch.tensor(DARK_DENSITIES, device=crops.device)
-    scale = target / torch.maximum(dark, target * (LEAST_DENSITY / DARK_DENSITY))
-    return (-density * scale[..., None, None]).exp()
 
 
 def _rank(values: Tensor, rank: int) -> Tensor:

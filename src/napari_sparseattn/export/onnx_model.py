@@ -166,8 +166,6 @@ def about_input(card: Card, normalise: bool = True) -> str:
         "fixed": "",
         "white": "divided by each channel's white reference, ",
         "stain": "divided by each channel's white reference, optical density scaled, ",
-        "stain-channels": "divided by each channel's white reference, each channel's optical "
-        "density scaled, ",
     }[rule.kind]
     return f"{text} Normalise first: {steps}(value - {rule.mean:g}) / {rule.std:g}."
 

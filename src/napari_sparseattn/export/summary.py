@@ -30,7 +30,8 @@ def summarise(found: Result) -> dict[str, Any]:
         class. Of cells ``flagged`` counts those unlike anything the model was
         trained on and ``none_of_these``, among them, those that look like what is
         common beside its classes; else ``novelty`` and ``flagged`` are the whole's; None where
-        that was not measured. Of a field ``crops``, of a slide ``patches``, ``tissue_share``
+        that was not measured. Of a field ``crops``, and ``stopped`` with the reason
+        of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
         and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
         ``unreadable_tiles`` and ``share_read``. Always ``looked_at`` (share of
         the pixels that the classifier saw), ``seconds``, ``device``,
@@ -54,6 +55,8 @@ def summarise(found: Result) -> dict[str, Any]:
         summary["stages"] = {stage.name: stage.seconds for stage in found.stages}
     else:
         summary["crops"] = len(found.traversal)
+        stop = found.traversal.stop
+        summary["stopped"] = None if stop is None else stop.to_dict()
     return summary | novelty | _reading(found) | _about([found.ledger], found.scale_known)
 
 

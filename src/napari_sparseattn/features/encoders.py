@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..device import choose_device
 from .licences import encoder_licence
+from .registry import ENCODERS, EncoderEntry, find_entry
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ __all__ = [
     "TISSUE",
     "Encoder",
     "EncoderError",
+    "MissingLibraryError",
     "TissueMobilenet",
     "encoder_licence",
     "load_encoder",
@@ -55,6 +57,10 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class EncoderError(ValueError):
     """An encoder that cannot be used, and what to do about it."""
+
+
+class MissingLibraryError(EncoderError, ImportError):
+    """An encoder that needs a library that is not installed, or does not work."""
 
 
 class Encoder(abc.ABC):
@@ -109,14 +115,16 @@ def load_encoder(name: str = TISSUE, device: str = "auto") -> Encoder:
         ``"transformers:NAME"`` or ``"transformers:FOLDER"``; ``"timm:NAME"``
         where timm is installed. A
         name that is no folder is downloaded from the Hugging Face hub, by that
-        library, if it is not there yet. Show `encoder_licence` first.
+        library, if it is not there yet. Or a short name of `registry.ENCODERS`,
+        such as ``"dinobloom-s"``, whose revision and normalisation are known.
+        Show `encoder_licence` first.
     device : str
         See `choose_device`.
 
     Raises
     ------
-    ImportError
-        If transformers or timm is needed and not installed.
+    MissingLibraryError
+        If transformers or timm is needed and not installed; an ImportError.
     EncoderError
         If there is no such encoder, or it is no vision network, or its weights
         are not in safetensors format or not complete.
@@ -126,13 +134,18 @@ def load_encoder(name: str = TISSUE, device: str = "auto") -> Encoder:
         return TissueMobilenet(choose_device(device))
     if name == EMBEDDED:
         return StainTexture(choose_device(device))
+    listed, entry = find_entry(name), ENCODERS.get(name.lower())
+    if listed is not None and listed.refused:
+        raise EncoderError(f"{name} cannot be used here: {listed.refused}.")
+    if entry is not None:
+        kind, _, which = entry.source.partition(":")
     if kind == "transformers" and which:
-        return _transformers_encoder(which, choose_device(device))
+        return _as_known(_transformers_encoder(which, choose_device(device), entry), name, entry)
     if kind == "timm" and which:
-        return _timm_encoder(which, choose_device(device))
+        return _as_known(_timm_encoder(which, choose_device(device), entry), name, entry)
     raise EncoderError(
         f"there is no encoder {name!r}; use '{TISSUE}', '{EMBEDDED}', "
-        "'transformers:NAME_OR_FOLDER' or 'timm:NAME'"
+        f"'transformers:NAME_OR_FOLDER', 'timm:NAME', or one of {', '.join(ENCODERS)}"
     )
 
 
@@ -347,15 +360,29 @@ def _network_hash(network: torch.nn.Module, prepared: Any) -> str:
     return digest.hexdigest()
 
 
-def _transformers_encoder(which: str, device: str) -> Encoder:
+def _as_known(encoder: Encoder, name: str, entry: EncoderEntry | None) -> Encoder:
+    """Give an encoder the name it was asked for, and what the table says of its scale."""
+    if entry is not None:
+        encoder.name, encoder.licence = name, entry.licence
+        if entry.pixel_size is not None:
+            encoder.pixel_size = entry.pixel_size
+    return encoder
+
+
+def _transformers_encoder(which: str, device: str, entry: EncoderEntry | None = None) -> Encoder:
     try:
         from transformers import AutoModel
-    except ImportError as error:
-        raise ImportError(
+    except (ImportError, RuntimeError) as error:
+        raise MissingLibraryError(
             f"The encoder transformers:{which} needs transformers: pip install "
-            "'napari-sparseattn[encoders]'"
+            f"'napari-sparseattn[encoders]'{_why(error)}"
         ) from error
-    options = {"trust_remote_code": False, "local_files_only": Path(which).is_dir()}
+    options: dict[str, Any] = {
+        "trust_remote_code": False,
+        "local_files_only": Path(which).is_dir(),
+    }
+    if entry is not None and entry.revision is not None:
+        options["revision"] = entry.revision
     try:
         with _quiet():
             network, info = AutoModel.from_pretrained(
@@ -403,9 +430,8 @@ def _preparation(
     from transformers import ImageProcessingMixin
 
     try:
-        stated, _ = ImageProcessingMixin.get_image_processor_dict(
-            which, local_files_only=options["local_files_only"]
-        )
+        known = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        stated, _ = ImageProcessingMixin.get_image_processor_dict(which, **known)
     except OSError:
         stated = {}
     mean = tuple(map(float, stated.get("image_mean") or _MEAN))
@@ -435,14 +461,23 @@ def _quiet() -> Iterator[None]:
         reports.set_verbosity(before)
 
 
-def _timm_encoder(which: str, device: str) -> Encoder:
+def _why(error: Exception) -> str:
+    """Say in brackets what is wrong with a library that is there but does not work."""
+    if isinstance(error, ModuleNotFoundError):
+        return ""
+    first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return f" (it is there, but fails: {first[0][:200]})"
+
+
+def _timm_encoder(which: str, device: str, entry: EncoderEntry | None = None) -> Encoder:
     try:
         timm = importlib.import_module("timm")
         from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError(
+    except (ImportError, RuntimeError) as error:
+        # torchvision of another build than torch fails with a RuntimeError.
+        raise MissingLibraryError(
             f"The encoder timm:{which} needs timm (and torchvision, of the very build of your "
-            "torch): pip install timm huggingface_hub"
+            f"torch): pip install timm huggingface_hub{_why(error)}"
         ) from error
     from safetensors.torch import load_file
 
@@ -452,7 +487,8 @@ def _timm_encoder(which: str, device: str) -> Encoder:
         stated = timm.data.resolve_model_data_config(network)
         source = which.removeprefix("hf-hub:") if which.startswith("hf-hub:") else None
         source = source or network.pretrained_cfg["hf_hub_id"]
-        state = load_file(hf_hub_download(source, "model.safetensors"))
+        revision = None if entry is None else entry.revision
+        state = load_file(hf_hub_download(source, "model.safetensors", revision=revision))
         missing, _ = network.load_state_dict(state, strict=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise EncoderError(f"timm:{which} cannot be loaded ({error})") from error
@@ -463,7 +499,7 @@ def _timm_encoder(which: str, device: str) -> Encoder:
         network,
         licence=encoder_licence(f"timm:{which}"),
         size=int(stated["input_size"][-1]),
-        mean=tuple(stated["mean"]),
-        std=tuple(stated["std"]),
+        mean=tuple(stated["mean"]) if entry is None or entry.mean is None else entry.mean,
+        std=tuple(stated["std"]) if entry is None or entry.std is None else entry.std,
         device=device,
     )

@@ -156,6 +156,8 @@ class FeatureSet:
         Level-0 pixels, or µm for files that do not say how large a pixel is.
     notes : tuple of str
         What the user should know, such as how coordinates were moved.
+    patch_um : float or None
+        Side of a patch in µm, as far as the file tells.
     """
 
     features: FeatureRows
@@ -171,6 +173,7 @@ class FeatureSet:
     failed: npt.NDArray[np.bool_]
     unit: str = "px"
     notes: tuple[str, ...] = ()
+    patch_um: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.features.shape) != 2 or self.features.shape[0] != len(self.cells):

@@ -225,6 +225,8 @@ def _ours(path: Path, file: h5py.File) -> FeatureSet:
         )
     names = ("step", "side", "origin_y", "origin_x", "mpp")
     values = {name: number(file.attrs, name) for name in names}
+    size = number(file.attrs, "size")
+    patch_um = values["mpp"] * size if values["mpp"] and size else None
     if any(value is None for value in values.values()) or _digest(file) != text(
         file.attrs, "sha256"
     ):
@@ -250,6 +252,7 @@ def _ours(path: Path, file: h5py.File) -> FeatureSet:
         path,
         missing,
         notes=failed_notes(missing),
+        patch_um=patch_um,
     )
 
 
@@ -258,11 +261,11 @@ def _tables(
 ) -> tuple[npt.NDArray[np.float64], tuple[int, int, int]]:
     """Return checked coordinates (N, 2), and N, F and the rows to read at a time."""
     features = images(file, layout.features, ndim=2)
-    coords = images(file, "coords", ndim=2)
+    coords = images(file, layout.coords, ndim=2)
     if features is None or coords is None:
         raise FeatureError(
-            f"{path.name} holds {contents(file)}, where tables '{layout.features}' and 'coords' "
-            "were expected"
+            f"{path.name} holds {contents(file)}, where tables '{layout.features}' and "
+            f"'{layout.coords}' were expected"
         )
     if features.dtype.kind != "f" or coords.dtype.kind not in "iuf" or coords.shape[1] != 2:
         raise FeatureError(

@@ -14,6 +14,9 @@ STAMP (KatherLab/STAMP, `preprocessing`): ``feats`` and ``coords`` in µm, with
 ``tile_size_px`` and ``extractor`` at the file. Files before version 2 have
 coordinates in pixels of which 224 are 256 µm. It reads blocks of tiles that
 begin at whole pixels, so that coordinates drift from multiples of the tile.
+
+SPAN's authors: ``feats`` and ``cords``, pixels of the level that was read, of which
+a patch has 224; the file says neither which level nor how large a pixel is.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Layout", "import_features", "layout_of"]
 
 _OLD_STAMP_PX, _OLD_STAMP_UM = 224, 256.0
+_SPAN_PX = 224.0
+# A magnification of 10 is about 1 µm per pixel, as scanners have it.
+_UM_AT_10X = 1.0
 # Of patches that are off CLAM's first grid, how many must lie on grids of their own with others.
 _SHARE_ON_GRIDS = 0.75
 
@@ -68,6 +74,10 @@ class Layout:
         Height and width of the slide in that unit.
     reduction : float
         Level-0 pixels per pixel of the level that patches were read from.
+    coords : str
+        Name of the coordinates' dataset.
+    slide_pixel_size : float or None
+        µm per level-0 pixel, as far as the file tells.
     """
 
     tool: str
@@ -78,6 +88,15 @@ class Layout:
     encoder: str = ""
     extent: tuple[float, float] | None = None
     reduction: float = 1.0
+    coords: str = "coords"
+    slide_pixel_size: float | None = None
+
+    @property
+    def patch_um(self) -> float | None:
+        """Side of a patch in µm, where the file tells."""
+        if self.side is None or self.unit == "um":
+            return self.side
+        return None if self.slide_pixel_size is None else self.side * self.slide_pixel_size
 
 
 def layout_of(path: Path, file: h5py.File) -> Layout:
@@ -92,6 +111,9 @@ def layout_of(path: Path, file: h5py.File) -> Layout:
     """
     import h5py
 
+    both = all(isinstance(member(file, name), h5py.Dataset) for name in ("feats", "cords"))
+    if both and not isinstance(member(file, "coords"), h5py.Dataset):
+        return Layout("SPAN's authors", "feats", side=_SPAN_PX, coords="cords")
     if not isinstance(member(file, "coords"), h5py.Dataset):
         raise FeatureError(
             f"{path.name} holds {contents(file)}, but no 'coords': it has no places of patches. "
@@ -110,7 +132,9 @@ def layout_of(path: Path, file: h5py.File) -> Layout:
         width, height = number(attributes, "level0_width"), number(attributes, "level0_height")
         extent = (height, width) if height and width else None
         encoder = text(file["features"].attrs, "encoder") or text(attributes, "encoder")
-        return Layout("TRIDENT", side=side, encoder=encoder, extent=extent)
+        magnification = number(attributes, "level0_magnification")
+        size = None if not magnification else 10 * _UM_AT_10X / magnification
+        return Layout("TRIDENT", side=side, encoder=encoder, extent=extent, slide_pixel_size=size)
     size = number(attributes, "patch_size")
     level, reduction = number(attributes, "patch_level"), _first(attributes, "downsample")
     if reduction is None and level == 0:
@@ -216,6 +240,7 @@ def import_features(
         failed=np.zeros(len(audited.cells), np.bool_),
         unit=layout.unit,
         notes=(*notes, *filter(None, [audited.report])),
+        patch_um=layout.patch_um if layout.unit == "px" else side or audited.step,
     )
 
 

@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from .registry import find_entry
+
 __all__ = ["UNKNOWN_LICENCE", "encoder_licence"]
 
 UNKNOWN_LICENCE = "unknown: ask whoever made it before you use it"
@@ -54,6 +56,8 @@ def encoder_licence(name: str) -> str:
         return _EMBEDDED
     if kind == "tissue-mobilenet":
         return _TISSUE
+    if (entry := find_entry(name)) is not None:
+        return entry.licence
     if kind == "transformers" and Path(which).is_dir():
         return _of_folder(Path(which)) or UNKNOWN_LICENCE
     which = which.removeprefix("hf-hub:")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Normalisation", "level_outside", "to_float"]
-
-Kind = Literal["stain", "stain-channels", "white", "fixed"]
 
 BLOCK = 4
 WHITE_QUANTILE = 0.95
@@ -18,8 +16,6 @@ DARK_QUANTILE = 0.99
 #: Mean optical density (natural logarithm) of a nucleus of the PBC set.
 DARK_DENSITY = 1.2
 LEAST_DENSITY = 0.2
-#: The same for red, green and blue: medians of the 99th percentile over PBC's training part.
-DARK_DENSITIES = (1.18, 1.96, 0.50)
 DARKEST = 0.01
 #: A crop with no white to speak of is not amplified beyond this.
 LEAST_WHITE = 0.05
@@ -82,46 +78,37 @@ class Normalisation:
 
     Parameters
     ----------
-    kind : {"stain", "stain-channels", "white", "fixed"}
+    kind : {"stain", "white", "fixed"}
         ``"white"``: each channel is first divided by the crop's own white
         reference (the 95th percentile of its 4 x 4 block means), which takes
         out illumination and white balance in brightfield. ``"stain"``: then
         the optical density is scaled so that its 99th percentile (of the mean
         over channels) is 1.2, which takes out the depth of the stain and the
         camera's contrast, and leaves hue; as Macenko et al. 2009 scale stain
-        concentrations. ``"stain-channels"``: the densities of red, green and blue
-        are each scaled to a 99th percentile of their own (1.18, 1.96, 0.50), which
-        takes out what a laboratory's dyes and camera do to each of them as well; RGB
-        only. ``"fixed"``: values keep their unit, e.g. nm of optical path difference.
+        concentrations. ``"fixed"``: values keep their unit, e.g. nm of optical
+        path difference.
     mean, std : float
         Then ``(value - mean) / std``; in the unit that `kind` leaves.
     """
 
-    kind: Kind = "stain"
+    kind: Literal["stain", "white", "fixed"] = "stain"
     mean: float = 0.75
     std: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            kinds = ", ".join(repr(kind) for kind in get_args(Kind))
-            raise ValueError(f"normalisation must be one of {kinds}, got {self.kind!r}")
+        if self.kind not in ("stain", "white", "fixed"):
+            raise ValueError(
+                f"normalisation must be 'stain', 'white' or 'fixed', got {self.kind!r}"
+            )
         if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
             raise ValueError("normalisation needs a finite mean and a positive, finite std")
 
     def __call__(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Normalise crops (N, C, H, W) float32; returns the same shape and type.
-
-        Raises
-        ------
-        ValueError
-            For ``"stain-channels"`` and other than three channels.
-        """
+        """Normalise crops (N, C, H, W) float32; returns the same shape and type."""
         if self.kind != "fixed":
             crops = crops / _white_reference(crops)
         if self.kind == "stain":
             crops = _scaled_density(crops)
-        elif self.kind == "stain-channels":
-            crops = _scaled_densities(crops)
         return ((crops - np.float32(self.mean)) / np.float32(self.std)).astype(
             np.float32, copy=False
         )
@@ -135,24 +122,6 @@ def _scaled_density(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     # Without anything stained there is nothing to scale to: amplify at most so far.
     scale = np.float32(DARK_DENSITY) / np.maximum(dark, np.float32(LEAST_DENSITY))
     scaled: npt.NDArray[np.float32] = np.exp(-density * scale[:, None, None, None])
-    return scaled
-
-
-def _scaled_densities(crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    n, channels, height, width = crops.shape
-    if channels != len(DARK_DENSITIES):
-        raise ValueError(
-            f"the normalisation 'stain-channels' is of RGB images, got {channels} "
-            f"channel{'' if channels == 1 else 's'}"
-        )
-    density = -np.log(np.maximum(crops, np.float32(DARKEST)))
-    flat = density.reshape(n, channels, -1)
-    rank = round(DARK_QUANTILE * (height * width - 1))
-    dark = np.partition(flat, rank, axis=2)[..., rank]
-    target = np.array(DARK_DENSITIES, np.float32)
-    # As far as `_scaled_density` amplifies, and no further.
-    scale = target / np.maximum(dark, target * np.float32(LEAST_DENSITY / DARK_DENSITY))
-    scaled: npt.NDArray[np.float32] = np.exp(-density * scale[..., None, None])
     return scaled
 
 

@@ -484,6 +484,7 @@ def _predictions(
     began: float,
 ) -> Predictions:
     size, names = bundle.card.crop.size, bundle.card.shown_names
+    known = bundle.known
     left_out = ", ".join(readable_name(names[index]) for index in absent)
     restricted = f"Not considered: {left_out}."
     ledger = ReadingLedger(
@@ -503,20 +504,13 @@ def _predictions(
         bundle.hash,
         bundle.card.name,
         scale_known,
-        novelty=None if bundle.known is None else bundle.known.novelty(output.states),
-        none_of_these=_look_like_others(bundle, output.states),
+        novelty=None if known is None else known.novelty(output.states),
+        none_of_these=None if known is None else known.look_like_others(output.states),
     )
 
 
-def _look_like_others(bundle: Bundle, states: npt.ArrayLike) -> npt.NDArray[np.bool_] | None:
-    known = bundle.known
-    if known is None or known.others is None:
-        return None
-    return known.look_like_others(states) if np.size(states) else np.empty(0, bool)
-
-
 def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
-    names = bundle.card.shown_names
+    names, known = bundle.card.shown_names, bundle.known
     return Predictions(
         cells,
         names,
@@ -525,6 +519,6 @@ def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
         ReadingLedger(0, 0, 0, 0.0, device),
         bundle.hash,
         bundle.card.name,
-        novelty=None if bundle.known is None else np.empty(0, np.float32),
-        none_of_these=_look_like_others(bundle, np.empty((0, 0), np.float32)),
+        novelty=None if known is None else np.empty(0, np.float32),
+        none_of_these=None if known is None or known.others is None else np.empty(0, bool),
     )

@@ -199,12 +199,15 @@ class FieldRerun:
         *,
         t: int = 0,
         z: int = 0,
+        halt: bool = True,
     ) -> None:
         self.device = choose_device(device)
         self.locations, self.temperature = locations, bundle.card.temperature
         self.absorbs = bundle.card.modality == "brightfield"
         self.pyramid, normalisation = as_pyramid(image, bundle, t, z)
         self.network = field_network(bundle, self.device)
+        # Run anew it stops as it did, but where a look is put elsewhere.
+        self.halt = self.network.halt if halt else None
         self.model, self.base = cache_features(self.network), self.network.config.base
         source = PyramidSource([self.pyramid], normalisation)
         self.reader = _Reader(source, self.base)
@@ -232,7 +235,9 @@ class FieldRerun:
             tile = (height / removed.shape[1], width / removed.shape[2])
         source = _ReplacedTiles(self.reader, removed, tile, fill, seed)
         with torch.inference_mode(), one_thread(self.device):
-            output: TNetOutput = (model or self.model)(source, self.locations, steer=steer)
+            output: TNetOutput = (model or self.model)(
+                source, self.locations, steer=steer, halt=None if steer else self.halt
+            )
         return to_cpu(output)
 
     @property
@@ -242,7 +247,8 @@ class FieldRerun:
 
     def traversal(self, output: TNetOutput) -> Traversal:
         """The first image's traversal."""
-        return to_traversals(output, self.pyramid.shape, self.base)[0]
+        most = self.network.config.crops_at_most(max(self.pyramid.shape), self.locations)
+        return to_traversals(output, self.pyramid.shape, self.base, self.halt, most)[0]
 
     def logits(
         self, removed: Mask, fill: str, seed: int, progress: Callable[[int], None]

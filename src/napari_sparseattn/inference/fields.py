@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..bundle import Bundle
 from ..card import Card
 from ..device import choose_device, computing, is_out_of_memory
-from ..evidence import Traversal
+from ..evidence import Stop, Traversal
 from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.tnet.crops import Crops, TNetOutput
+    from ..models.tnet.halting import Halt
     from ..models.tnet.network import TNet
 
 __all__ = [
@@ -164,6 +165,7 @@ def classify_field(
     *,
     t: int = 0,
     z: int = 0,
+    halt: bool = True,
     progress: Progress | None = None,
 ) -> FieldPrediction:
     """Classify an image by looking closely only where the model decides to.
@@ -181,6 +183,9 @@ def classify_field(
         See `choose_device`.
     t, z : int
         Frame and slice of a stack.
+    halt : bool
+        Let a model whose card says what is sure enough stop by itself, before
+        it has looked at as many crops as `locations` allow.
     progress : callable, optional
         Called with "crops", those read so far and 0, as their number is not
         known before; it may raise to stop.
@@ -204,22 +209,34 @@ def classify_field(
     own = image.notes if isinstance(image, Field) else ()
     notes, began = [*own, *pyramid.notes, *pyramid.colour_notes], time.perf_counter()
     try:
-        output = traverse(pyramid, model, normalisation, locations, progress)
+        output = traverse(pyramid, model, normalisation, locations, progress, halt=halt)
     except (RuntimeError, MemoryError) as error:
         if chosen == "cpu" or not is_out_of_memory(error):
             raise
         notes.append(f"Memory ran out on {chosen}: continued on the CPU.")
         chosen, model = "cpu", field_network(bundle, "cpu")
-        output = traverse(pyramid, model, normalisation, locations, progress)
+        output = traverse(pyramid, model, normalisation, locations, progress, halt=halt)
     seconds = time.perf_counter() - began
-    (traversal,) = to_traversals(output, pyramid.shape, model.config.base)
+    (traversal,) = to_traversals(
+        output,
+        pyramid.shape,
+        model.config.base,
+        model.halt if halt else None,
+        model.config.crops_at_most(max(pyramid.shape), locations),
+    )
     notes += _about_scale(pyramid, traversal, card)
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
     found = (chances, traversal, ledger, bundle.hash, pyramid.pixel_size is not None)
     novelty = None
-    if bundle.known is not None and _as_trained(output, model, max(pyramid.shape), card):
+    side = max(pyramid.shape)
+    stops = halt and model.halt is not None and card.halting is not None
+    if bundle.known is not None and (
+        card.halting.known_halted
+        if stops and card.halting
+        else _as_trained(output, model, side, card)
+    ):
         novelty = float(bundle.known.novelty(output.state)[0])
     return FieldPrediction(card.shown_names, *found, novelty=novelty, reading=reading)
 
@@ -228,9 +245,8 @@ def _as_trained(output: TNetOutput, model: TNet, side: int, card: Card) -> bool:
     """Whether it was looked at as in training, to whose mean states those of now compare."""
     sides = None if card.novelty is None else card.novelty.sides
     trained = model.config.locations
+    # Measured at several sizes: one beyond them is compared too, and may be flagged for that.
     if sides is not None:
-        if not sides[0] <= side <= sides[1]:
-            return False
         trained = model.config.locations_for(side)
     crops = taken = 1
     for k in trained:
@@ -319,13 +335,18 @@ def traverse(
     normalisation: Normalisation,
     locations: Sequence[int] | None = None,
     progress: Progress | None = None,
+    *,
+    halt: bool = True,
 ) -> TNetOutput:
-    """Run a TNet on one slide, without gradients; the output is on the CPU."""
+    """Run a TNet on one slide, without gradients; the output is on the CPU.
+
+    It stops by itself where its card says what is sure enough, unless `halt` is False.
+    """
     import torch
 
     source = PyramidSource([pyramid], normalisation, progress)
     with torch.inference_mode(), computing(model.head.weight.device.type):
-        output: TNetOutput = model(source, locations)
+        output: TNetOutput = model(source, locations, halt=model.halt if halt else None)
     return to_cpu(output)
 
 
@@ -343,7 +364,13 @@ def to_cpu(output: TNetOutput) -> TNetOutput:
     return output._replace(logits=output.logits.cpu(), levels=levels)
 
 
-def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tuple[Traversal, ...]:
+def to_traversals(
+    output: TNetOutput,
+    shape: tuple[int, int],
+    base: int,
+    halt: Halt | None = None,
+    most: int = 0,
+) -> tuple[Traversal, ...]:
     """Turn what a TNet returned on the CPU for B images of one shape into plain data.
 
     Parameters
@@ -354,6 +381,10 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
         Height and width of the images in pixels of the full resolution.
     base : int
         Side at which crops were read.
+    halt : Halt, optional
+        What let it stop, if it might.
+    most : int
+        How many crops it could then have looked at.
 
     Returns
     -------
@@ -400,9 +431,15 @@ def to_traversals(output: TNetOutput, shape: tuple[int, int], base: int) -> tupl
                 candidates=places[searched],
                 relative_probability=relative[searched],
                 chosen=chosen[searched],
+                stop=None if halt is None else _stop_of(output, i, len(rows), halt, most),
             )
         )
     return tuple(found)
+
+
+def _stop_of(output: TNetOutput, image: int, crops: int, halt: Halt, most: int) -> Stop:
+    sure = (output.logits[image].float() / halt.temperature).softmax(0).max()
+    return Stop(crops, most, float(sure), halt.threshold)
 
 
 def _list_candidates(output: TNetOutput) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:

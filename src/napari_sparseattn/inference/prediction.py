@@ -162,6 +162,7 @@ class Predictions:
         expected = (len(self.cells), len(self.class_names))
         if self.probabilities.shape != expected:
             raise ValueError(f"probabilities are {self.probabilities.shape}, expected {expected}")
+        more: dict[str, npt.NDArray[Any] | None]
         more = {"novelty": self.novelty, "none_of_these": self.none_of_these}
         for name, values in (more | dict(self.measures)).items():
             if values is not None and values.shape != expected[:1]:

@@ -74,12 +74,13 @@ def run_sparse(
 
 def run_tnet(model: TNet, crops: Tensor, frames: Sequence[CropFrame] | None) -> CropOutput:
     """`run_crops`, of a TNet."""
-    visited = to_cpu(model(crops))
+    visited = to_cpu(model(crops, halt=model.halt))
     base, shape = model.config.base, (crops.shape[2], crops.shape[3])
     pixels = int(visited.counts.sum()) * base**2
     if not frames:
         return CropOutput(visited.logits, (), pixels, visited.state)
-    ways = to_traversals(visited, shape, base)
+    most = model.config.crops_at_most(max(shape))
+    ways = to_traversals(visited, shape, base, model.halt, most)
     framed = tuple(
         dataclasses.replace(way, frame=frame) for way, frame in zip(ways, frames, strict=True)
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..bundle import Bundle
+from ..card import Explanation
 from ..device import choose_device
 from ..evidence import PyramidAttention
 from ..evidence.measures import overlap
@@ -52,6 +53,9 @@ class SlideRerun:
         In evaluation mode.
     temperature : float
         Of the bundle.
+    methods : tuple of str, optional
+        Explanations that are measured too, first first; by default attention
+        alone.
     """
 
     fills: tuple[str, ...] = SLIDE_FILLS
@@ -63,7 +67,9 @@ class SlideRerun:
         seen: PyramidAttention,
         model: SpanMil,
         temperature: float = 1.0,
+        methods: tuple[Explanation, ...] = (),
     ) -> None:
+        self.methods = methods
         self.model, self.temperature, self.seen = model, temperature, seen
         self.features = torch.from_numpy(np.ascontiguousarray(features, np.float32))
         self.places = torch.from_numpy(np.ascontiguousarray(cells, dtype=np.int64))
@@ -124,8 +130,22 @@ class SlideRerun:
         return np.stack(found)
 
     def relevance(self, index: int) -> dict[str, Values]:
-        """See `Rerun`: attention of the finest level, and of all levels. Not of one class."""
-        return _maps(self.seen)
+        """See `Rerun`: attention of the finest level, and of all levels; or what was asked for.
+
+        Attention is not of one class; other explanations are.
+        """
+        maps = _maps(self.seen)
+        if not self.methods:
+            return maps
+        from .explanations import explain_features
+
+        found = {
+            method: maps["attention"]
+            if method == "attention"
+            else explain_features(self.model, self.features, self.places, method, index)
+            for method in self.methods
+        }
+        return {**found, **maps}
 
     def selection(self) -> Mask:
         """See `Rerun`: the tenth of the patches that got most attention."""

@@ -258,12 +258,16 @@ class _Work:
     def _check_patch_size(self, found: FeatureSet) -> None:
         """Refuse features whose patches are of another size than those trained on, in µm."""
         crop, pixel_size = self.bundle.card.crop, self.pyramid.pixel_size
-        if pixel_size is None or found.encoder_hash:
+        # What made the features knew the slide's scale; else it is taken from the slide.
+        side = found.patch_um
+        if side is None and pixel_size is not None:
+            side = found.side * pixel_size
+        if side is None:
             return
-        side, trained = found.side * pixel_size, crop.field_of_view_um
+        trained = crop.field_of_view_um
         if not trained / _MOST_OFF <= side <= trained * _MOST_OFF:
             raise ValueError(
-                f"The patches are {side:.3g} µm wide by their places, those that "
+                f"The patches are {side:.3g} µm wide, those that "
                 f"'{self.bundle.card.name}' was trained on {trained:.3g} µm. Are the coordinates "
                 "those of level 0? Make the features again at the model's µm per pixel."
             )
@@ -396,6 +400,12 @@ class _Work:
     def _encoder(self, encoder: Encoder | str | None) -> Encoder:
         spec = self.bundle.card.encoder
         assert spec is not None
+        if spec.elsewhere:
+            raise ValueError(
+                f"'{self.bundle.card.name}' was trained on features made elsewhere ({spec.name}), "
+                "which this plugin cannot make. Make them for this slide in the same way, and give "
+                "them with --features."
+            )
         if encoder is None or isinstance(encoder, str):
             encoder = load_encoder(encoder or spec.name, self.device)
         if encoder.hash != spec.hash:

@@ -50,6 +50,8 @@ class ProcessOptions:
         Convert colours from the ICC profile in a file to sRGB, where there is one.
     locations : tuple of int, optional
         Of a TNet: crops looked at inside each crop, per level.
+    halt : bool
+        Let a TNet whose card says what is sure enough stop by itself.
     allow_unknown_scale : bool
         Classify slides of unknown µm per pixel too, and mark the result.
     features : pathlib.Path, optional
@@ -57,6 +59,11 @@ class ProcessOptions:
         or STAMP.
     snap : bool
         Move the coordinates of `features` onto a grid.
+    threshold : float
+        Of a SPAN that finds tissue: the probability from which a patch counts
+        to a focus of it, above 0 and up to 1.
+    least_patches : int
+        Patches of the smallest focus; see `evidence.find_foci`.
     settings : HologramSettings, optional
         How holograms are reconstructed.
     kind : {"hologram", "field", "phase", "opd"}, optional
@@ -84,9 +91,12 @@ class ProcessOptions:
     unit: Unit | None = None
     icc: bool = True
     locations: tuple[int, ...] | None = None
+    halt: bool = True
     allow_unknown_scale: bool = False
     features: Path | None = None
     snap: bool = False
+    threshold: float = 0.5
+    least_patches: int = 2
     settings: HologramSettings | None = None
     kind: Kind | None = None
     background: Path | None = None
@@ -101,6 +111,11 @@ class ProcessOptions:
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(values))}, not '{value}'"
                 )
+        if not 0 < self.threshold <= 1 or self.least_patches < 1:
+            raise ValueError(
+                "threshold must be above 0 and up to 1, and least_patches 1 or more; got "
+                f"{self.threshold} and {self.least_patches}"
+            )
 
     @functools.cached_property
     def hash(self) -> str:
@@ -109,6 +124,10 @@ class ProcessOptions:
         del chosen["formats"], chosen["device"], chosen["retrieval"]
         for name in _LATER:
             if chosen[name] is None or chosen[name] is False:
+                del chosen[name]
+        for name in ("halt", "threshold", "least_patches"):
+            # Came later, and at first what they are by default.
+            if chosen[name] == type(self).__dataclass_fields__[name].default:
                 del chosen[name]
         text = json.dumps(chosen, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

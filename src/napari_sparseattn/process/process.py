@@ -177,7 +177,14 @@ def process_image(
     elif task == "whole":
         from ..inference.fields import classify_field
 
-        found = classify_field(image, bundle, options.locations, options.device, progress=progress)
+        found = classify_field(
+            image,
+            bundle,
+            options.locations,
+            options.device,
+            halt=options.halt,
+            progress=progress,
+        )
     else:
         found = _classify_cells(image, bundle, options, progress)
     return Result(found, image, bundle, task, options, path or image.path, closing=closing)

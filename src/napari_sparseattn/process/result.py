@@ -18,6 +18,7 @@ from ..images.slides.pyramid import Pyramid
 from .options import ProcessOptions, Task
 
 if TYPE_CHECKING:
+    from ..evidence import Foci
     from ..export.request import Result as AnyPrediction
     from ..progress import Progress
 
@@ -97,8 +98,24 @@ class Result:
         if self.bundle is None:
             return dict(self.facts)
         found = summarise(self.prediction)
+        if (foci := self.foci()) is not None:
+            found["foci"] = foci.to_dict()
         notes = [*self.facts.get("notes", ()), *found["notes"], *_notes_on_frames(self)]
         return found | dict(self.facts) | {"notes": list(dict.fromkeys(notes))}
+
+    def foci(self) -> Foci | None:
+        """Return the foci of the tissue that a model finds; None of any other model."""
+        from ..evidence import PyramidAttention, find_foci
+
+        seen = getattr(self.prediction, "evidence", None)
+        if not isinstance(seen, PyramidAttention) or seen.patch_probabilities is None:
+            return None
+        return find_foci(
+            seen,
+            threshold=self.options.threshold,
+            least=self.options.least_patches,
+            pixel_size=self.image.pixel_size,
+        )
 
     def write(
         self,

@@ -127,7 +127,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def colour_field(pixel_size: float | None = 0.5, shape: tuple[int, int] = SHAPE) -> Field:
-    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    # Empty glass, on which nothing says how large a pixel is.
+    pixels = np.random.default_rng(0).integers(228, 236, (*shape, 3), np.uint8)
     return Field(pixels, "YXC", pixel_size, "brightfield")
 
 

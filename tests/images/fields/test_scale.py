@@ -18,7 +18,12 @@ from PIL import Image
 from napari_sparseattn.images.errors import ImageError, check_pixel_size
 from napari_sparseattn.images.fields.cells import cells_from_labels, find_cells
 from napari_sparseattn.images.fields.field import Field
-from napari_sparseattn.images.fields.scale import RED_CELL_UM, doubt_scale, measure_scale
+from napari_sparseattn.images.fields.scale import (
+    RED_CELL_UM,
+    MeasuredScale,
+    doubt_scale,
+    measure_scale,
+)
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells, crop_side
 from small_model import small_bundle
@@ -75,6 +80,26 @@ def test_a_stated_size_is_questioned_before_anything_is_calibrated(
     assert found.scale_known is not doubted
     assert any("red cells would be" in note for note in found.ledger.notes) is doubted
     assert bool(doubt_scale(field.pixel_size, cells.scale)) is doubted
+
+
+@pytest.mark.parametrize(
+    ("free", "n", "factor", "doubted"),
+    [
+        (4, 4, 2, True),
+        (0, 9, 2, False),
+        (0, 9, 13, True),
+        (0, 9, 0.3, True),
+        (0, 9, 1, False),
+        (0, 4, 13, False),
+        (1, 1, 13, True),
+        (1, 1, 2, False),
+    ],
+)
+def test_overlapping_red_cells_question_what_is_far_off(
+    free: int, n: int, factor: float, doubted: bool
+) -> None:
+    measured = MeasuredScale(TRUE, np.full((n, 3), 20.0), free)
+    assert bool(doubt_scale(TRUE * factor, measured)) is doubted
 
 
 def test_crops_without_a_scale_follow_the_red_cells() -> None:

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 
-from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.fields.cells import cells_from_labels, find_cells
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.holograms.holography import (
     HologramError,
@@ -54,6 +55,25 @@ def test_a_cell_in_the_background_turns_no_sign_and_is_told() -> None:
     field = reconstruct(ghost)
     assert set(settings.notes) <= set(field.notes)
     assert mass(field) == pytest.approx(mass(reconstruct(plain)), rel=0.05)
+
+
+def test_the_mass_of_a_found_cell_lacks_its_faint_rim_and_no_more() -> None:
+    """A cell is what rises above half of Otsu's threshold: a few in a hundred lie around it."""
+    field = reconstruct(recording([shot(CELL)], [shot(np.zeros(SHAPE), 2)]))
+    drawn = 1e-3 * float(CELL.sum()) * 0.12**2 / 0.19
+    cells = find_cells(field)
+    assert 0.96 * drawn < mass(field) < drawn
+    wider = ndi.binary_dilation(cells.labels > 0, iterations=2)
+    around = cells_from_labels(wider.astype(np.int32), field.pixel_size)
+    assert measure_opd(field, around)["dry_mass_pg"][0] == pytest.approx(drawn, rel=0.01)
+
+
+def test_mass_goes_with_the_wavelength_and_the_area_of_a_pixel() -> None:
+    """The same hologram at another scale has another mass: 61 and 101 pg are one cell's."""
+    made = recording([shot(CELL)], [shot(np.zeros(SHAPE), 2)])
+    other = dataclasses.replace(made, wavelength=made.wavelength * 1.15, pixel_size=0.12 * 1.2)
+    factor = mass(reconstruct(other)) / mass(reconstruct(made))
+    assert factor == pytest.approx(1.15 * 1.2**2, rel=0.02)
 
 
 def test_one_odd_frame_does_not_turn_the_others() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from shapely.geometry import shape
 
 from bad_slides import halves, patch_tag, scene, tile_places, write_svs
+from bounded_slides import write_mrxs, write_scn
+from export import results as made
+from napari_sparseattn.export.formats import write_results
 from napari_sparseattn.images.slides.opening import is_slide, open_slide
 from napari_sparseattn.images.slides.patches import patch_grid, read_patch
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, whole_downsample
+from napari_sparseattn.images.slides.regions import read_regions
 from napari_sparseattn.images.tissue.mask import find_tissue
 
 _TILED = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
@@ -126,56 +133,59 @@ def test_dicom_levels_go_by_their_spacing_and_need_no_endings(tmp_path: Path) ->
         assert slide.pixel_size == pytest.approx(0.25)
 
 
-def _write_scn(path: Path, image: np.ndarray, place: tuple[int, int]) -> Path:
-    """Write a Leica SCN: an overview of 2000 x 2000 pixels, and one region in it."""
-    (height, width), nm = image.shape[:2], 500
-    y, x = (nm * side for side in place)
-    form = "http://www.leica-microsystems.com/scn/2010/10/01"
-
-    def part(size: tuple[int, int], view: str, objective: float, page: int) -> str:
-        return (
-            f'<image name="i{page}" uuid="{page}"><creationDate>2011-01-01T00:00:00Z</creationDate>'
-            '<device model="Leica SCN400;Leica SCN" version="1.5.1"/>'
-            f'<pixels sizeX="{size[1]}" sizeY="{size[0]}"><dimension sizeX="{size[1]}" '
-            f'sizeY="{size[0]}" r="0" ifd="{page}"/></pixels>{view}<scanSettings>'
-            f"<objectiveSettings><objective>{objective}</objective></objectiveSettings>"
-            "<illuminationSettings><numericalAperture>0.4</numericalAperture><illuminationSource>"
-            "brightfield</illuminationSource></illuminationSettings></scanSettings></image>"
-        )
-
-    whole = 2000 * nm
-    shape = f'sizeX="{width * nm}" sizeY="{height * nm}" offsetX="{x}" offsetY="{y}"'
-    views = [
-        f'<view sizeX="{whole}" sizeY="{whole}" offsetX="0" offsetY="0" spacingZ="0"/>',
-        f'<view {shape} spacingZ="0"/>',
-    ]
-    about = (
-        f'<?xml version="1.0" encoding="utf-8"?><scn xmlns="{form}"><collection name="t" uuid="c" '
-        f'sizeX="{whole}" sizeY="{whole}"><barcode>A</barcode>'
-        f"{part((512, 512), views[0], 0.6, 0)}{part((height, width), views[1], 20, 1)}"
-        "</collection></scn>"
-    )
-    jpeg = {"compression": "jpeg", "compressionargs": {"level": 95}, "software": False}
-    with tifffile.TiffWriter(path, bigtiff=True) as writer:
-        writer.write(scene(512, 512), description=about, **jpeg, **_TILED)
-        writer.write(image, **jpeg, **_TILED)
-    return path
-
-
-def test_the_frame_of_a_slide_with_bounds_is_the_scanned_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_scn, write_mrxs])
+def test_the_frame_of_a_slide_with_bounds_is_the_scanned_part(tmp_path: Path, write: Any) -> None:
     """As QuPath has it, whose GeoJSON begins there."""
     openslide = pytest.importorskip("openslide")
-    image = scene(768, 512)
-    path = _write_scn(tmp_path / "a.scn", image, (700, 900))
+    path, corner = write(tmp_path, scene(768, 512))
     with openslide.OpenSlide(str(path)) as other:
-        corner = [int(other.properties[f"openslide.bounds-{axis}"]) for axis in "xy"]
-        assert corner == [900, 700]
-        theirs = np.asarray(other.read_region((900, 700), 0, (512, 768)))[..., :3]
+        held = other.properties
+        told = [int(held[f"openslide.bounds-{n}"]) for n in ("x", "y", "width", "height")]
+        assert told == [*corner, 512, 768]
+        theirs = np.asarray(other.read_region(corner, 0, (512, 768)))[..., :3]
+        level = other.level_count - 1
+        small = np.asarray(other.read_region(corner, level, (60, 80)))[..., :3]
     with open_slide(path) as slide:
         assert slide.shape == (768, 512)
         region = slide.read_region(0, 0, 0, 768, 512)
         assert region.valid.all()
         np.testing.assert_array_equal(region.pixels, theirs)
+        np.testing.assert_array_equal(slide.read_region(0, 0, level, 80, 60).pixels, small)
+
+
+@pytest.mark.parametrize("write", [write_scn, write_mrxs])
+def test_geojson_of_a_slide_with_bounds_has_qupaths_frame(tmp_path: Path, write: Any) -> None:
+    """Out: what is exported begins at the bounds. In: an outline lies where QuPath drew it."""
+    openslide = pytest.importorskip("openslide")
+    path, (left, top) = write(tmp_path, scene(768, 512))
+    with open_slide(path) as slide:
+        paths = write_results(
+            made.slide(), slide, tmp_path / "out", "a", ["geojson"], made.slide_card()
+        )
+        whole, *tiles = json.loads(paths[0].read_text())["features"]
+        assert shape(whole["geometry"]).bounds == (0, 0, 512, 768)
+        assert shape(tiles[1]["geometry"]).bounds == (80, 16, 104, 40)
+        outline = np.array([(100, 200), (100, 260), (150, 260), (150, 200)])
+        ring = [*outline[:, ::-1].tolist(), outline[0, ::-1].tolist()]
+        drawn = {
+            "type": "FeatureCollection",
+            "features": [
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Polygon", "coordinates": [ring]},
+                    "properties": {"objectType": "annotation", "classification": {"name": "x"}},
+                }
+            ],
+        }
+        (tmp_path / "q.geojson").write_text(json.dumps(drawn))
+        (region,) = read_regions(tmp_path / "q.geojson")
+        y, x = region.outline.min(axis=0).astype(int)
+        height, width = np.ptp(region.outline, axis=0).astype(int)
+        ours = slide.read_region(y, x, 0, height, width).pixels
+    # QuPath crops OpenSlide's frame to the bounds, so that it adds them where it reads.
+    with openslide.OpenSlide(str(path)) as other:
+        theirs = np.asarray(other.read_region((left + 200, top + 100), 0, (60, 50)))[..., :3]
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def _without_tiles(path: Path, missing: list[int], damaged: list[int] = ()) -> Path:

@@ -14,7 +14,8 @@ import tifffile
 
 from bad_slides import overwrite, scene, tile_places
 from napari_sparseattn.cache import Cache
-from napari_sparseattn.images.slides import overview
+from napari_sparseattn.images.slides import _window, overview
+from napari_sparseattn.images.slides._tiles import TileCache
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.overview import (
     attach_overview,
@@ -24,7 +25,7 @@ from napari_sparseattn.images.slides.overview import (
     overview_file,
 )
 from napari_sparseattn.images.slides.pyramid import Pyramid
-from napari_sparseattn.images.tissue.mask import find_tissue
+from napari_sparseattn.images.tissue.mask import _overview, find_tissue
 
 HEIGHT, WIDTH = 1500, 2300
 
@@ -105,6 +106,18 @@ def test_tissue_is_found_without_reading_the_slide(tmp_path: Path) -> None:
         assert (before.mask != after.mask).mean() < 0.002
         assert before.mask.any()
         assert any("overview of a made earlier" in note for note in after.notes)
+
+
+def test_strips_are_decoded_once_for_the_tissue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_window, "_WINDOW_PIXELS", 2**16)
+    with open_slide(write_flat(tmp_path / "a.tif")) as slide:
+        group = slide.levels[0].tile[0] * WIDTH * 3
+        slide._cache = TileCache(2 * group + 2**12)
+        rows = slide.levels[0].grid[0]
+        _overview(slide, 16.0, lambda *_: None)
+        assert slide.ledger.snapshot().n_decoded == rows
 
 
 def test_memory_holds_bands_and_not_the_image(tmp_path: Path) -> None:

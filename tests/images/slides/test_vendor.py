@@ -233,6 +233,20 @@ def test_second_slide_of_a_dicom_folder_is_said(tmp_path: Path) -> None:
         assert slide.shape == (512, 512)
 
 
+@pytest.mark.parametrize("paths", [1, 2])
+def test_optical_paths_that_are_not_read_are_said(tmp_path: Path, paths: int) -> None:
+    pytest.importorskip("wsidicom")
+    from dicom_slide import write_dicom
+
+    image = scene(512, 512)
+    folder = write_dicom(tmp_path / "slide", [image], 0.25, paths=paths)
+    with open_slide(folder) as slide:
+        region = slide.read_region(0, 0, 0, 512, 512)
+        assert np.abs(region.pixels.astype(int) - image).mean() < 1.5
+        told = [note for note in slide.notes if "2 optical paths; the first is read" in note]
+        assert len(told) == paths - 1
+
+
 def test_damaged_frame_of_dicom_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("wsidicom")
     from dicom_slide import write_dicom

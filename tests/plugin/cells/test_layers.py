@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -261,3 +263,15 @@ def test_an_overlay_the_user_removed_comes_back_with_the_next_click(viewer: View
     assert overlays.layer(image, "pixels") is None
     show(overlays, image, (), prediction(), OverlayChoice())
     assert overlays.layer(image, "pixels") in viewer.layers
+
+
+def test_a_long_class_is_written_in_lines(viewer: ViewerModel) -> None:
+    image = viewer.add_layer(turned_image())
+    overlays = Overlays(viewer, lambda *_: None)
+    found = dataclasses.replace(
+        prediction(), class_names=("round", "simulated_granulocyte-like_cell")
+    )
+    show(overlays, image, (), found, OverlayChoice())
+    text = overlays.layer(image, "frame").features["text"].tolist()[0]
+    assert text.replace("\n", " ").replace("- ", "-") == "simulated granulocyte-like cell 80%"
+    assert max(map(len, text.split("\n"))) <= 16

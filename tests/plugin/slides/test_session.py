@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_sparseattn.card import ExplanationSpec
 from napari_sparseattn.images.tissue.mask import Tissue
+from napari_sparseattn.inference.explanations import explain_slide
 from napari_sparseattn.plugin.core.models import Model, prepare_model
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.core.status import StageDone
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides import pyramid_maps
-from napari_sparseattn.plugin.slides.pyramid_maps import LOCAL, PyramidChoice
+from napari_sparseattn.plugin.slides.pyramid_maps import EXPLANATION, FOCI, LOCAL, PyramidChoice
 from napari_sparseattn.plugin.slides.requests import (
     LocalRequest,
     SlideAnswer,
@@ -425,3 +427,59 @@ def test_a_model_file_is_loaded_without_classifying_cells(tmp_path: Path, span: 
 
     save_bundle(span.bundle, tmp_path / "span.safetensors")
     assert prepare_model(str(tmp_path / "span.safetensors"), "cpu").bundle.card.takes_slides
+
+
+def test_what_was_measured_best_is_shown_first_and_attention_stays_a_choice(
+    asked: Session, viewer: ViewerModel
+) -> None:
+    asked.worker.go()
+    best = ExplanationSpec(
+        best="gradient", n=3, gains={"gradient": (0.3, 0.2, 0.4), "attention": (0.1, 0.0, 0.2)}
+    )
+    asked.selection.set_model(span_model(explanation=best))
+    image = add_slide(viewer)
+    asked.selection.set_image(image)
+    task = asked.slides
+    assert task.method == "gradient"
+    task.ask("whole")
+    shown = task.slide.prediction
+    expected = explain_slide(shown, asked.selection.model.bundle, "gradient", task.shown_class)
+    np.testing.assert_allclose(task.explanation, expected, atol=1e-6)
+    layer = task.maps.layer(image, EXPLANATION)
+    assert layer.visible
+    assert not task.maps.layer(image, "level 0").visible
+    low, high = layer.contrast_limits
+    assert low == -high
+    drawn = layer.data[np.isfinite(layer.data)]
+    assert len(drawn) == len(expected)
+    # Of the other class it is the opposite, as there are two.
+    task.set_shown_class(1 - task.shown_class)
+    np.testing.assert_allclose(task.explanation, -expected, atol=1e-5)
+    task.set_method("attention")
+    assert task.explanation is None
+    assert task.maps.layer(image, EXPLANATION) is None
+    assert task.maps.layer(image, "level 0").visible
+    asked.selection.set_model(None)
+
+
+def test_the_mask_of_the_tissue_is_measured_and_follows_its_threshold(
+    asked: Session, viewer: ViewerModel
+) -> None:
+    asked.worker.go()
+    asked.selection.set_model(span_model(segments=True))
+    image = add_slide(viewer)
+    asked.selection.set_image(image)
+    task = asked.slides
+    task.ask("whole")
+    chances = task.attention.patch_probabilities
+    task.set_foci(float(np.median(chances)), 1)
+    found = int((chances >= np.float32(np.median(chances))).sum())
+    assert int(task.foci.patches.sum()) == found
+    # Patches of 192 µm.
+    assert task.foci.area_mm2 == pytest.approx(found * 0.192**2)
+    assert "mm²" in task.foci_sentence()
+    layer = task.maps.layer(image, FOCI)
+    assert int((layer.data > 0).sum()) == found
+    task.set_foci(1.0, 1)
+    assert not layer.data.any()
+    asked.selection.set_model(None)

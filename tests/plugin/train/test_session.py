@@ -291,3 +291,28 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def _new(report: Any) -> tuple[str, ...]:
     return tuple(name for name in report.class_names if name not in report.old_class_names)
+
+
+def test_fine_tuning_is_cross_validated_and_leaves_nothing_behind(
+    tuning: FineTuning, viewer: ViewerModel, tmp_path: Path
+) -> None:
+    annotate(tuning, add_field(viewer))
+    tuning.set_choices(freeze="head")
+    validating = tuning.validating
+    validating.folds, validating.curve = 3, True
+    before = find_bundles()
+    assert validating.start() is not None
+    assert not validating.working
+    result = validating.result
+    assert result is not None, tuning.session.status.message.text
+    assert len(validating.reports) == 9
+    assert result.result["n"] == 120
+    # All cells are of one image, so its blocks are kept apart; that is said.
+    assert any("blocks of an image" in note for note in result.result["notes"])
+    assert [point["share"] for point in result.result["learning_curve"]] == [0.25, 0.5, 1.0]
+    validating.save(tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 121
+    assert json.loads((tmp_path / "out.json").read_text())["folds"] == 3
+    assert find_bundles() == before
+    assert not list(tuning.annotating.classes.project.folder.glob("validation*"))

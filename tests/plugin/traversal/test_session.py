@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image
+from napari.layers import Image, Shapes
 
 from bad_slides import write_svs, zeroed
 from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
 from napari_sparseattn.inference.fields import FieldPrediction, classify_field
 from napari_sparseattn.plugin.core.layers import OverlayChoice
+from napari_sparseattn.plugin.core.messages import share_text
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import METADATA_KEY, is_own
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.slides.layers import read_slide, slide_layer
-from napari_sparseattn.plugin.traversal.layers import crop_at, level_colours
+from napari_sparseattn.plugin.traversal.layers import crop_at
 from napari_sparseattn.plugin.traversal.requests import FieldAnswer, crops_at_most, stream_field
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
@@ -55,21 +56,34 @@ def add_slide(viewer: ViewerModel, path: Path) -> Image:
 def test_a_click_draws_the_crops_where_they_are(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer, 2)
     traversal = tnet.crops.traversal
-    assert roles(viewer) == ["tree", "crops", "frame"]
+    # The tree is drawn when it is asked for.
+    assert roles(viewer) == ["crops", "frame"]
     # What was hidden is made once it is shown, below what it must not cover.
-    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True))
+    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True, tree=True))
     assert roles(viewer) == ["unread", "candidates", "tree", "crops", "frame"]
     crops = tnet.overlays.layer(image, "crops")
-    # 32 µm at 0.5 µm per pixel, around the cell; a pixel's middle is its index.
-    first = np.asarray(crops.data[0])
-    np.testing.assert_allclose(first.mean(axis=0), CENTRES[2], atol=1e-6)
-    np.testing.assert_allclose(np.ptp(first, axis=0), (64, 64))
-    assert crops.features["level"].tolist() == traversal.level.tolist()
-    assert crops.features["rank"].tolist() == (traversal.rank + 1).tolist()
-    np.testing.assert_allclose(crops.features["share"].sum(), relative_logit(tnet), atol=1e-4)
+    # Half of 32 µm at 0.5 µm per pixel, within that around the cell; a pixel's middle is its index.
+    boxes, rows = drawn(crops)
+    assert sorted(rows) == [1, 2, 3, 4]
+    for corners, row in zip(boxes, rows, strict=True):
+        expected = traversal.on_image(traversal.boxes)[row]
+        np.testing.assert_allclose(corners.min(axis=0), expected[:2] - 0.5, atol=1e-6)
+        np.testing.assert_allclose(np.ptp(corners, axis=0), expected[2:])
+    numbered = crops.features.iloc[len(rows) :]
+    assert (numbered["crop"] - 1).tolist() == rows
+    assert numbered["text"].tolist() == [share_text(value) for value in numbered["share"]]
+    whole = float(traversal.evidence_for(tnet.answer.index)[0])
+    np.testing.assert_allclose(numbered["share"].sum() + whole, relative_logit(tnet), atol=1e-4)
     for name in ("scale", "translate"):
         np.testing.assert_allclose(getattr(crops, name), getattr(image, name))
     assert crops.units == image.units
+
+
+def drawn(crops: Shapes) -> tuple[list[np.ndarray], list[int]]:
+    """Rectangles of crops, those that hold the numbers left out, and which crops they are."""
+    half = len(crops.data) // 2
+    rows = (crops.features["crop"].to_numpy()[:half] - 1).tolist()
+    return [np.asarray(corners) for corners in crops.data[:half]], rows
 
 
 def relative_logit(session: Session) -> float:
@@ -78,24 +92,55 @@ def relative_logit(session: Session) -> float:
     return float(logs[session.answer.index] - logs.mean())
 
 
-def test_edges_tell_levels_and_faces_signs(tnet: Session, viewer: ViewerModel) -> None:
+def test_edges_and_faces_tell_signs(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
     crops, traversal = tnet.overlays.layer(image, "crops"), tnet.crops.traversal
-    edges = ["#" + "".join(f"{round(255 * v):02x}" for v in c[:3]) for c in crops.edge_color]
-    assert edges == [level_colours(3)[level] for level in traversal.level]
-    share = crops.features["share"].to_numpy()
-    for face, value in zip(crops.face_color, share, strict=True):
+    _, rows = drawn(crops)
+    n = len(rows)
+    share = crops.features["share"].to_numpy()[:n]
+    for edge, face, value in zip(crops.edge_color[:n], crops.face_color[:n], share, strict=True):
+        assert (edge[0] > edge[2]) == (value > 0)
         if face[3]:
             assert (face[0] > face[2]) == (value > 0)
     parents = {0, *traversal.parent[1:].tolist()}
-    assert [bool(face[3]) for face in crops.face_color] == [i not in parents for i in range(5)]
+    assert [bool(face[3]) for face in crops.face_color[:n]] == [row not in parents for row in rows]
+    # What holds the numbers is not seen itself.
+    assert not crops.edge_color[n:, 3].any()
+    assert not crops.face_color[n:, 3].any()
+
+
+def test_the_seven_largest_are_drawn_inside_the_image_with_numbers_apart(
+    tnet: Session, viewer: ViewerModel
+) -> None:
+    image = add_picture(viewer)
+    tnet.crops.set_locations((4, 3))
+    tnet.task.ask("whole")
+    traversal, crops = tnet.crops.traversal, tnet.overlays.layer(image, "crops")
+    assert len(traversal) > 17
+    boxes, rows = drawn(crops)
+    assert len(rows) == 7
+    share = np.abs(traversal.evidence_for(tnet.crops.shown_class))
+    share[0] = 0
+    assert sorted(rows) == sorted(np.argsort(-share, kind="stable")[:7].tolist())
+    for corners in boxes:
+        assert (corners.min(axis=0) >= -0.5 - 1e-6).all()
+        assert (corners.max(axis=0) <= np.array(traversal.shape) - 0.5 + 1e-6).all()
+    middles = np.array([np.mean(corners, axis=0) for corners in crops.data[7:]])
+    gaps = np.linalg.norm(middles[:, None] - middles, axis=-1) + 1e9 * np.eye(7)
+    assert gaps.min() > 4
+    # One that is picked out is drawn as well.
+    other = next(i for i in range(1, len(traversal)) if i not in rows)
+    tnet.crops.select_crop(other)
+    assert drawn(crops)[1] == [*drawn(crops)[1][:-1], other]
+    assert len(drawn(crops)[1]) == 8
 
 
 def test_the_tree_joins_parents_and_children(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
-    tree, crops = tnet.overlays.layer(image, "tree"), tnet.overlays.layer(image, "crops")
-    middles = [np.mean(corners, axis=0) for corners in crops.data]
-    parents = tnet.crops.traversal.parent
+    tnet.selection.set_choice(OverlayChoice(tree=True))
+    tree, traversal = tnet.overlays.layer(image, "tree"), tnet.crops.traversal
+    boxes = traversal.on_image(traversal.boxes)
+    middles, parents = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5, traversal.parent
     assert len(tree.data) == 4
     for line, child in zip(tree.data, range(1, 5), strict=True):
         np.testing.assert_allclose(line, [middles[parents[child]], middles[child]])
@@ -122,8 +167,12 @@ def test_the_next_click_updates_the_same_layers(tnet: Session, viewer: ViewerMod
     before = list(viewer.layers)
     tnet.cells.click(image.data_to_world(CENTRES[3]))
     assert list(viewer.layers) == before
-    first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
-    np.testing.assert_allclose(first.mean(axis=0), CENTRES[3], atol=1e-6)
+    boxes, rows = drawn(tnet.overlays.layer(image, "crops"))
+    traversal = tnet.crops.traversal
+    expected = traversal.on_image(traversal.boxes)[rows[0]]
+    np.testing.assert_allclose(boxes[0].min(axis=0), expected[:2] - 0.5, atol=1e-6)
+    whole = traversal.on_image(traversal.boxes)[0]
+    np.testing.assert_allclose(whole[:2] + whole[2:] / 2 - 0.5, CENTRES[3], atol=1e-6)
 
 
 def test_another_kind_of_model_takes_the_overlays_of_this_one_away(
@@ -137,7 +186,7 @@ def test_another_kind_of_model_takes_the_overlays_of_this_one_away(
     tnet.selection.set_model(tnet_model)
     assert roles(viewer) == ["frame"]
     tnet.cells.click(image.data_to_world(CENTRES[0]))
-    assert set(roles(viewer)) == {"frame", "tree", "crops"}
+    assert set(roles(viewer)) == {"frame", "crops"}
 
 
 def test_a_click_on_a_crop_picks_it_out_and_elsewhere_classifies(
@@ -164,9 +213,10 @@ def test_shares_of_another_class(tnet: Session, viewer: ViewerModel) -> None:
     image = click_cell(tnet, viewer)
     other = (tnet.answer.index + 1) % 3
     tnet.crops.set_shown_class(other)
+    crops = tnet.overlays.layer(image, "crops")
     np.testing.assert_allclose(
-        tnet.overlays.layer(image, "crops").features["share"],
-        tnet.crops.traversal.evidence_for(other),
+        crops.features["share"],
+        tnet.crops.traversal.evidence_for(other)[crops.features["crop"].to_numpy() - 1],
     )
 
 
@@ -181,19 +231,17 @@ def test_thumbnails_are_what_the_model_saw(tnet: Session, viewer: ViewerModel) -
 
 
 def test_a_field_is_what_classify_field_says(tnet: Session, viewer: ViewerModel) -> None:
-    image = add_picture(viewer)
+    add_picture(viewer)
     progress: list[object] = []
     tnet.status.progress_changed.connect(progress.append)
     assert tnet.task.ask("whole") is not None
     assert isinstance(tnet.answer, FieldPrediction)
     assert tnet.answer.traversal.shape == (120, 180)
-    assert roles(viewer) == ["tree", "crops"]
+    assert roles(viewer) == ["crops"]
     assert progress[-1] is None
     assert not tnet.status.running
     # The whole image in the middle of a square as wide as it.
-    first = np.asarray(tnet.overlays.layer(image, "crops").data[0])
-    np.testing.assert_allclose(first.min(axis=0), (-30.5, -0.5))
-    np.testing.assert_allclose(first.max(axis=0), (149.5, 179.5))
+    np.testing.assert_allclose(tnet.answer.traversal.boxes[0], (-30, 0, 180, 180))
 
 
 def test_a_field_much_larger_than_those_trained_on_is_warned_of(
@@ -376,7 +424,7 @@ def test_a_stack_has_its_crops_on_its_plane(tnet: Session, viewer: ViewerModel) 
     image = viewer.add_image(stained((5, 100, 120, 3)), rgb=True, scale=(10, 0.5, 0.5))
     viewer.dims.set_point(0, 30)
     tnet.task.ask("whole")
-    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True))
+    tnet.selection.set_choice(OverlayChoice(unread=True, candidates=True, tree=True))
     for role in ("crops", "tree", "candidates"):
         layer = tnet.overlays.layer(image, role)
         worlds = [layer.data_to_world(corner)[0] for corner in itertools.chain(*layer.data)]

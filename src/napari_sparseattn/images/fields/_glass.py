@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,8 @@ class Glass:
         (h, w) bool, one per block: what is not in view; None if all is.
     block : int
         Side of such a block in pixels.
+    view : numpy.ndarray or None
+        (h, w, C) float32, the brightness of each block in even light.
     """
 
     shape: tuple[int, int]
@@ -64,6 +67,7 @@ class Glass:
     darkest: float = 0.0
     outside: Mask | None = None
     block: int = 1
+    view: Image | None = None
 
     def density(self, image: Image, factor: int, top: int = 0, left: int = 0) -> Image:
         """-ln of the transmission, which is proportional to the stain (Beer and Lambert).
@@ -100,7 +104,8 @@ class Glass:
         assert self.shade is not None
         columns = (np.arange(left, left + width) + 0.5) * factor
         surface = _terms((row + 0.5) * factor, columns, self.shape) @ self.shade
-        return np.exp(surface.clip(self.darkest, 0)).astype(np.float32)
+        light: Image = np.exp(surface.clip(self.darkest, 0)).astype(np.float32)
+        return light
 
     def inside(self, shape: tuple[int, ...], factor: int, top: int = 0, left: int = 0) -> Mask:
         """Tell which of h x w blocks of a side of `factor` pixels are in view, (h, w)."""
@@ -114,8 +119,8 @@ class Glass:
 
 
 def _terms(
-    row: float | npt.NDArray[np.float64],
-    column: npt.NDArray[np.float64],
+    row: float | npt.NDArray[np.floating[Any]],
+    column: npt.NDArray[np.floating[Any]],
     shape: tuple[int, int],
 ) -> npt.NDArray[np.float64]:
     """(N, 7) of a smooth surface: slopes, curvature, and a lens's steeper fall at the corners."""
@@ -139,7 +144,7 @@ def look_at_glass(reader: PlaneReader, transparent: Mask | None = None) -> Glass
     view = reader.read(block)
     white = _white(view.reshape(-1, view.shape[-1]))
     if white.max() < _LEAST_WHITE or min(view.shape[:2]) < 8:
-        return Glass(reader.shape, white)
+        return Glass(reader.shape, white, block=block, view=view)
     outside = _find_outside(view, white)
     if transparent is not None:
         clear = transparent[::block, ::block][: view.shape[0], : view.shape[1]]
@@ -149,7 +154,7 @@ def look_at_glass(reader: PlaneReader, transparent: Mask | None = None) -> Glass
     inside = np.ones(view.shape[:2], bool) if outside is None else ~outside
     if outside is not None:
         white = _white(view[inside])
-    glass = Glass(reader.shape, white, None, 0.0, outside, block)
+    glass = Glass(reader.shape, white, None, 0.0, outside, block, view)
     fitted = _fit_shade(view, inside, glass)
     if fitted is None:
         return glass
@@ -184,7 +189,8 @@ def _find_outside(view: Image, white: npt.NDArray[np.float32]) -> Mask | None:
     levels = [float(np.quantile(ring, 0.9)) if len(ring) else 0.0 for ring in rings]
     plateau = float(np.median(levels[reach:]))
     rim = next((n for n in range(reach) if levels[n] >= _RIM_LEVEL * plateau), reach)
-    return apart <= rim + 1
+    dim: Mask = apart <= rim + 1
+    return dim
 
 
 def _fit_shade(

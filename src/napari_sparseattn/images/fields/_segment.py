@@ -46,7 +46,6 @@ _MOST_AT_ONCE, _LEAST_DIAMETER, _TILE = 4_000_000, 10.0, 768
 # Free red cells are measured at about this many pixels.
 _MEASURING_DIAMETER = 40.0
 _LEAST_WHITE = 0.05
-_BLOCK = 4
 _SCALE_PART = 800
 _MIN_SIDE = 8
 # In red-cell diameters or areas, tuned on the fields of BCCD under train/.
@@ -59,7 +58,7 @@ _MIN_NUCLEUS = 0.33
 # length of the short over the long axis; absorption of blue over that of red, which is more in
 # what lies on or between red cells. Tuned on 13 of the fields under train/.
 _PLATELET_EDGE, _PLATELET_PEAK = 0.1, 0.17
-_PLATELET_AREAS, _PLATELET_ROUND, _PLATELET_BLUE = (0.02, 0.33), 0.5, 0.4
+_PLATELET_AREAS, _PLATELET_ROUND, _PLATELET_BLUE = (0.02, 0.33), 0.5, 0.5
 # What free round cells, and circles inscribed in what is red, have of the boxes that people drew
 # around red cells: medians over 70 fields of BCCD under train/.
 _ROUND_SHARE, _INSCRIBED_SHARE = 0.906, 0.82
@@ -107,13 +106,15 @@ class Smear:
             for column in range(0, max(1, width - _SCALE_PART // 2), _SCALE_PART)
         ]
         best = corners[0]
-        if len(corners) > 1:
+        if len(corners) > 1 and self.glass.view is not None:
             # What each part looks like can be seen from afar.
-            few = self.density(_BLOCK)[..., 1]
-            side = _SCALE_PART // _BLOCK
+            block = self.glass.block
+            light = self.glass.view[..., 1] / max(float(self.glass.white[1]), _LEAST_WHITE)
+            few = -np.log(light.clip(1 / 256, 1)) * self.inside(block, light.shape)
+            side = _SCALE_PART // block
 
             def change(corner: tuple[int, int]) -> float:
-                row, column = (v // _BLOCK for v in corner)
+                row, column = (v // block for v in corner)
                 return float(few[row : row + side, column : column + side].std())
 
             best = max(corners, key=change)
@@ -423,8 +424,7 @@ def _white_cells_in_parts(smear: Smear, diameter: float, factor: int, platelets:
         last = max(last, int(close.max()))
     if platelets:
         extra = _find_platelets(far, diameter / factor / step, levels, 1 / step)
-        extra = _enlarge(extra, factor * step, smear.shape)
-        labels = _add_platelets(labels, extra)
+        _write_platelets(labels, extra, factor * step)
     return labels
 
 
@@ -455,7 +455,8 @@ def _parts_with_nuclei(far: Image, levels: _Levels, diameter: float, step: int) 
     """Yield what is to be looked at closely, in blocks `step` times finer than `far`."""
     seen = diameter / step
     nuclear = _nuclear(far, 1 / step) > 0.9 * levels.nuclear
-    reach = 2 * math.ceil(1.2 * seen) + 1
+    # As far as cytoplasm is looked for, and outlines are closed over it.
+    reach = 2 * math.ceil(0.9 * seen) + 1
     parts, count = ndi.label(ndi.maximum_filter(nuclear, reach))
     if not count:
         return
@@ -510,6 +511,19 @@ def _find_platelets(density: Image, diameter: float, levels: _Levels, sigma: flo
     return found
 
 
+def _write_platelets(labels: Labels, platelets: Labels, factor: int) -> None:
+    """Write platelets that were seen from afar, unless they touch a cell that is labelled."""
+    last = int(labels.max())
+    for number, box in enumerate(ndi.find_objects(platelets), 1):
+        place = tuple(slice(v.start * factor, v.stop * factor) for v in box)
+        part = labels[place]
+        mine = np.kron(platelets[box] == number, np.ones((factor, factor), bool))
+        mine = mine[: part.shape[0], : part.shape[1]]
+        if not part[mine].any():
+            last += 1
+            part[mine] = last
+
+
 def _add_platelets(labels: Labels, platelets: Labels) -> Labels:
     """Add platelets that do not touch a cell that is labelled."""
     count = int(platelets.max())
@@ -558,7 +572,7 @@ def _join_lobes(lobes: Labels, diameter: float) -> Labels:
     unless each is big enough for a nucleus of its own: so neighbouring cells
     stay apart.
     """
-    if not lobes.any():
+    if lobes.max() < 2:
         return lobes
     whole = _WHOLE_NUCLEUS * math.pi / 4 * diameter**2
     moments = _moments(lobes)

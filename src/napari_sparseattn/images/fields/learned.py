@@ -176,7 +176,8 @@ def _to_bytes(plane: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if plane.dtype == np.uint8:
         return np.ascontiguousarray(plane)
     values = np.nan_to_num(to_float(plane), nan=1.0)
-    return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    whole: npt.NDArray[np.uint8] = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    return whole
 
 
 def _finite(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -94,11 +94,15 @@ def read_window(
     step_y, step_x = side_h / out_h / downsample, side_w / out_w / downsample
     pixels = np.empty((out_h, out_w, pyramid.channels), np.float32)
     valid = np.empty(pixels.shape[:2], np.bool_)
-    # Square blocks of output whose source fits the working memory.
-    block = max(int(math.sqrt(_WINDOW_PIXELS / (max(step_y, 1.0) * max(step_x, 1.0)))), 1)
-    for i in range(0, out_h, block):
-        for j in range(0, out_w, block):
-            rows, columns = min(block, out_h - i), min(block, out_w - j)
+    # Blocks of output whose source fits the working memory.
+    most = _WINDOW_PIXELS / (max(step_y, 1.0) * max(step_x, 1.0))
+    tall = wide = max(int(math.sqrt(most)), 1)
+    if pyramid.levels[level].tile[1] >= step_x * out_w:
+        # Strips are decoded at full width, whatever is wanted of them: once, not for each block.
+        tall, wide = max(int(most / out_w), 1), out_w
+    for i in range(0, out_h, tall):
+        for j in range(0, out_w, wide):
+            rows, columns = min(tall, out_h - i), min(wide, out_w - j)
             part = np.s_[i : i + rows, j : j + columns]
             down = _Axis(top / downsample + i * step_y, step_y, rows)
             across = _Axis(left / downsample + j * step_x, step_x, columns)

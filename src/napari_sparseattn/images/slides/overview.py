@@ -159,10 +159,10 @@ def overview_file(path: Path, cache: Cache) -> Path:
             held = file.stat()
             digest.update(f"{file.name} {held.st_size} {held.st_mtime_ns}\0".encode())
     else:
-        with path.open("rb") as file:
+        with path.open("rb") as opened:
             for start in (0, state.st_size // 2, max(0, state.st_size - _SAMPLE_BYTES)):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE_BYTES))
+                opened.seek(start)
+                digest.update(opened.read(_SAMPLE_BYTES))
     return cache.section("overviews") / f"{path.stem[:40]}-{digest.hexdigest()[:16]}.h5"
 
 

@@ -28,7 +28,9 @@ Floats = npt.NDArray[np.float64]
 #: Columns of patches that are read together, from top to bottom.
 _BAND = 8
 _MOST_PATCHES = 5_000_000
-# Of a patch, so much must have been scanned.
+# Of a patch, so much must have been scanned. The share of tissue is that of what was scanned, and
+# below this it would rest on a few pixels of the mask, while the encoder would see little but the
+# background that stands for the rest: of a patch of 64 x 64 mask pixels a strip of 6.
 _LEAST_SCANNED = 0.1
 # Black fill is no darker than this after compression, of 255.
 _BLACK = 8

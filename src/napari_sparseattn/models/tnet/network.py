@@ -31,6 +31,7 @@ from .crops import (
     children,
     roots,
 )
+from .halting import Halt, Reached, in_turn, join_levels
 from .layers import (
     CandidateGrid,
     LocationModule,
@@ -139,6 +140,14 @@ class TNetConfig:
         more = levels_of(side, self.base, self.overlap) - 1
         return (self.locations + self.locations[-1:] * more)[:more]
 
+    def crops_at_most(self, side: int, locations: Sequence[int] | None = None) -> int:
+        """Crops looked at of an image of a longer side, if none lies off it and all are."""
+        total = level = 1
+        for taken in self.locations_for(side) if locations is None else locations:
+            level *= taken
+            total += level
+        return total
+
 
 class TNet(nn.Module):
     """Traverse images from coarse to fine and classify them.
@@ -150,6 +159,12 @@ class TNet(nn.Module):
     backbone : Backbone, optional
         Any module from crops (M, C, b, b) to a map (M, c, h, w) and pooled
         features (M, D); by default made from ``config.backbone``.
+
+    Attributes
+    ----------
+    halt : Halt or None
+        When whoever uses the trained model lets it stop by itself; `forward`
+        itself goes by its own parameter.
     """
 
     def __init__(self, config: TNetConfig, backbone: Backbone | None = None) -> None:
@@ -163,6 +178,7 @@ class TNet(nn.Module):
         self.position = PositionEncoding(backbone.features, width, config.position)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(backbone.features, config.n_classes)
+        self.halt: Halt | None = None
 
     def forward(
         self,
@@ -171,6 +187,7 @@ class TNet(nn.Module):
         noise: float = 0.0,
         generator: torch.Generator | None = None,
         steer: Callable[[int, Crops], Crops] | None = None,
+        halt: Halt | None = None,
     ) -> TNetOutput:
         """Classify images of one size.
 
@@ -188,6 +205,10 @@ class TNet(nn.Module):
         steer : callable, optional
             Given a level from 1 on and the crops chosen for it, returns those
             to look at: as many, with other boxes; see `move_crops`.
+        halt : Halt, optional
+            Look at crops one by one, of each level the most probable first,
+            and stop with an image whose class is sure enough. The levels then
+            hold what was looked at; there may be fewer of them.
 
         Returns
         -------
@@ -202,18 +223,22 @@ class TNet(nn.Module):
         side = max(source.height, source.width)
         taken = tuple(self.config.locations_for(side) if locations is None else locations)
         crops = roots(source)
+        reached = None if halt is None else Reached(source.count, self.config.n_classes, halt)
         levels, grids = [], []
         for depth in range(len(taken) + 1):
             last = depth == len(taken)
             grid = None if last else CandidateGrid(side, self.config.grid, self.config.overlap)
-            level = self._look(source, crops, depth, grid)
+            level = self._look_in_turn(source, crops, depth, grid, reached)
             levels.append(level)
-            if grid is not None:
-                crops = _descend(level, grid, taken[depth], noise, generator)
-                if steer is not None:
-                    crops = steer(depth + 1, crops)
-                grids.append(grid)
-                side = grid.side
+            if grid is None or (reached is not None and not reached.going.any()):
+                break
+            crops = _descend(level, grid, taken[depth], noise, generator)
+            if reached is not None:
+                crops = reached.keep_going(crops)
+            if steer is not None:
+                crops = steer(depth + 1, crops)
+            grids.append(grid)
+            side = grid.side
         image = torch.cat([level.crops.image for level in levels])
         logits = _mean_by_image(torch.cat([level.logits for level in levels]), image, source.count)
         return TNetOutput(logits, tuple(levels), tuple(grids))
@@ -225,6 +250,29 @@ class TNet(nn.Module):
                 f"got {tuple(images.shape)}"
             )
         return TensorSource(images, self.config.antialias)
+
+    def _look_in_turn(
+        self,
+        source: CropSource,
+        crops: Crops,
+        depth: int,
+        grid: CandidateGrid | None,
+        reached: Reached | None,
+    ) -> Level:
+        """Look at all crops of a level; or one after the other, as far as is needed."""
+        if reached is None:
+            return self._look(source, crops, depth, grid)
+        turn, parts, taken = in_turn(crops), [], []
+        for step in range(int(turn.max()) + 1):
+            rows = ((turn == step) & reached.going[crops.image]).nonzero()[:, 0]
+            if not len(rows):
+                break
+            piece = Crops(*(tensor[rows.to(tensor.device)] for tensor in crops))
+            part = self._look(source, piece, depth, grid)
+            reached.add(piece.image, part.logits)
+            parts.append(part)
+            taken.append(rows)
+        return join_levels(parts, taken)
 
     def _look(
         self, source: CropSource, crops: Crops, depth: int, grid: CandidateGrid | None

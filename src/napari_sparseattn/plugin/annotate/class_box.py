@@ -157,7 +157,7 @@ class ClassBox(Follower):
 
     def _rename_row(self, item: Any) -> None:
         if not self._filling and item.column() == _NAME:
-            old, new = self._names[item.row()], item.text()
+            old, new = self._names[item.row()], item.text().strip()
             # What is shown of a name is not the name.
             self.annotating.rename_class(old, old if new == readable_name(old) else new)
             # Where it was not renamed, the old name comes back.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...card import readable_name
 from ...evidence import CropFrame, PixelSelection
 from ...metrics import whole_percent
 from ..core.layers import (
@@ -47,6 +49,8 @@ _NAMES: dict[Role, str] = {
 #: Fine attention is shown up to this multiple of a uniform share.
 _MOST_ATTENTION = 3.0
 _UNCLASSIFIED = "#9e9e9e"
+#: Of a line of the class on the image.
+_LETTERS = 16
 #: A colour bar costs as much as half a layer: first the answer is drawn.
 _AFTER_MS = 100
 
@@ -96,8 +100,10 @@ class CellLayers:
         if frame is None:
             self._overlays.blank(source, [role for role in ROLES if role != "frame"])
             return
-        name = prediction.label.replace("_", " ")
+        name = readable_name(prediction.label)
         text = f"{name} {whole_percent(prediction.confidence)}"
+        # In lines: of a cell seen from afar, the frame is hardly wider than a word.
+        text = "\n".join(textwrap.wrap(text, _LETTERS, break_long_words=False))
         self._show_frame(source, index, frame, text, colours[prediction.index], choice)
 
     def show_selection(

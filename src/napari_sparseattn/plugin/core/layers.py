@@ -60,7 +60,7 @@ class OverlayChoice:
     cells: bool = True
     frame: bool = True
     crops: bool = True
-    tree: bool = True
+    tree: bool = False
     candidates: bool = False
     unread: bool = False
 

@@ -34,6 +34,7 @@ __all__ = [
     "seconds_text",
     "share_text",
     "time_left",
+    "why_stopped",
 ]
 
 _NOUNS = {
@@ -148,7 +149,8 @@ def about_large_slide(name: str, height: int, width: int) -> str:
 def about_traversal(prediction: Prediction) -> str:
     """Say what the user should know of one cell that a TNet has classified."""
     notes = _notes_and_scale(prediction, "the crop was")
-    return " ".join(notes) or "Click a numbered crop to see its share, or another cell."
+    said = " ".join(notes) or "Click a numbered crop to see its share, or another cell."
+    return f"{why_stopped(prediction)}{said}"
 
 
 def about_field(
@@ -176,9 +178,16 @@ def about_field(
             f"'{card.name}' was trained on fields {_length(trained)} wide, this one is "
             f"{_length(side * pixel_size)}: do not rely on the class."
         )
+    stop = why_stopped(prediction)
     if notes:
-        return Message(" ".join(notes), "warning")
-    return Message("Click a numbered crop, or its row below, to see its share.")
+        return Message(f"{stop}{' '.join(notes)}", "warning")
+    return Message(f"{stop}Click a numbered crop, or its row below, to see its share.")
+
+
+def why_stopped(prediction: Prediction) -> str:
+    """Say why a traversal that may stop by itself ended, as a sentence; else nothing."""
+    stop = getattr(prediction.evidence, "stop", None)
+    return "" if stop is None else f"{stop.sentence[0].upper()}{stop.sentence[1:]}. "
 
 
 def _length(micrometres: float) -> str:

@@ -78,8 +78,8 @@ class ImageBox(Follower):
         self.pixel_size.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.cells = shrinkable(QComboBox(self))
         self.cells.setToolTip(
-            "Found by the plugin, or taken from your Labels or Points layer. The size of the "
-            "points is taken as the size of the cells."
+            "Found by the plugin or by a segmenter that you have installed, or taken from your "
+            "Labels or Points layer. The size of the points is taken as the size of the cells."
         )
         self.in_file = shrinkable(QComboBox(self))
         self.in_file.setToolTip("The file holds several images; the largest was opened.")
@@ -176,7 +176,8 @@ class ImageBox(Follower):
             self.cells.addItem(f"found by {segmenter.title}{missing}", name)
         for layer in selection.cell_layers():
             self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
-        chosen = selection.cell_layer or selection.cell_method
+        layer = selection.cell_layer
+        chosen = selection.cell_method if layer is None else layer
         self.cells.setCurrentIndex(max(0, self.cells.findData(chosen)))
         self._fill_file(selection.image)
         self._show_settings(selection.settings)

@@ -61,8 +61,8 @@ _OVERLAYS = {
     "crops": (
         "Crops",
         (
-            "What was looked at: edges coloured by level, numbered by rank; red speaks for the "
-            "class, blue against it."
+            "The seven crops that say most, each with its share of the class's score: red (+) "
+            "speaks for the class, blue (−) against it. The table has them all."
         ),
     ),
     "tree": ("Crop tree", "Which crop was found inside which."),

@@ -123,10 +123,12 @@ class FlatSlide:
         columns = np.minimum(np.arange(left, right) // ratio, self.levels[source].width - 1)
         y, x = rows.astype(np.intp), columns.astype(np.intp)
         if overview is None:
-            found: npt.NDArray[Any] = self.coarse[np.ix_(y, x)]
-            return self.pyramid.as_shown(found)
-        held = _filled(overview, source, int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
-        enlarged: npt.NDArray[Any] = held[np.ix_(y - y[0], x - x[0])]
+            held = self.coarse[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+            held = self.pyramid.as_shown(np.ascontiguousarray(held))
+        else:
+            held = _filled(overview, source, int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
+        # Columns first, of few rows; then rows, which are copied whole.
+        enlarged: npt.NDArray[Any] = held.take(x - x[0], axis=1).take(y - y[0], axis=0)
         return enlarged
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap, QShowEvent
 from qtpy.QtWidgets import (
@@ -146,6 +147,7 @@ class GalleryBox(Follower):
         self.follow(slides.patch_changed, self.show_patch)
         self.follow(slides.local_changed, self._show_facts)
         self.follow(slides.pyramid_choice_changed, self._head_changed)
+        self.follow(slides.explanation_changed, self._show_explanation)
         self.follow(slides.picture_arrived, self._show_picture)
         self.follow(slides.parts.selection.model_changed, self._show_wanted)
         self._head = slides.pyramid_choice.head
@@ -165,10 +167,10 @@ class GalleryBox(Follower):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
         column.addLayout(patch)
-        column.addWidget(QLabel("Most attended", self.body))
-        column.addWidget(self.most)
-        column.addWidget(QLabel("Least attended", self.body))
-        column.addWidget(self.least)
+        self.titles = (QLabel("Most attended", self.body), QLabel("Least attended", self.body))
+        for title, patches in zip(self.titles, (self.most, self.least), strict=True):
+            column.addWidget(title)
+            column.addWidget(patches)
         column.addWidget(self.more)
         column.addWidget(self.export)
         outer = QVBoxLayout(self)
@@ -211,14 +213,18 @@ class GalleryBox(Follower):
             for patches in (self.most, self.least):
                 patches.set_patches([], [])
             return
-        order = attention.rank_patches(slides.pyramid_choice.head)
+        weights = slides.patch_values()
+        assert weights is not None
+        order = np.argsort(-weights, kind="stable")
         number = min(self._number, len(order))
-        weights = attention.patch_weights(0, slides.pyramid_choice.head) * len(attention.levels[0])
+        unit = " × uniform" if slides.explanation is None else ""
+        self.titles[0].setText("Most attended" if unit else "Speak most for the class")
+        self.titles[1].setText("Least attended" if unit else "Speak most against it")
         for patches, chosen in (
             (self.most, order[:number].tolist()),
             (self.least, order[::-1][:number].tolist()),
         ):
-            tips = [f"{weights[patch]:.3g} × uniform. Click to go there." for patch in chosen]
+            tips = [f"{weights[patch]:.3g}{unit}. Click to go there." for patch in chosen]
             patches.set_patches(chosen, tips)
         self.more.setVisible(number < min(_MOST, len(order)))
         for patch in slides.pictures:
@@ -240,6 +246,10 @@ class GalleryBox(Follower):
             self._head = choice.head
             self._fill()
             self._show_facts()
+
+    def _show_explanation(self) -> None:
+        self._fill()
+        self._show_facts()
 
     def _show_picture(self, patch: int) -> None:
         pixels = self.slides.pictures.get(patch)

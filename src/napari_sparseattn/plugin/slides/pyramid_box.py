@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,12 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
     QSlider,
+    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -23,8 +25,18 @@ from ...evidence import PyramidAttention, scale_weights
 from ..widgets.base import Follower, shrinkable
 from ..widgets.picture import ColourBar
 from .plots import ConcentrationCurve, SignedBars
-from .pyramid_maps import ATTENTION, PROBABILITY, colour_name, map_limits
+from .pyramid_maps import (
+    ATTENTION,
+    EXPLANATION,
+    PROBABILITY,
+    colour_name,
+    explanation_map,
+    map_limits,
+)
 from .task import SlideTask
+
+if TYPE_CHECKING:
+    from ...card import Explanation
 
 __all__ = ["PyramidBox"]
 
@@ -34,6 +46,25 @@ _KINDS = {
     "raw": ("raw", "As the model gave it: the share of all attention."),
     "percentile": ("percentile", "The percentage of cells with no more. Hides how few hold most."),
     "log": ("log₁₀", "The power of ten of × uniform: 0 is uniform, −1 a tenth of it."),
+}
+#: Methods by their name here, and what they tell.
+_METHODS: dict[Explanation, tuple[str, str]] = {
+    "integrated": (
+        "integrated gradients",
+        "How the class's score rises on the way from mean patches to these; adds up to the rise.",
+    ),
+    "gradient": (
+        "gradient × input",
+        "How steep the class's score is in what sets each patch apart from the mean one.",
+    ),
+    "perturbation": (
+        "without the patch",
+        "How far the class's score falls when a patch, or a block, becomes a mean one.",
+    ),
+    "attention": (
+        "attention",
+        "Where the model looked; not what it made of it, nor for which class.",
+    ),
 }
 _UNITS = {"relative": "×", "raw": "share", "percentile": "%", "log": "log₁₀ ×"}
 _SHARES_TIP = (
@@ -57,6 +88,11 @@ class PyramidBox(Follower):
         self.slides = slides
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
+        self.methods = shrinkable(QComboBox(self))
+        self.method_name = QLabel("Explained by", self)
+        self.measured = QLabel(self)
+        self.measured.setWordWrap(True)
+        self.explanation_bar = ColourBar(self)
         self.kinds = shrinkable(QComboBox(self))
         for kind, (name, tip) in _KINDS.items():
             self.kinds.addItem(name, kind)
@@ -67,6 +103,7 @@ class PyramidBox(Follower):
         self.bars: list[ColourBar] = []
         self.probability = QCheckBox("Probability per patch", self)
         self.probability_bar = ColourBar(self)
+        self._make_foci()
         self.local = QCheckBox("Local attention of the picked patch", self)
         self.local.setToolTip(
             "What the patch that is picked out looked at itself, in its window of up to 63."
@@ -92,6 +129,23 @@ class PyramidBox(Follower):
         self._connect()
         self.show_answer()
 
+    def _make_foci(self) -> None:
+        """Make what sets, and tells of, the mask of the tissue that was found."""
+        self.threshold = QDoubleSpinBox(self)
+        self.threshold.setRange(0.01, 1.0)
+        self.threshold.setSingleStep(0.05)
+        self.threshold.setValue(self.slides.threshold)
+        self.threshold.setToolTip("The probability from which a patch counts to a focus.")
+        self.least = QSpinBox(self)
+        self.least.setRange(1, 1000)
+        self.least.setValue(self.slides.least)
+        self.least.setToolTip(
+            "Foci, and gaps in them, of fewer patches are taken for noise. 1 cleans nothing."
+        )
+        self.foci = QLabel(self)
+        self.foci.setWordWrap(True)
+        self._foci_names = (QLabel("Foci from", self), QLabel("patches at least", self))
+
     def _lay_out(self) -> None:
         self._head = head = QGridLayout()
         head.addWidget(QLabel("Values", self), 0, 0)
@@ -108,10 +162,22 @@ class PyramidBox(Follower):
         column = QVBoxLayout(self.body)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
+        method = QHBoxLayout()
+        method.addWidget(self.method_name)
+        method.addWidget(self.methods, 1)
+        column.addLayout(method)
+        column.addWidget(self.measured)
+        column.addWidget(self.explanation_bar)
         column.addLayout(head)
         column.addLayout(self._boxes)
         column.addWidget(self.probability)
         column.addWidget(self.probability_bar)
+        mask = QHBoxLayout()
+        for name, widget in zip(self._foci_names, (self.threshold, self.least), strict=True):
+            mask.addWidget(name)
+            mask.addWidget(widget, 1)
+        column.addLayout(mask)
+        column.addWidget(self.foci)
         column.addWidget(self.local)
         column.addLayout(chosen)
         column.addWidget(self.shares)
@@ -125,6 +191,9 @@ class PyramidBox(Follower):
 
     def _connect(self) -> None:
         slides = self.slides
+        self.methods.activated.connect(self._method_chosen)
+        self.threshold.valueChanged.connect(self._foci_chosen)
+        self.least.valueChanged.connect(self._foci_chosen)
         self.kinds.activated.connect(self._kind_chosen)
         self.heads.activated.connect(self._head_chosen)
         self.probability.toggled.connect(self._shown)
@@ -134,6 +203,8 @@ class PyramidBox(Follower):
         self.follow(slides.parts.answers.changed, self.show_answer)
         self.follow(slides.pyramid_choice_changed, self._show_choice)
         self.follow(slides.shown_class_changed, self._show_shares)
+        self.follow(slides.explanation_changed, self._show_explanation)
+        self.follow(slides.foci_changed, self._show_foci)
         self.follow(slides.parts.selection.model_changed, self._show_wanted)
 
     def _show_wanted(self, _: object = None) -> None:
@@ -147,6 +218,8 @@ class PyramidBox(Follower):
         if attention is None:
             return
         self._held_for = None
+        self._list_methods()
+        self._show_foci()
         self._make_boxes(attention)
         self.heads.clear()
         self.heads.addItem("all heads", None)
@@ -188,6 +261,18 @@ class PyramidBox(Follower):
     def _kind_chosen(self, index: int) -> None:
         self._choose(kind=self.kinds.itemData(index))
 
+    def _method_chosen(self, index: int) -> None:
+        self.slides.set_method(self.methods.itemData(index))
+
+    def _foci_chosen(self, _: object = None) -> None:
+        self.slides.set_foci(round(self.threshold.value(), 4), self.least.value())
+
+    def _show_foci(self) -> None:
+        there = self.slides.foci is not None
+        for widget in (*self._foci_names, self.threshold, self.least, self.foci):
+            widget.setVisible(there)
+        self.foci.setText(self.slides.foci_sentence())
+
     def _head_chosen(self, index: int) -> None:
         self._choose(head=self.heads.itemData(index))
 
@@ -203,6 +288,51 @@ class PyramidBox(Follower):
         self.slides.set_pyramid_choice(choice)
 
     # -- showing
+
+    def _list_methods(self) -> None:
+        """List explanations, the one that was measured best first."""
+        card = self.slides.parts.selection.card
+        spec = None if card is None else card.explanation
+        names = list(_METHODS)
+        if spec is not None:
+            names.sort(key=lambda name: -spec.gains.get(name, (-9.0,))[0])
+            names.sort(key=lambda name: name != spec.best)
+        self.methods.clear()
+        for row, name in enumerate(names):
+            best = spec is not None and name == spec.best
+            said, tip = _METHODS[name]
+            self.methods.addItem(f"{said} (measured best)" if best else said, name)
+            if spec is not None and name in spec.gains:
+                gain, low, high = spec.gains[name]
+                tip += (
+                    f" Gain by patch flipping {gain:+.2f} [{low:+.2f}, {high:+.2f}]; 0 is random."
+                )
+            self.methods.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+        for widget in (self.methods, self.method_name, self.measured):
+            widget.setVisible(self.slides.explains)
+        if spec is None:
+            self.measured.setText("Which explains this model best was not measured.")
+        else:
+            gains = [spec.gains.get(name) for name in (spec.best, "attention")]
+            told = "" if None in gains or spec.best == "attention" else (
+                f" (gain {gains[0][0]:+.2f}, attention {gains[1][0]:+.2f})"  # type: ignore[index]
+            )  # fmt: skip
+            self.measured.setText(
+                f"Measured best by patch flipping on {spec.n} slides: "
+                f"{_METHODS[spec.best][0]}{told}."
+            )
+        self._show_explanation()
+
+    def _show_explanation(self) -> None:
+        slides, attention = self.slides, self.slides.attention
+        self.methods.setCurrentIndex(max(0, self.methods.findData(slides.method)))
+        values = slides.explanation
+        self.explanation_bar.setVisible(values is not None and attention is not None)
+        if values is not None and attention is not None:
+            _, limits = explanation_map(attention, values)
+            name = attention.class_names[slides.shown_class].replace("_", " ")
+            self.explanation_bar.set_scale(colour_name(EXPLANATION), limits, "")
+            self.explanation_bar.setToolTip(f"Red speaks for {name}, blue against it.")
 
     def _show_choice(self, _: object = None) -> None:
         choice, attention = self.slides.pyramid_choice, self.slides.attention

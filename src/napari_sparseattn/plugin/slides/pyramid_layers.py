@@ -22,6 +22,8 @@ from ..core.layers import (
 from ..core.sources import METADATA_KEY
 from .pyramid_maps import (
     ATTENTION,
+    EXPLANATION,
+    FOCI,
     LOCAL,
     PATCH,
     PROBABILITY,
@@ -31,6 +33,7 @@ from .pyramid_maps import (
     Placement,
     PyramidChoice,
     colour_name,
+    explanation_map,
     level_map,
     level_role,
     local_grid,
@@ -40,7 +43,7 @@ from .pyramid_maps import (
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points, Shapes
 
-    from ...evidence import PyramidAttention
+    from ...evidence import Foci, PyramidAttention
     from ...inference.slides import LocalAttention
 
 __all__ = ["PyramidLayers", "same_outlines"]
@@ -107,6 +110,53 @@ class PyramidLayers(OverlayLayers[str]):
         place = attention.probability_placement()
         draw = functools.partial(probability_map, attention)
         self._show_map(source, index, PROBABILITY, name, draw, place, choice)
+
+    def show_explanation(
+        self,
+        source: Image,
+        index: Sequence[int],
+        attention: PyramidAttention,
+        explained: tuple[str, npt.NDArray[np.float32]] | None,
+        choice: PyramidChoice,
+    ) -> None:
+        """Show how much each patch speaks for a class, by a method of a name; or take that away."""
+        if explained is None:
+            self.remove(source, [EXPLANATION])
+            return
+        name, values = explained
+        draw = functools.partial(explanation_map, attention, values)
+        place = attention.probability_placement()
+        self._show_map(source, index, EXPLANATION, name, draw, place, choice)
+        self._raise(source, PATCH)
+
+    def show_foci(
+        self,
+        source: Image,
+        index: Sequence[int],
+        attention: PyramidAttention,
+        foci: Foci | None,
+        choice: PyramidChoice,
+    ) -> None:
+        """Outline the foci of the tissue that was found, or take them away."""
+        if foci is None:
+            self.remove(source, [FOCI])
+            return
+        from napari.layers import Labels
+
+        scale, translate = attention.probability_placement()
+        place = copied_transform(source, translate, scale, index)
+        values = foci.labels.reshape((1,) * len(index) + foci.labels.shape)
+        layer: Labels | None = self.layer(source, FOCI)
+        if layer is None:
+            name = f"[{source.name}] foci of {attention.class_names[-1].replace('_', ' ')}"
+            layer = Labels(values, name=name, opacity=1.0, metadata=marked(FOCI), **place)
+            layer.contour = 1
+            self.add_layer(source, FOCI, layer)
+            self.set_visible(layer, choice.of(FOCI))
+        else:
+            layer.data = values
+            move(layer, place)
+        self._raise(source, PATCH)
 
     def show_local(
         self,

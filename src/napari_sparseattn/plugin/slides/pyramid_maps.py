@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTENTION",
+    "EXPLANATION",
+    "FOCI",
     "LOCAL",
     "PATCH",
     "PROBABILITY",
@@ -27,6 +29,7 @@ __all__ = [
     "Placement",
     "PyramidChoice",
     "colour_name",
+    "explanation_map",
     "level_map",
     "level_role",
     "local_grid",
@@ -40,6 +43,7 @@ Drawn = tuple[npt.NDArray[np.float32], tuple[float, float]]
 Placement = tuple[tuple[float, float], tuple[float, float]]
 
 PROBABILITY, LOCAL, PATCH, TISSUE = "probability", "local attention", "patch", "tissue"
+EXPLANATION, FOCI = "explanation", "foci"
 #: One map per quantity, by name and the colours from low to high: their lightness rises or
 #: falls evenly, and blue, orange and green to yellow are told apart with any colour vision.
 ATTENTION = "attention"
@@ -47,6 +51,8 @@ _RAMPS = {
     ATTENTION: ("#31688e", "#21918c", "#35b779", "#90d743", "#fde725"),
     PROBABILITY: ("#fdd0a2", "#fdae6b", "#f16913", "#a63603"),
     LOCAL: ("#9ecae1", "#6baed6", "#2171b5", "#08306b"),
+    # Against and for: blue and red are told apart with any colour vision, and both are dark.
+    EXPLANATION: ("#2166ac", "#67a9cf", "#f7f7f7", "#ef8a62", "#b2182b"),
 }
 #: Low values are clear, so that the tissue is seen below them.
 _CLEAREST, _OPAQUE_FROM = 0.08, 0.6
@@ -69,9 +75,10 @@ class PyramidChoice:
         One attention head; None for their mean.
     levels : frozenset of int
         The levels that are shown.
-    probability, local : bool
-        Whether the map of patch probabilities, and the local attention of
-        the patch that is picked out, are shown.
+    probability, local, explanation, foci : bool
+        Whether the map of patch probabilities, the local attention of the
+        patch that is picked out, what speaks for the class, and the mask of
+        the tissue that was found are shown.
     """
 
     kind: MapKind = "relative"
@@ -79,11 +86,19 @@ class PyramidChoice:
     levels: frozenset[int] = frozenset({0})
     probability: bool = True
     local: bool = True
+    explanation: bool = True
+    foci: bool = True
 
     def of(self, role: str) -> bool:
         """Return whether a layer is wanted."""
-        if role in (PROBABILITY, LOCAL):
-            return self.probability if role == PROBABILITY else self.local
+        own = {
+            PROBABILITY: self.probability,
+            LOCAL: self.local,
+            EXPLANATION: self.explanation,
+            FOCI: self.foci,
+        }
+        if role in own:
+            return own[role]
         return role in (PATCH, TISSUE) or role in {level_role(level) for level in self.levels}
 
     def with_shown(self, role: str, shown: bool) -> PyramidChoice:
@@ -92,6 +107,10 @@ class PyramidChoice:
             return dataclasses.replace(self, probability=shown)
         if role == LOCAL:
             return dataclasses.replace(self, local=shown)
+        if role == EXPLANATION:
+            return dataclasses.replace(self, explanation=shown)
+        if role == FOCI:
+            return dataclasses.replace(self, foci=shown)
         if not role.startswith("level"):
             return self
         level = int(role.removeprefix("level "))
@@ -128,7 +147,9 @@ def colour_name(quantity: str) -> str:
     at = np.linspace(0, 1, 64)
     places = np.linspace(0, 1, len(ramp))
     rgba = np.column_stack([np.interp(at, places, ramp[:, i]) for i in range(3)])
-    alpha = np.interp(at, (0, _OPAQUE_FROM), (_CLEAREST, 1))
+    # Of what has two sides, nothing is in the middle.
+    strength = np.abs(2 * at - 1) if quantity == EXPLANATION else at
+    alpha = np.interp(strength, (0, _OPAQUE_FROM), (_CLEAREST, 1))
     name = f"sparseattn {quantity}"
     ensure_colormap(Colormap(np.column_stack([rgba, alpha]), name=name))
     return name
@@ -143,6 +164,15 @@ def level_map(attention: PyramidAttention, level: int, choice: PyramidChoice) ->
 def probability_map(attention: PyramidAttention) -> Drawn:
     """Return the probability of the second class per patch, and 0 and 1."""
     return attention.probability_grid(), (0.0, 1.0)
+
+
+def explanation_map(attention: PyramidAttention, values: npt.NDArray[np.float32]) -> Drawn:
+    """Return what each patch says for the class (rows, columns), and limits about 0."""
+    rows, columns = (attention.cells.max(axis=0) + 1).tolist()
+    grid = np.full((rows, columns), np.nan, np.float32)
+    grid[tuple(attention.cells.T)] = values
+    most = max(float(np.percentile(np.abs(values), _SHOWN_SHARE)), 1e-9)
+    return grid, (-most, most)
 
 
 def local_grid(

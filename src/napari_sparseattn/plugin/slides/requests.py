@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from ...cache import Cache
+    from ...card import Explanation
     from ...evidence import PyramidAttention
     from ...images.tissue.mask import Tissue
     from ...inference.slides import LocalAttention, SlidePrediction
 
 __all__ = [
     "STAGES",
+    "ExplanationAnswer",
+    "ExplanationRequest",
     "LocalAnswer",
     "LocalRequest",
     "PatchPicture",
     "PicturesRequest",
     "SlideAnswer",
     "SlideRequest",
+    "answer_explanation",
     "answer_local",
     "outline_tissue",
     "store_folder",
@@ -132,6 +136,36 @@ class LocalAnswer:
 
     request: LocalRequest
     local: LocalAttention
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplanationRequest:
+    """Say how much each patch of a slide speaks for a class.
+
+    Parameters
+    ----------
+    answer : SlideAnswer
+        The slide and its class.
+    method : str
+        See `inference.explanations`; not attention, which is at hand.
+    index : int
+        The class.
+    stop : threading.Event
+        Set to end the work at its next run.
+    """
+
+    answer: SlideAnswer
+    method: Explanation
+    index: int
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplanationAnswer:
+    """What each patch says for a class, (N,) float32; None where it was stopped."""
+
+    request: ExplanationRequest
+    values: npt.NDArray[np.float32] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -325,6 +359,37 @@ def answer_local(request: LocalRequest) -> LocalAnswer:
     assert answer.request.model is not None
     bundle = answer.request.model.bundle
     return LocalAnswer(request, local_attention(answer.prediction, bundle, request.patch))
+
+
+def answer_explanation(request: ExplanationRequest) -> ExplanationAnswer:
+    """Compute how much each patch speaks for a class, in another thread.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the features are gone, or there are too many patches for this method.
+    """
+    from ...inference.explanations import explain_slide
+
+    answer = request.answer
+    assert answer.prediction is not None
+    assert answer.request.model is not None
+
+    def check(stage: str, done: int, total: int) -> None:
+        if request.stop.is_set():
+            raise StoppedError
+
+    try:
+        values = explain_slide(
+            answer.prediction,
+            answer.request.model.bundle,
+            request.method,
+            request.index,
+            progress=check,
+        )
+    except StoppedError:
+        return ExplanationAnswer(request, None)
+    return ExplanationAnswer(request, values)
 
 
 def stream_pictures(request: PicturesRequest) -> Iterator[PatchPicture]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from ...evidence import PyramidAttention
+from ...evidence import Foci, PyramidAttention, find_foci
 from ..core.advice import Advice, ImageFacts
 from ..core.lanes import close_all
 from ..core.messages import (
@@ -22,6 +22,7 @@ from ..core.messages import (
     about_small_image,
     about_stage,
     about_tissue,
+    share_text,
 )
 from ..core.models import Model
 from ..core.parts import SETTINGS_CHANGED, Ask, Parts
@@ -32,12 +33,15 @@ from .layers import follow_unreadable
 from .pyramid_layers import PyramidLayers, same_outlines
 from .pyramid_maps import LOCAL, PATCH, PyramidChoice
 from .requests import (
+    ExplanationAnswer,
+    ExplanationRequest,
     LocalAnswer,
     LocalRequest,
     PatchPicture,
     PicturesRequest,
     SlideAnswer,
     SlideRequest,
+    answer_explanation,
     answer_local,
     store_folder,
     stream_pictures,
@@ -47,7 +51,7 @@ from .requests import (
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from ...card import Card
+    from ...card import Card, Explanation
     from ...images.tissue.mask import Tissue
     from ...inference.prediction import Prediction
     from ...inference.slides import LocalAttention
@@ -107,6 +111,17 @@ class SlideTask:
         The patch that is picked out.
     local : LocalAttention or None
         Where that patch's own attention went.
+    method : str
+        By what method patches are said to speak for the class; see
+        `inference.explanations`. At first the one that was measured best.
+    explanation : numpy.ndarray or None
+        (N,) what each patch says for the class that is shown; None while it is
+        computed, and where attention stands for it.
+    threshold, least : float, int
+        Of a model that finds tissue: the probability from which a patch counts
+        to a focus, and the patches of the smallest focus.
+    foci : Foci or None
+        The foci that these give.
     pictures : dict of int to numpy.ndarray
         Patches as they are, by their number.
     """
@@ -117,6 +132,8 @@ class SlideTask:
     shown_class_changed = Signal(object)
     patch_changed = Signal(object)
     local_changed = Signal(object)
+    explanation_changed = Signal()
+    foci_changed = Signal()
     picture_arrived = Signal(int)
 
     def __init__(self, parts: Parts) -> None:
@@ -128,6 +145,10 @@ class SlideTask:
         self.shown_class = 0
         self.patch: int | None = None
         self.local: LocalAttention | None = None
+        self.method: Explanation = "attention"
+        self.explanation: npt.NDArray[np.float32] | None = None
+        self.threshold, self.least = 0.5, 2
+        self.foci: Foci | None = None
         self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
         #: What was found on each slide, and its outlines as they were put before the user.
         self._tissues: weakref.WeakKeyDictionary[Image, tuple[Tissue, Outlines]] = (
@@ -139,11 +160,18 @@ class SlideTask:
         self._model: Model | None = None
         self._shown: SlideAnswer | None = None
         self._local_asked: LocalRequest | None = None
+        self._explanation_asked: ExplanationRequest | None = None
         self._pictures_asked: PicturesRequest | None = None
         lanes = parts.lanes
         # Two at once would write to one file of features.
         self._slides = lanes.add(stream_slide, given=self.accept, failed=self.fail, busy="replace")
         self._locals = lanes.add(answer_local, given=self._accept_local, failed=self._fail_local)
+        self._explaining = lanes.add(
+            answer_explanation,
+            given=self._accept_explanation,
+            failed=self._fail_explanation,
+            busy="replace",
+        )
         self._reading = lanes.add(
             stream_pictures,
             given=self._accept_picture,
@@ -196,7 +224,8 @@ class SlideTask:
 
     def close(self) -> None:
         """Let nothing that was asked for arrive."""
-        close_all((self._slides, self._locals, self._reading))
+        self._stop_explaining()
+        close_all((self._slides, self._locals, self._explaining, self._reading))
 
     # -- asking
 
@@ -366,6 +395,8 @@ class SlideTask:
         if request.layer is self.parts.selection.image:
             self._shown = answer
             self.parts.answers.show(prediction, answer)
+            self._explain()
+            self._find_foci()
 
     def show_attention(
         self, image: Image, index: Sequence[int], attention: PyramidAttention
@@ -378,6 +409,115 @@ class SlideTask:
         if index != self.shown_class and self.attention is not None:
             self.shown_class = index
             self.shown_class_changed.emit(index)
+            self._explain()
+
+    # -- foci
+
+    def set_foci(self, threshold: float, least: int) -> None:
+        """Let other patches count to foci: from a probability on, and of so many together."""
+        if (threshold, least) != (self.threshold, self.least):
+            self.threshold, self.least = threshold, least
+            self._find_foci()
+
+    def foci_sentence(self) -> str:
+        """Say how much tissue was found; empty of other models."""
+        if self.foci is None or self.attention is None:
+            return ""
+        return self.foci.sentence(self.attention.class_names[-1].replace("_", " "))
+
+    def _find_foci(self) -> None:
+        shown, attention = self._shown, self.attention
+        self.foci = None
+        if shown is not None and attention is not None:
+            if attention.patch_probabilities is not None:
+                size = self.parts.selection.settings.pixel_size
+                self.foci = find_foci(
+                    attention, threshold=self.threshold, least=self.least, pixel_size=size
+                )
+            layer, index = shown.request.layer, shown.request.plane.index
+            self.maps.show_foci(layer, index, attention, self.foci, self.pyramid_choice)
+        self.foci_changed.emit()
+
+    # -- what speaks for the class
+
+    @property
+    def explains(self) -> bool:
+        """Whether the model classifies slides, so that its patches may speak for a class."""
+        card = self.parts.selection.card
+        return self.active and card is not None and not card.segments
+
+    @property
+    def explaining(self) -> bool:
+        """Whether it is being computed."""
+        return self._explanation_asked is not None
+
+    def set_method(self, method: Explanation) -> None:
+        """Explain by another method."""
+        if method == self.method:
+            return
+        self.method = method
+        levels = frozenset({0}) if method == "attention" else frozenset[int]()
+        self.set_pyramid_choice(
+            dataclasses.replace(self.pyramid_choice, levels=levels, explanation=True)
+        )
+        self._explain()
+
+    def patch_values(self) -> npt.NDArray[np.float32] | None:
+        """Return (N,) by what patches are listed: what speaks for the class, else attention."""
+        attention = self.attention
+        if attention is None:
+            return None
+        if self.explanation is not None:
+            return self.explanation
+        weights = attention.patch_weights(0, self.pyramid_choice.head)
+        return weights * np.float32(len(attention.levels[0]))
+
+    def _explain(self) -> None:
+        """Ask for what speaks for the class, unless attention stands for it."""
+        shown = self._shown
+        self._stop_explaining()
+        self.explanation = None
+        if shown is not None and shown.prediction is not None:
+            self._draw_explanation()
+            if self.explains and self.method != "attention" and shown.prediction.features:
+                self._explanation_asked = ExplanationRequest(shown, self.method, self.shown_class)
+                self._explaining.ask(self._explanation_asked)
+        self.explanation_changed.emit()
+
+    def _stop_explaining(self) -> None:
+        if self._explanation_asked is not None:
+            self._explanation_asked.stop.set()
+            self._explanation_asked = None
+
+    def _accept_explanation(self, request: ExplanationRequest, answer: ExplanationAnswer) -> None:
+        """Show what each patch says, unless something else has been asked since."""
+        if request is self._explanation_asked and answer.values is not None:
+            self._explanation_asked = None
+            self.explanation = answer.values
+            self._draw_explanation()
+            self.explanation_changed.emit()
+
+    def _fail_explanation(self, request: ExplanationRequest, error: BaseException) -> None:
+        if request is self._explanation_asked:
+            self._explanation_asked = None
+            self.explanation_changed.emit()
+            self.parts.status.fail(error)
+
+    def _draw_explanation(self) -> None:
+        shown, attention = self._shown, self.attention
+        if shown is None or attention is None:
+            return
+        explained = None
+        if self.explanation is not None:
+            name = attention.class_names[self.shown_class].replace("_", " ")
+            explained = (f"what speaks for {name}", self.explanation)
+        self.maps.show_explanation(
+            shown.request.layer,
+            shown.request.plane.index,
+            attention,
+            explained,
+            self.pyramid_choice,
+        )
 
     def set_pyramid_choice(self, choice: PyramidChoice) -> None:
         """Choose which maps are shown, and in which values."""
@@ -531,6 +671,12 @@ class SlideTask:
         for number, level in enumerate(attention.levels):
             weight = float(attention.patch_weights(number, head)[patch])
             lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
+        if self.explanation is not None:
+            name = html.escape(
+                attention.class_names[self.shown_class].replace("_", " "), quote=False
+            )
+            said = float(self.explanation[patch])
+            lines.append(f"{share_text(said)} {'for' if said > 0 else 'against'} {name}")
         if attention.patch_probabilities is not None:
             name = html.escape(attention.class_names[1].replace("_", " "), quote=False)
             lines.append(f"{name}: {100 * attention.patch_probabilities[patch]:.1f} %")
@@ -560,6 +706,8 @@ class SlideTask:
             if answer is not shown.prediction:
                 self._shown = None
         self.patch, self.local, self._local_asked = None, None, None
+        self._stop_explaining()
+        self.explanation, self.foci = None, None
         self.shown_class = 0 if answer is None else answer.index
         self._stop_pictures()
         self.pictures = {}
@@ -572,8 +720,12 @@ class SlideTask:
         self.forget()
         self.maps.clear_all()
         if self.active:
-            # Of a model that tells patches apart, that is what is looked for first.
-            levels = frozenset[int]() if model.bundle.card.segments else frozenset({0})
+            # Of a model that tells patches apart, that is what is looked for first; of others
+            # what was measured to explain its classes best.
+            card = model.bundle.card
+            self.method = "attention" if card.explanation is None else card.explanation.best
+            first = not card.segments and self.method == "attention"
+            levels = frozenset({0}) if first else frozenset[int]()
             self.set_pyramid_choice(dataclasses.replace(self.pyramid_choice, levels=levels))
 
     def _change_image(self, layer: Image | None) -> None:

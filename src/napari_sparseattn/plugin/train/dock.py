@@ -14,6 +14,7 @@ from .box import TrainBox, TrainOptionsBox
 from .curves_box import CurvesBox
 from .report_box import ReportBox
 from .session import FineTuning
+from .validation_box import ValidationBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -42,14 +43,17 @@ class TrainDock(DockFrame):
         self.options_box = TrainOptionsBox(self.tuning, inner)
         self.curves_box = CurvesBox(self.tuning, inner)
         self.report_box = ReportBox(self.tuning, inner)
+        self.validation_box = ValidationBox(self.tuning.validating, inner)
         parts: list[Follower] = [
-            self.annotate_box, self.train_box, self.options_box, self.report_box, self.curves_box
+            self.annotate_box, self.train_box, self.options_box, self.report_box, self.curves_box,
+            self.validation_box,
         ]  # fmt: skip
         annotate = section("Annotate", self.annotate_box, inner)
         curves = section("Training", self.curves_box, inner)
         report = section("Report", self.report_box, inner)
         options = section("Options", self.options_box, inner, open_=False)
-        self.lay_out(inner, [annotate, self.train_box, options, report, curves])
+        validation = section("Cross-validation", self.validation_box, inner, open_=False)
+        self.lay_out(inner, [annotate, self.train_box, options, validation, report, curves])
         curves.setVisible(bool(self.tuning.epochs))
         report.setVisible(self.tuning.outcome.report is not None)
         self.curves_box.wanted.connect(curves.setVisible)

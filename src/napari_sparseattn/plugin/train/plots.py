@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from ..widgets.axes import AXIS_COLOUR, Axes, Plot
 from ..widgets.picture import nice_ticks
 from ..widgets.rich import rich
 
-__all__ = ["ConfusionMatrix", "TrainingCurve", "WatchedCells"]
+__all__ = ["ConfusionMatrix", "LearningCurve", "TrainingCurve", "WatchedCells"]
 
 _LINES = (AXIS_COLOUR, QColor("#56b4e9"))
 _BEST = QColor("#e5b567")
@@ -124,6 +125,66 @@ class TrainingCurve(Plot):
             axes.draw_dot(*next(iter(points.items())), colour, 2.5)
         if self.best in points and colour is _LINES[-1]:
             axes.draw_dot(self.best, points[self.best], _BEST, 4.0)
+
+
+class LearningCurve(Plot):
+    """Accuracy by how many groups were learned from, with intervals, and what twice may give."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(_HEIGHT, _LEAST_WIDTH, parent)
+        self.points: tuple[tuple[float, float, float, float], ...] = ()
+        self.twice: Mapping[str, Any] | None = None
+
+    def set_points(
+        self,
+        points: Sequence[tuple[float, float, float, float]],
+        twice: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Show points: groups, accuracy, and its lowest and highest; 0 to 1.
+
+        Parameters
+        ----------
+        points : sequence of tuple
+            Fewest groups first.
+        twice : mapping, optional
+            ``accuracy`` and ``interval`` to be expected of twice the most groups.
+        """
+        self.points, self.twice = tuple(points), twice if points else None
+        self.setAccessibleDescription(
+            "; ".join(f"{n:.0f} groups: {100 * each:.0f} %" for n, each, _, _ in self.points)
+        )
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw title, axes, points with their intervals, and the open one to be expected."""
+        painter, ink = self.begin()
+        painter.setPen(ink)
+        self.draw_title(painter, "accuracy by groups learned from (hollow: expected)")
+        if not self.points:
+            painter.end()
+            return
+        line = painter.fontMetrics().height()
+        room = _TICK_ROOM + 14
+        frame = QRectF(room, line + 8, self.width() - room - 14, self.height() - 2 * line - 12)
+        last = self.points[-1][0] * (2 if self.twice else 1)
+        lowest = min(low for _, _, low, _ in self.points)
+        bottom = np.floor(10 * max(0.0, lowest - 0.02)) / 10
+        axes = Axes(painter, frame, (0, last * 1.06), (bottom, 1), ink)
+        marks = [n for n, _, _, _ in self.points] + ([last] if self.twice else [])
+        axes.draw(
+            [(n, f"{n:.0f}") for n in marks],
+            [(v, f"{100 * v:.0f} %") for v in (bottom, (bottom + 1) / 2, 1)],
+        )
+        axes.draw_curve([n for n, *_ in self.points], [v for _, v, *_ in self.points],
+                        QPen(_LINES[-1], 1.8))  # fmt: skip
+        for n, value, low, high in self.points:
+            axes.draw_curve([n, n], [low, high], QPen(_LINES[-1], 1.2))
+            axes.draw_dot(n, value, _LINES[-1], 3.0)
+        if self.twice:
+            low, high = self.twice["interval"]
+            axes.draw_curve([last, last], [low, high], QPen(_BEST, 1.2, Qt.PenStyle.DashLine))
+            axes.draw_dot(last, self.twice["accuracy"], _BEST, 3.0)
+        painter.end()
 
 
 class ConfusionMatrix(QWidget):

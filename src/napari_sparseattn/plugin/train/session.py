@@ -28,6 +28,7 @@ from ..core.status import explain
 from ..session import Session
 from ..slides.requests import store_folder
 from .outcome import Outcome
+from .validating import Validating
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -56,6 +57,8 @@ class FineTuning(PerViewer):
         Of the same viewer.
     outcome : Outcome
         The new model and its report, when training is done.
+    validating : Validating
+        Cross-validation of the same.
     choices : FineTuneChoices
         How the next training is done.
     survey : Survey
@@ -91,6 +94,7 @@ class FineTuning(PerViewer):
         self._users = 0
         lanes = Lanes.of(viewer)
         self._surveys = lanes.add(survey, given=self._show_survey, failed=self._show_no_survey)
+        self.validating = Validating(viewer, self)
         self._trainings = lanes.add(
             stream_training, given=self._accept, failed=self._fail, ended=self._end_if_current
         )
@@ -125,6 +129,7 @@ class FineTuning(PerViewer):
             self._request.switch.kill()
             self._left = None if self.prepared is None else self.prepared.run
         close_all((self._surveys, self._trainings))
+        self.validating.close()
         self.outcome.close()
         if self._request is not None:
             self._request = None

@@ -21,13 +21,13 @@ from qtpy.QtWidgets import (
 
 from ...evidence import Traversal
 from ...inference.prediction import Prediction
-from ..core.messages import share_text
+from ..core.messages import share_text, why_stopped
 from ..core.pictures import Thumbnails
 from ..widgets.base import Follower, shrinkable
 from ..widgets.picture import pixmap
 from ..widgets.rich import breakable, rich
 from .close_up import CloseUpBox
-from .layers import level_colours
+from .layers import drawn_crops, level_colours
 from .task import TraversalTask
 
 __all__ = ["CropsModel", "TraversalBox"]
@@ -37,7 +37,7 @@ _ICON = 36
 _COLUMNS = ("crop", "level", "rank", "share")
 _TIPS = (
     "The crop as the model saw it. Double-click to go there.",
-    "How deep: 0 is the whole, in the colour of its rectangle.",
+    "How deep: 0 is the whole, in the colour of its lines in the crop tree.",
     "How promising its parent's look found it: 1 is the most promising.",
     (
         "What it says for (+) or against (−) the class: its part of the class's score, less its "
@@ -139,10 +139,14 @@ class TraversalBox(Follower):
         self.empty.setWordWrap(True)
         self.classes = shrinkable(QComboBox(self))
         self.classes.setToolTip(
-            "Class whose contributions are shown, and colour the rectangles: red for it, blue "
-            "against it."
+            "Class whose contributions are shown, and colour the rectangles: red (+) for it, blue "
+            "(−) against it."
         )
         self.share_of = QLabel("Share of", self)
+        self.stopped = QLabel(self)
+        self.stopped.setWordWrap(True)
+        self.drawn = QLabel(self)
+        self.drawn.setWordWrap(True)
         self.model = CropsModel(self)
         self.sorted = QSortFilterProxyModel(self)
         self.sorted.setSourceModel(self.model)
@@ -185,7 +189,9 @@ class TraversalBox(Follower):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.empty)
+        column.addWidget(self.stopped)
         column.addLayout(head)
+        column.addWidget(self.drawn)
         column.addWidget(self.table, 1)
         column.addWidget(self.facts)
         column.addWidget(self.close_up)
@@ -199,9 +205,13 @@ class TraversalBox(Follower):
         traversal = crops.traversal
         there = traversal is not None
         self.empty.setVisible(not there)
-        for widget in (self.share_of, self.classes, self.table):
+        for widget in (self.share_of, self.classes, self.table, self.drawn):
             widget.setVisible(there)
+        self._say_drawn()
         self.model.set_traversal(traversal, crops.thumbnails, crops.shown_class)
+        said = "" if answer is None else why_stopped(answer).strip()
+        self.stopped.setText(said)
+        self.stopped.setVisible(bool(said))
         self.classes.clear()
         if answer is not None and there:
             self.classes.addItems([name.replace("_", " ") for name in answer.class_names])
@@ -244,8 +254,27 @@ class TraversalBox(Follower):
             f"<b>Crop {crop + 1}</b>, level {traversal.level[crop]}, {size}<br>{said}"
         )
 
+    def _say_drawn(self) -> None:
+        """Say which shares are on the image, and what the others come to: all add up."""
+        traversal = self.crops.traversal
+        if traversal is None:
+            return
+        share = traversal.evidence_for(self.crops.shown_class).astype(float)
+        shown = drawn_crops(traversal, self.crops.shown_class)
+        rest = float(share[1:].sum() - share[shown].sum())
+        left = len(share) - 1 - len(shown)
+        said = f"The whole image says {share_text(float(share[0]))}"
+        if len(shown):
+            largest = f"the {len(shown)} largest" if left else f"all {len(shown)}"
+            said += f", {largest} on it {share_text(float(share[shown].sum()))}"
+        if left:
+            others = "the other crop" if left == 1 else f"the other {left} crops"
+            said += f", {others} {share_text(rest)}"
+        self.drawn.setText(f"{said}: together {share_text(float(share.sum()))}.")
+
     def _show_class(self, index: int) -> None:
         self.classes.setCurrentIndex(index)
+        self._say_drawn()
         self.model.set_class(index)
 
     def _picked(self, index: QModelIndex) -> None:

@@ -12,21 +12,32 @@ import numpy.typing as npt
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
 from ..core.layers import OverlayChoice, Overlays, Role, copied_transform, marked, move
+from ..core.messages import share_text
+from ..core.sources import shape_of
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
 
     from ...inference.prediction import Prediction
 
-__all__ = ["TRAVERSAL_ROLES", "TraversalLayers", "crop_at", "drawn_crops", "level_colours"]
+__all__ = [
+    "MOST_DRAWN",
+    "TRAVERSAL_ROLES",
+    "TraversalLayers",
+    "crop_at",
+    "drawn_crops",
+    "level_colours",
+]
 
 #: Overlays that only a traversal has.
 TRAVERSAL_ROLES: tuple[Role, ...] = ("unread", "candidates", "tree", "crops")
 
-#: Shapes are slow in napari: 10 000 rectangles take seconds.
-_MOST_CROPS = 120
-#: More numbers than these cannot be told apart.
-_MOST_NUMBERS = 40
+#: More boxes and numbers than these cannot be told apart.
+MOST_DRAWN = 7
+#: Numbers are kept so far apart, as a share of the image's longer side, where there is room.
+_APART = 0.12
+#: Shapes are slow in napari: 10 000 lines take seconds.
+_MOST_LINES = 120
 _MOST_MASK_SIDE = 512
 _NAMES: dict[Role, str] = {
     "crops": "crops",
@@ -36,6 +47,7 @@ _NAMES: dict[Role, str] = {
 _FOR, _AGAINST = (0.84, 0.19, 0.15), (0.13, 0.40, 0.67)
 _CHOSEN = "#ffffff"
 _SELECTED = "#00d5ff"
+_SELECTED_RGB = (0.0, 0.835, 1.0)
 _GREY = {1: (0.5, 0.5, 0.5, 0.75), None: (0.0, 0.0, 0.0, 0.0)}
 Colours = npt.NDArray[np.float64]
 
@@ -50,9 +62,11 @@ def level_colours(n_levels: int) -> tuple[str, ...]:
 
 
 def drawn_crops(traversal: Traversal, shown_class: int) -> npt.NDArray[np.intp]:
-    """Return the crops that are drawn: all, or those that matter most where they are many."""
+    """Return the crops that are drawn, largest share first: at most seven, and not the whole."""
     share = np.abs(traversal.evidence_for(shown_class))
-    return np.sort(np.argsort(-share, kind="stable")[:_MOST_CROPS])
+    share[0] = -1
+    most = min(MOST_DRAWN, len(traversal) - 1)
+    return np.argsort(-share, kind="stable")[:most]
 
 
 def crop_at(traversal: Traversal, place: tuple[float, float]) -> int | None:
@@ -126,7 +140,7 @@ class TraversalLayers:
             source, "candidates", _candidates(traversal, selected, source.ndim), place, choice
         )
         self._show_shapes(source, "tree", _tree(traversal, shown, source.ndim), place, choice)
-        crops = _crops(traversal, shown, selected, source.ndim)
+        crops = _crops(traversal, shown, selected, source.ndim, shape_of(source))
         crops["text"]["color"] = _ink_on(source)
         self._show_shapes(source, "crops", crops, place, choice)
 
@@ -151,6 +165,10 @@ class TraversalLayers:
         def update(shapes: Shapes) -> None:
             kind = drawing["shape_type"]
             shapes.data = [(corners, kind) for corners in drawing["data"]]
+            if not drawing["data"]:
+                # What stopped at the first look has no crops to colour.
+                move(shapes, placed)
+                return
             shapes.features = drawing["features"]
             shapes.edge_width = list(drawing["edge_width"])
             shapes.edge_color = drawing["edge_color"]
@@ -218,37 +236,99 @@ def _shapes_layer(
 
 
 def _crops(
-    traversal: Traversal, shown_class: int, selected: int | None, ndim: int
+    traversal: Traversal,
+    shown_class: int,
+    selected: int | None,
+    ndim: int,
+    shape: tuple[int, int],
 ) -> dict[str, Any]:
-    """Rectangles, edges by level, faces by share, numbered by rank."""
+    """Rectangles in the colour of their share's sign, and one number on each: its share."""
     share = traversal.evidence_for(shown_class).astype(np.float64)
     which = drawn_crops(traversal, shown_class)
-    most = np.argsort(-np.abs(share), kind="stable")[:_MOST_NUMBERS]
-    numbered = {int(i) for i in most} - {0}
-    # What is picked out must be on top of its neighbours.
     if selected is not None:
         which = np.append(which[which != selected], selected)
-    level, side = traversal.level[which], _sides(traversal)[which]
-    colours = [level_colours(traversal.n_levels)[i] for i in level]
-    width = _edge_width(side)
+    if not len(which):
+        none: list[int] = []
+        features = dict.fromkeys(("crop", "level", "rank", "share", "text"), none)
+        return {**_empty(), "features": features}
+    boxes = _inside(traversal, shape)[which]
+    # Large ones first, or they would cover the small; what is picked out on top of all.
+    order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
     if selected is not None:
-        colours[-1], width[-1] = _SELECTED, 2.5 * width[-1]
+        order = np.append(order[order != len(which) - 1], len(which) - 1)
+    which, boxes = which[order], boxes[order]
+    colours = np.where(share[which, None] > 0, _FOR, _AGAINST)
+    edges = np.column_stack([colours, np.ones(len(which))])
+    width = _edge_width(np.maximum(boxes[:, 2], boxes[:, 3]))
+    if selected is not None:
+        edges[-1, :3], width[-1] = _SELECTED_RGB, 2.0 * width[-1]
+    n = len(which)
+    places = _number_places(boxes, np.argsort(-np.abs(share[which]), kind="stable"), shape)
+    # A number stands on a rectangle of its own, of no size: all have their text in the middle.
+    dots = np.column_stack([places, np.zeros((n, 2))]) + np.array([-0.05, -0.05, 0.1, 0.1])
+    number = [share_text(float(value)) for value in share[which]]
+    clear = np.zeros((n, 4))
+    twice = np.concatenate([which, which])
     return {
-        "data": _rectangles(traversal.on_image(traversal.boxes[which]), ndim),
+        "data": _rectangles(np.concatenate([boxes, dots]), ndim),
         "shape_type": "rectangle",
-        "edge_color": colours,
-        "edge_width": width,
-        "face_color": _share_colours(traversal, share)[which],
+        "edge_color": np.concatenate([edges, clear]),
+        "edge_width": np.concatenate([width, np.zeros(n)]),
+        "face_color": np.concatenate([_share_colours(traversal, share)[which], clear]),
         "features": {
-            "crop": which + 1,
-            "level": level,
-            "rank": traversal.rank[which] + 1,
-            "share": share[which],
-            # The whole image is not numbered: it was not chosen.
-            "text": ["" if i not in numbered else f"{traversal.rank[i] + 1}" for i in which],
+            "crop": twice + 1,
+            "level": traversal.level[twice],
+            "rank": traversal.rank[twice] + 1,
+            "share": share[twice],
+            "text": [""] * n + number,
         },
-        "text": {"string": "{text}", "anchor": "center", "color": "white", "size": 10},
+        "text": {"string": "{text}", "anchor": "center", "color": "white", "size": 11},
     }
+
+
+def _inside(traversal: Traversal, shape: tuple[int, int]) -> Colours:
+    """Boxes (N, 4) on the image, cut where they reach over its edge, or over the cell's crop."""
+    boxes = _clip(traversal.boxes, traversal.shape)
+    return _clip(traversal.on_image(boxes), shape)
+
+
+def _clip(boxes: Colours, shape: tuple[int, int]) -> Colours:
+    first = np.clip(boxes[:, :2], 0, shape)
+    last = np.clip(boxes[:, :2] + boxes[:, 2:], 0, shape)
+    return np.concatenate([first, last - first], axis=1)
+
+
+def _number_places(
+    boxes: Colours, order: npt.NDArray[np.intp], shape: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Where the number of each box stands: in its middle, or where no other is near.
+
+    Parameters
+    ----------
+    boxes : numpy.ndarray
+        (n, 4) top, left, height, width.
+    order : numpy.ndarray
+        (n,) which box chooses first.
+    shape : (int, int)
+        Of the image.
+    """
+    grid = np.array([0.5, 0.2, 0.8])
+    offsets = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
+    places = np.zeros((len(boxes), 2))
+    taken: list[npt.NDArray[np.float64]] = []
+    for box in order:
+        options = boxes[box, :2] + offsets * boxes[box, 2:]
+        if taken:
+            # A number is wider than it is high.
+            gaps = (options[:, None] - np.array(taken)) * (1.6, 1.0)
+            nearest = np.hypot(*np.moveaxis(gaps, -1, 0)).min(axis=1)
+            free = np.flatnonzero(nearest >= _APART * max(shape))
+            best = int(free[0]) if len(free) else int(np.argmax(nearest))
+        else:
+            best = 0
+        places[box] = options[best]
+        taken.append(options[best])
+    return places
 
 
 def _share_colours(traversal: Traversal, share: Colours) -> Colours:
@@ -257,16 +337,17 @@ def _share_colours(traversal: Traversal, share: Colours) -> Colours:
     Crops that others were found in are clear: colours on colours would not tell
     whose they are. The table has their shares.
     """
-    alpha = 0.35 * np.abs(share) / max(float(np.abs(share).max()), 1e-12)
+    alpha = 0.3 * np.abs(share) / max(float(np.abs(share[1:]).max(initial=0)), 1e-12)
     alpha[traversal.parent[1:]] = alpha[0] = 0
     return np.column_stack([np.where(share[:, None] > 0, _FOR, _AGAINST), alpha])
 
 
 def _tree(traversal: Traversal, shown_class: int, ndim: int) -> dict[str, Any]:
     """Lines from the middle of each crop's parent to its own."""
-    which = drawn_crops(traversal, shown_class)
+    share = np.abs(traversal.evidence_for(shown_class))
+    which = np.sort(np.argsort(-share, kind="stable")[:_MOST_LINES])
     which = which[traversal.parent[which] >= 0]
-    boxes = traversal.on_image(traversal.boxes)
+    boxes = traversal.on_image(_clip(traversal.boxes, traversal.shape))
     middles = boxes[:, :2] + boxes[:, 2:] / 2 - 0.5
     lines = np.zeros((len(which), 2, ndim))
     lines[:, 0, -2:], lines[:, 1, -2:] = middles[traversal.parent[which]], middles[which]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -17,6 +20,9 @@ from qtpy.QtWidgets import (
 from ..widgets.base import Follower
 from ..widgets.rich import rich
 from .task import TraversalTask, Trial
+
+if TYPE_CHECKING:
+    from ...card import HaltingSpec
 
 __all__ = ["LocationsBox"]
 
@@ -44,8 +50,14 @@ class LocationsBox(Follower):
         self.trials.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.trials.setToolTip("What each setting gave for this cell or field.")
         self.measured = QLabel(self)
+        self.measured.setWordWrap(True)
         self.measured.setToolTip(
             "How often the model was right on held-out images with this setting, as its card says."
+        )
+        self.halts = QCheckBox(self)
+        self.halts.setToolTip(
+            "The model looks at the most promising crops first, and at no more once it is as sure "
+            "as this. The sliders are the most that it looks at. Without it, all are looked at."
         )
         self.sliders: list[QSlider] = []
         self._numbers: list[QLabel] = []
@@ -59,6 +71,7 @@ class LocationsBox(Follower):
         column.setSpacing(2)
         column.addLayout(head)
         column.addLayout(self._grid)
+        column.addWidget(self.halts)
         column.addWidget(self.measured)
         column.addWidget(self.trials)
         self._timer = QTimer(self)
@@ -66,6 +79,7 @@ class LocationsBox(Follower):
         self._timer.setInterval(_PATIENCE)
         self._timer.timeout.connect(self._ask)
         self.reset.clicked.connect(self._as_trained)
+        self.halts.toggled.connect(crops.set_halts)
         self.follow(crops.parts.selection.model_changed, self._show_model)
         self.follow(crops.locations_changed, self._show_locations)
         self.follow(crops.trials_changed, self._show_trials)
@@ -85,6 +99,11 @@ class LocationsBox(Follower):
         self.sliders, self._numbers = [], []
         trained, card = self.crops.trained_locations, self.crops.parts.selection.card
         self.setVisible(bool(trained))
+        threshold = self.crops.threshold
+        self.halts.setVisible(threshold is not None)
+        self.halts.setChecked(self.crops.halts)
+        if threshold is not None:
+            self.halts.setText(f"Stop when sure enough ({100 * threshold:.3g} %)")
         if not trained or card is None:
             return
         most = int(card.architecture.get("grid", 3)) ** 2
@@ -120,7 +139,9 @@ class LocationsBox(Follower):
         self.reset.setEnabled(self.chosen != self.crops.trained_locations)
         card = self.crops.parts.selection.card
         found = None if card is None else card.accuracy_at(self.chosen)
-        if found is None:
+        if found is None and (spec := None if card is None else card.halting) is not None:
+            self.measured.setText(_about_halting(spec))
+        elif found is None:
             self.measured.setText("Accuracy not measured with this setting.")
         else:
             self.measured.setText(f"{100 * found[0]:.1f} % correct on {found[1]} held-out images.")
@@ -142,6 +163,15 @@ class LocationsBox(Follower):
         trials = self.crops.trials
         self.trials.setVisible(bool(trials))
         self.trials.setText(_table(trials, self.crops.trained_locations))
+
+
+def _about_halting(spec: HaltingSpec) -> str:
+    if spec.accuracy is None or spec.saved is None:
+        return "What stopping by itself costs was not measured."
+    return (
+        f"Stopping: {100 * spec.accuracy:.1f} % correct on {spec.n} held-out images, "
+        f"{100 * spec.saved:.0f} % fewer crops."
+    )
 
 
 def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:

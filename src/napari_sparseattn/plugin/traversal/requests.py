@@ -56,6 +56,8 @@ class FieldRequest:
         Crops looked at inside each crop, per level; None as trained.
     crops : int
         How many crops it will look at, at most.
+    halt : bool
+        Whether a model that knows when it is sure enough stops by itself.
     stop : threading.Event
         Set to end the work at its next crop.
     """
@@ -68,6 +70,7 @@ class FieldRequest:
     pyramid: Pyramid | None
     locations: tuple[int, ...] | None
     crops: int
+    halt: bool = True
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
@@ -152,7 +155,12 @@ def _answer_field(request: FieldRequest, count: Any) -> FieldAnswer:
     model = request.model
     with computing(model.device, model.precision):
         prediction = classify_field(
-            image, model.bundle, request.locations, model.device, progress=count
+            image,
+            model.bundle,
+            request.locations,
+            model.device,
+            halt=request.halt,
+            progress=count,
         )
     # The user may know what the slide's file does not say.
     known = request.settings.pixel_size is not None

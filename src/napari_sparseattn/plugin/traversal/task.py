@@ -114,6 +114,8 @@ class TraversalTask:
         The class whose shares are shown.
     close_up : CloseUp or None
         The crop that is picked out, at the resolution of the image; None while it is read.
+    halts : bool
+        Whether a model that knows when it is sure enough stops by itself.
     trials : list of Trial
         What other crops per level gave for what is shown.
     """
@@ -130,6 +132,7 @@ class TraversalTask:
         self.crop: int | None = None
         self.shown_class = 0
         self.close_up: CloseUp | None = None
+        self.halts = True
         self.trials: list[Trial] = []
         self._close_up_asked: CloseUpRequest | None = None
         self._target: tuple[Any, ...] = ()
@@ -239,7 +242,9 @@ class TraversalTask:
             )
             return None
         chosen = None if self.locations is None else taken
-        return FieldRequest(0, image, plane, selection.settings, model, slide, chosen, most)
+        return FieldRequest(
+            0, image, plane, selection.settings, model, slide, chosen, most, self.halts
+        )
 
     # -- answering
 
@@ -305,6 +310,22 @@ class TraversalTask:
             return
         self.cells.locations = locations
         self.locations_changed.emit(locations)
+        self._ask_anew()
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability at which the model stops by itself; None where it never does."""
+        card = self.parts.selection.card
+        return None if card is None or card.halting is None else card.halting.threshold
+
+    def set_halts(self, halts: bool) -> None:
+        """Let the model stop when it is sure enough, or not; the field shown is asked anew."""
+        if halts != self.halts:
+            self.halts = halts
+            if isinstance(self._asked, FieldRequest):
+                self._ask_anew()
+
+    def _ask_anew(self) -> None:
         asked, selection = self._asked, self.parts.selection
         if (
             asked is None

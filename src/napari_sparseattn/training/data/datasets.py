@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.class_folders import list_class_folders, read_crop
+from ...images.class_folders import IMAGE_SUFFIXES, list_labelled_images, read_crop
 from ...images.opening import open_field
 from ...progress import Progress
 
@@ -88,12 +88,14 @@ def read_class_folders(
     *,
     least_classes: int = 2,
 ) -> CropSet:
-    """Read ``FOLDER/class/image`` into memory.
+    """Read ``FOLDER/class/[group/]image`` into memory.
 
     Parameters
     ----------
     folder : path-like
-        One sub-folder per class, named after it.
+        One sub-folder per class, named after it. Folders between class and
+        image are groups (patients, slides), of which none is split; where all
+        images lie in a single such folder there are no groups.
     side : int
         Crops are resampled to `side` x `side` pixels.
     channels : {1, 3}
@@ -116,7 +118,12 @@ def read_class_folders(
         If there are too few classes, colour values outside 0 to 1, or integers
         among images with a unit of their own.
     """
-    files = list_class_folders(folder)
+    found = [
+        each for each in list_labelled_images(folder) if each.path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if not found:
+        raise FileNotFoundError(f"'{folder}' holds slides only; crops are cut from images.")
+    files = [(each.label, each.path) for each in found]
     class_names = tuple(dict.fromkeys(name for name, _ in files))
     if len(class_names) < least_classes:
         raise ValueError(f"'{folder}' has one class only; training needs two class folders.")
@@ -139,7 +146,13 @@ def read_class_folders(
     else:
         _check_floats([path for _, path in files], within)
     labels = np.array([class_names.index(name) for name, _ in files], dtype=np.int64)
-    return CropSet(crops, labels, class_names, tuple(f"{name}/{path.name}" for name, path in files))
+    names = tuple(f"{name}/{path.name}" for name, path in files)
+    groups: tuple[str, ...] = ()
+    if len({each.group for each in found}) > 1:
+        names = tuple(each.path.relative_to(folder).as_posix() for each in found)
+        # What lies in no group is one by itself.
+        groups = tuple(each.group or name for each, name in zip(found, names, strict=True))
+    return CropSet(crops, labels, class_names, names, groups)
 
 
 def _to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

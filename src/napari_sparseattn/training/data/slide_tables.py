@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .span_data import Part
 
-__all__ = ["SlideRow", "SlideTable", "SlideTableError", "read_slide_table"]
+__all__ = ["SlideRow", "SlideTable", "SlideTableError", "read_slide_table", "unique_names"]
 
 _COLUMNS = ("slide", "label", "group", "split")
 _PARTS: dict[str, Part] = {
@@ -53,9 +53,12 @@ class SlideRow:
     label : str
         Its class.
     group : str
-        What it is of (a patient, a block); the name of its file by default.
+        What it is of (a patient, a block); its name by default.
     part : str or None
         What it is for, where the table says it: train, validation or test.
+    name : str
+        The name of its file without the ending, with the folders above it
+        where slides of several folders have the same.
     """
 
     row: int
@@ -63,6 +66,7 @@ class SlideRow:
     label: str
     group: str
     part: Part | None = None
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,11 @@ def read_slide_table(
             rows.append(_row(number, cells, columns, where))
         except SlideTableError as error:
             problems.append((number, str(error)))
+    names = unique_names([row.path for row in rows])
+    rows = [
+        dataclasses.replace(row, name=name, group=row.group or name)
+        for row, name in zip(rows, names, strict=True)
+    ]
     problems += _find_repeated(rows)
     _complain(path.name, problems)
     if not rows:
@@ -140,6 +149,30 @@ def read_slide_table(
             f"{path.name}: all slides are of one class, {classes[0]}; two are needed to tell apart."
         )
     return SlideTable(tuple(rows), classes)
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name per file: its own, with the folders above it where others have the same."""
+    depth = [1] * len(paths)
+    bare = [path.absolute().with_suffix("") for path in paths]
+    plain = [
+        # Beside a file that differs by its ending alone, the ending tells them apart.
+        (path.absolute() if bare.count(each) > 1 else each).parts
+        for path, each in zip(paths, bare, strict=True)
+    ]
+
+    def names() -> list[str]:
+        return ["/".join(parts[-n:]) for parts, n in zip(plain, depth, strict=True)]
+
+    while True:
+        now = names()
+        again = [
+            i for i, name in enumerate(now) if now.count(name) > 1 and depth[i] < len(plain[i])
+        ]
+        if not again:
+            return now
+        for i in again:
+            depth[i] += 1
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -182,9 +215,7 @@ def _row(number: int, cells: list[str], columns: list[str], where: Path) -> Slid
     if split and split not in _PARTS:
         raise SlideTableError(f"split {split!r} is none of train, validation, test")
     found = _find(value["slide"], where)
-    return SlideRow(
-        number, found, value["label"], value.get("group") or found.stem, _PARTS.get(split)
-    )
+    return SlideRow(number, found, value["label"], value.get("group", ""), _PARTS.get(split))
 
 
 def _find(slide: str, where: Path) -> Path:

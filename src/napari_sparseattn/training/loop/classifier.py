@@ -178,6 +178,8 @@ def train_classifier(
     settings: TrainingSettings,
     on_epoch: Callable[[EpochReport], None] | None = None,
     start: Bundle | None = None,
+    *,
+    parts: Parts | None = None,
 ) -> tuple[Bundle, TrainingReport]:
     """Train a SparseAttnNet on labelled crops.
 
@@ -192,6 +194,8 @@ def train_classifier(
     start : Bundle, optional
         A model of the same classes and sizes whose weights to begin with;
         random ones by default.
+    parts : mapping of str to CropSet, optional
+        Which crops are for what; by default `split_folds`.
 
     Returns
     -------
@@ -199,7 +203,7 @@ def train_classifier(
         The trained model; `save_bundle` writes it.
     report : TrainingReport
     """
-    parts = split_folds(data)
+    parts = split_folds(data) if parts is None else parts
     size = settings.crop.size
     torch.manual_seed(settings.options.seed)
     model = _new_model(data, settings)

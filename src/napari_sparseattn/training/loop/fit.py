@@ -107,6 +107,18 @@ def predict_states(
     return _predict(model, batches, False, lambda output: output.state)
 
 
+def iter_inputs(
+    crops: npt.NDArray[Any],
+    normalisation: Normalisation,
+    size: int,
+    *,
+    device: str = "cpu",
+    batch_size: int = 256,
+) -> Iterator[Tensor]:
+    """Stored crops (N, h, w, C) as models take them, a batch (B, C, size, size) at a time."""
+    yield from _Batches(crops, normalisation, size, device, batch_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Batches:
     """Stored crops, and how they become input."""

@@ -70,7 +70,8 @@ def measure_known_states(
         predict_states(model, crops, normalisation, size).numpy()
         for crops in (train.crops[rows], validation.crops)
     )
-    beside, names = None, ()
+    beside: States | None = None
+    names: tuple[str, ...] = ()
     if others is not None:
         seen = predict_states(model, others.crops, normalisation, size).numpy()
         beside, names = (seen, others.labels), others.class_names

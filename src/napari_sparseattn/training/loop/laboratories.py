@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...images.normalise import Normalisation
 from .augment import _STAINS, _Draw, _jpeg
 
 __all__ = ["LaboratoryChanges", "stored"]
@@ -75,10 +74,6 @@ class LaboratoryChanges:
         Largest standard deviation of noise, for values in [0, 1]; half the crops.
     jpeg : float
         Share of crops that are JPEG-compressed at quality 25 to 90.
-    residual : float
-        Standard deviation of the logarithm of each channel's density once more, after
-        normalisation, which is itself off where a laboratory's nuclei have another hue;
-        of `vary_normalised`.
     strength : float
         Of the changes of colour: each crop's are scaled by a number that is
         uniform in [0, strength].
@@ -105,7 +100,6 @@ class LaboratoryChanges:
     sharpen: float = 1.0
     noise: float = 0.04
     jpeg: float = 0.15
-    residual: float = 0.0
     strength: float = 1.0
     physical: bool = False
 
@@ -151,33 +145,6 @@ class LaboratoryChanges:
         if self.jpeg:
             out = _jpeg(out, draw.coin(self.jpeg).flatten() > 0, draw.uniform(25, 90).flatten())
         return out, foreign
-
-    def vary_normalised(
-        self, inputs: Tensor, normalisation: Normalisation, generator: torch.Generator
-    ) -> Tensor:
-        """Change the density of each channel of normalised crops, by `residual`.
-
-        Parameters
-        ----------
-        inputs : Tensor
-            (B, C, size, size) float32, normalised.
-        normalisation : Normalisation
-            What they were normalised by.
-        generator : torch.Generator
-            The only source of randomness.
-
-        Returns
-        -------
-        Tensor
-            The same shape; `inputs` themselves where `residual` is 0.
-        """
-        if not self.residual or self.physical:
-            return inputs
-        draw = _Draw(len(inputs), generator)
-        by = self.strength * draw.random() * self.residual
-        power = (by * draw.normal(inputs.shape[1], 1, 1)).exp()
-        light = (inputs * normalisation.std + normalisation.mean).clamp_min(1e-3)
-        return (light**power - normalisation.mean) / normalisation.std
 
     def weakened(self, by: float) -> LaboratoryChanges:
         """Return milder changes: 1 leaves them, 0 leaves little of them."""

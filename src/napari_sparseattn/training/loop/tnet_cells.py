@@ -56,6 +56,7 @@ def train_tnet(
     model: TNet | None = None,
     history: Sequence[EpochReport] = (),
     dial: Iterable[tuple[int, ...]] = DIAL,
+    parts: Parts | None = None,
 ) -> tuple[Bundle, TrainingReport]:
     """Train a TNet on labelled crops, measure it, and measure its dial.
 
@@ -77,6 +78,8 @@ def train_tnet(
         Epochs that `model` has behind it, for the card.
     dial : iterable of tuple of int
         Locations per level to measure on the validation crops.
+    parts : mapping of str to CropSet, optional
+        Which crops are for what; by default `split_folds`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def train_tnet(
     ValueError
         If the data is too little to split, or the images are too small.
     """
-    parts = split_folds(data)
+    parts = split_folds(data) if parts is None else parts
     torch.manual_seed(options.seed)
     if model is None:
         model = new_tnet(data, settings)

@@ -9,6 +9,7 @@ to is gone it ends at once: the checkpoint of its last epoch stays.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -60,6 +61,14 @@ def _work(run: Run, notify: Notify) -> None:
     threading.Thread(target=_listen, args=(control,), daemon=True).start()
     # One core is the window's.
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
+
+    if run.folds:
+        from .validation import validate_run
+
+        notify("stage", text="Training and testing, fold by fold…")
+        found = validate_run(run, lambda fold: notify("fold", **dataclasses.asdict(fold)))
+        notify("validated", text=found.sentence)
+        return
 
     def on_epoch(epoch: FineTuneEpoch) -> None:
         plain = {**epoch.numbers(), "watched": epoch.watched.tolist()}

@@ -84,6 +84,10 @@ class FineTuneRequest:
         Where features of slides are kept.
     switch : Switch
         Pauses and ends the work.
+    folds : int
+        For `stream_validation`: by how many folds.
+    curve : bool
+        Whether a learning curve is drawn with that.
     """
 
     model: TunedModel | None
@@ -93,6 +97,8 @@ class FineTuneRequest:
     run: Run | None
     store: Path
     switch: Switch = dataclasses.field(default_factory=Switch)
+    folds: int = 0
+    curve: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

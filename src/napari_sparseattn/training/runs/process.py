@@ -16,6 +16,8 @@ from .runs import LOG
 __all__ = ["Switch", "training_events"]
 
 _END_SECONDS = 5.0
+#: Events after which a process may end.
+_LAST = ("done", "validated", "stopped", "failed")
 
 
 class Switch:
@@ -124,7 +126,7 @@ def training_events(folder: Path, switch: Switch) -> Iterator[dict[str, Any]]:
         for line in process.stdout:
             with contextlib.suppress(json.JSONDecodeError):
                 event = json.loads(line)
-                explained = explained or event.get("event") in ("done", "stopped", "failed")
+                explained = explained or event.get("event") in _LAST
                 yield event
         process.wait()
     finally:

@@ -100,6 +100,11 @@ class Run:
         As in `FineTuneOptions`.
     rehearsal : tuple of str
         Classes of the crops for rehearsal among its arrays.
+    folds : int
+        Where it is not 0, training is cross-validated by so many folds, and
+        gives no model.
+    curve : bool
+        Whether a learning curve is drawn with that.
     """
 
     name: str
@@ -116,6 +121,8 @@ class Run:
     seed: int = 0
     epochs: int | None = None
     rehearsal: tuple[str, ...] = ()
+    folds: int = 0
+    curve: bool = False
 
     def to_json(self) -> str:
         """Return everything but the place."""

@@ -1,0 +1,116 @@
+"""Explanations of slides: what they are by definition, and that flipping tells a good one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sparseattn.inference import explanations
+from napari_sparseattn.inference.explanations import explain_features
+from napari_sparseattn.inference.measuring import FaithfulnessSettings, measure
+from napari_sparseattn.inference.slide_attention import to_pyramid_attention
+from napari_sparseattn.inference.slide_reruns import SlideRerun
+from napari_sparseattn.models.span import SpanMil
+from small_span import small_span
+
+SIDE = 6
+
+
+@pytest.fixture(scope="module")
+def slide() -> tuple[SpanMil, torch.Tensor, torch.Tensor]:
+    model = small_span(seed=3).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(SIDE * SIDE, 128, generator=generator)
+    line = torch.arange(SIDE)
+    cells = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1).reshape(-1, 2)
+    assert isinstance(model, SpanMil)
+    return model, features, cells
+
+
+@torch.no_grad()
+def margin(model: SpanMil, features: torch.Tensor, cells: torch.Tensor, index: int) -> float:
+    logits = model(features, cells).logits[0]
+    return float(logits[index] - logits[1 - index])
+
+
+def test_integrated_gradients_add_up_to_the_rise_of_the_score(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, features, cells = slide
+    monkeypatch.setattr(explanations, "STEPS", 200)
+    found = explain_features(model, features, cells, "integrated", 1)
+    base = features.mean(dim=0, keepdim=True).expand_as(features)
+    rise = margin(model, features, cells, 1) - margin(model, base, cells, 1)
+    assert float(found.sum()) == pytest.approx(rise, abs=0.02 * abs(rise) + 0.02)
+    # For the other class it is the opposite.
+    other = explain_features(model, features, cells, "integrated", 0)
+    np.testing.assert_allclose(other, -found, atol=1e-4)
+
+
+def test_gradient_times_input_is_the_slope_along_each_patch(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor],
+) -> None:
+    model, features, cells = slide
+    found = explain_features(model, features, cells, "gradient", 1)
+    base = features.mean(dim=0)
+    for patch in (0, 17, 35):
+        step = 1e-3
+        sides = []
+        for sign in (-1, 1):
+            moved = features.clone()
+            moved[patch] += sign * step * (features[patch] - base)
+            sides.append(margin(model, moved, cells, 1))
+        slope = (sides[1] - sides[0]) / (2 * step)
+        assert found[patch] == pytest.approx(slope, abs=0.02 * abs(slope) + 5e-3)
+
+
+def test_perturbation_is_the_fall_without_a_patch_or_block(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, features, cells = slide
+    found = explain_features(model, features, cells, "perturbation", 1)
+    base, whole = features.mean(dim=0), margin(model, features, cells, 1)
+    for patch in (0, 20):
+        changed = features.clone()
+        changed[patch] = base
+        assert found[patch] == pytest.approx(whole - margin(model, changed, cells, 1), abs=1e-4)
+    monkeypatch.setattr(explanations, "MOST_RUNS", 9)
+    runs = []
+    blocks = explain_features(
+        model, features, cells, "perturbation", 1, report=lambda done, total: runs.append(total)
+    )
+    assert len(runs) == runs[0] <= 9
+    changed = features.clone()
+    rows = (cells // 2 == 0).all(dim=1)
+    assert len(set(blocks[rows.numpy()].tolist())) == 1
+    changed[rows] = base
+    fall = whole - margin(model, changed, cells, 1)
+    assert float(blocks[rows.numpy()].sum()) == pytest.approx(fall, abs=1e-3)
+
+
+def test_flipping_finds_that_an_explanation_of_the_class_is_better_than_its_opposite(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, features, cells = slide
+    with torch.no_grad():
+        output = model(features, cells)
+    seen = to_pyramid_attention(
+        output, cells.numpy(), origin=(0.0, 0.0), step=1.0, side=1.0, class_names=("a", "b")
+    )
+    rerun = SlideRerun(
+        features.numpy(), cells.numpy(), seen, model, methods=("integrated", "perturbation")
+    )
+    settings = FaithfulnessSettings(
+        shares=(0.1, 0.25), fills=("mean",), draws=2, scattered=0, trials=0, extras=False
+    )
+    found = measure(rerun, ("a", "b"), settings)
+    assert found.own[:2] == ("integrated", "perturbation")
+    assert set(found.own) == {"integrated", "perturbation", "attention", "all levels"}
+    assert found.orders["perturbation"].gain > 0
+    assert found.orders["integrated"].gain > found.orders["random"].gain
+
+
+def test_other_methods_are_refused(slide: tuple[SpanMil, torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="no method 'magic'"):
+        explain_features(*slide, "magic", 0)  # type: ignore[arg-type]
