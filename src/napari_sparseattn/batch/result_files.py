@@ -96,7 +96,7 @@ def _from_cells(frames: Mapping[int, Predictions]) -> tuple[dict[str, Any], Arra
             arrays[f"{index}/none_of_these"] = part.none_of_these
         arrays |= {f"{index}/measures/{name}": v for name, v in part.measures.items()}
     first = next(iter(frames.values()))
-    facts = {"frames": list(frames), "model_name": first.model_name}
+    facts: dict[str, Any] = {"frames": list(frames), "model_name": first.model_name}
     facts["notes"] = {str(index): part.cells.notes for index, part in frames.items()}
     return facts | {"pixel_size": first.cells.pixel_size, "measures": list(first.measures)}, arrays
 

@@ -436,8 +436,7 @@ class _Preparation:
         self, source: Path
     ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, tuple[str, ...]]:
         """Slides with classes, and their parts where the table says them."""
-        from ..training.data.made_features import unique_names
-        from ..training.data.slide_tables import read_slide_table
+        from ..training.data.slide_tables import read_slide_table, unique_names
 
         table = read_slide_table(source)
         names = unique_names([row.path for row in table.rows])

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -319,7 +319,7 @@ class _Slides(_Judge):
         from ..features.bags import TileBag, encode_patches
 
         bags = [each for each in read if isinstance(each, TileBag)]
-        features = iter(())  # of slides alone, nothing is left to encode
+        features: Iterator[Any] = iter(())  # of slides alone, nothing is left to encode
         if bags:
             every = encode_patches(np.concatenate([bag.patches for bag in bags]), self.encoder)
             ends = np.cumsum([len(bag.cells) for bag in bags])

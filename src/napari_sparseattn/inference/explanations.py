@@ -156,9 +156,10 @@ def explain_features(
 def _score(model: SpanMil, features: Tensor, cells: Tensor, index: int) -> Tensor:
     """The class's logit less the mean of the others'."""
     logits = model(features, cells).logits[0].float()
-    if len(logits) == 1:
-        return logits[0]
-    return (logits[index] - (logits.sum() - logits[index]) / (len(logits) - 1)).squeeze()
+    score: Tensor = logits[0]
+    if len(logits) > 1:
+        score = logits[index] - (logits.sum() - logits[index]) / (len(logits) - 1)
+    return score.squeeze()
 
 
 @torch.no_grad()
@@ -195,7 +196,7 @@ def _blocks(cells: Tensor) -> Tensor:
     side = 1
     while True:
         keys = (cells - cells.min(dim=0).values) // side
-        _, number = torch.unique(keys, dim=0, return_inverse=True)
+        number: Tensor = torch.unique(keys, dim=0, return_inverse=True)[1]
         if int(number.max()) < MOST_RUNS:
             return number
         side += max(1, math.ceil(side / 4))

@@ -139,7 +139,7 @@ class SlideRerun:
             return maps
         from .explanations import explain_features
 
-        found = {
+        found: dict[str, Values] = {
             method: maps["attention"]
             if method == "attention"
             else explain_features(self.model, self.features, self.places, method, index)

@@ -456,7 +456,8 @@ def _at_edge(cells: Cells, smear: Smear) -> npt.NDArray[np.bool_]:
         bool(outside[top : bottom + 1, left : right + 1].any())
         for (top, left), (bottom, right) in zip(first, last, strict=True)
     ]
-    return cells.at_border | np.array(cut, bool)
+    either: npt.NDArray[np.bool_] = cells.at_border | np.array(cut, bool)
+    return either
 
 
 def _choose(field: Field, method: Method) -> Method:

@@ -116,7 +116,7 @@ def crop_runs(bundle: Bundle, crops: CropSet, device: str = "cpu") -> list[Tenso
     )
     found: list[Tensor] = []
     for batch in inputs:
-        output: TNetOutput = net(batch)  # type: ignore[assignment]
+        output: TNetOutput = net(batch)
         found += running_logits(output)
     return found
 

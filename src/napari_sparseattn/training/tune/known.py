@@ -49,8 +49,8 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         known = extend_known_states(old, own, task.labels, held, task.held.labels)
         before = 0 if card.novelty is None else card.novelty.n
         spec = describe_known(known, before + len(own), int(old.held.sum()) + len(held))
-        others = () if card.novelty is None else card.novelty.others
-        return known, spec.model_copy(update={"others": others})
+        kept = () if card.novelty is None else card.novelty.others
+        return known, spec.model_copy(update={"others": kept})
     crops, labels = task.crops, task.labels
     given = task.options.unlabelled
     if given is not None and len(given):
