@@ -65,6 +65,11 @@ CROP = CropSpec(size=SIDE, field_of_view_um=FIELD)
 VERSIONS = 1
 NOISE = 0.3
 OPTIONS = SpanOptions(epochs=8, patience=8, learning_rate=3e-4, weight_decay=1e-2)
+#: Said beside each answer.
+LIMITS = (
+    "It knows biopsies of colon and rectum alone: tissue of other organs gets one of these "
+    "classes too, and is not always flagged."
+)
 USE = (
     "It must not be used for a diagnosis, nor on other organs, frozen sections or other stains: "
     "it knows 224 µm tiles from one hospital's biopsies, which were chosen to show one thing each. "
@@ -355,6 +360,7 @@ def ship(tiles: Tiles, arguments: argparse.Namespace) -> None:
             "H&E biopsies of the colon and rectum: normal or polyp, low or high grade neoplasia, "
             f"or adenocarcinoma, the worst that a patient's tissue shows. {USE}"
         ),
+        limits=LIMITS,
         class_names=COLON_CLASSES,
         channels=("red", "green", "blue"),
         modality="brightfield",

@@ -66,6 +66,11 @@ CONFIG = TNetConfig(
 OPTIONS = TNetOptions(epochs=4, learning_rate=3e-4, noise=0.3, lambda_c=0.5, steady=0.3)
 CHANGES = dataclasses.replace(COLON, scale=(0.85, 1.35), shift=0.2)
 DIAL = ((), (1,), (2,), (3,), (4,))
+#: Said beside each answer.
+LIMITS = (
+    "It knows biopsies of colon and rectum alone: tissue of other organs gets one of these "
+    "classes too, and is not always flagged."
+)
 USE = (
     "It must not be used for a diagnosis, nor on other organs, frozen sections or other stains, "
     "nor on whole slides: it knows single tiles from one hospital's biopsies, which were chosen "
@@ -221,6 +226,7 @@ def main() -> None:
             "H&E tiles of biopsies of the colon and rectum: normal or polyp, low or high grade "
             f"neoplasia, or adenocarcinoma, by a quarter of the pixels. {USE}"
         ),
+        limits=LIMITS,
         class_names=COLON_CLASSES,
         channels=("red", "green", "blue"),
         modality="brightfield",

@@ -56,6 +56,11 @@ CLASSES = ("no tumour", "tumour")
 VERSIONS = 1
 NOISE = 0.3
 OPTIONS = SpanOptions.for_patches(epochs=5, patience=5, learning_rate=5e-4, weight_decay=1e-2)
+#: Said beside each answer.
+LIMITS = (
+    "It knows lymph nodes alone: what it says of other tissue means nothing, and is not "
+    "always flagged."
+)
 USE = (
     "It must not be used for a diagnosis, nor on other organs, other stains or other tumours than "
     "carcinoma in a lymph node: it was told of breast cancer's metastases only."
@@ -260,6 +265,7 @@ def main() -> None:
             "H&E of sentinel lymph nodes: which patches show tumour. The patches are real, their "
             f"arrangement on canvases was laid out by us. {USE}"
         ),
+        limits=LIMITS,
         class_names=CLASSES,
         channels=("red", "green", "blue"),
         modality="brightfield",

@@ -261,3 +261,17 @@ def test_the_states_are_what_the_head_reads() -> None:
         with torch.inference_mode():
             output = model(crops)
             torch.testing.assert_close(model.head(output.state), output.logits)
+
+
+def test_what_alone_a_model_knows_stands_in_its_card(tmp_path: Path) -> None:
+    plain = small_bundle()
+    said = dataclasses.replace(
+        plain, card=plain.card.model_copy(update={"limits": "It knows beads alone."})
+    )
+    path = tmp_path / "said.safetensors"
+    save_bundle(said, path)
+    card = read_card(path)
+    assert card.limits == "It knows beads alone."
+    assert card.format_version == 3
+    # The weights are the same model.
+    assert load_bundle(path).hash == save_bundle(plain, tmp_path / "plain.safetensors").hash

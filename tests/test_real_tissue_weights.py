@@ -105,6 +105,7 @@ def test_skin_is_flagged_by_the_model_of_lymph_nodes(shared: Path) -> None:
         found = classify_slide(slide, load_bundle("lymph-node"), device="cpu")
     assert found.novelty is not None
     assert found.novelty > 1
+    assert found.ledger.notes[0].startswith("It knows lymph nodes alone")
 
 
 def test_the_model_of_biopsies_says_that_other_organs_are_not_all_flagged() -> None:

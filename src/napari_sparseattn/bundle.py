@@ -277,7 +277,12 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     logits = _answer(Bundle(card, state))
     card = Card.model_validate({**card.model_dump(), "test_vector": TestVector(logits=logits)})
     # Older programs refuse a word that they do not know; what is not said needs none.
-    later = {"novelty": known, "halting": card.halting, "explanation": card.explanation}
+    later = {
+        "novelty": known,
+        "halting": card.halting,
+        "explanation": card.explanation,
+        "limits": card.limits or None,
+    }
     told = card.model_dump_json(exclude={name for name, value in later.items() if value is None})
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"napari_sparseattn_card": told})
@@ -386,7 +391,7 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
-    if card.halting is not None or card.explanation is not None:
+    if card.halting is not None or card.explanation is not None or card.limits:
         return 3
     return 1 if known is None else 2
 

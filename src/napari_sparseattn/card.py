@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
-#: 3 may say when a TNet stops by itself, or which explanation was measured best.
+#: 3 may say when a TNet stops by itself, which explanation was measured best, or what alone
+#: the model knows.
 FORMAT_VERSION = 3
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
@@ -290,6 +291,8 @@ class Card(_Strict):
     novelty: NoveltySpec | None = None
     halting: HaltingSpec | None = None
     explanation: ExplanationSpec | None = None
+    #: What alone it knows: a sentence that stands beside each of its answers.
+    limits: str = ""
     test_vector: TestVector | None = None
     tensors_sha256: str = ""
 

@@ -207,7 +207,9 @@ def classify_field(
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
     _check_content(image, bundle, t, z)
     own = image.notes if isinstance(image, Field) else ()
-    notes, began = [*own, *pyramid.notes, *pyramid.colour_notes], time.perf_counter()
+    limits = [card.limits] if card.limits else []
+    notes = [*limits, *own, *pyramid.notes, *pyramid.colour_notes]
+    began = time.perf_counter()
     try:
         output = traverse(pyramid, model, normalisation, locations, progress, halt=halt)
     except (RuntimeError, MemoryError) as error:

@@ -214,7 +214,8 @@ class _Work:
     def __init__(self, pyramid: Pyramid, bundle: Bundle, device: str, report: Progress) -> None:
         self.pyramid, self.bundle, self.device, self.report = pyramid, bundle, device, report
         self.stages: list[Stage] = []
-        self.notes = [*pyramid.notes, *pyramid.colour_notes]
+        limits = bundle.card.limits
+        self.notes = [*([limits] if limits else []), *pyramid.notes, *pyramid.colour_notes]
         self.tissue: Tissue | None = None
         self.scale_known = True
 
