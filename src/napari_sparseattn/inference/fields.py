@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..models.tnet.crops import Crops, TNetOutput
     from ..models.tnet.halting import Halt
-    from ..models.tnet.network import TNet
+    from ..models.tnet.network import TNet, TNetConfig
 
 __all__ = [
     "FieldPrediction",
@@ -226,7 +226,7 @@ def classify_field(
         model.halt if halt else None,
         model.config.crops_at_most(max(pyramid.shape), locations),
     )
-    notes += _about_scale(pyramid, traversal, card)
+    notes += _about_scale(pyramid, traversal, card, model.config)
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
@@ -257,17 +257,20 @@ def _as_trained(output: TNetOutput, model: TNet, side: int, card: Card) -> bool:
     return int(output.counts[0]) == crops
 
 
-def _about_scale(pyramid: Pyramid, way: Traversal, card: Card) -> list[str]:
+def _about_scale(pyramid: Pyramid, way: Traversal, card: Card, config: TNetConfig) -> list[str]:
     """Say where the image's own µm per pixel is not what a TNet looked at it with."""
     if pyramid.pixel_size is None:
         return []
     finest = float(min(way.boxes[:, 2])) / way.base * pyramid.pixel_size
-    if 1 / _SCALE_OFF <= finest / card.crop.pixel_size <= _SCALE_OFF:
+    # The last level of training may have been coarser than the image, and is then as it should be.
+    last = config.image_size * config.overlap ** len(config.locations)
+    trained = card.crop.pixel_size * last / config.base
+    if 1 / _SCALE_OFF <= finest / trained <= _SCALE_OFF:
         return []
     said = (
         f"{pyramid.pixel_size:g} µm per pixel is known, but a TNet divides the whole image, "
         f"whatever its size: the closest look was at {finest:.3g} µm per pixel, and "
-        f"'{card.name}' was trained with {card.crop.pixel_size:g}."
+        f"'{card.name}' was trained with {trained:.3g}."
     )
     return [said]
 

@@ -95,6 +95,7 @@ class LocationsBox(Follower):
         self._timer.stop()
         for widget in (*self.sliders, *self._numbers):
             self._grid.removeWidget(widget)
+            widget.hide()
             widget.deleteLater()
         self.sliders, self._numbers = [], []
         trained, card = self.crops.trained_locations, self.crops.parts.selection.card
