@@ -60,7 +60,7 @@ def train_and_save(
     settings: Callable[[int], TrainingSettings],
     changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     arguments: argparse.Namespace,
-    restarts: tuple[int, ...] = (),
+    restart: int = 0,
 ) -> None:
     """Train, take k by the rule, measure on the test part, and write the model.
 
@@ -71,7 +71,7 @@ def train_and_save(
     parts, first = split_folds(data), settings(0)
     train, validation = parts["train"], parts["validation"]
     size = first.crop.size
-    options = SelectionOptions(epochs=arguments.epochs, ramp=RAMP, steady=STEADY, restarts=restarts)
+    options = SelectionOptions(epochs=arguments.epochs, ramp=RAMP, steady=STEADY, restart=restart)
     torch.manual_seed(options.seed)
     config = SparseAttnNetConfig(
         **ARCHITECTURE,

@@ -227,7 +227,7 @@ def test_precision_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_rate_falls_and_may_fall_a_second_time() -> None:
     once = SelectionOptions(epochs=40, steady=0.25)
-    twice = dataclasses.replace(once, restarts=(40,), epochs=64)
+    twice = dataclasses.replace(once, restart=40, epochs=64)
     for done in (0.5, 5.0, 12.0, 39.9):
         assert _rate(done, once) == _rate(done, twice)
     assert _rate(10, once) == 1

@@ -73,10 +73,9 @@ class SelectionOptions:
         epochs than it began with, as long as the rate has not begun to fall.
     steady : float
         Share of the epochs before the rate falls.
-    restarts : tuple of int
-        Epochs after which the rate has fallen, and falls again from half the peak
-        before, to the next of them or the last epoch (Loshchilov & Hutter 2017,
-        arXiv 1608.03983).
+    restart : int
+        Epochs after which the rate has fallen, and falls again from half its peak
+        to the last one (Loshchilov & Hutter 2017, arXiv 1608.03983); 0 for never.
     label_smoothing : float
         Of the cross-entropy.
     least_share, most_share : float
@@ -107,7 +106,7 @@ class SelectionOptions:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     steady: float = 0.7
-    restarts: tuple[int, ...] = ()
+    restart: int = 0
     label_smoothing: float = 0.05
     least_share: float = 0.02
     most_share: float = 0.3
@@ -487,12 +486,10 @@ def _rate(done: float, options: SelectionOptions) -> float:
     """The learning rate over its peak after so many epochs."""
     if done < 1:
         return min(1.0, 0.01 + done)
-    ends = [*(end for end in options.restarts if end < options.epochs), options.epochs]
-    cycle = min(sum(done >= end for end in ends), len(ends) - 1)
-    if not cycle:
-        return max(0.005, _fallen((done / ends[0] - options.steady) / (1 - options.steady)))
-    share = (done - ends[cycle - 1]) / (ends[cycle] - ends[cycle - 1])
-    return max(0.005, 0.5**cycle * _fallen(share))
+    first = options.restart or options.epochs
+    if done >= first and options.epochs > first:
+        return max(0.005, 0.5 * _fallen((done - first) / (options.epochs - first)))
+    return max(0.005, _fallen((done / first - options.steady) / (1 - options.steady)))
 
 
 def _fallen(share: float) -> float:
