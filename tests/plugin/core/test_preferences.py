@@ -125,7 +125,7 @@ def test_the_page_is_there_and_its_boxes_choose(
     words = {label.text() for label in dialog.findChildren(QLabel) if label.isVisible()}
     assert {"Device", "Precision", "Size limit in GB", "Selected pixels"} <= words
     boxes = [box for box in dialog.findChildren(QCheckBox) if box.isVisible()]
-    assert [box.isChecked() for box in boxes].count(True) == 5
+    assert [box.isChecked() for box in boxes].count(True) == 4
     (device, precision) = [box for box in dialog.findChildren(QComboBox) if box.isVisible()]
     assert [device.itemText(i) for i in range(device.count())] == ["auto", "cpu", "cuda", "mps"]
     device.setCurrentText("cpu")

@@ -171,11 +171,11 @@ class ImageBox(Follower):
         self.image.setCurrentIndex(self.image.findData(selection.image))
         self.cells.clear()
         self.cells.addItem("found automatically", "auto")
+        for layer in selection.cell_layers():
+            self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
         for name, segmenter in SEGMENTERS.items():
             missing = "" if segmenter.installed else " (not installed)"
             self.cells.addItem(f"found by {segmenter.title}{missing}", name)
-        for layer in selection.cell_layers():
-            self.cells.addItem(f"{layer.name} ({type(layer).__name__.lower()})", layer)
         layer = selection.cell_layer
         chosen = selection.cell_method if layer is None else layer
         self.cells.setCurrentIndex(max(0, self.cells.findData(chosen)))
