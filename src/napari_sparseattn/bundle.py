@@ -397,8 +397,12 @@ def _format_of(card: Card, known: KnownStates | None) -> int:
 
 
 def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
-    model = _skeleton(card)
-    model.load_state_dict({k: v.to(device).clone() for k, v in state.items()}, assign=True)
+    import torch
+
+    # A file's answer is checked in inference mode: weights that are made there have no gradients.
+    with torch.inference_mode(False):
+        model = _skeleton(card)
+        model.load_state_dict({k: v.to(device).clone() for k, v in state.items()}, assign=True)
     if card.halting is not None:
         from .models.tnet.halting import Halt
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_sparseattn.bundle import load_bundle
 from napari_sparseattn.inference import explanations
 from napari_sparseattn.inference.explanations import explain_features
 from napari_sparseattn.inference.measuring import FaithfulnessSettings, measure
@@ -114,3 +115,17 @@ def test_flipping_finds_that_an_explanation_of_the_class_is_better_than_its_oppo
 def test_other_methods_are_refused(slide: tuple[SpanMil, torch.Tensor, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="no method 'magic'"):
         explain_features(*slide, "magic", 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated"])
+def test_a_model_of_a_file_can_be_explained(method: explanations.Explanation) -> None:
+    """What a file answers is checked in inference mode, whose weights have no gradients."""
+    model = load_bundle("colon-biopsy").slide_model()
+    assert isinstance(model, SpanMil)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(9, model.config.features, generator=generator)
+    line = torch.arange(3)
+    cells = torch.cartesian_prod(line, line)
+    found = explain_features(model, features, cells, method, 2)
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0
