@@ -76,7 +76,9 @@ def smear(out: Path, sample: str) -> None:
     cells = session.cells.results.cells
     # The cell that lies most in the middle shows best.
     middle = np.array(session.selection.image.data.shape[:2]) / 2
-    first = int(np.argmin(np.hypot(*(cells.centres - middle).T)))
+    large = np.flatnonzero(cells.diameters >= cells.diameters.max() / 2)
+    apart = np.hypot(*(cells.centres - middle).T)
+    first = int(large[apart[large].argmin()])
     session.cells.click_cell(first)
     wait(lambda: session.answer is not None)
     row, column = session.selection.image.data_to_world(cells.centres[first])
@@ -135,7 +137,8 @@ def traversal(out: Path) -> None:
     session.cells.classify_all()
     wait(lambda: not session.status.running)
     cells = session.cells.results.cells
-    cell = int(cells.diameters.argmin())
+    large = np.flatnonzero(cells.diameters >= cells.diameters.max() / 2)
+    cell = int(large[cells.diameters[large].argmin()])
     session.cells.click_cell(cell)
     wait(lambda: session.answer is not None)
     first = session.answer

@@ -95,9 +95,11 @@ def demo(viewer: napari.viewer.Viewer) -> None:
     def show_one(results: Predictions | None) -> None:
         if results is not None and len(results):
             session.cells.results_changed.disconnect(show_one)
-            centres = results.cells.centres
-            middle = centres.mean(axis=0)
-            session.cells.click_cell(int(((centres - middle) ** 2).sum(axis=1).argmin()))
+            cells = results.cells
+            # A white cell shows more than a platelet does.
+            large = (cells.diameters >= cells.diameters.max() / 2).nonzero()[0]
+            apart = ((cells.centres - cells.centres.mean(axis=0)) ** 2).sum(axis=1)
+            session.cells.click_cell(int(large[apart[large].argmin()]))
 
     session.cells.results_changed.connect(show_one)
     # The canvas has its size once the dock has been laid out.
