@@ -64,7 +64,7 @@ def encoders(as_json: _JSON = False) -> None:
     print("tissue-mobilenet: part of this plugin, 1 µm per pixel, tuned on real H&E")
     print("stain-texture: part of this plugin, 0.5 µm per pixel, nothing was trained for it")
     for entry in ENCODERS.values():
-        scale = "several scales" if entry.pixel_size is None else f"{entry.pixel_size:g} µm/px"
+        scale = "µm/px: see its page" if entry.pixel_size is None else f"{entry.pixel_size:g} µm/px"
         pinned = f"revision {entry.revision[:8]}" if entry.revision else "revision not pinned"
         print(f"{entry.name}: {entry.source}, {entry.size} px, {scale}, {pinned}")
         print(f"  of {entry.of}; licence: {entry.licence}")

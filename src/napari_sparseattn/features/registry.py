@@ -1,8 +1,7 @@
 """Encoders by a short name: where they are, how they want their patches, and their licences.
 
-What stands here was read on the authors' pages. Of what could not be checked, such as
-the exact revision of some weights, or one µm per pixel of networks that were trained at
-several, there is None, and nothing is guessed.
+Licences, sources and revisions were read on the models' pages. Of what was not found
+there, such as the exact revision of some weights or the µm per pixel, there is None.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from types import MappingProxyType
 
 __all__ = ["ENCODERS", "EncoderEntry", "find_entry"]
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LUNIT = ((0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464))
 _GATED = "{}; gated: ask for access at its page and read the terms"
 _OWN_CODE = (
@@ -35,8 +33,8 @@ class EncoderEntry:
     licence : str
         Of the weights, from their page.
     pixel_size : float or None
-        µm per pixel that it is meant for; None where its authors name several,
-        or none.
+        µm per pixel that it is meant for; None where that was not read on its
+        authors' pages.
     size : int
         Pixels along a patch.
     mean, std : tuple of float, optional
@@ -55,7 +53,7 @@ class EncoderEntry:
     name: str
     source: str
     licence: str
-    pixel_size: float | None = 0.5
+    pixel_size: float | None = None
     size: int = 224
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -74,9 +72,6 @@ _TABLE = (
         "dinobloom-s",
         "timm:hf-hub:1aurent/vit_small_patch14_224.dinobloom",
         "Apache-2.0",
-        pixel_size=None,
-        mean=_IMAGENET[0],
-        std=_IMAGENET[1],
         revision="081273a56d4512d90ddafcc47b28e8b21b29ce01",
         of="single white cells of blood and bone marrow",
     ),
@@ -84,18 +79,12 @@ _TABLE = (
         "dinobloom-b",
         "timm:hf-hub:1aurent/vit_base_patch14_224.dinobloom",
         "Apache-2.0",
-        pixel_size=None,
-        mean=_IMAGENET[0],
-        std=_IMAGENET[1],
         of="single white cells of blood and bone marrow",
     ),
     EncoderEntry(
         "dinobloom-l",
         "timm:hf-hub:1aurent/vit_large_patch14_224.dinobloom",
         "Apache-2.0",
-        pixel_size=None,
-        mean=_IMAGENET[0],
-        std=_IMAGENET[1],
         revision="a22385b992c79d1abc7cdaeca770ddd2393f0d93",
         of="single white cells of blood and bone marrow",
     ),
@@ -103,27 +92,23 @@ _TABLE = (
         "kaiko-vitb8",
         "timm:hf-hub:1aurent/vit_base_patch8_224.kaiko_ai_towards_large_pathology_fms",
         "kaiko-non-commercial: research only, read the terms at its page",
-        pixel_size=None,
         revision="a4eb74de76274a5f3fe8260841a1b07a90930f43",
     ),
     EncoderEntry(
         "kaiko-vitb16",
         "timm:hf-hub:1aurent/vit_base_patch16_224.kaiko_ai_towards_large_pathology_fms",
         "kaiko-non-commercial: research only, read the terms at its page",
-        pixel_size=None,
         revision="797c524a94c7fdae8ea33064d0ac6966ed8956bb",
     ),
     EncoderEntry(
         "kaiko-vits16",
         "timm:hf-hub:1aurent/vit_small_patch16_224.kaiko_ai_towards_large_pathology_fms",
         "kaiko-non-commercial: research only, read the terms at its page",
-        pixel_size=None,
     ),
     EncoderEntry(
         "lunit-vits8",
         "timm:hf-hub:1aurent/vit_small_patch8_224.lunit_dino",
         "lunit-non-commercial: research only, read the terms at its page",
-        pixel_size=None,
         mean=_LUNIT[0],
         std=_LUNIT[1],
         revision="c23bc01cfbe022bc1f2a8a9306125a07818e4eb4",
@@ -132,7 +117,6 @@ _TABLE = (
         "lunit-vits16",
         "timm:hf-hub:1aurent/vit_small_patch16_224.lunit_dino",
         "lunit-non-commercial: research only, read the terms at its page",
-        pixel_size=None,
         mean=_LUNIT[0],
         std=_LUNIT[1],
     ),
@@ -140,14 +124,12 @@ _TABLE = (
         "hibou-b",
         "transformers:histai/hibou-b",
         "Apache-2.0",
-        pixel_size=None,
         refused=_OWN_CODE,
     ),
     EncoderEntry(
         "hibou-l",
         "transformers:histai/hibou-L",
         "Apache-2.0; its page asks for your contact",
-        pixel_size=None,
         refused=_OWN_CODE,
     ),
     EncoderEntry("h-optimus-0", "timm:hf-hub:bioptimus/H-optimus-0", "Apache-2.0"),
@@ -156,7 +138,6 @@ _TABLE = (
         "virchow2",
         "timm:hf-hub:paige-ai/Virchow2",
         _GATED.format("CC BY-NC-ND 4.0, non-commercial research only"),
-        pixel_size=None,
     ),
     EncoderEntry(
         "uni",
@@ -177,7 +158,6 @@ _TABLE = (
         "resnet50",
         "timm:resnet50.a1_in1k",
         "Apache-2.0; trained on ImageNet",
-        pixel_size=None,
         of="photographs (ImageNet)",
     ),
 )

@@ -55,13 +55,9 @@ def list_labelled_images(folder: str | os.PathLike[str]) -> list[LabelledImage]:
     FileNotFoundError
         If the folder is missing or holds no class folder with images.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder '{folder}'.")
     found = [
         LabelledImage(entry.name, "/".join(path.parent.relative_to(entry).parts), path)
-        for entry in sorted(root.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
+        for entry in _class_folders(folder)
         for path in _images_in(entry)
     ]
     if not found:
@@ -71,6 +67,14 @@ def list_labelled_images(folder: str | os.PathLike[str]) -> list[LabelledImage]:
             f"{', '.join(sorted({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES}))}."
         )
     return found
+
+
+def _class_folders(folder: str | os.PathLike[str]) -> list[Path]:
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder '{folder}'.")
+    found = sorted(root.iterdir())
+    return [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
@@ -95,13 +99,9 @@ def list_class_folders(folder: str | os.PathLike[str]) -> list[tuple[str, Path]]
     FileNotFoundError
         If the folder is missing or holds no class folder with images.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder '{folder}'.")
     found = [
         (entry.name, path)
-        for entry in sorted(root.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
+        for entry in _class_folders(folder)
         for path in sorted(entry.rglob("*"))
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
