@@ -61,3 +61,11 @@ def test_they_are_listed() -> None:
     shown = CliRunner().invoke(cli.app, ["encoders"], catch_exceptions=False).stdout
     assert "dinobloom-s" in shown
     assert "not run here" in shown
+
+
+def test_a_scale_that_is_not_known_is_asked_for_before_anything_is_fetched() -> None:
+    call = ["train", "x.csv", "--kind", "span", "--encoder", "uni", "--out", "m.safetensors"]
+    result = CliRunner().invoke(cli.app, call)
+    assert result.exit_code == 1
+    with pytest.raises(ValueError, match=r"'uni' reads patches is not known.*--pixel-size"):
+        raise result.exception

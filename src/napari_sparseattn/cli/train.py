@@ -330,11 +330,18 @@ def prepare_slides(
     from ..card import CropSpec
     from ..device import choose_device
     from ..features.encoders import encoder_licence, load_encoder
+    from ..features.registry import find_entry
     from ..training.loop.slides import SlideTraining, encoder_spec
     from ..training.loop.span import SpanOptions
 
     if order.features is not None:
         return _prepare_made(order, quiet)
+    entry = find_entry(order.encoder)
+    if entry is not None and entry.pixel_size is None and order.pixel_size is None:
+        raise ValueError(
+            f"At how many µm per pixel '{order.encoder}' reads patches is not known here. See its "
+            "page, and give --pixel-size."
+        )
     if not quiet:
         print(f"{order.encoder}: {encoder_licence(order.encoder)}")
     chosen = choose_device(order.device)
