@@ -28,9 +28,7 @@ from napari_sparseattn.export.onnx_model import ModelExportError, export_onnx
 from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.holograms.holography import reconstruct
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.inference.run_crops import CropOutput, run_crops, to_selections
-from napari_sparseattn.models.sparse.network import SparseAttnNet
-from napari_sparseattn.models.sparse.stipple import stipple_scores
+from napari_sparseattn.inference.run_crops import run_crops
 from napari_sparseattn.simulate import hologram_with_truth
 from small_model import SIZES, small_bundle
 from small_tnet import small_tnet, small_tnet_bundle
@@ -53,31 +51,16 @@ def check(
     batches: tuple[int, ...],
     locations: tuple[int, ...] | None = None,
 ) -> None:
-    """Logits, probabilities and evidence of raw crops (N, C, H, W), at several batch sizes.
-
-    Of a crop with two pixels that score alike to the last digits either may be
-    kept, which digits being the processor's affair: there the network is asked
-    about the pixels that the graph kept.
-    """
+    """Logits, probabilities and evidence of raw crops (N, C, H, W), at several batch sizes."""
     card = bundle.card
     if locations is not None:
         sizes = {**card.architecture, "locations": locations}
         bundle = Bundle(card.model_copy(update={"architecture": sizes}), bundle.state)
     frames = [CropFrame(0.0, 0.0, float(card.crop.size), card.crop.size)] * len(crops)
     ready = torch.from_numpy(card.normalisation(crops))
-    model = bundle.cell_model()
-    chosen = run_crops(model, ready, frames)
+    expected = run_crops(bundle.cell_model(), ready, frames)
     for batch in batches:
         got = run(path, crops[:batch])
-        expected = chosen
-        if isinstance(model, SparseAttnNet) and not np.array_equal(
-            got["indices"], [evidence.indices for evidence in chosen.evidence[:batch]]
-        ):
-            assert_kept_alike(model, ready[:batch], got["indices"])
-            with torch.inference_mode():
-                output = model(ready[:batch], indices=torch.from_numpy(got["indices"]))
-            kept = to_selections(output, frames[:batch], model.receptive_field)
-            expected = CropOutput(output.logits, kept, output.indices.numel(), output.state)
         logits = expected.logits[:batch].numpy()
         np.testing.assert_allclose(got["logits"], logits, atol=AGREE, rtol=0)
         softmax = torch.from_numpy(logits / card.temperature).softmax(1).numpy()
@@ -99,21 +82,6 @@ def check(
                 )
 
 
-def assert_kept_alike(model: SparseAttnNet, ready: torch.Tensor, indices: np.ndarray) -> None:
-    """Pixels kept instead of the network's own score as they do, in at most one crop of ten."""
-    with torch.inference_mode():
-        logits = model.select(ready)
-        scores = logits.flatten(1)
-        if model.config.selector == "map":
-            scores = stipple_scores(logits)
-        own = model(ready).indices
-    others = torch.from_numpy(indices)
-    worst = scores.gather(1, own).sort(1).values - scores.gather(1, others).sort(1).values
-    assert worst.abs().max() <= AGREE
-    changed = (own.sort(1).values != others.sort(1).values).any(1)
-    assert changed.sum() <= max(1, len(ready) // 10)
-
-
 def random_crops(card: Card, count: int = 5) -> np.ndarray:
     """Uneven ones, from 0 to 1: smooth, with a bright and a dark blot."""
     rng = np.random.default_rng(3)
@@ -126,6 +94,8 @@ def bundle_of(**config: Any) -> Bundle:
     torch.manual_seed(1)
     bundle = small_bundle()
     sizes = dataclasses.replace(SIZES, **config)
+    from napari_sparseattn.models.sparse.network import SparseAttnNet
+
     state = SparseAttnNet(sizes).eval().state_dict()
     card = bundle.card.model_copy(update={"architecture": dataclasses.asdict(sizes)})
     return Bundle(card, state)
@@ -160,6 +130,7 @@ def test_small_models_of_any_make_agree(name: str, tmp_path: Path) -> None:
     bundle = build()
     done = export_onnx(bundle, tmp_path / "model.onnx", **options)
     assert done.difference <= AGREE
+    assert not adds_to_places(done.path)
     check(bundle, done.path, random_crops(bundle.card), (1, 2, 5), **options)
 
 
@@ -188,11 +159,22 @@ def real_crops(name: str, shared: Path, count: int) -> np.ndarray:
     return np.stack([fit_crop(image, size).transpose(2, 0, 1) for image in images])
 
 
+def adds_to_places(path: Path) -> list[str]:
+    """Nodes that add several values to one place, which onnxruntime does unguarded in threads."""
+    found = []
+    for node in onnx.load(path).graph.node:
+        if node.op_type.startswith("Scatter"):
+            reductions = [onnx.helper.get_attribute_value(a) for a in node.attribute]
+            found += [node.name for value in reductions if value == b"add"]
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["blood-cells", "blood-cells-tnet", "opd-simulated"])
 def test_bundled_models_agree_on_real_crops(name: str, shared: Path, tmp_path: Path) -> None:
     bundle = load_bundle(name)
     done = export_onnx(bundle, tmp_path / "model.onnx")
+    assert not adds_to_places(done.path)
     crops = real_crops(name, shared, 24)
     assert len(crops) >= 8
     check(bundle, done.path, crops, (1, 7, len(crops)))

@@ -16,6 +16,8 @@ __all__ = [
     "FineAttention",
     "TileMixing",
     "TokenBlock",
+    "sum_tiles",
+    "tiles_of",
 ]
 
 TILE = 4
@@ -151,6 +153,51 @@ class TokenBlock(nn.Module):
         return out
 
 
+def sum_tiles(tokens: Tensor, indices: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Sum the kept tokens of each tile.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        (B, k, D).
+    indices : Tensor
+        (B, k) int64, their pixels, each once in a crop.
+    grid : (int, int)
+        Height and width of the crop.
+    side : int
+        Of a tile, in pixels; the last row and column of tiles may reach over the crop.
+
+    Returns
+    -------
+    Tensor
+        (B, rows * columns, D).
+    """
+    batch, k, width = tokens.shape
+    rows, columns = -(-grid[0] // side), -(-grid[1] // side)
+    if torch.compiler.is_compiling():
+        # A graph must not add to one place twice: onnxruntime does so from
+        # several threads at once and now and then loses a token.
+        places = indices[..., None].expand(-1, -1, width)
+        canvas = tokens.new_zeros(batch, grid[0] * grid[1], width).scatter(1, places, tokens)
+        canvas = canvas.view(batch, grid[0], grid[1], width)
+        over = (0, 0, 0, columns * side - grid[1], 0, rows * side - grid[0])
+        canvas = F.pad(canvas, over).view(batch, rows, side, columns, side, width)
+        return canvas.sum(dim=(2, 4)).view(batch, rows * columns, width)
+    tile = tiles_of(indices, grid, side)
+    tile = tile + torch.arange(batch, device=tile.device)[:, None] * rows * columns
+    total = tokens.new_zeros(batch * rows * columns, width)
+    total = total.index_add(0, tile.flatten(), tokens.reshape(batch * k, width))
+    return total.view(batch, rows * columns, width)
+
+
+def tiles_of(indices: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Return the tile, counted along its rows, that each pixel (B, k) of a crop lies in."""
+    row = torch.div(indices, grid[1], rounding_mode="floor")
+    column = indices - row * grid[1]
+    tile = torch.div(row, side, rounding_mode="floor") * -(-grid[1] // side)
+    return tile + torch.div(column, side, rounding_mode="floor")
+
+
 class TileMixing(nn.Module):
     """Kept tokens talk over larger distances, through means over small tiles.
 
@@ -170,24 +217,19 @@ class TileMixing(nn.Module):
         """Return what each token (B, k, D) gets from afar; same shape."""
         batch, k, width = tokens.shape
         rows, columns = -(-grid[0] // TILE), -(-grid[1] // TILE)
-        row = torch.div(indices, grid[1], rounding_mode="floor")
-        column = indices - row * grid[1]
-        tile = torch.div(row, TILE, rounding_mode="floor") * columns
-        tile = tile + torch.div(column, TILE, rounding_mode="floor")
-        tile = tile + torch.arange(batch, device=tile.device)[:, None] * rows * columns
-        tile = tile.flatten()
         ones = torch.ones_like(tokens[..., :1])
-        joined = torch.cat([tokens, ones], dim=2).view(batch * k, width + 1)
         # Half precision would lose tokens of a full tile.
-        joined = at_least_float32(joined)
-        total = joined.new_zeros(batch * rows * columns, width + 1).index_add(0, tile, joined)
+        joined = at_least_float32(torch.cat([tokens, ones], dim=2))
+        total = sum_tiles(joined, indices, grid, TILE).view(batch * rows * columns, width + 1)
         count = total[:, -1:]
         mean = torch.cat([total[:, :-1] / count.clamp_min(1), count / TILE**2], dim=1)
         tiles = self.inward(mean).view(batch, rows, columns, -1)
         for block in self.blocks:
             tiles = block(tiles)
         back: Tensor = self.outward(self.norm(tiles)).view(batch * rows * columns, width)
-        return back.index_select(0, tile).view(batch, k, width)
+        tile = tiles_of(indices, grid, TILE)
+        tile = tile + torch.arange(batch, device=tile.device)[:, None] * rows * columns
+        return back.index_select(0, tile.flatten()).view(batch, k, width)
 
 
 class TileBlock(nn.Module):

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import sum_tiles, tiles_of
+
 __all__ = ["SmoothMap", "TilePyramid", "stipple_scores", "thresholds"]
 
 # The plane's most even additive sequence (Roberts' R2), in whole numbers, so
@@ -163,15 +165,8 @@ class TilePyramid(nn.Module):
         """
         batch, k, width = tokens.shape
         rows, columns = grid[0] // self.TILE, grid[1] // self.TILE
-        row = torch.div(indices, grid[1], rounding_mode="floor")
-        column = indices - row * grid[1]
-        first = torch.arange(batch, device=indices.device)[:, None]
-        tile = torch.div(row, self.TILE, rounding_mode="floor") * columns
-        tile = tile + torch.div(column, self.TILE, rounding_mode="floor")
         taken = tokens if gates is None else tokens * gates[..., None].to(tokens.dtype)
-        total = tokens.new_zeros(batch * rows * columns, width).index_add(
-            0, (tile + first * rows * columns).flatten(), taken.view(batch * k, width)
-        )
+        total = sum_tiles(taken, indices, grid, self.TILE)
         # (B, H, W, D) read as (B, D, H, W) is the channels_last layout: no copy.
         tiles = self.inward(total.view(batch, rows, columns, width).permute(0, 3, 1, 2))
         for block in self.near:
@@ -181,9 +176,8 @@ class TilePyramid(nn.Module):
             far = block(far)
         tiles = tiles + F.interpolate(self.up(far), size=tiles.shape[-2:], mode="nearest")
         back = self.outward(tiles).permute(0, 2, 3, 1).reshape(-1, width)
-        place = torch.div(row, 2 * self.TILE, rounding_mode="floor") * (columns // 2)
-        place = place + torch.div(column, 2 * self.TILE, rounding_mode="floor")
-        place = place + first * (rows // 2) * (columns // 2)
+        place = tiles_of(indices, grid, 2 * self.TILE)
+        place = place + torch.arange(batch, device=place.device)[:, None] * (rows * columns // 4)
         told: Tensor = back.index_select(0, place.flatten()).view(batch, k, width)
         return told
 
