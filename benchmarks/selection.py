@@ -36,6 +36,7 @@ from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_logits
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.pixel_rules import RULES
 from napari_sparseattn.training.loop.selection import (
@@ -227,7 +228,7 @@ def laboratories(arguments: argparse.Namespace) -> None:
         bundle = load_bundle(name)
         card, model = bundle.card, bundle.model()
         for laboratory, part in read_laboratories(arguments.data.parent, card.class_names).items():
-            scores, _ = chosen_at(model, part.crops, card.normalisation, card.architecture["k"])
+            scores = predict_logits(model, part.crops, card.normalisation, card.crop.size)
             present = np.unique(part.labels)
             for told, kept in (("", None), (", only the kinds there", present)):
                 if kept is not None:
