@@ -168,7 +168,8 @@ def test_batches_may_change_as_other_laboratories_do() -> None:
     )  # fmt: skip
     (images, _), (again, _) = next(iter(batches)), next(iter(batches))
     assert images.shape == (16, 3, 64, 64)
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0
+    assert images.max() <= 1
     assert not torch.equal(images, again)
 
 
