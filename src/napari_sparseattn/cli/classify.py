@@ -241,7 +241,8 @@ def evaluate(
     Folders within those of the classes are groups, such as patients; intervals
     are then by bootstrap over groups.
     """
-    check_single([folder])
+    if not folder.exists():
+        raise FileNotFoundError(f"There is no folder '{folder}'.")
     from ..bundle import load_bundle
     from ..inference.evaluate import Per, evaluate_folder
 

@@ -59,7 +59,7 @@ def check_single(paths: Sequence[Path]) -> None:
         If it is not there; of several files those that are there are worked on.
     """
     if len(paths) == 1 and not paths[0].exists():
-        raise FileNotFoundError(f"there is no file or folder {paths[0]}")
+        raise FileNotFoundError(f"there is no file {paths[0]}")
 
 
 def make_rows(names: Sequence[str], work: Callable[[int], Row]) -> list[Row]:
