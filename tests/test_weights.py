@@ -81,8 +81,13 @@ def test_a_simulated_smear_is_traversed_with_exact_shares() -> None:
     field, cells = smear_with_truth(seed=0)
     bundle = load_bundle("blood-cells-tnet")
     predictions = classify_cells(field, cells, bundle, "cpu")
-    for way, probabilities in zip(predictions.evidence, predictions.probabilities, strict=True):
-        logits = way.contribution.sum(0) / bundle.card.temperature
+    assert bundle.card.novelty is not None
+    assert predictions.novelty is not None
+    temperatures = np.maximum(predictions.novelty, 1) ** bundle.card.novelty.softening
+    temperatures *= bundle.card.temperature
+    seen = zip(predictions.evidence, predictions.probabilities, temperatures, strict=True)
+    for way, probabilities, temperature in seen:
+        logits = way.contribution.sum(0) / temperature
         shares = np.exp(logits - logits.max())
         np.testing.assert_allclose(shares / shares.sum(), probabilities, atol=1e-4)
         assert len(way) == 7
