@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,15 +28,58 @@ for _name, _place in {
     os.environ[_name] = str(Path(_OURS.name) / _place)
 
 
+#: Files that take longest, which begin first: a process is then not left with one in the end.
+LONGEST = (
+    "plugin/train/test_window.py",
+    "export/test_bioimage.py",
+    "plugin/main/test_seen.py",
+    "plugin/annotate/test_window.py",
+    "batch/test_run.py",
+    "plugin/main/test_window.py",
+    "plugin/train/test_session.py",
+    "export/test_onnx_model.py",
+    "plugin/test_opening.py",
+    "plugin/batch/test_window.py",
+    "plugin/slides/test_window.py",
+    "plugin/holograms/test_window.py",
+)
+
+
+class ByFile(LoadScopeScheduling):
+    """Keeps a file's tests in one process, and all windows where processes share a display.
+
+    xdist's own groups are names that it adds to those of tests; pytest 9.2 does not let it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        shared = self.config.getoption("no_xvfb") or not shutil.which("Xvfb")
+        return "windows" if shared and file.startswith("tests/plugin/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all windows, which share one display, in one."""
-    windows = ROOT / "tests" / "plugin"
-    for item in items:
-        group = "windows" if windows in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # They take longest together, so they begin first.
-    items.sort(key=lambda item: windows not in item.path.parents)
+    """Begin with what takes longest."""
+    places = {f"tests/{name}": place for place, name in enumerate(LONGEST)}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        file = item.nodeid.partition("::")[0]
+        return places.get(file, len(places)), not file.startswith("tests/plugin/")
+
+    items.sort(key=order)
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the search for cycles: napari searches at each removed layer.
+
+    So do its viewers when they close, twice; over torch and napari each search takes a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
