@@ -29,7 +29,7 @@ test: export OMP_NUM_THREADS ?= 1
 test: export MKL_NUM_THREADS ?= 1
 # Each process gets a virtual display of its own where there is Xvfb.
 test: env ## Run the tests
-	$(WITH_DISPLAY) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb -n $(JOBS) $(ARGS)
 
 lint: env ## Check style, types, import directions, manifest, stray addresses and documentation
 	$(BIN)/ruff check .

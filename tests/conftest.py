@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from displays import can_start, start_display
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +47,31 @@ LONGEST = (
 )
 
 
+#: Displays of the processes that share the tests. The first process starts and ends them: one
+#: that takes long to leave is killed, and would leave its display behind.
+_servers: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    if can_start():
+        server, node.workerinput["display"] = start_display()
+        _servers.append(server)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if display := getattr(config, "workerinput", {}).get("display"):
+        os.environ["DISPLAY"] = display
+        os.environ.pop("WAYLAND_DISPLAY", None)
+
+
+def pytest_unconfigure() -> None:
+    while _servers:
+        server = _servers.pop()
+        server.terminate()
+        server.wait()
+
+
 class ByFile(LoadScopeScheduling):
     """Keeps a file's tests in one process, and all windows where processes share a display.
 
@@ -53,10 +80,10 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        shared = self.config.getoption("no_xvfb") or not shutil.which("Xvfb")
-        return "windows" if shared and file.startswith("tests/plugin/") else file
+        return file if _servers or not file.startswith("tests/plugin/") else "windows"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
 
@@ -115,7 +142,7 @@ def no_qt_leaks() -> Iterator[None]:
 
     if QCoreApplication.instance() is None:
         return
-    assert QThreadPool.globalInstance().waitForDone(10_000), "work is still running after the test"
+    assert QThreadPool.globalInstance().waitForDone(120_000), "work is still running after the test"
     for _ in range(3):
         QCoreApplication.processEvents()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
