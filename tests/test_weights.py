@@ -46,8 +46,8 @@ def test_a_simulated_smear_gives_confident_evidence() -> None:
         assert selection.k == 614
 
 
-# 200 images: three standard errors below the cards' 95.3 and 94.4 %.
-@pytest.mark.parametrize(("model", "least"), [("blood-cells", 0.905), ("blood-cells-tnet", 0.895)])
+# 200 images: three standard errors below the cards' 95.3 and 95.4 %.
+@pytest.mark.parametrize(("model", "least"), [("blood-cells", 0.905), ("blood-cells-tnet", 0.905)])
 def test_held_out_cells_are_told_apart_as_the_card_says(
     model: str, least: float, shared: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -251,3 +252,29 @@ def test_folders_that_are_no_classes_are_named(
 ) -> None:
     folder = class_folders(tmp_path / "set", names=("round", "oval"))
     assert "no class named oval" in fails(monkeypatch, capsys, "evaluate", folder, "--model", model)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "none.tif", "--out", "o"],
+        ["slide", "none.svs", "--model", "colon-biopsy", "--out", "o"],
+        ["evaluate", "none"],
+    ],
+)
+def test_a_missing_file_is_told_before_torch_is_loaded(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from napari_sparseattn.cli.app import main\n"
+        f"sys.argv = ['napari-sparseattn', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"there is no file or folder {arguments[1]}" in done.stderr
+    assert done.stdout.strip() == "False"
