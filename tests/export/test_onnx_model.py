@@ -92,9 +92,9 @@ def random_crops(card: Card, count: int = 5) -> np.ndarray:
     return (0.7 * coarse + 0.3 * rng.random(coarse.shape)).astype(np.float32)
 
 
-def bundle_of(**config: Any) -> Bundle:
+def bundle_of(normalisation: Normalisation | None = None, **config: Any) -> Bundle:
     torch.manual_seed(1)
-    bundle = small_bundle()
+    bundle = small_bundle(normalisation=normalisation or Normalisation("white"))
     sizes = dataclasses.replace(SIZES, **config)
     from napari_sparseattn.models.sparse.network import SparseAttnNet
 
@@ -112,7 +112,10 @@ def tnet_of(**config: Any) -> Bundle:
 
 #: What is built, and how it is exported.
 MODELS: dict[str, tuple[Callable[[], Bundle], dict[str, Any]]] = {
-    "context tokens, all mixed": (lambda: bundle_of(token="context", mixing="global"), {}),
+    "context tokens, all mixed": (
+        lambda: bundle_of(Normalisation("fixed", 0.6, 0.3), token="context", mixing="global"),
+        {},
+    ),
     "stain": (lambda: small_bundle(normalisation=Normalisation("stain")), {}),
     "pixels over a map": (
         lambda: bundle_of(selector="map", tiles="pyramid", depth=0, mixing="none"),
@@ -169,17 +172,6 @@ def adds_to_places(path: Path) -> list[str]:
             reductions = [onnx.helper.get_attribute_value(a) for a in node.attribute]
             found += [node.name for value in reductions if value == b"add"]
     return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["blood-cells", "blood-cells-tnet", "opd-simulated"])
-def test_bundled_models_agree_on_real_crops(name: str, shared: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(name)
-    done = export_onnx(bundle, tmp_path / "model.onnx")
-    assert not adds_to_places(done.path)
-    crops = real_crops(name, shared, 24)
-    assert len(crops) >= 8
-    check(bundle, done.path, crops, (1, 7, len(crops)))
 
 
 @pytest.fixture(scope="module")
