@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..card import EXPLANATIONS, Explanation
-from ..models.span import SpanMil
+from ..models.span import SpanMil, run_replaced
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -146,23 +146,22 @@ def explain_features(
         share = 1.0 if method == "gradient" else (step + 0.5) / steps
         at = (base + share * (features - base)).requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(_score(model, at, cells, index), at)
+            (slope,) = torch.autograd.grad(_score(model(at, cells).logits, index).sum(), at)
         total += slope / steps
         report(step + 1, steps)
     found: Values = ((features - base) * total).sum(dim=1).detach().float().numpy()
     return found
 
 
-def _score(model: SpanMil, features: Tensor, cells: Tensor, index: int) -> Tensor:
-    """The class's logit less the mean of the others'."""
-    logits = model(features, cells).logits[0].float()
-    score: Tensor = logits[0]
-    if len(logits) > 1:
-        score = logits[index] - (logits.sum() - logits[index]) / (len(logits) - 1)
-    return score.squeeze()
+def _score(logits: Tensor, index: int) -> Tensor:
+    """(m, C) logits to (m,): the class's less the mean of the others'."""
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    chosen = logits[:, index]
+    return chosen - (logits.sum(dim=1) - chosen) / (logits.shape[1] - 1)
 
 
-@torch.no_grad()
 def _perturb(
     model: SpanMil,
     features: Tensor,
@@ -175,20 +174,14 @@ def _perturb(
     Its place stays, so that the lattice is the same in every run. Of a block
     each patch gets an even part.
     """
-    base = features.mean(dim=0)
     blocks = _blocks(cells)
-    whole = float(_score(model, features, cells, index))
-    found = np.zeros(len(features), np.float32)
-    changed = features.clone()
-    n = int(blocks.max()) + 1
-    for number in range(n):
-        rows = (blocks == number).nonzero()[:, 0]
-        changed[rows] = base
-        fall = whole - float(_score(model, changed, cells, index))
-        changed[rows] = features[rows]
-        found[rows.numpy()] = fall / len(rows)
-        report(number + 1, n)
-    return found
+    sizes = torch.bincount(blocks)
+    groups = blocks.argsort(stable=True).split(sizes.tolist())
+    logits = run_replaced(model, features, cells, groups, features.mean(dim=0), report=report)
+    with torch.no_grad():
+        whole = _score(model(features, cells).logits, index)
+        falls: Values = ((whole - _score(logits, index)) / sizes)[blocks].float().numpy()
+    return falls
 
 
 def _blocks(cells: Tensor) -> Tensor:

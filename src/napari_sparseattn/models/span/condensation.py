@@ -222,12 +222,36 @@ class Condensation(nn.Module):
         if self.depthwise:
             x = self.norm(x)
         laid = take(x, (children - start).clamp_min(0), place).view(-1, 4, x.shape[1])
-        held = (children >= 0).view(-1, 4, 1).to(laid.dtype)
+        return self._join(laid, (children >= 0).view(-1, 4, 1))
+
+    def join(self, x: Tensor, children: Tensor) -> Tensor:
+        """Condense tokens that need not lie in a row, without gradients.
+
+        Parameters
+        ----------
+        x : Tensor
+            (..., m, D) tokens of a level.
+        children : Tensor
+            (p, 4) int64 which of them make each cell; -1 in a gap.
+
+        Returns
+        -------
+        Tensor
+            (..., p, D') cells of the next level.
+        """
+        if self.depthwise:
+            x = self.norm(x)
+        laid = x.index_select(-2, children.flatten().clamp_min(0)).unflatten(-2, (-1, 4))
+        return self._join(laid, (children >= 0)[..., None])
+
+    def _join(self, laid: Tensor, held: Tensor) -> Tensor:
+        """(..., p, 4, D) children, those of a depthwise one normed, to (..., p, D')."""
+        kept = held.to(laid.dtype)
         if self.depthwise:
             weight = self.conv.weight.flatten(1).T
-            return (laid * held * weight).sum(1) / held.sum(1)
+            return (laid * kept * weight).sum(-2) / kept.sum(-2)
         weight = self.conv.weight.flatten(2).transpose(1, 2).flatten(1)
-        condensed: Tensor = self.norm(F.linear((laid * held).flatten(1), weight))
+        condensed: Tensor = self.norm(F.linear((laid * kept).flatten(-2), weight))
         return condensed
 
     def tokens(self, tokens: Tensor) -> Tensor:
