@@ -36,6 +36,7 @@ from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_logits, predict_states
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.pixel_rules import RULES
 from napari_sparseattn.training.loop.selection import (
@@ -227,14 +228,17 @@ def laboratories(arguments: argparse.Namespace) -> None:
         bundle = load_bundle(name)
         card, model = bundle.card, bundle.model()
         for laboratory, part in read_laboratories(arguments.data.parent, card.class_names).items():
-            scores, _ = chosen_at(model, part.crops, card.normalisation, card.architecture["k"])
+            size = card.crop.size
+            scores = predict_logits(model, part.crops, card.normalisation, size)
+            states = predict_states(model, part.crops, card.normalisation, size)
+            temperatures = torch.from_numpy(bundle.temperatures(states))[:, None]
             present = np.unique(part.labels)
             for told, kept in (("", None), (", only the kinds there", present)):
                 if kept is not None:
                     absent = np.setdiff1d(np.arange(len(card.class_names)), kept)
                     scores = scores.clone()
                     scores[:, absent] = -float("inf")
-                shares = (scores / card.temperature).softmax(1).numpy()
+                shares = (scores / temperatures).softmax(1).numpy()
                 found = classification_report(shares, part.labels, card.class_names)
                 low, high = (100 * v for v in found.accuracy_interval)
                 print(
