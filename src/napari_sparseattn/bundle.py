@@ -405,6 +405,8 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
+    if known is not None and known.patches is not None:
+        return 4
     softened = card.novelty is not None and card.novelty.softening
     if card.halting is not None or card.explanation is not None or card.limits or softened:
         return 3
@@ -484,6 +486,12 @@ def _check_known(name: str, card: Card, known: KnownStates | None) -> None:
         raise BundleError(
             f"{name} does not fit its card: the known states are not those of {classes} classes "
             f"of {width} numbers. Measure them again."
+        )
+    encoder = 0 if card.encoder is None else card.encoder.width
+    if known.patches is not None and known.patches.width != encoder:
+        raise BundleError(
+            f"{name} does not fit its card: its known patches have {known.patches.width} numbers, "
+            f"its encoder makes {encoder}. Measure them again."
         )
 
 

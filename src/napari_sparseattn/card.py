@@ -29,8 +29,8 @@ __all__ = [
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
 #: 3 may say when a TNet stops by itself, which explanation was measured best, what alone the
-#: model knows, or how fast its confidence falls with novelty.
-FORMAT_VERSION = 3
+#: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides.
+FORMAT_VERSION = 4
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
 #: eight with black lightened and yellow darkened to show on any image,
@@ -275,7 +275,7 @@ class TestVector(_Strict):
 class Card(_Strict):
     """Everything about a model but its tensors."""
 
-    format_version: Literal[1, 2, 3] = 1
+    format_version: Literal[1, 2, 3, 4] = 1
     kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
