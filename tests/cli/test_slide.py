@@ -119,10 +119,11 @@ def test_an_unknown_scale_is_asked_for(tmp_path: Path, model: Path) -> None:
 
 
 def test_models_that_are_no_span_are_refused(tmp_path: Path) -> None:
-    save_bundle(small_bundle(), tmp_path / "cells.safetensors")
-    (tmp_path / "x.svs").touch()
+    model, slide = tmp_path / "cells.safetensors", tmp_path / "x.svs"
+    save_bundle(small_bundle(), model)
+    slide.touch()
     with pytest.raises(ValueError, match="is no SPAN"):
-        run("slide", tmp_path / "x.svs", "--model", tmp_path / "cells.safetensors", "--out", tmp_path)
+        run("slide", slide, "--model", model, "--out", tmp_path)
 
 
 def test_training_on_a_table_of_slides(tmp_path: Path) -> None:
