@@ -289,7 +289,7 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             "A small first network scores every pixel of the crop to choose some; the class is "
             "then decided from those alone. They are the share given here."
         )
-    facts.append(f"{1000 * answer.ledger.seconds:.0f}\u00a0ms")
+    facts.append(seconds_text(answer.ledger.seconds).replace(" ", "\u00a0"))
     if not answer.scale_known:
         facts.append("scale\u00a0unknown")
     reading = answer.reading if isinstance(answer, FieldPrediction) else None
@@ -310,7 +310,9 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
     """What was read of a slide, and how long each stage took."""
     facts, reading, tip = [f"{len(answer.attention)} patches of {side}"], answer.reading, ""
     if reading is not None:
-        read = f"read {_pixels(answer.ledger.pixels)}"
+        # Tiles that the view has shown, and features that were kept, are not read again.
+        count = answer.ledger.pixels
+        read = f"read {_pixels(count)}" if count else "nothing read anew"
         compressed = reading.bytes_compressed
         facts.append(f"{read}, {_bytes(compressed)}" if compressed else read)
         tip = f"{reading.summary()}."
