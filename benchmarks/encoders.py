@@ -18,6 +18,7 @@ encoders is turned round by round, and the median is shown.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -122,39 +123,61 @@ def shown(found: tuple[float, float, float], scale: float = 1, digits: int = 3) 
     return f"{value} [{low}, {high}]"
 
 
-def on_pcam(encode: Encode, side: int, train: Tiles, valid: Tiles) -> str:
-    odds = logistic(
-        encoded(encode, train.pixels, side), train.labels, encoded(encode, valid.pixels, side)
-    )[:, 1]
-    truth = valid.labels == 1
-    return shown(interval(lambda rows: area_under_curve(odds[rows], truth[rows]), valid.groups))
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Probabilities (N, C) of what was tested, the truth (N,), and whose each is (N,)."""
+
+    odds: np.ndarray
+    truth: np.ndarray
+    groups: np.ndarray
+
+    def right(self, rows: np.ndarray) -> float:
+        return float((self.odds[rows].argmax(1) == self.truth[rows]).mean())
+
+    def area(self, rows: np.ndarray) -> float:
+        """AUC of the last class."""
+        last = self.odds.shape[1] - 1
+        return area_under_curve(self.odds[rows, last], self.truth[rows] == last)
 
 
-def on_ebhi(of_fold: Callable[[int], Encode | None], side: int, tiles: Tiles) -> tuple[str, str]:
+def on_pcam(encode: Encode, side: int, train: Tiles, valid: Tiles) -> Answers:
+    known, unknown = (encoded(encode, part.pixels, side) for part in (train, valid))
+    return Answers(logistic(known, train.labels, unknown), valid.labels, valid.groups)
+
+
+def on_ebhi(of_fold: Callable[[int], Encode | None], side: int, tiles: Tiles) -> Answers:
+    """Answers of the tiles of all folds that have an encoder."""
     kinds, folds = merged(tiles.labels), patient_folds(tiles)
-    odds, known, encode, features = (
-        np.zeros((len(kinds), 3)),
-        np.zeros(len(kinds), bool),
-        None,
-        None,
-    )
+    odds, known = np.zeros((len(kinds), 3)), np.zeros(len(kinds), bool)
+    encode: Encode | None = None
+    features = np.empty((0, 0))
     for fold in range(N_FOLDS):
         chosen = of_fold(fold)
         if chosen is None:
             continue
         if chosen is not encode:
             encode, features = chosen, encoded(chosen, tiles.pixels, side)
-        assert features is not None
         own, held = (folds != fold) & (kinds >= 0), (folds == fold) & (kinds >= 0)
         odds[held] = logistic(features[own], kinds[own], features[held])
         known |= held
-    odds, kinds, groups = odds[known], kinds[known], tiles.groups[known]
-    right = odds.argmax(1) == kinds
-    return (
-        shown(interval(lambda rows: float(right[rows].mean()), groups), 100, 1)
-        + f" of {len(kinds)}",
-        shown(interval(lambda rows: area_under_curve(odds[rows, 2], kinds[rows] == 2), groups)),
-    )
+    return Answers(odds[known], kinds[known], tiles.groups[known])
+
+
+def row_of(nodes: Answers, colon: Answers) -> str:
+    return " | ".join((
+        shown(interval(nodes.area, nodes.groups)),
+        shown(interval(colon.right, colon.groups), 100, 1) + f" of {len(colon.truth)}",
+        shown(interval(colon.area, colon.groups)),
+    ))  # fmt: skip
+
+
+def apart(first: Answers, second: Answers) -> str:
+    """The first less the second, of the same tiles."""
+    if not np.array_equal(first.groups, second.groups):
+        return "not of the same tiles"
+    right = interval(lambda rows: first.right(rows) - second.right(rows), first.groups)
+    area = interval(lambda rows: first.area(rows) - second.area(rows), first.groups)
+    return f"{shown(right, 100, 1)} points right, AUC {shown(area)}"
 
 
 def speeds(encoders: dict[str, Encode], pixels: np.ndarray, rounds: int) -> dict[str, float]:
@@ -192,13 +215,13 @@ def main() -> None:
             name: each for name, each in encoders.items() if side >= 192 or name != "stain-texture"
         }
         rates = speeds(able, made, arguments.rounds)
-        print(f"{side} px: " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
+        told = (f"{name} {rate:.0f}/s ({1000 / rate:.1f} ms)" for name, rate in rates.items())
+        print(f"{side} px: " + ", ".join(told), flush=True)
     print("| encoder | PCam valid, AUC | EBHI tiles right, % | EBHI, AUC of adenocarcinoma |")
+    found: dict[str, tuple[Answers, Answers]] = {}
     for name, encode in encoders.items():
         if arguments.only is not None and name not in arguments.only:
             continue
-        # The octaves of stain-texture need 192 px.
-        nodes = on_pcam(encode, 192 if name == "stain-texture" else 96, train, valid)
 
         def of_fold(fold: int, name: str = name, encode: Encode = encode) -> Encode | None:
             if name != TISSUE:
@@ -208,10 +231,14 @@ def main() -> None:
                 return TissueMobilenet("cpu", file)
             return encode if fold == 0 else None
 
-        print(
-            f"| {name} | {nodes} | " + " | ".join(on_ebhi(of_fold, SIDES[name], tiles)) + " |",
-            flush=True,
-        )
+        # The octaves of stain-texture need 192 px.
+        nodes = on_pcam(encode, 192 if name == "stain-texture" else 96, train, valid)
+        found[name] = nodes, on_ebhi(of_fold, SIDES[name], tiles)
+        print(f"| {name} | {row_of(*found[name])} |", flush=True)
+    for name, pair in found.items():
+        if name != TISSUE and TISSUE in found:
+            for what, own, other in zip(("PCam", "EBHI"), found[TISSUE], pair, strict=True):
+                print(f"{TISSUE} less {name}, {what}: {apart(own, other)}")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
-#: 3 may say when a TNet stops by itself, which explanation was measured best, or what alone
-#: the model knows.
-FORMAT_VERSION = 3
+#: 3 may say when a TNet stops by itself, which explanation was measured best, what alone the
+#: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides.
+FORMAT_VERSION = 4
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
 #: eight with black lightened and yellow darkened to show on any image,
@@ -182,6 +182,9 @@ class NoveltySpec(_Strict):
     sides : tuple of int or None
         Smallest and largest longer side, in pixels, of the fields or slides
         that were measured; None where all were of the size the card says.
+    softening : float
+        Power of the novelty, where it is above 1, that the temperature grows
+        with: how much less a class of unlike images is to be trusted.
     """
 
     statistic: str = "distance to the nearest class mean (Mahalanobis, shared covariance)"
@@ -193,6 +196,7 @@ class NoveltySpec(_Strict):
     flagged_test: float | None = None
     others: tuple[str, ...] = ()
     sides: tuple[int, int] | None = None
+    softening: Annotated[float, Field(ge=0, le=10)] = 0.0
 
     @property
     def others_text(self) -> str:
@@ -271,7 +275,7 @@ class TestVector(_Strict):
 class Card(_Strict):
     """Everything about a model but its tensors."""
 
-    format_version: Literal[1, 2, 3] = 1
+    format_version: Literal[1, 2, 3, 4] = 1
     kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""
@@ -403,9 +407,10 @@ class Card(_Strict):
             return "not measured, this file has no states of what it was trained on."
         found = "" if spec.flagged_test is None else f" ({100 * spec.flagged_test:.1f} % of test)"
         named = f", also as more like {spec.others_text}" if spec.others else ""
+        softened = " Its confidence is lowered by how unlike it is." if spec.softening else ""
         return (
             f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
-            f"{spec.n_validation} held-out images reach{found}{named}."
+            f"{spec.n_validation} held-out images reach{found}{named}.{softened}"
         )
 
     @staticmethod

@@ -48,7 +48,8 @@ def summarise(found: Result) -> dict[str, Any]:
     if isinstance(found, SlidePrediction):
         if found.segments:
             summary = {"shares": values}
-            each = found.patch_novelty
+        each = found.patch_novelty
+        if found.segments or each is not None:
             novelty["flagged_patches"] = None if each is None else int((each > 1).sum())
         summary["patches"] = len(found.attention)
         summary["tissue_share"] = None if found.tissue is None else found.tissue.share

@@ -24,7 +24,7 @@ from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
-from .prediction import Prediction, ReadingLedger, novelty_columns
+from .prediction import Prediction, ReadingLedger, novelty_columns, slide_novelty
 from .slide_attention import to_pyramid_attention
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class SlidePrediction(Prediction):
     segments : bool
         Whether `probabilities` are shares.
     patch_novelty : numpy.ndarray or None
-        (N,) `novelty` of each patch, of a model that segments; its slide's is
-        their median.
+        (N,) `novelty` of each patch, where that is told. Its slide's is their median
+        of a model that segments, else their geometric mean.
     """
 
     features: FeatureSet | None = None
@@ -123,6 +123,7 @@ class SlidePrediction(Prediction):
             columns[f"attention_{level.factor}"] = weights
         if seen.patch_probabilities is not None:
             columns[f"p_{self.class_names[1]}"] = seen.patch_probabilities
+        if seen.patch_probabilities is not None or self.patch_novelty is not None:
             columns |= novelty_columns(self.patch_novelty, len(seen))
         return pd.DataFrame(columns)
 
@@ -317,7 +318,9 @@ class _Work:
             self.report("attention", 0, 1)
             output = self._run(found)
             seen, probabilities = self._result(output, found)
-            novelty, patches = self._novelty(output)
+            novelty, patches = slide_novelty(
+                self.bundle, output.states.float().cpu(), found.features
+            )
             self.report("attention", 1, 1)
         card, reading = self.bundle.card, self.pyramid.ledger.snapshot()
         pyramid = self.pyramid
@@ -344,16 +347,6 @@ class _Work:
             novelty=novelty,
             patch_novelty=patches,
         )
-
-    def _novelty(self, output: SpanOutput) -> tuple[float | None, npt.NDArray[np.float32] | None]:
-        """Of the slide, and of each patch where the model judges patches."""
-        known = self.bundle.known
-        if known is None:
-            return None, None
-        each = known.novelty(output.states.float().cpu())
-        if not self.bundle.card.segments:
-            return float(each[0]), None
-        return float(np.median(each)), each
 
     def _run(self, found: FeatureSet) -> SpanOutput:
         try:

@@ -168,7 +168,8 @@ class _Windows:
             run = torch.div(windows, number, rounding_mode="floor")
             windows = windows % number
             found.append((run[:, None] * count + layout.table[windows])[layout.present[windows]])
-        return torch.cat(found).unique()
+        members: Tensor = torch.cat(found).unique()
+        return members
 
 
 class _Runs:
