@@ -137,6 +137,7 @@ def test_training_on_a_table_of_slides(tmp_path: Path) -> None:
     said = json.loads(
         run(
             *("train", tmp_path / "slides.csv", "--kind", "span", "--out", out),
+            *("--encoder", "stain-texture"),
             *("--epochs", 6, "--device", "cpu", "--json"),
         )
     )
@@ -177,6 +178,7 @@ def test_training_on_outlined_regions(tmp_path: Path) -> None:
         )
     out = tmp_path / "mine.safetensors"
     call = ("train", folder, "--kind", "span-regions", "--out", out, "--epochs", 8)
+    call += ("--encoder", "stain-texture")
     with pytest.raises(ValueError, match="needs --wanted"):
         run(*call)
     said = json.loads(run(*call, "--wanted", "Tumor", "--device", "cpu", "--json"))

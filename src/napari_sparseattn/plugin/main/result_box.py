@@ -289,7 +289,7 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             "A small first network scores every pixel of the crop to choose some; the class is "
             "then decided from those alone. They are the share given here."
         )
-    facts.append(f"{1000 * answer.ledger.seconds:.0f}\u00a0ms")
+    facts.append(seconds_text(answer.ledger.seconds).replace(" ", "\u00a0"))
     if not answer.scale_known:
         facts.append("scale\u00a0unknown")
     reading = answer.reading if isinstance(answer, FieldPrediction) else None
