@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import zipfile
@@ -169,7 +170,7 @@ def test_graphs_of_bundled_models_agree_on_real_crops(
         # Which is then no part of the graph.
         crops = bundle.card.normalisation(crops)
         plain = bundle.card.model_copy(update={"normalisation": Normalisation("fixed", 0.0, 1.0)})
-        bundle = Bundle(plain, bundle.state)
+        bundle = dataclasses.replace(bundle, card=plain)
     check(bundle, graph, crops, (1, 7, len(crops)))
 
 
