@@ -40,16 +40,17 @@ from tissue_data import (
     read_ebhi,
     read_pcam,
 )
+from train_colon_biopsy import features_of
 
-from napari_sparseattn.features.encoders import TISSUE, TissueMobilenet, load_encoder
+from napari_sparseattn.features.encoders import TISSUE, load_encoder
 from napari_sparseattn.models.mobilenet import MobileNetV2, folded, from_transformers
 
 BATCH, L2, DRAWS = 32, 1e-2, 1000
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 Encode = Callable[[np.ndarray], np.ndarray]
-#: Side at which the tiles of 224 px are read; the embedded network's as its models read them.
-SIDES = {"imagenet": 224, "stain-texture": 224, TISSUE: 192}
+#: Side at which the tiles of 224 px are read; `TISSUE` reads them as its models do, at 192.
+SIDES = {"imagenet": 224, "stain-texture": 224}
 
 
 def logistic(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -145,22 +146,31 @@ def on_pcam(encode: Encode, side: int, train: Tiles, valid: Tiles) -> Answers:
     return Answers(logistic(known, train.labels, unknown), valid.labels, valid.groups)
 
 
-def on_ebhi(of_fold: Callable[[int], Encode | None], side: int, tiles: Tiles) -> Answers:
-    """Answers of the tiles of all folds that have an encoder."""
+def on_ebhi(of_fold: Callable[[int], np.ndarray | None], tiles: Tiles) -> Answers:
+    """Answers of the tiles of all folds whose features are there."""
     kinds, folds = merged(tiles.labels), patient_folds(tiles)
     odds, known = np.zeros((len(kinds), 3)), np.zeros(len(kinds), bool)
-    encode: Encode | None = None
-    features = np.empty((0, 0))
     for fold in range(N_FOLDS):
-        chosen = of_fold(fold)
-        if chosen is None:
+        features = of_fold(fold)
+        if features is None:
             continue
-        if chosen is not encode:
-            encode, features = chosen, encoded(chosen, tiles.pixels, side)
         own, held = (folds != fold) & (kinds >= 0), (folds == fold) & (kinds >= 0)
         odds[held] = logistic(features[own], kinds[own], features[held])
         known |= held
     return Answers(odds[known], kinds[known], tiles.groups[known])
+
+
+def tissue_features(tiles: Tiles, work: Path | None) -> Callable[[int], np.ndarray | None]:
+    """Features by the encoder of a fold, read as ``colon-biopsy`` reads them."""
+
+    def of_fold(fold: int) -> np.ndarray | None:
+        if work is None:  # the encoder that ships is that of fold 0
+            return None if fold else encoded(load_encoder(TISSUE, "cpu"), tiles.pixels, 192)
+        if not (work / f"encoder-{fold}.safetensors").exists():
+            return None
+        return features_of(tiles, fold, work)[0].numpy().astype(np.float64)
+
+    return of_fold
 
 
 def row_of(nodes: Answers, colon: Answers) -> str:
@@ -198,18 +208,16 @@ def main() -> None:
     parser.add_argument("--network", type=Path, help="ImageNet's, in transformers' format")
     parser.add_argument("--work", type=Path, help="with encoder-FOLD.safetensors of all folds")
     parser.add_argument("--only", nargs="*", help="encoders by name")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of timing; 0 leaves it out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    encoders: dict[str, Encode] = {
-        TISSUE: load_encoder(TISSUE, "cpu"),
-        "stain-texture": load_encoder("stain-texture", "cpu"),
-    }
+    encoders: dict[str, Encode] = {TISSUE: load_encoder(TISSUE, "cpu")}
     if arguments.network:
         encoders["imagenet"] = imagenet(arguments.network)
+    encoders["stain-texture"] = load_encoder("stain-texture", "cpu")
     train, valid, tiles = read_pcam("train"), read_pcam("valid"), read_ebhi()
     random = np.random.default_rng(0)
-    for side in (96, 128, 192, 224):
+    for side in (96, 128, 192, 224) if arguments.rounds else ():
         made = random.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
         able = {
             name: each for name, each in encoders.items() if side >= 192 or name != "stain-texture"
@@ -223,17 +231,17 @@ def main() -> None:
         if arguments.only is not None and name not in arguments.only:
             continue
 
-        def of_fold(fold: int, name: str = name, encode: Encode = encode) -> Encode | None:
-            if name != TISSUE:
-                return encode
-            file = arguments.work and arguments.work / f"encoder-{fold}.safetensors"
-            if file and file.exists():
-                return TissueMobilenet("cpu", file)
-            return encode if fold == 0 else None
-
         # The octaves of stain-texture need 192 px.
         nodes = on_pcam(encode, 192 if name == "stain-texture" else 96, train, valid)
-        found[name] = nodes, on_ebhi(of_fold, SIDES[name], tiles)
+        if name == TISSUE:
+            of_fold = tissue_features(tiles, arguments.work)
+        else:
+            every = encoded(encode, tiles.pixels, SIDES[name])
+
+            def of_fold(fold: int, every: np.ndarray = every) -> np.ndarray | None:
+                return every
+
+        found[name] = nodes, on_ebhi(of_fold, tiles)
         print(f"| {name} | {row_of(*found[name])} |", flush=True)
     for name, pair in found.items():
         if name != TISSUE and TISSUE in found:

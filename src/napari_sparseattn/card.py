@@ -234,7 +234,7 @@ class HaltingSpec(_Strict):
 
 
 class ExplanationSpec(_Strict):
-    """Which explanation of a SPAN-MIL was measured best, by patch flipping.
+    """Which explanation of a SPAN was measured best, by patch flipping.
 
     Parameters
     ----------
@@ -325,8 +325,8 @@ class Card(_Strict):
             raise ValueError("a SPAN, and no other model, names the encoder of its features")
         if self.halting is not None and self.model_kind.setting != "locations":
             raise ValueError("a TNet, and no other model, stops by itself")
-        if self.explanation is not None and (self.segments or not self.takes_slides):
-            raise ValueError("a SPAN of slides, and no other model, names its best explanation")
+        if self.explanation is not None and not self.takes_slides:
+            raise ValueError("a SPAN, and no other model, names its best explanation")
         if self.segments and len(self.class_names) != 2:
             raise ValueError("a SPAN-UNet tells two classes apart")
         return self

@@ -150,8 +150,9 @@ def describe_row(row: Row) -> Iterator[str]:
         share = f"{100 * row['looked_at']:.1f} % of the pixels"
         yield f"  looked at {share}, {row['seconds']:.2f} s on {row['device']}"
     if "tiles" in row:
+        anew = f"{row['bytes_read'] / 1e6:.1f} MB read for it" if row["bytes_read"] else "in memory"
         yield (
-            f"  read {row['tiles']} tiles, {row['bytes_read'] / 1e6:.1f} MB, "
+            f"  used {row['tiles']} tiles ({anew}), "
             f"{100 * row['share_read']:.3g} % of the full resolution"
         )
     yield from (f"  {warning}" for warning in _warnings(row))

@@ -57,7 +57,8 @@ _SIZE = typer.Option(
 )
 _MODALITY = typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit.")
 _ENCODER = typer.Option(
-    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME."
+    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME. "
+    "tissue-mobilenet is for H&E; stain-texture was trained on nothing, and takes any stain."
 )
 _PIXEL_SIZE = typer.Option(
     help="For slides: µm per pixel of the patches; by default what the encoder is meant for.",
@@ -83,7 +84,7 @@ def train(
     size: Annotated[int | None, _SIZE] = None,
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
     modality: Annotated[str | None, _MODALITY] = None,
-    encoder: Annotated[str, _ENCODER] = "stain-texture",
+    encoder: Annotated[str, _ENCODER] = "tissue-mobilenet",
     pixel_size: Annotated[float | None, _PIXEL_SIZE] = None,
     wanted: Annotated[str | None, _WANTED] = None,
     features: Annotated[Path | None, _FEATURES] = None,
@@ -337,7 +338,9 @@ def prepare_slides(
     if order.features is not None:
         return _prepare_made(order, quiet)
     entry = find_entry(order.encoder)
-    if entry is not None and entry.pixel_size is None and order.pixel_size is None:
+    # Of a network that is given by its source alone, nothing but the source is known.
+    unknown = ":" in order.encoder if entry is None else entry.pixel_size is None
+    if unknown and order.pixel_size is None:
         raise ValueError(
             f"At how many µm per pixel '{order.encoder}' reads patches is not known here. See its "
             "page, and give --pixel-size."
@@ -382,6 +385,7 @@ def _prepare_made(
 ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, SlideTraining]:
     """Open features that were made elsewhere."""
     from ..device import choose_device
+    from ..features.encoders import EMBEDDED, TISSUE
     from ..training.data.made_features import read_made_features
     from ..training.data.slide_tables import read_slide_table
     from ..training.loop.slides import SlideTraining
@@ -390,8 +394,8 @@ def _prepare_made(
     if _TRAINED[order.kind].segments:
         raise ValueError("--features are of slides with classes: use --kind span with a table.")
     table = read_slide_table(order.source, order.features)
-    # Its default is what makes features here, not elsewhere.
-    named = "" if order.encoder == "stain-texture" else order.encoder
+    # What makes features here made none elsewhere: it is the default, and nobody said it.
+    named = "" if order.encoder in (TISSUE, EMBEDDED) else order.encoder
     made = read_made_features(table, encoder=named, patch_um=order.patch_um)
     if not quiet:
         for note in made.notes:

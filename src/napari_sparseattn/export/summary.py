@@ -32,10 +32,10 @@ def summarise(found: Result) -> dict[str, Any]:
         common beside its classes; else ``novelty`` and ``flagged`` are the whole's; None where
         that was not measured. Of a field ``crops``, and ``stopped`` with the reason
         of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
-        and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
-        ``unreadable_tiles`` and ``share_read``. Always ``looked_at`` (share of
-        the pixels that the classifier saw), ``seconds``, ``device``,
-        ``scale_known`` and ``notes``.
+        and ``stages`` in seconds; of both ``tiles`` that were used, ``bytes_read``
+        for those that were not in memory, ``unreadable_tiles`` and
+        ``share_read``. Always ``looked_at`` (share of the pixels that the
+        classifier saw), ``seconds``, ``device``, ``scale_known`` and ``notes``.
     """
     if isinstance(found, Predictions):
         return _of_cells([found])
@@ -139,7 +139,7 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
 def _reading(found: FieldPrediction | SlidePrediction) -> dict[str, Any]:
     reading = found.reading
     return {
-        "tiles": 0 if reading is None else reading.n_decoded,
+        "tiles": 0 if reading is None else reading.n_used,
         "bytes_read": 0 if reading is None else reading.bytes_compressed,
         "unreadable_tiles": 0 if reading is None else reading.n_failed,
         "share_read": 0.0 if reading is None else reading.fraction_read,

@@ -416,8 +416,8 @@ class _Work:
         pixel_size = crop.pixel_size if known or not allow_unknown_scale else None
         if not known and allow_unknown_scale:
             self.notes.append(
-                "µm per pixel unknown: patches were taken in the slide's own pixels, and the "
-                f"model was trained at {crop.pixel_size:g} µm per pixel."
+                "the pixel size is unknown: patches were taken in the slide's own pixels, and the "
+                f"model was trained at {crop.pixel_size:.3g} µm per pixel."
             )
         return patch_grid(self.pyramid, tissue, pixel_size=pixel_size, size=crop.size)
 

@@ -289,6 +289,30 @@ class Expansion(nn.Module):
         expanded: Tensor = self.norm(take(spread, place, children.clamp_min(0), children >= 0))
         return expanded
 
+    def part(self, x: Tensor, level: Level, start: int, stop: int) -> Tensor:
+        """Expand to the tokens ``start`` to ``stop`` of `level` alone, without gradients.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n', D) tokens of the next coarser level, all of them.
+        level, start, stop
+            The tokens that are wanted.
+
+        Returns
+        -------
+        Tensor
+            (stop - start, D') tokens.
+        """
+        if start == stop:
+            return x.new_empty(0, self.norm.weight.shape[0])
+        above = level.parents(start, stop)
+        spread = self.linear(x[above])
+        spread = spread.view(len(spread), -1, 4).transpose(1, 2).flatten(0, 1)
+        place = (level.parent[start:stop] - above.start) * 4 + level.slot[start:stop]
+        expanded: Tensor = self.norm(spread.index_select(0, place))
+        return expanded
+
     def tokens(self, tokens: Tensor) -> Tensor:
         """Pass the (G, D) global tokens on: (G, D')."""
         passed: Tensor = self.token_proj(tokens)
