@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/explanations.py tissue-simulated --slides 20
     .venv/bin/python benchmarks/explanations.py MODEL FOLDER --pixel-size 1.0 --write OUT
+    .venv/bin/python benchmarks/explanations.py lymph-node --canvases runs/
     .venv/bin/python benchmarks/explanations.py MODEL --speed 500
 
 Of each slide, or bag of a patient's tiles (FOLDER/class/patient/tile), patches are
@@ -9,14 +10,21 @@ removed in the order of attention, single-patch perturbation, gradient times inp
 integrated gradients, most relevant first and least relevant first, and the model runs
 anew each time. Printed are the mean symmetric gain of each with 95 % intervals over
 slides (by patient where there are any), and the differences from attention. With
---write the model is saved with the best of them on its card. With --speed the runs
+--write the model is saved with the best of them on its card.
+
+Of a model that segments, the mean log-odds of the patches that it calls tumour is
+explained, or of all where it calls none so; removed patches are replaced, and the
+probability of each patch stands beside the explanations. --canvases draws the held-out
+ones of scripts/train_lymph_node.py, whose folder of features it takes. With --speed the runs
 without one patch are timed, whole and where only what changed is computed anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -73,19 +81,55 @@ def folder_bags(bundle: Bundle, folder: Path, pixel_size: float | None, most: in
     return found
 
 
+def canvas_bags(work: Path, n: int) -> list[Bag]:
+    """Canvases of held-out lymph-node patches, as the script that trained on others draws them."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+    from tissue_data import read_pcam
+    from train_lymph_node import drawn, encoded
+
+    encoder = load_encoder(device="cpu")
+    kept = work / f"valid-{encoder.hash[:12]}.safetensors"
+    valid = encoded(read_pcam("valid"), encoder, 0, kept)
+    halves = np.array_split(np.random.default_rng(3).permutation(len(valid.labels)), 2)
+    slides = drawn(valid.take(halves[1]), n, 8)
+    return [
+        (f"canvas {i}", np.asarray(each.features), np.asarray(each.cells))
+        for i, each in enumerate(slides)
+    ]
+
+
 def gains_of(bundle: Bundle, bag: Bag) -> dict[str, float]:
     """Return the symmetric gain of each explanation, and of random orders, on one bag."""
     _, features, cells = bag
     model = bundle.slide_model()
     places = torch.from_numpy(np.ascontiguousarray(cells, np.int64))
     output = run_span(model, torch.from_numpy(features), places, streamed=False)
-    names = bundle.card.shown_names
+    names, odds = bundle.card.shown_names, None
+    if bundle.card.segments:
+        odds = output.logits[:, 0].sigmoid().numpy()
+    region = odds >= 0.5 if odds is not None and (odds >= 0.5).any() else None
     seen = to_pyramid_attention(
-        output, cells, origin=(0.0, 0.0), step=1.0, side=1.0, class_names=names
+        output, cells, origin=(0.0, 0.0), step=1.0, side=1.0, class_names=names,
+        patch_probabilities=odds,
+    )  # fmt: skip
+    rerun = SlideRerun(
+        features, cells, seen, model, bundle.card.temperature, methods=EXPLANATIONS, region=region
     )
-    rerun = SlideRerun(features, cells, seen, model, bundle.card.temperature, methods=EXPLANATIONS)
-    found = measure(rerun, names, SETTINGS)
-    return {name: found.orders[name].gain for name in (*EXPLANATIONS, "all levels", "random")}
+    settings = dataclasses.replace(SETTINGS, fills=rerun.fills)
+    found = measure(rerun, names, settings)
+    beside = ("all levels", "random") if odds is None else ("probability", "all levels", "random")
+    return {name: found.orders[name].gain for name in (*EXPLANATIONS, *beside)}
+
+
+def bags_of(bundle: Bundle, options: argparse.Namespace) -> tuple[str, list[Bag]]:
+    """What the model is tried on, in words and as features."""
+    if options.canvases is not None:
+        found = canvas_bags(options.canvases, options.slides)
+        return "held-out canvases of lymph-node patches", found
+    if options.folder is None:
+        return "simulated slides", simulated_bags(bundle, options.slides, options.side)
+    folder = options.folder
+    return folder.name, folder_bags(bundle, folder, options.pixel_size, options.slides)
 
 
 def time_perturbation(model: SpanMil, patches: int, runs: int = 24) -> dict[str, float]:
@@ -124,6 +168,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096, help="pixels of a simulated slide")
     parser.add_argument("--pixel-size", type=float)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--canvases", type=Path, metavar="FOLDER")
     parser.add_argument("--speed", type=int, nargs="+", metavar="PATCHES")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -133,11 +178,7 @@ def main() -> None:
         for patches in options.speed:
             print(json.dumps(time_perturbation(model, patches)), flush=True)
         return
-    bags = (
-        simulated_bags(bundle, options.slides, options.side)
-        if options.folder is None
-        else folder_bags(bundle, options.folder, options.pixel_size, options.slides)
-    )
+    where, bags = bags_of(bundle, options)
     rows = []
     for bag in bags:
         rows.append(gains_of(bundle, bag))
@@ -162,7 +203,6 @@ def main() -> None:
     print(f"best: {best}")
     if options.write is not None:
         gains = {name: (means[name], *spans[name]) for name in (*EXPLANATIONS, "random")}
-        where = "simulated slides" if options.folder is None else options.folder.name
         spec = ExplanationSpec(best=best, n=len(bags), gains=gains, data=where)
         card = bundle.card.model_copy(update={"explanation": spec})
         save_bundle(Bundle(card, bundle.state, known=bundle.known), options.write)
