@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/explanations.py tissue-simulated --slides 20
     .venv/bin/python benchmarks/explanations.py colon-biopsy --biopsies
     .venv/bin/python benchmarks/explanations.py MODEL FOLDER --pixel-size 1.0 --write OUT
+    .venv/bin/python benchmarks/explanations.py lymph-node --canvases runs/
     .venv/bin/python benchmarks/explanations.py MODEL --speed 500
 
 Of each slide, or bag of a patient's tiles (FOLDER/class/patient/tile), patches are
@@ -14,13 +15,19 @@ them stand random orders, patches by their haematoxylin, and nearest to the midd
 Which is best is chosen on every second slide, and the figures are of the others. With
 --write the model is saved with the best of them on its card. With --biopsies the bags
 are of the patients of EBHI-Seg whom ``colon-biopsy`` has not seen, of five tiles or
-more. With --speed the runs without one patch are timed, whole and where only what
-changed is computed anew.
+more.
+
+Of a model that segments, the mean log-odds of the patches that it calls tumour is
+explained, or of all where it calls none so; removed patches are replaced, and the
+probability of each patch stands beside the explanations. --canvases draws the held-out
+ones of scripts/train_lymph_node.py, whose folder of features it takes. With --speed the
+runs without one patch are timed, whole and where only what changed is computed anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -33,8 +40,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts")]
 
-from tissue_data import merged, patient_folds, read_ebhi
+from tissue_data import merged, patient_folds, read_ebhi, read_pcam
 from train_colon_biopsy import laid_out, reduced
+from train_lymph_node import drawn, encoded
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import EXPLANATIONS, ExplanationSpec
@@ -141,22 +149,54 @@ def folder_bags(bundle: Bundle, folder: Path, pixel_size: float | None, most: in
     return found
 
 
+def canvas_bags(work: Path, n: int) -> list[Bag]:
+    """Canvases of held-out lymph-node patches, as the script that trained on others draws them."""
+    encoder = load_encoder(device="cpu")
+    kept = work / f"valid-{encoder.hash[:12]}.safetensors"
+    valid = encoded(read_pcam("valid"), encoder, 0, kept)
+    halves = np.array_split(np.random.default_rng(3).permutation(len(valid.labels)), 2)
+    slides = drawn(valid.take(halves[1]), n, 8)
+    return [
+        Bag(f"canvas {i}", np.asarray(each.features), np.asarray(each.cells))
+        for i, each in enumerate(slides)
+    ]
+
+
 def gains_of(bundle: Bundle, bag: Bag) -> dict[str, float]:
     """Return the symmetric gain of each explanation, and of random orders, on one bag."""
     features, cells = bag.features, bag.cells
     model = bundle.slide_model()
     places = torch.from_numpy(np.ascontiguousarray(cells, np.int64))
     output = run_span(model, torch.from_numpy(features), places, streamed=False)
-    names = bundle.card.shown_names
+    names, odds = bundle.card.shown_names, None
+    if bundle.card.segments:
+        odds = output.logits[:, 0].sigmoid().numpy()
+    region = odds >= 0.5 if odds is not None and (odds >= 0.5).any() else None
     seen = to_pyramid_attention(
-        output, cells, origin=(0.0, 0.0), step=1.0, side=1.0, class_names=names
+        output, cells, origin=(0.0, 0.0), step=1.0, side=1.0, class_names=names,
+        patch_probabilities=odds,
+    )  # fmt: skip
+    rerun = BesideRerun(
+        features, cells, seen, model, bundle.card.temperature, methods=EXPLANATIONS, region=region
     )
-    rerun = BesideRerun(features, cells, seen, model, bundle.card.temperature, methods=EXPLANATIONS)
     rerun.dark = bag.dark
-    found = measure(rerun, names, SETTINGS).orders
-    return {
-        name: found[name].gain for name in (*EXPLANATIONS, "all levels", *BESIDE) if name in found
-    }
+    found = measure(rerun, names, dataclasses.replace(SETTINGS, fills=rerun.fills)).orders
+    wanted = (*EXPLANATIONS, "probability", "all levels", *BESIDE)
+    return {name: found[name].gain for name in wanted if name in found}
+
+
+def bags_of(bundle: Bundle, options: argparse.Namespace) -> tuple[str, list[Bag]]:
+    """What the model is tried on, in words and as features."""
+    if options.biopsies:
+        where = "EBHI-Seg, bags of five tiles or more of the patients of fold 0"
+        return where, biopsies(bundle, options.slides)
+    if options.canvases is not None:
+        found = canvas_bags(options.canvases, options.slides)
+        return "held-out canvases of lymph-node patches", found
+    if options.folder is None:
+        return "simulated slides", simulated_bags(bundle, options.slides, options.side)
+    folder = options.folder
+    return folder.name, folder_bags(bundle, folder, options.pixel_size, options.slides)
 
 
 def time_perturbation(model: SpanMil, patches: int, runs: int = 24) -> dict[str, float]:
@@ -192,6 +232,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--biopsies", action="store_true", help="of EBHI-Seg's fold 0")
+    parser.add_argument("--canvases", type=Path, metavar="FOLDER")
     parser.add_argument("--slides", type=int, default=40, help="or bags, at most")
     parser.add_argument("--side", type=int, default=4096, help="pixels of a simulated slide")
     parser.add_argument("--pixel-size", type=float)
@@ -205,14 +246,7 @@ def main() -> None:
         for patches in options.speed:
             print(json.dumps(time_perturbation(model, patches)), flush=True)
         return
-    if options.biopsies:
-        where = "EBHI-Seg, bags of five tiles or more of the patients of fold 0"
-        bags = biopsies(bundle, options.slides)
-    elif options.folder is not None:
-        where = options.folder.name
-        bags = folder_bags(bundle, options.folder, options.pixel_size, options.slides)
-    else:
-        where, bags = "simulated slides", simulated_bags(bundle, options.slides, options.side)
+    where, bags = bags_of(bundle, options)
     rows = []
     for bag in bags:
         rows.append(gains_of(bundle, bag))
