@@ -281,6 +281,7 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
         "novelty": known,
         "halting": card.halting,
         "explanation": card.explanation,
+        "target": card.target,
         "limits": card.limits or None,
     }
     told = card.model_dump_json(exclude={name for name, value in later.items() if value is None})
@@ -375,7 +376,7 @@ def _check_agreement(card: Card, model: Network) -> None:
     """Refuse a card that states other sizes than its architecture has."""
     kind = card.model_kind
     stated = {
-        "classes": len(card.class_names),
+        "classes": card.n_outputs,
         "inputs": len(card.channels) if card.encoder is None else card.encoder.width,
         "size": card.crop.size,
     }
@@ -391,6 +392,8 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
+    if card.target is not None:
+        return 4
     if card.halting is not None or card.explanation is not None or card.limits:
         return 3
     return 1 if known is None else 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..card import EXPLANATIONS, Explanation
+from ..card import EXPLANATIONS, Explanation, TargetSpec
 from ..models.span import SpanMil
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def explain_slide(
     method : {"attention", "perturbation", "gradient", "integrated"}, optional
         By default the one that was measured best for the model.
     index : int, optional
-        The class; by default the predicted one.
+        The class; by default the predicted one. A risk or a number is the only one.
     progress : callable, optional
         Called with "explanation", the runs done and their number; may raise to stop.
 
@@ -107,7 +108,8 @@ def explain_slide(
         if progress is not None:
             progress("explanation", done, total)
 
-    return explain_features(model, features, cells, method, chosen, report=report)
+    target = bundle.card.target
+    return explain_features(model, features, cells, method, chosen, target=target, report=report)
 
 
 def explain_features(
@@ -117,20 +119,23 @@ def explain_features(
     method: Explanation,
     index: int,
     *,
+    target: TargetSpec | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Values:
     """Say how much each row of features (N, F) at cells (N, 2) speaks for a class.
 
-    What is explained is the class's logit less the mean of the others'. See
-    `explain_slide`; ``"attention"`` is not among the methods here.
+    What is explained is the class's logit less the mean of the others'; with a
+    target, its score: the risk, or the number in its unit. See `explain_slide`;
+    ``"attention"`` is not among the methods here.
 
     Raises
     ------
     ValueError
         If there is no such method, or too many patches.
     """
+    score = partial(_score, model, cells=cells, index=index, target=target)
     if method == "perturbation":
-        return _perturb(model, features, cells, index, report)
+        return _perturb(score, features, cells, report)
     if method not in ("gradient", "integrated"):
         raise ValueError(f"there is no method '{method}' of features")
     if len(features) > MOST_PATCHES:
@@ -146,16 +151,20 @@ def explain_features(
         share = 1.0 if method == "gradient" else (step + 0.5) / steps
         at = (base + share * (features - base)).requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(_score(model, at, cells, index), at)
+            (slope,) = torch.autograd.grad(score(at), at)
         total += slope / steps
         report(step + 1, steps)
     found: Values = ((features - base) * total).sum(dim=1).detach().float().numpy()
     return found
 
 
-def _score(model: SpanMil, features: Tensor, cells: Tensor, index: int) -> Tensor:
-    """The class's logit less the mean of the others'."""
+def _score(
+    model: SpanMil, features: Tensor, *, cells: Tensor, index: int, target: TargetSpec | None
+) -> Tensor:
+    """The class's logit less the mean of the others', or the score of a target."""
     logits = model(features, cells).logits[0].float()
+    if target is not None:
+        return target.score(logits)
     score: Tensor = logits[0]
     if len(logits) > 1:
         score = logits[index] - (logits.sum() - logits[index]) / (len(logits) - 1)
@@ -164,10 +173,9 @@ def _score(model: SpanMil, features: Tensor, cells: Tensor, index: int) -> Tenso
 
 @torch.no_grad()
 def _perturb(
-    model: SpanMil,
+    score: Callable[[Tensor], Tensor],
     features: Tensor,
     cells: Tensor,
-    index: int,
     report: Callable[[int, int], None],
 ) -> Values:
     """The fall of the score when a patch, or a block of patches, becomes the mean patch.
@@ -177,14 +185,14 @@ def _perturb(
     """
     base = features.mean(dim=0)
     blocks = _blocks(cells)
-    whole = float(_score(model, features, cells, index))
+    whole = float(score(features))
     found = np.zeros(len(features), np.float32)
     changed = features.clone()
     n = int(blocks.max()) + 1
     for number in range(n):
         rows = (blocks == number).nonzero()[:, 0]
         changed[rows] = base
-        fall = whole - float(_score(model, changed, cells, index))
+        fall = whole - float(score(changed))
         changed[rows] = features[rows]
         found[rows.numpy()] = fall / len(rows)
         report(number + 1, n)
