@@ -27,6 +27,7 @@ demo: env ## Classify the cells of a sample: in a window, or to files without a 
 # wait for a busy core make them many times slower.
 test: export OMP_NUM_THREADS ?= 1
 test: export MKL_NUM_THREADS ?= 1
+# Each process gets a virtual display of its own where there is Xvfb.
 test: env ## Run the tests
 	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb -n $(JOBS) $(ARGS)
 

@@ -18,6 +18,7 @@ encoders is turned round by round, and the median is shown.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -39,16 +40,17 @@ from tissue_data import (
     read_ebhi,
     read_pcam,
 )
+from train_colon_biopsy import features_of
 
-from napari_sparseattn.features.encoders import TISSUE, TissueMobilenet, load_encoder
+from napari_sparseattn.features.encoders import TISSUE, load_encoder
 from napari_sparseattn.models.mobilenet import MobileNetV2, folded, from_transformers
 
 BATCH, L2, DRAWS = 32, 1e-2, 1000
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 Encode = Callable[[np.ndarray], np.ndarray]
-#: Side at which the tiles of 224 px are read; the embedded network's as its models read them.
-SIDES = {"imagenet": 224, "stain-texture": 224, TISSUE: 192}
+#: Side at which the tiles of 224 px are read; `TISSUE` reads them as its models do, at 192.
+SIDES = {"imagenet": 224, "stain-texture": 224}
 
 
 def logistic(x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -122,39 +124,70 @@ def shown(found: tuple[float, float, float], scale: float = 1, digits: int = 3) 
     return f"{value} [{low}, {high}]"
 
 
-def on_pcam(encode: Encode, side: int, train: Tiles, valid: Tiles) -> str:
-    odds = logistic(
-        encoded(encode, train.pixels, side), train.labels, encoded(encode, valid.pixels, side)
-    )[:, 1]
-    truth = valid.labels == 1
-    return shown(interval(lambda rows: area_under_curve(odds[rows], truth[rows]), valid.groups))
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Probabilities (N, C) of what was tested, the truth (N,), and whose each is (N,)."""
+
+    odds: np.ndarray
+    truth: np.ndarray
+    groups: np.ndarray
+
+    def right(self, rows: np.ndarray) -> float:
+        return float((self.odds[rows].argmax(1) == self.truth[rows]).mean())
+
+    def area(self, rows: np.ndarray) -> float:
+        """AUC of the last class."""
+        last = self.odds.shape[1] - 1
+        return area_under_curve(self.odds[rows, last], self.truth[rows] == last)
 
 
-def on_ebhi(of_fold: Callable[[int], Encode | None], side: int, tiles: Tiles) -> tuple[str, str]:
+def on_pcam(encode: Encode, side: int, train: Tiles, valid: Tiles) -> Answers:
+    known, unknown = (encoded(encode, part.pixels, side) for part in (train, valid))
+    return Answers(logistic(known, train.labels, unknown), valid.labels, valid.groups)
+
+
+def on_ebhi(of_fold: Callable[[int], np.ndarray | None], tiles: Tiles) -> Answers:
+    """Answers of the tiles of all folds whose features are there."""
     kinds, folds = merged(tiles.labels), patient_folds(tiles)
-    odds, known, encode, features = (
-        np.zeros((len(kinds), 3)),
-        np.zeros(len(kinds), bool),
-        None,
-        None,
-    )
+    odds, known = np.zeros((len(kinds), 3)), np.zeros(len(kinds), bool)
     for fold in range(N_FOLDS):
-        chosen = of_fold(fold)
-        if chosen is None:
+        features = of_fold(fold)
+        if features is None:
             continue
-        if chosen is not encode:
-            encode, features = chosen, encoded(chosen, tiles.pixels, side)
-        assert features is not None
         own, held = (folds != fold) & (kinds >= 0), (folds == fold) & (kinds >= 0)
         odds[held] = logistic(features[own], kinds[own], features[held])
         known |= held
-    odds, kinds, groups = odds[known], kinds[known], tiles.groups[known]
-    right = odds.argmax(1) == kinds
-    return (
-        shown(interval(lambda rows: float(right[rows].mean()), groups), 100, 1)
-        + f" of {len(kinds)}",
-        shown(interval(lambda rows: area_under_curve(odds[rows, 2], kinds[rows] == 2), groups)),
-    )
+    return Answers(odds[known], kinds[known], tiles.groups[known])
+
+
+def tissue_features(tiles: Tiles, work: Path | None) -> Callable[[int], np.ndarray | None]:
+    """Features by the encoder of a fold, read as ``colon-biopsy`` reads them."""
+
+    def of_fold(fold: int) -> np.ndarray | None:
+        if work is None:  # the encoder that ships is that of fold 0
+            return None if fold else encoded(load_encoder(TISSUE, "cpu"), tiles.pixels, 192)
+        if not (work / f"encoder-{fold}.safetensors").exists():
+            return None
+        return features_of(tiles, fold, work)[0].numpy().astype(np.float64)
+
+    return of_fold
+
+
+def row_of(nodes: Answers, colon: Answers) -> str:
+    return " | ".join((
+        shown(interval(nodes.area, nodes.groups)),
+        shown(interval(colon.right, colon.groups), 100, 1) + f" of {len(colon.truth)}",
+        shown(interval(colon.area, colon.groups)),
+    ))  # fmt: skip
+
+
+def apart(first: Answers, second: Answers) -> str:
+    """The first less the second, of the same tiles."""
+    if not np.array_equal(first.groups, second.groups):
+        return "not of the same tiles"
+    right = interval(lambda rows: first.right(rows) - second.right(rows), first.groups)
+    area = interval(lambda rows: first.area(rows) - second.area(rows), first.groups)
+    return f"{shown(right, 100, 1)} points right, AUC {shown(area)}"
 
 
 def speeds(encoders: dict[str, Encode], pixels: np.ndarray, rounds: int) -> dict[str, float]:
@@ -175,43 +208,45 @@ def main() -> None:
     parser.add_argument("--network", type=Path, help="ImageNet's, in transformers' format")
     parser.add_argument("--work", type=Path, help="with encoder-FOLD.safetensors of all folds")
     parser.add_argument("--only", nargs="*", help="encoders by name")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of timing; 0 leaves it out")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    encoders: dict[str, Encode] = {
-        TISSUE: load_encoder(TISSUE, "cpu"),
-        "stain-texture": load_encoder("stain-texture", "cpu"),
-    }
+    encoders: dict[str, Encode] = {TISSUE: load_encoder(TISSUE, "cpu")}
     if arguments.network:
         encoders["imagenet"] = imagenet(arguments.network)
+    encoders["stain-texture"] = load_encoder("stain-texture", "cpu")
     train, valid, tiles = read_pcam("train"), read_pcam("valid"), read_ebhi()
     random = np.random.default_rng(0)
-    for side in (96, 128, 192, 224):
+    for side in (96, 128, 192, 224) if arguments.rounds else ():
         made = random.integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
         able = {
             name: each for name, each in encoders.items() if side >= 192 or name != "stain-texture"
         }
         rates = speeds(able, made, arguments.rounds)
-        print(f"{side} px: " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
+        told = (f"{name} {rate:.0f}/s ({1000 / rate:.1f} ms)" for name, rate in rates.items())
+        print(f"{side} px: " + ", ".join(told), flush=True)
     print("| encoder | PCam valid, AUC | EBHI tiles right, % | EBHI, AUC of adenocarcinoma |")
+    found: dict[str, tuple[Answers, Answers]] = {}
     for name, encode in encoders.items():
         if arguments.only is not None and name not in arguments.only:
             continue
+
         # The octaves of stain-texture need 192 px.
         nodes = on_pcam(encode, 192 if name == "stain-texture" else 96, train, valid)
+        if name == TISSUE:
+            of_fold = tissue_features(tiles, arguments.work)
+        else:
+            every = encoded(encode, tiles.pixels, SIDES[name])
 
-        def of_fold(fold: int, name: str = name, encode: Encode = encode) -> Encode | None:
-            if name != TISSUE:
-                return encode
-            file = arguments.work and arguments.work / f"encoder-{fold}.safetensors"
-            if file and file.exists():
-                return TissueMobilenet("cpu", file)
-            return encode if fold == 0 else None
+            def of_fold(fold: int, every: np.ndarray = every) -> np.ndarray | None:
+                return every
 
-        print(
-            f"| {name} | {nodes} | " + " | ".join(on_ebhi(of_fold, SIDES[name], tiles)) + " |",
-            flush=True,
-        )
+        found[name] = nodes, on_ebhi(of_fold, tiles)
+        print(f"| {name} | {row_of(*found[name])} |", flush=True)
+    for name, pair in found.items():
+        if name != TISSUE and TISSUE in found:
+            for what, own, other in zip(("PCam", "EBHI"), found[TISSUE], pair, strict=True):
+                print(f"{TISSUE} less {name}, {what}: {apart(own, other)}")
 
 
 if __name__ == "__main__":

@@ -36,17 +36,21 @@ def main() -> None:
     if bundle.known is None or bundle.card.novelty is None:
         raise SystemExit("This model has no known states: see scripts/add_known_states.py.")
     parts = split_folds(read_blood_cells(arguments.data))
-    own, unsure, said, none = judge(parts["test"].crops, bundle)
+    own, unsure, said, none, surely = judge(parts["test"].crops, bundle)
     right = parts["test"].labels == said
     print(f"{bundle.card.name}@{bundle.hash[:12]}, {bundle.card.novelty.statistic}")
     print(f"threshold for {100 * bundle.card.novelty.false_alarms:.3g} % false alarms\n")
-    print("| | n | flagged | AUROC | of 1 − highest probability | none of these |")
-    print("|---|--:|--:|--:|--:|--:|")
-    print(f"| PBC, test cells | {len(own)} | {share(own)} | | | {100 * none.mean():.1f} % |")
-    print(f"| … classified right | {right.sum()} | {share(own[right])} | | | |")
+    print(
+        "| | n | flagged | AUROC | of 1 − highest probability | none of these | "
+        "confidence of 0.9 (one temperature) |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    alike = f"{100 * none.mean():.1f} %"
+    print(f"| PBC, test cells | {len(own)} | {share(own)} | | | {alike} | {surely} |")
+    print(f"| … classified right | {right.sum()} | {share(own[right])} | | | | |")
     print(
         f"| … classified wrong | {(~right).sum()} | {share(own[~right])} | "
-        f"{area(own[right], own[~right]):.3f} | {area(unsure[right], unsure[~right]):.3f} | |"
+        f"{area(own[right], own[~right]):.3f} | {area(unsure[right], unsure[~right]):.3f} | | |"
     )
     folder = arguments.data.parent
     kinds = things(folder, parts["validation"].crops, arguments.cache)
@@ -55,11 +59,11 @@ def main() -> None:
     labs = read_laboratories(folder, bundle.card.class_names)
     kinds |= {f"white cells ({name})": lab.crops for name, lab in labs.items()}
     for name, crops in kinds.items():
-        found, other, _, none = judge(crops, bundle)
+        found, other, _, none, surely = judge(crops, bundle)
         mark = " ¹" if name in CHOSEN_ON else ""
         print(
             f"| {name}{mark} | {len(crops)} | {share(found)} | {area(own, found):.3f} | "
-            f"{area(unsure, other):.3f} | {100 * none.mean():.1f} % |",
+            f"{area(unsure, other):.3f} | {100 * none.mean():.1f} % | {surely} |",
             flush=True,
         )
     print("\n¹ The statistic was chosen by looking at these.")
@@ -81,16 +85,26 @@ def things(folder: Path, pbc: np.ndarray, cache: Path) -> dict[str, np.ndarray]:
         return {name: kept[name] for name in kept.files}
 
 
-def judge(crops: np.ndarray, bundle: Bundle) -> tuple[np.ndarray, ...]:
-    """Novelty, 1 - the highest probability, the class, and whether it is none of these."""
+def judge(
+    crops: np.ndarray, bundle: Bundle
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """Novelty, 1 - the highest probability, the class, none of these, and how many are sure.
+
+    The probability is that of one temperature: with one that grows with novelty
+    it would tell novelty again.
+    """
     card, model, known = bundle.card, bundle.cell_model(), bundle.known
     assert known is not None
     states = predict_states(model, crops, card.normalisation, card.crop.size)
     with torch.inference_mode():
-        chances = (model.head(states) / card.temperature).softmax(1).numpy()
+        logits = model.head(states)
+        chances = (logits / card.temperature).softmax(1).numpy()
+        shown = (logits / torch.from_numpy(bundle.temperatures(states))[:, None]).softmax(1)
     alike = known.look_like_others(states)
     none = np.zeros(len(crops), bool) if alike is None else alike
-    return known.novelty(states), 1 - chances.max(1), chances.argmax(1), none
+    before, now = (100 * (each.max(1) >= 0.9).mean() for each in (chances, shown.numpy()))
+    surely = f"{now:.1f} % ({before:.1f})"
+    return known.novelty(states), 1 - chances.max(1), chances.argmax(1), none, surely
 
 
 def area(usual: np.ndarray, other: np.ndarray) -> float:

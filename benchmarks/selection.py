@@ -36,6 +36,7 @@ from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from napari_sparseattn.training.data.datasets import CropSet
 from napari_sparseattn.training.loop.classifier import split_folds
+from napari_sparseattn.training.loop.fit import predict_logits, predict_states
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.pixel_rules import RULES
 from napari_sparseattn.training.loop.selection import (
@@ -104,10 +105,10 @@ def settings_of(part: CropSet, masks: np.ndarray) -> dict[str, tuple[np.ndarray,
     }
 
 
-def inside(indices: torch.Tensor, masks: np.ndarray) -> np.ndarray:
-    """Share of each crop's kept pixels in its outline; not-a-number without an outline."""
-    small = F.avg_pool2d(
-        torch.from_numpy(masks[:, None].astype(np.float32)), masks.shape[1] // SIZE
+def inside(indices: torch.Tensor, masks: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Share of each crop's kept pixels, of size², in its outline; not-a-number without one."""
+    small = F.interpolate(
+        torch.from_numpy(masks[:, None].astype(np.float32)), (size, size), mode="area"
     )
     flat = (small > 0.5).flatten(1)
     share = flat.gather(1, indices).float().mean(1)
@@ -124,12 +125,13 @@ def interval(right: np.ndarray) -> str:
 
 
 def train(part: CropSet, rule: str, seed: int, arguments: argparse.Namespace) -> SparseAttnNet:
+    size = arguments.size
     rows = np.zeros(len(part), bool)
     rows[np.random.default_rng(0).permutation(len(part))[: arguments.cells]] = True
     some = part.subset(rows)
     torch.manual_seed(seed)
     model = SparseAttnNet(
-        SparseAttnNetConfig(**ARCHITECTURE, image_size=SIZE, k=round(0.1 * SIZE**2))
+        SparseAttnNetConfig(**ARCHITECTURE, image_size=size, k=round(0.1 * size**2))
     )
     options = SelectionOptions(
         epochs=arguments.epochs, ramp=0.8 * arguments.epochs, rule=rule, seed=seed, average=0.998
@@ -137,7 +139,7 @@ def train(part: CropSet, rule: str, seed: int, arguments: argparse.Namespace) ->
     none = (part.crops[:1], part.labels[:1])
     for epoch in train_selection(
         model,
-        (stored(some.crops, SIZE), some.labels),
+        (stored(some.crops, size), some.labels),
         none,
         normalisation=Normalisation(),
         changes=LaboratoryChanges(),
@@ -162,11 +164,12 @@ def rules(parts: dict[str, CropSet], arguments: argparse.Namespace) -> None:
             model = train(parts["train"], rule, seed, arguments)
             for setting, (crops, masks) in shown.items():
                 for share in SHARES:
-                    k = round(share * SIZE**2)
+                    k = round(share * arguments.size**2)
                     scores, indices = chosen_at(model, crops, Normalisation(), k, rule)
                     hit = scores.argmax(1).numpy() == part.labels
                     right.setdefault((setting, rule, share), []).append(hit)
-                    shares.setdefault((setting, rule, share), []).append(inside(indices, masks))
+                    within = inside(indices, masks, arguments.size)
+                    shares.setdefault((setting, rule, share), []).append(within)
         print(
             f"\n{seed + 1} seed(s), {arguments.cells} cells, {arguments.epochs} epochs, "
             f"{len(part)} held-out cells, % right"
@@ -227,14 +230,17 @@ def laboratories(arguments: argparse.Namespace) -> None:
         bundle = load_bundle(name)
         card, model = bundle.card, bundle.model()
         for laboratory, part in read_laboratories(arguments.data.parent, card.class_names).items():
-            scores, _ = chosen_at(model, part.crops, card.normalisation, card.architecture["k"])
+            size = card.crop.size
+            scores = predict_logits(model, part.crops, card.normalisation, size)
+            states = predict_states(model, part.crops, card.normalisation, size)
+            temperatures = torch.from_numpy(bundle.temperatures(states))[:, None]
             present = np.unique(part.labels)
             for told, kept in (("", None), (", only the kinds there", present)):
                 if kept is not None:
                     absent = np.setdiff1d(np.arange(len(card.class_names)), kept)
                     scores = scores.clone()
                     scores[:, absent] = -float("inf")
-                shares = (scores / card.temperature).softmax(1).numpy()
+                shares = (scores / temperatures).softmax(1).numpy()
                 found = classification_report(shares, part.labels, card.class_names)
                 low, high = (100 * v for v in found.accuracy_interval)
                 print(
@@ -257,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=4000, help="to train on")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the crops, of rules")
     parser.add_argument("--held-out", type=int, default=800)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

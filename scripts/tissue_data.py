@@ -15,7 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+
+from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
 #: Classes of the tiles as the archive has them, and what each is merged into; -1 is left out.
 EBHI = {
@@ -26,6 +30,20 @@ COLON_CLASSES = ("normal or polyp", "low or high grade neoplasia", "adenocarcino
 PCAM = ("no_tumour", "tumour")
 PCAM_MPP, EBHI_MPP = 0.97, 1.0
 N_FOLDS = 5
+#: Of ImageNet's pictures, which the encoder began with.
+MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+#: How pictures of other laboratories look, as the encoder and what reads it learn them.
+COLOURS = LaboratoryChanges(
+    swap=0, stretch=0.08, stain=0.08, amount=0.6, saturation=0.4, response=0.3, tint=0.2,
+    haze=0.15, white=0.2, blur=1.0, sharpen=0.7, noise=0.03, jpeg=0.1,
+)  # fmt: skip
+#: The middle of a patch decides, so that it hardly moves.
+NODES = dataclasses.replace(COLOURS, shift=0.06, centred=0, scale=(0.85, 1.2))
+#: Of a tile 55 to 90 % of its side, at 0.96 to 1.57 µm/px.
+COLON = dataclasses.replace(COLOURS, shift=0.4, centred=0, scale=(1.11, 1.82))
+#: Merged class of each of the archive's, see `EBHI`.
+KINDS = torch.tensor(list(EBHI.values()))
 #: What cards say of them.
 PCAM_CITATION = (
     "Veeling et al. 2018, Rotation equivariant CNNs for digital pathology, MICCAI "
@@ -34,6 +52,11 @@ PCAM_CITATION = (
 EBHI_CITATION = (
     "Shi et al. 2023, EBHI-Seg, Frontiers in Medicine 10:1114673, doi 10.6084/m9.figshare.21540159"
 )
+
+
+def colon_logits(six: Tensor) -> Tensor:
+    """Logits of the three merged classes."""
+    return torch.stack([six[:, kind == KINDS].logsumexp(1) for kind in range(3)], 1)
 
 
 @dataclasses.dataclass(frozen=True)

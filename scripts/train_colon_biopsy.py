@@ -4,12 +4,14 @@
     python scripts/train_colon_biopsy.py --work runs/              # the model
 
 A patient's class is the worst among the tiles (EBHI-Seg; serrated adenomas are
-left out). Figures are out of fold: for each of five folds of patients whose
-encoder is there (``scripts/train_tissue_mobilenet.py`` makes them,
-encoder-FOLD.safetensors), encoder and SPAN are trained anew without them, by the
-same recipe, with no choice made on them. The model that ships is that of fold 0;
-its temperature comes from the out-of-fold answers, and what counts as unlike
-anything it knows from fold 0's patients.
+left out). Figures are out of fold: for each of five folds of patients
+(``scripts/train_tissue_mobilenet.py`` makes their encoders, encoder-FOLD.safetensors),
+encoder and SPAN are trained anew without them, by the same recipe, with no choice
+made on them; the temperature by which a fold's probabilities are reported comes from
+the other folds' answers. The model that ships is that of fold 0, its temperature that
+of all out-of-fold answers. A slide counts as unlike anything it knows by the encoder's
+features of its patches: the spread is that of fold 0's training tiles, the threshold
+what 97 % of all patients reach, each by the encoder of the fold that had not seen it.
 
 Bags to learn from are drawn anew each time: some tiles of one patient, or of
 several, in random places. How tiles lie beside each other in the tissue is not
@@ -30,6 +32,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tissue_data import (
+    COLON,
     COLON_CLASSES,
     EBHI_CITATION,
     EBHI_MPP,
@@ -40,13 +43,13 @@ from tissue_data import (
     patient_folds,
     read_ebhi,
 )
-from train_tissue_mobilenet import COLON
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import Card, CropSpec, Training
 from napari_sparseattn.features.encoders import TISSUE_FILE, TissueMobilenet
 from napari_sparseattn.files import replacing
 from napari_sparseattn.images.normalise import Normalisation
+from napari_sparseattn.known import FALSE_ALARMS, KnownPatches, fit_known_patches, threshold_of
 from napari_sparseattn.metrics import classification_report
 from napari_sparseattn.models.span import SpanMil, span_from_config
 from napari_sparseattn.training.data.span_data import SlideExample
@@ -65,6 +68,10 @@ CROP = CropSpec(size=SIDE, field_of_view_um=FIELD)
 VERSIONS = 1
 NOISE = 0.3
 OPTIONS = SpanOptions(epochs=8, patience=8, learning_rate=3e-4, weight_decay=1e-2)
+STATISTIC = (
+    "geometric mean over the patches of the distance of the encoder's features to the nearest "
+    "class mean (Mahalanobis, shared covariance)"
+)
 #: Said beside each answer.
 LIMITS = (
     "It knows biopsies of colon and rectum alone: tissue of other organs gets one of these "
@@ -294,34 +301,77 @@ def told(answers: dict[str, np.ndarray], name: str) -> None:
 
 
 def gathered(work: Path) -> dict[str, np.ndarray]:
-    """The answers of all folds together."""
-    found = [np.load(file) for file in sorted(work.glob("colon-answers-*.npz"))]
-    return {name: np.concatenate([each[name] for each in found]) for name in found[0].files}
+    """The answers of all folds together, and which fold each patient was of."""
+    files = [work / f"colon-answers-{fold}.npz" for fold in range(N_FOLDS)]
+    if lacking := [file.name for file in files if not file.exists()]:
+        raise SystemExit(f"{', '.join(lacking)} are not there: run this with --folds first.")
+    found = [np.load(file) for file in files]
+    together = {name: np.concatenate([each[name] for each in found]) for name in found[0].files}
+    sizes = [len(each["patient"]) for each in found]
+    return together | {"fold": np.repeat(np.arange(N_FOLDS), sizes)}
 
 
-def split_of(work: Path) -> str:
-    """Say for the card whom the figures are of."""
-    done = sorted(int(file.stem[-1]) for file in work.glob("colon-answers-*.npz"))
-    if len(done) == N_FOLDS:
-        whom = "all patients, out of five folds, encoder and model trained anew in each"
-    else:
-        whom = (
-            f"the patients of fold {', '.join(map(str, done))} of five, whom neither the encoder "
-            "nor the model has seen"
-        )
-    return (
-        f"by patient, whose class is the worst of the tiles: the figures are of {whom}; the "
-        "temperature was set on them too. These weights did not see the patients of fold 0, of "
-        "whom every second set what counts as novel"
-    )
+def calibrated(answers: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """Probabilities of the patients, each by the other folds' temperature; and that of all."""
+    logits, labels = (torch.from_numpy(answers[name]) for name in ("patient", "patient_labels"))
+    odds = np.zeros(logits.shape)
+    for fold in range(N_FOLDS):
+        own = torch.from_numpy(answers["fold"] == fold)
+        temperature = fit_temperature(logits[~own], labels[~own])
+        odds[own.numpy()] = (logits[own] / temperature).softmax(1).numpy()
+        print(f"temperature without fold {fold}: {temperature:.3f}")
+    return odds, fit_temperature(logits, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldPatches:
+    """Of one fold: what patches are usual, and how unlike them its own patients are."""
+
+    known: KnownPatches
+    names: np.ndarray
+    lengths: np.ndarray
+
+    def flagged(self, others: Sequence[HeldPatches]) -> np.ndarray:
+        """Whether each patient is beyond what the other folds' patients reach."""
+        rest = np.concatenate([each.lengths for each in others if each is not self])
+        found: np.ndarray = self.lengths > threshold_of(rest)
+        return found
+
+
+def patches_of(tiles: Tiles, fold: int, work: Path) -> HeldPatches:
+    """Measure the encoder's features of a fold; training tiles with changed stains as well."""
+    kinds, folds = merged(tiles.labels), patient_folds(tiles)
+    features = features_of(tiles, fold, work).numpy()
+    own, held = (folds != fold) & (kinds >= 0), (folds == fold) & (kinds >= 0)
+    names = np.unique(tiles.groups[held])
+    bags = [features[0, held & (tiles.groups == name)] for name in names]
+    usual = features[:, own].reshape(-1, features.shape[2])
+    known = fit_known_patches(usual, np.tile(kinds[own], len(features)), bags)
+    lengths = np.array([known.slide_novelty(bag) for bag in bags], np.float32) * known.threshold
+    return HeldPatches(known, names, lengths)
+
+
+def known_patches(tiles: Tiles, work: Path) -> tuple[KnownPatches, float]:
+    """What the model that ships knows; and the share of patients that other folds would flag."""
+    found = [patches_of(tiles, fold, work) for fold in range(N_FOLDS)]
+    threshold = threshold_of(np.concatenate([each.lengths for each in found]))
+    alarms = np.concatenate([each.flagged(found) for each in found])
+    return dataclasses.replace(found[0].known, threshold=threshold), float(alarms.mean())
+
+
+SPLIT = (
+    "by patient, whose class is the worst of the tiles: the figures are of all patients, out of "
+    "five folds, encoder and model trained anew in each, probabilities by the temperature of the "
+    "other folds. These weights did not see the patients of fold 0; what counts as novel was set "
+    "on all patients, each by the encoder of the fold that had not seen it"
+)
 
 
 def ship(tiles: Tiles, arguments: argparse.Namespace) -> None:
     answers = gathered(arguments.work)
     told(answers, "out of fold")
-    logits, labels = torch.from_numpy(answers["patient"]), answers["patient_labels"]
-    temperature = fit_temperature(logits, torch.from_numpy(labels))
-    odds = (logits / temperature).softmax(1).numpy()
+    labels = answers["patient_labels"]
+    odds, temperature = calibrated(answers)
     metrics = classification_report(odds, labels, COLON_CLASSES).to_dict()
     metrics["auc_adenocarcinoma"] = area_under_curve(odds[:, 2], labels == 2)
     pure, truth = answers["pure"], answers["pure_labels"]
@@ -341,7 +391,7 @@ def ship(tiles: Tiles, arguments: argparse.Namespace) -> None:
     model, history = fitted(
         features[:, own], kinds[own], tiles.groups[own], span_of(0, arguments.work)
     )
-    # Of every second patient of the fold the threshold, of the others what it flags.
+    # States of whole bags are for fine-tuning; the verdict is by patches.
     names = np.unique(tiles.groups[held])
     first = held & np.isin(tiles.groups, names[::2])
     parts = {
@@ -351,6 +401,16 @@ def ship(tiles: Tiles, arguments: argparse.Namespace) -> None:
         )
     }  # fmt: skip
     known, novelty = measure_known_slides(model, *parts.values())
+    patches, flagged = known_patches(tiles, arguments.work)
+    assert known is not None
+    assert novelty is not None
+    known = dataclasses.replace(known, patches=patches)
+    novelty = novelty.model_copy(
+        update={
+            "statistic": STATISTIC, "false_alarms": FALSE_ALARMS, "flagged_test": flagged,
+            "n": int(own.sum()), "n_validation": len(labels),
+        }
+    )  # fmt: skip
     encoder = encoder_of(0, arguments.work)
     n_patients = len(np.unique(tiles.groups[own]))
     card = Card(
@@ -376,7 +436,7 @@ def ship(tiles: Tiles, arguments: argparse.Namespace) -> None:
             ),
             citation=EBHI_CITATION,
             licence="CC BY 4.0",
-            split=split_of(arguments.work),
+            split=SPLIT,
             recipe="scripts/train_colon_biopsy.py",
             n_train=n_patients,
             n_validation=len(names),

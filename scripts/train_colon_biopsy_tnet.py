@@ -22,17 +22,20 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tissue_data import (
+    COLON,
     COLON_CLASSES,
     EBHI_CITATION,
     EBHI_MPP,
+    MEAN,
+    STD,
     Tiles,
     area_under_curve,
+    colon_logits,
     merged,
     patient_folds,
     read_ebhi,
 )
 from torch import Tensor
-from train_tissue_mobilenet import COLON, MEAN, STD, colon_logits
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import Card, CropSpec, Training

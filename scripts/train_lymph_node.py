@@ -27,8 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import gaussian_filter
-from tissue_data import PCAM_CITATION, PCAM_MPP, Tiles, area_under_curve, read_pcam
-from train_tissue_mobilenet import NODES
+from tissue_data import NODES, PCAM_CITATION, PCAM_MPP, Tiles, area_under_curve, read_pcam
 
 from napari_sparseattn.bundle import Bundle, load_bundle, save_bundle
 from napari_sparseattn.card import Card, CropSpec, Training

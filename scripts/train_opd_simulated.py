@@ -25,7 +25,7 @@ from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.training.loop.classifier import TrainingSettings
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-EPOCHS = 40
+EPOCHS = 120
 #: Size in µm and nm of path tell cells apart: both are left nearly as they are.
 CHANGES = LaboratoryChanges(
     physical=True,

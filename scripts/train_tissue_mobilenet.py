@@ -20,7 +20,6 @@ minutes on one CPU core.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import time
 from pathlib import Path
@@ -29,7 +28,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from tissue_data import EBHI, Tiles, area_under_curve, merged, patient_folds, read_ebhi, read_pcam
+from tissue_data import (
+    COLON,
+    EBHI,
+    KINDS,
+    MEAN,
+    NODES,
+    STD,
+    Tiles,
+    area_under_curve,
+    colon_logits,
+    merged,
+    patient_folds,
+    read_ebhi,
+    read_pcam,
+)
 from torch import Tensor, nn
 
 from napari_sparseattn.features.encoders import TISSUE_FILE
@@ -43,20 +56,9 @@ from napari_sparseattn.models.mobilenet import (
 )
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 
-MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 #: Layers that stay as they are in the first step and in the second, of 20.
 FROZEN = {"nodes": 5, "colon": 8}
-COLOURS = LaboratoryChanges(
-    swap=0, stretch=0.08, stain=0.08, amount=0.6, saturation=0.4, response=0.3, tint=0.2,
-    haze=0.15, white=0.2, blur=1.0, sharpen=0.7, noise=0.03, jpeg=0.1,
-)  # fmt: skip
-#: The middle of a patch decides, so that it hardly moves.
-NODES = dataclasses.replace(COLOURS, shift=0.06, centred=0, scale=(0.85, 1.2))
-#: Of a tile 55 to 90 % of its side, at 0.96 to 1.57 µm/px.
-COLON = dataclasses.replace(COLOURS, shift=0.4, centred=0, scale=(1.11, 1.82))
 COLON_SIDE = 128
-KINDS = torch.tensor(list(EBHI.values()))
 
 
 class Network(nn.Module):
@@ -73,11 +75,6 @@ class Network(nn.Module):
         x = ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.narrow(self.trunk(x))
         return features
-
-
-def colon_logits(six: Tensor) -> Tensor:
-    """Logits of the three merged classes."""
-    return torch.stack([six[:, kind == KINDS].logsumexp(1) for kind in range(3)], 1)
 
 
 class Drawn:

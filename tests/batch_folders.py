@@ -47,7 +47,7 @@ def finish(plan: BatchPlan, **how: Any) -> list[ItemState]:
     return states
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 600) -> Any:
     """Return what is found, once it is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from displays import can_start, start_display
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,15 +30,83 @@ for _name, _place in {
     os.environ[_name] = str(Path(_OURS.name) / _place)
 
 
+#: Files that take longest, which begin first: a process is then not left with one in the end.
+LONGEST = (
+    "plugin/train/test_window.py",
+    "export/test_bioimage.py",
+    "plugin/main/test_seen.py",
+    "plugin/annotate/test_window.py",
+    "batch/test_run.py",
+    "plugin/main/test_window.py",
+    "plugin/train/test_session.py",
+    "export/test_onnx_model.py",
+    "plugin/test_opening.py",
+    "plugin/batch/test_window.py",
+    "plugin/slides/test_window.py",
+    "plugin/holograms/test_window.py",
+)
+
+
+#: Displays of the processes that share the tests. The first process starts and ends them: one
+#: that takes long to leave is killed, and would leave its display behind.
+_servers: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    if can_start():
+        server, node.workerinput["display"] = start_display()
+        _servers.append(server)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if display := getattr(config, "workerinput", {}).get("display"):
+        os.environ["DISPLAY"] = display
+        os.environ.pop("WAYLAND_DISPLAY", None)
+
+
+def pytest_unconfigure() -> None:
+    while _servers:
+        server = _servers.pop()
+        server.terminate()
+        server.wait()
+
+
+class ByFile(LoadScopeScheduling):
+    """Keeps a file's tests in one process, and all windows where processes share a display.
+
+    xdist's own groups are names that it adds to those of tests; pytest 9.2 does not let it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if _servers or not file.startswith("tests/plugin/") else "windows"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all windows, which share one display, in one."""
-    windows = ROOT / "tests" / "plugin"
-    for item in items:
-        group = "windows" if windows in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # They take longest together, so they begin first.
-    items.sort(key=lambda item: windows not in item.path.parents)
+    """Begin with what takes longest."""
+    places = {f"tests/{name}": place for place, name in enumerate(LONGEST)}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        file = item.nodeid.partition("::")[0]
+        return places.get(file, len(places)), not file.startswith("tests/plugin/")
+
+    items.sort(key=order)
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the search for cycles: napari searches at each removed layer.
+
+    So do its viewers when they close, twice; over torch and napari each search takes a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +142,7 @@ def no_qt_leaks() -> Iterator[None]:
 
     if QCoreApplication.instance() is None:
         return
-    assert QThreadPool.globalInstance().waitForDone(10_000), "work is still running after the test"
+    assert QThreadPool.globalInstance().waitForDone(120_000), "work is still running after the test"
     for _ in range(3):
         QCoreApplication.processEvents()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

@@ -90,3 +90,10 @@ def knowing(bundle: Bundle, threshold: float = 1.0, n: int = 40) -> Bundle:
         card=bundle.card.model_copy(update={"novelty": spec}),
         known=dataclasses.replace(known, threshold=threshold),
     )
+
+
+def softened(bundle: Bundle, softening: float) -> Bundle:
+    """Return a model with known states whose confidence falls with novelty."""
+    assert bundle.card.novelty is not None
+    spec = bundle.card.novelty.model_copy(update={"softening": softening})
+    return dataclasses.replace(bundle, card=bundle.card.model_copy(update={"novelty": spec}))

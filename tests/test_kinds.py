@@ -64,4 +64,4 @@ def test_a_card_of_another_kind_than_its_architecture_is_refused() -> None:
 
 def test_the_table_itself_imports_nothing_slow() -> None:
     code = "import sys, napari_sparseattn.kinds; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=600).returncode == 0

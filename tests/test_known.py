@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, read_card, save_bundle
 from napari_sparseattn.card import NoveltySpec
 from napari_sparseattn.known import KnownStates, extend_known_states, fit_known_states
-from small_model import small_bundle
+from small_model import small_bundle, softened
 from test_bundle import metadata, rewrite
 
 D = 8
@@ -37,6 +37,24 @@ def described(bundle: Bundle) -> Bundle:
     spec = NoveltySpec(false_alarms=0.03, n=600, n_validation=400, kept=96)
     card = bundle.card.model_copy(update={"novelty": spec})
     return dataclasses.replace(bundle, card=card, known=known())
+
+
+def test_the_temperature_grows_with_novelty_and_where_the_card_says_so(tmp_path: Path) -> None:
+    plain = described(small_bundle(temperature=0.5))
+    bundle = softened(plain, 1.5)
+    states = np.concatenate([plain.known.means[:1], 40 * np.ones((1, D), np.float32)])
+    near, far = plain.known.novelty(states)
+    assert near < 1 < far
+    np.testing.assert_array_equal(plain.temperatures(states), np.float32([0.5, 0.5]))
+    np.testing.assert_allclose(bundle.temperatures(states), [0.5, 0.5 * far**1.5], rtol=1e-5)
+    without = dataclasses.replace(small_bundle(temperature=0.5), known=None)
+    np.testing.assert_array_equal(without.temperatures(states), np.float32([0.5, 0.5]))
+    path = tmp_path / "small.safetensors"
+    save_bundle(bundle, path)
+    np.testing.assert_array_equal(
+        load_bundle(path).temperatures(states), bundle.temperatures(states)
+    )
+    assert read_card(path).format_version == 3
 
 
 def test_new_states_of_the_same_kind_are_flagged_at_the_stated_rate() -> None:

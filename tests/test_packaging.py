@@ -17,10 +17,10 @@ import napari_sparseattn
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(napari_sparseattn.__file__).parent
-DEMO_SECONDS = 240
+DEMO_SECONDS = 800
 
 
-def run(*command: object, cwd: Path | None = None, timeout: float = 120) -> str:
+def run(*command: object, cwd: Path | None = None, timeout: float = 600) -> str:
     """Run a command; return its output, or fail with what it said."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(

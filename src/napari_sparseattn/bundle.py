@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from .card import FORMAT_VERSION, Card, TestVector
@@ -82,6 +84,18 @@ class Bundle:
     def n_parameters(self) -> int:
         """Number of weights, running statistics included."""
         return sum(t.numel() for t in self.state.values())
+
+    def temperatures(self, states: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """By what the logits of images with states (N, D) are divided: (N,).
+
+        The card's temperature; a higher one for images that are unlike
+        anything the model knows, where the card says how much.
+        """
+        states, spec = np.asarray(states, np.float32), self.card.novelty
+        found = np.full(len(states), self.card.temperature, np.float32)
+        if self.known is not None and spec is not None and spec.softening:
+            found *= np.maximum(self.known.novelty(states), 1) ** np.float32(spec.softening)
+        return found
 
     def model(self, device: str | torch.device = "cpu") -> Network:
         """Build the model in evaluation mode; built once per device."""
@@ -392,9 +406,10 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
-    if card.target is not None:
+    if card.target is not None or (known is not None and known.patches is not None):
         return 4
-    if card.halting is not None or card.explanation is not None or card.limits:
+    softened = card.novelty is not None and card.novelty.softening
+    if card.halting is not None or card.explanation is not None or card.limits or softened:
         return 3
     return 1 if known is None else 2
 
@@ -472,6 +487,12 @@ def _check_known(name: str, card: Card, known: KnownStates | None) -> None:
         raise BundleError(
             f"{name} does not fit its card: the known states are not those of {classes} classes "
             f"of {width} numbers. Measure them again."
+        )
+    encoder = 0 if card.encoder is None else card.encoder.width
+    if known.patches is not None and known.patches.width != encoder:
+        raise BundleError(
+            f"{name} does not fit its card: its known patches have {known.patches.width} numbers, "
+            f"its encoder makes {encoder}. Measure them again."
         )
 
 

@@ -34,8 +34,9 @@ __all__ = [
 ]
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
-#: 3 may say when a TNet stops by itself, which explanation was measured best, or what alone
-#: the model knows, 4 has a risk or a number as its target in place of classes.
+#: 3 may say when a TNet stops by itself, which explanation was measured best, what alone the
+#: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides, or a
+#: risk or a number as its target in place of classes.
 FORMAT_VERSION = 4
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
@@ -188,6 +189,9 @@ class NoveltySpec(_Strict):
     sides : tuple of int or None
         Smallest and largest longer side, in pixels, of the fields or slides
         that were measured; None where all were of the size the card says.
+    softening : float
+        Power of the novelty, where it is above 1, that the temperature grows
+        with: how much less a class of unlike images is to be trusted.
     """
 
     statistic: str = "distance to the nearest class mean (Mahalanobis, shared covariance)"
@@ -199,6 +203,7 @@ class NoveltySpec(_Strict):
     flagged_test: float | None = None
     others: tuple[str, ...] = ()
     sides: tuple[int, int] | None = None
+    softening: Annotated[float, Field(ge=0, le=10)] = 0.0
 
     @property
     def others_text(self) -> str:
@@ -236,7 +241,7 @@ class HaltingSpec(_Strict):
 
 
 class ExplanationSpec(_Strict):
-    """Which explanation of a SPAN-MIL was measured best, by patch flipping.
+    """Which explanation of a SPAN was measured best, by patch flipping.
 
     Parameters
     ----------
@@ -409,8 +414,8 @@ class Card(_Strict):
             raise ValueError("a SPAN, and no other model, names the encoder of its features")
         if self.halting is not None and self.model_kind.setting != "locations":
             raise ValueError("a TNet, and no other model, stops by itself")
-        if self.explanation is not None and (self.segments or not self.takes_slides):
-            raise ValueError("a SPAN of slides, and no other model, names its best explanation")
+        if self.explanation is not None and not self.takes_slides:
+            raise ValueError("a SPAN, and no other model, names its best explanation")
         if self.target is not None:
             if self.segments or not self.takes_slides:
                 raise ValueError("a SPAN of slides, and no other model, gives a risk or a number")
@@ -505,9 +510,10 @@ class Card(_Strict):
             return "not measured, this file has no states of what it was trained on."
         found = "" if spec.flagged_test is None else f" ({100 * spec.flagged_test:.1f} % of test)"
         named = f", also as more like {spec.others_text}" if spec.others else ""
+        softened = " Its confidence is lowered by how unlike it is." if spec.softening else ""
         return (
             f"flagged beyond what {100 * (1 - spec.false_alarms):.3g} % of "
-            f"{spec.n_validation} held-out images reach{found}{named}."
+            f"{spec.n_validation} held-out images reach{found}{named}.{softened}"
         )
 
     @staticmethod

@@ -141,6 +141,7 @@ _SPAN = ModelKind(
     rerunner="inference.slide_reruns:SlideRerun",
     trainer="training.loop.slides:train_slides",
     trained_as="span",
+    paper=("Wu et al. 2024, the sparse pyramid attention of SPAN", "10.48550/arXiv.2406.09333"),
 )
 
 #: By the name that cards have.

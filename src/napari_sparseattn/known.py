@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -31,10 +31,13 @@ __all__ = [
     "FALSE_ALARMS",
     "KEPT_STATES",
     "PREFIX",
+    "KnownPatches",
     "KnownStates",
     "OtherThings",
     "extend_known_states",
+    "fit_known_patches",
     "fit_known_states",
+    "threshold_of",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -51,6 +54,8 @@ KEPT_STATES, CHECKED_STATES = 32, 12
 PREFIX = "known."
 #: Below this share of the mean variance no direction is trusted.
 _FLOOR = 1e-3
+#: Patches whose features are read at a time.
+_PATCHES = 20_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,6 +109,65 @@ class OtherThings:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class KnownPatches:
+    """An encoder's features, F numbers each, of patches of M classes of slides.
+
+    Parameters
+    ----------
+    means : numpy.ndarray
+        (M, F) float32.
+    root : numpy.ndarray
+        (F, F) float32, as of `KnownStates`.
+    threshold : float
+        Length that counts as 1 where it is a slide's: the geometric mean of its patches'.
+    """
+
+    means: Floats
+    root: Floats
+    threshold: float
+
+    def __post_init__(self) -> None:
+        m, width = self.means.shape if self.means.ndim == 2 else (0, 0)
+        if not m or self.root.shape != (width, width):
+            raise ValueError("known patches contradict each other in their shapes")
+        if not (np.isfinite(self.means).all() and np.isfinite(self.root).all()) or not (
+            math.isfinite(self.threshold) and self.threshold > 0
+        ):
+            raise ValueError("known patches are not all numbers")
+
+    @property
+    def width(self) -> int:
+        """Numbers per patch, F."""
+        return int(self.means.shape[1])
+
+    def novelty(self, features: Any) -> Floats:
+        """How unlike the known patches others (N, F) are: (N,) float32.
+
+        They are an array, or anything whose slices are arrays: a part is read at a time.
+        """
+        parts = [
+            _distances(
+                np.asarray(features[start : start + _PATCHES], np.float32), self.means, self.root
+            )
+            for start in range(0, features.shape[0], _PATCHES)
+        ]
+        found: Floats = np.concatenate(parts) / np.float32(self.threshold)
+        return found
+
+    def slide_novelty(self, features: Any) -> float:
+        """How unlike the known slides one of patches (N, F) is, 1 at the threshold."""
+        return self.of_slide(self.novelty(features))
+
+    @staticmethod
+    def of_slide(novelty: Floats) -> float:
+        """Novelty of a slide by that of its patches (N,): their geometric mean.
+
+        A few patches of blood or folded tissue do not make it unlike all others.
+        """
+        return float(np.exp(np.log(np.maximum(novelty, 1e-6)).mean()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class KnownStates:
     """The states of M classes that were measured, of D numbers each.
 
@@ -125,6 +189,8 @@ class KnownStates:
         training may be fitted to either: they tell what it forgot.
     others : OtherThings or None
         What is common beside the classes; None where it was not measured.
+    patches : KnownPatches or None
+        Of slides, what the encoder makes of patches; None where it was not measured.
     """
 
     means: Floats
@@ -134,6 +200,7 @@ class KnownStates:
     labels: npt.NDArray[np.int64]
     held: npt.NDArray[np.bool_]
     others: OtherThings | None = None
+    patches: KnownPatches | None = None
 
     def __post_init__(self) -> None:
         m, d = self.means.shape if self.means.ndim == 2 else (0, 0)
@@ -191,6 +258,9 @@ class KnownStates:
             levels = np.array([others.typical, others.limit, others.reach], np.float32)
             arrays |= {"other_means": others.means, "other_root": others.root}
             arrays["other_levels"] = levels
+        if (patches := self.patches) is not None:
+            arrays |= {"patch_means": patches.means, "patch_root": patches.root}
+            arrays["patch_threshold"] = np.array([patches.threshold], np.float32)
         return {PREFIX + name: torch.from_numpy(each.copy()) for name, each in arrays.items()}
 
     @classmethod
@@ -209,6 +279,8 @@ class KnownStates:
         kinds |= {"labels": "i8", "held": "b1"}
         if "other_means" in found:
             kinds |= dict.fromkeys(("other_means", "other_root", "other_levels"), "f4")
+        if "patch_means" in found:
+            kinds |= dict.fromkeys(("patch_means", "patch_root", "patch_threshold"), "f4")
         if {name: each.dtype.str[1:] for name, each in found.items()} != kinds:
             raise ValueError("known states are incomplete, or of other types")
         if found["threshold"].shape != (1,):
@@ -221,7 +293,13 @@ class KnownStates:
                 raise ValueError("states of other things have no three levels")
             levels = (float(level) for level in found["other_levels"])
             others = OtherThings(found["other_means"], found["other_root"], *levels)
-        return cls(found["means"], found["root"], threshold, *kept, others)
+        patches = None
+        if "patch_means" in found:
+            if found["patch_threshold"].shape != (1,):
+                raise ValueError("known patches have no single threshold")
+            least = float(found["patch_threshold"][0])
+            patches = KnownPatches(found["patch_means"], found["patch_root"], least)
+        return cls(found["means"], found["root"], threshold, *kept, others, patches)
 
 
 def fit_known_states(
@@ -275,7 +353,7 @@ def fit_known_states(
     if others is not None:
         beside = _measure_others(others, means, root, held, _OTHERS_PART * false_alarms)
         false_alarms *= 1 - _OTHERS_PART
-    threshold = _threshold(_distances(held, means, root), false_alarms)
+    threshold = threshold_of(_distances(held, means, root), false_alarms)
     rows = _draw(labels, kept, seed)
     more = _draw(held_labels, CHECKED_STATES, seed) if held_labels is not None else rows[:0]
     checked = labels[:0] if held_labels is None else held_labels[more]
@@ -288,6 +366,42 @@ def fit_known_states(
         np.arange(len(rows) + len(more)) >= len(rows),
         beside,
     )
+
+
+def fit_known_patches(
+    features: Floats,
+    labels: npt.NDArray[np.int64],
+    held: Sequence[Floats],
+    *,
+    false_alarms: float = FALSE_ALARMS,
+) -> KnownPatches:
+    """Measure what patches are usual, and the threshold on other slides.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        (N, F) of training patches.
+    labels : numpy.ndarray
+        (N,) int64, their classes.
+    held : sequence of numpy.ndarray
+        (N_i, F) of each slide that neither encoder nor model was fitted to.
+    false_alarms : float
+        Share of the held-out slides beyond the threshold.
+
+    Raises
+    ------
+    ValueError
+        If there are too few patches or slides.
+    """
+    if len(features) < 3 or not held:
+        raise ValueError("too few patches to say what is usual: at least 3, and a slide held out")
+    classes = np.unique(labels)
+    means = np.stack([features[labels == each].mean(0) for each in classes])
+    residuals = (features - means[np.searchsorted(classes, labels)]).astype(np.float64)
+    root = _root_of_precision(residuals, len(classes))
+    made = KnownPatches(means.astype(np.float32), root, 1.0)
+    lengths = np.array([made.slide_novelty(each) for each in held], np.float32)
+    return dataclasses.replace(made, threshold=threshold_of(lengths, false_alarms))
 
 
 def extend_known_states(
@@ -341,7 +455,7 @@ def extend_known_states(
     return KnownStates(
         means,
         root,
-        _threshold(_distances(usual, means, root), false_alarms),
+        threshold_of(_distances(usual, means, root), false_alarms),
         np.concatenate([known.states, states[rows], held[more]]).astype(np.float32),
         np.concatenate([known.labels, labels[rows], held_labels[more]]).astype(np.int64),
         np.concatenate([known.held, np.zeros(len(rows), bool), np.ones(len(more), bool)]),
@@ -366,7 +480,7 @@ def _measure_others(
     values, vectors = np.linalg.eigh((1 - _OTHERS_SPREAD) * within + _OTHERS_SPREAD * of_others)
     both = (vectors / np.sqrt(np.maximum(values, _FLOOR * values.mean()))).astype(np.float32)
     levels = _levels(_nearer(held, means, own, both), false_alarms)
-    reach = _threshold(_distances(states, means, both), FALSE_ALARMS)
+    reach = threshold_of(_distances(states, means, both), FALSE_ALARMS)
     return OtherThings(means.astype(np.float32), both, *levels, reach)
 
 
@@ -383,10 +497,10 @@ def _levels(nearer: Floats, false_alarms: float) -> tuple[float, float]:
     highest = nearer.max(1)
     typical = float(np.median(highest))
     lengths = highest - np.float32(typical)
-    return typical, typical + _threshold(lengths, false_alarms)
+    return typical, typical + threshold_of(lengths, false_alarms)
 
 
-def _threshold(lengths: Floats, false_alarms: float) -> float:
+def threshold_of(lengths: Floats, false_alarms: float = FALSE_ALARMS) -> float:
     """Return the length beyond which a new one lies at this rate, all being exchangeable."""
     # Of n + 1 lengths a new one is beyond the j-th with probability (n + 1 - j) / (n + 1).
     place = min(math.ceil((len(lengths) + 1) * (1 - false_alarms)), len(lengths))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -206,10 +208,7 @@ def test_models_lists_cards_and_broken_files(model: Path, monkeypatch: pytest.Mo
     ("arguments", "message"),
     [
         (("classify", "absent.png", "--out", "x"), "absent.png"),
-        (
-            ("classify", "absent.png", "--out", "x", "--model", "nothing"),
-            "No model named 'nothing'",
-        ),
+        (("classify", ".", "--out", "x", "--model", "nothing"), "No model named 'nothing'"),
         (("evaluate", "absent"), "no folder"),
         (("train", "absent", "--out", "m.pt"), ".safetensors"),
         (("train", "absent", "--out", "m.safetensors", "--kind", "resnet"), "sparse-attn-net"),
@@ -251,3 +250,29 @@ def test_folders_that_are_no_classes_are_named(
 ) -> None:
     folder = class_folders(tmp_path / "set", names=("round", "oval"))
     assert "no class named oval" in fails(monkeypatch, capsys, "evaluate", folder, "--model", model)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "none.tif", "--out", "o"],
+        ["slide", "none.svs", "--model", "colon-biopsy", "--out", "o"],
+        ["evaluate", "none"],
+    ],
+)
+def test_a_missing_file_is_told_before_torch_is_loaded(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from napari_sparseattn.cli.app import main\n"
+        f"sys.argv = ['napari-sparseattn', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert re.search(f"here is no (file|folder) '?{arguments[1]}", done.stderr)
+    assert done.stdout.strip() == "False"

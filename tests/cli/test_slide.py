@@ -107,9 +107,11 @@ def test_an_unknown_scale_is_asked_for(tmp_path: Path, model: Path) -> None:
 
 
 def test_models_that_are_no_span_are_refused(tmp_path: Path) -> None:
-    save_bundle(small_bundle(), tmp_path / "cells.safetensors")
+    model, slide = tmp_path / "cells.safetensors", tmp_path / "x.svs"
+    save_bundle(small_bundle(), model)
+    slide.touch()
     with pytest.raises(ValueError, match="is no SPAN"):
-        run("slide", "x.svs", "--model", tmp_path / "cells.safetensors", "--out", tmp_path)
+        run("slide", slide, "--model", model, "--out", tmp_path)
 
 
 def test_training_on_a_table_of_slides(tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def test_training_on_a_table_of_slides(tmp_path: Path) -> None:
     said = json.loads(
         run(
             *("train", tmp_path / "slides.csv", "--kind", "span", "--out", out),
+            *("--encoder", "stain-texture"),
             *("--epochs", 6, "--device", "cpu", "--json"),
         )
     )
@@ -163,6 +166,7 @@ def test_training_on_outlined_regions(tmp_path: Path) -> None:
         )
     out = tmp_path / "mine.safetensors"
     call = ("train", folder, "--kind", "span-regions", "--out", out, "--epochs", 8)
+    call += ("--encoder", "stain-texture")
     with pytest.raises(ValueError, match="needs --wanted"):
         run(*call)
     said = json.loads(run(*call, "--wanted", "Tumor", "--device", "cpu", "--json"))

@@ -66,3 +66,24 @@ def test_nothing_is_cleaned_and_no_area_is_made_up() -> None:
     assert find_foci(seen_of(SLIDE), threshold=0.95).sentence("tumour").startswith("No tumour")
     with pytest.raises(ValueError, match="above 0"):
         find_foci(seen_of(SLIDE), threshold=0.0)
+
+
+def test_only_gaps_that_are_enclosed_by_edges_are_filled() -> None:
+    grid = """
+    9 . 9 9 9
+    9 0 9 0 9
+    9 9 9 9 0
+    0 9 0 0 9
+    """
+    found = find_foci(seen_of(grid), threshold=0.5, least=2, pixel_size=1.0)
+    # Row 1: one gap opens to the glass above, the other touches outside by a corner alone.
+    assert found.labels[1].tolist() == [1, 0, 1, 1, 1]
+    # At the edge of the grid nothing is enclosed.
+    assert found.labels[3].tolist() == [0, 1, 0, 0, 1]
+    assert found.labels[2, 4] == 0
+    assert found.patches.tolist() == [14]
+    assert found.area_mm2 == pytest.approx(14 * 0.1**2)
+    # Two patches that are enclosed together are no noise of one.
+    wide = "9 9 9 9\n9 0 0 9\n9 9 9 9"
+    assert find_foci(seen_of(wide), threshold=0.5, least=2).patches.tolist() == [10]
+    assert find_foci(seen_of(wide), threshold=0.5, least=3).patches.tolist() == [12]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.inference.cells import classify_crops
 from small_model import small_bundle
 from small_tnet import small_tnet_bundle
+
+from .test_onnx_model import adds_to_places, check, real_crops
 
 # Their library leaves files open that it packs.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -120,11 +125,26 @@ def test_their_pipeline_gives_our_probabilities(package: tuple[Bundle, Path]) ->
         np.testing.assert_allclose(probabilities, classify_crops(crop[None], bundle), atol=1e-4)
 
 
+Packed = Callable[[str], tuple[Bundle, Path]]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """Packages of models by name; each is made once, which takes many seconds."""
+    folder = tmp_path_factory.mktemp("packages")
+
+    @functools.cache
+    def pack(name: str) -> tuple[Bundle, Path]:
+        bundle = small_tnet_bundle() if name == "small" else load_bundle(name)
+        return bundle, export_bioimage(bundle, folder / f"{name}.zip")
+
+    return pack
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["blood-cells", "blood-cells-tnet", "opd-simulated", "small"])
-def test_every_model_for_cells_makes_a_package_that_passes(name: str, tmp_path: Path) -> None:
-    bundle = small_tnet_bundle() if name == "small" else load_bundle(name)
-    path = export_bioimage(bundle, tmp_path / "model.zip")
+def test_every_model_for_cells_makes_a_package_that_passes(name: str, packed: Packed) -> None:
+    bundle, path = packed(name)
     assert tried(path, weight_format="onnx").status == "passed"
     described = load_model_description(path)
     steps = [step.id for step in described.inputs[0].preprocessing]
@@ -134,21 +154,47 @@ def test_every_model_for_cells_makes_a_package_that_passes(name: str, tmp_path: 
     assert bool(described.authors) == (name != "small"), "only shipped ones have known authors"
 
 
-def test_a_package_that_is_refused_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blood-cells", "blood-cells-tnet", "opd-simulated"])
+def test_graphs_of_bundled_models_agree_on_real_crops(
+    name: str, packed: Packed, shared: Path, tmp_path: Path
 ) -> None:
+    """What `export_onnx` wrote for the package, against the network itself."""
+    bundle, path = packed(name)
+    with zipfile.ZipFile(path) as archive:
+        graph = Path(archive.extract("model.onnx", tmp_path))
+    assert not adds_to_places(graph)
+    crops = real_crops(name, shared, 24)
+    assert len(crops) >= 8
+    if bundle.card.normalisation.kind == "fixed":
+        # Which is then no part of the graph.
+        crops = bundle.card.normalisation(crops)
+        plain = bundle.card.model_copy(update={"normalisation": Normalisation("fixed", 0.0, 1.0)})
+        bundle = dataclasses.replace(bundle, card=plain)
+    check(bundle, graph, crops, (1, 7, len(crops)))
+
+
+def test_a_package_that_is_refused_is_not_written(
+    package: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, whole = package
     path = tmp_path / "model.zip"
     path.write_text("older")
     with pytest.raises(ModelExportError, match=r"end in \.zip"):
-        export_bioimage(small_bundle(), tmp_path / "model.tar")
+        export_bioimage(bundle, tmp_path / "model.tar")
     example = bioimage._example
 
     def wrong(*args: Any) -> Any:
         stored, found = example(*args)
         return stored, found | {"logits": found["logits"] + 1}
 
+    def again(_: Bundle, graph: Path, **__: Any) -> None:
+        with zipfile.ZipFile(whole) as archive:
+            graph.write_bytes(archive.read("model.onnx"))
+
     monkeypatch.setattr(bioimage, "_example", wrong)
+    monkeypatch.setattr(bioimage, "export_onnx", again)
     with pytest.raises(ModelExportError, match="core refuses"):
-        export_bioimage(small_bundle(), path)
+        export_bioimage(bundle, path)
     assert path.read_text() == "older"
     assert [file.name for file in tmp_path.iterdir()] == ["model.zip"]

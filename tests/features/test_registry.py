@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -10,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_sparseattn.cli import app as cli
+from napari_sparseattn.cli.cross_validate import cross_validate
+from napari_sparseattn.cli.train import train
 from napari_sparseattn.features.encoders import (
+    TISSUE,
     EncoderError,
     MissingLibraryError,
     encoder_licence,
@@ -63,9 +67,18 @@ def test_they_are_listed() -> None:
     assert "not run here" in shown
 
 
-def test_a_scale_that_is_not_known_is_asked_for_before_anything_is_fetched() -> None:
-    call = ["train", "x.csv", "--kind", "span", "--encoder", "uni", "--out", "m.safetensors"]
+@pytest.mark.parametrize("name", ["uni", "timm:resnet18", "transformers:some/network"])
+@pytest.mark.parametrize("verb", ["train", "cross-validate"])
+def test_a_scale_that_is_not_known_is_asked_for_before_anything_is_fetched(
+    verb: str, name: str
+) -> None:
+    call = [verb, "x.csv", "--kind", "span", "--encoder", name, "--out", "m.safetensors"]
     result = CliRunner().invoke(cli.app, call)
     assert result.exit_code == 1
-    with pytest.raises(ValueError, match=r"'uni' reads patches is not known.*--pixel-size"):
+    with pytest.raises(ValueError, match=rf"'{name}' reads patches is not known.*--pixel-size"):
         raise result.exception
+
+
+def test_slides_are_encoded_for_h_and_e_where_nobody_says_otherwise() -> None:
+    for function, name in ((train, "encoder"), (cross_validate, "encoder"), (load_encoder, "name")):
+        assert inspect.signature(function).parameters[name].default == TISSUE

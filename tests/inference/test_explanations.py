@@ -12,7 +12,7 @@ from napari_sparseattn.inference.explanations import explain_features
 from napari_sparseattn.inference.measuring import FaithfulnessSettings, measure
 from napari_sparseattn.inference.slide_attention import to_pyramid_attention
 from napari_sparseattn.inference.slide_reruns import SlideRerun
-from napari_sparseattn.models.span import SpanMil
+from napari_sparseattn.models.span import SpanMil, SpanUnet
 from small_span import small_span
 
 SIDE = 6
@@ -77,11 +77,11 @@ def test_perturbation_is_the_fall_without_a_patch_or_block(
         changed[patch] = base
         assert found[patch] == pytest.approx(whole - margin(model, changed, cells, 1), abs=1e-4)
     monkeypatch.setattr(explanations, "MOST_RUNS", 9)
-    runs = []
+    runs: list[tuple[int, int]] = []
     blocks = explain_features(
-        model, features, cells, "perturbation", 1, report=lambda done, total: runs.append(total)
+        model, features, cells, "perturbation", 1, report=lambda *said: runs.append(said)
     )
-    assert len(runs) == runs[0] <= 9
+    assert runs[-1] == (9, 9)
     changed = features.clone()
     rows = (cells // 2 == 0).all(dim=1)
     assert len(set(blocks[rows.numpy()].tolist())) == 1
@@ -110,6 +110,46 @@ def test_flipping_finds_that_an_explanation_of_the_class_is_better_than_its_oppo
     assert set(found.own) == {"integrated", "perturbation", "attention", "all levels"}
     assert found.orders["perturbation"].gain > 0
     assert found.orders["integrated"].gain > found.orders["random"].gain
+
+
+@pytest.mark.parametrize("method", ["integrated", "perturbation"])
+def test_of_a_model_that_segments_the_log_odds_of_a_region_are_explained(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor],
+    method: explanations.Explanation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, features, cells = slide
+    model = small_span(segments=True, seed=2).requires_grad_(False)
+    assert isinstance(model, SpanUnet)
+    region = torch.tensor([0, 1, 6])
+
+    @torch.no_grad()
+    def odds(changed: torch.Tensor, rows: torch.Tensor | slice = region) -> float:
+        return float(model(changed, cells).logits[rows, 0].mean())
+
+    monkeypatch.setattr(explanations, "STEPS", 200)
+    found = explain_features(model, features, cells, method, 1, region=region)
+    base = features.mean(dim=0)
+    if method == "integrated":
+        rise = odds(features) - odds(base.expand_as(features))
+        assert float(found.sum()) == pytest.approx(rise, abs=0.02 * abs(rise) + 0.02)
+    else:
+        changed = features.clone()
+        changed[7] = base
+        assert found[7] == pytest.approx(odds(features) - odds(changed), abs=1e-4)
+        whole = explain_features(model, features, cells, method, 1)
+        everywhere = slice(None)
+        expected = odds(features, everywhere) - odds(changed, everywhere)
+        assert whole[7] == pytest.approx(expected, abs=1e-4)
+    against = explain_features(model, features, cells, method, 0, region=region)
+    np.testing.assert_allclose(against, -found, atol=1e-4)
+
+
+def test_a_region_is_of_a_model_that_segments(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor],
+) -> None:
+    with pytest.raises(ValueError, match="gives each patch a probability"):
+        explain_features(*slide, "gradient", 0, region=torch.tensor([0]))
 
 
 def test_other_methods_are_refused(slide: tuple[SpanMil, torch.Tensor, torch.Tensor]) -> None:

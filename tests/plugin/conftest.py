@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
+from npe2 import PluginManifest
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.plugin.cells.requests import ClickRequest
@@ -50,12 +52,25 @@ def label_image() -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 #: A ceiling for a dead program only: a test waits for a state, however long a busy machine takes.
-WAIT_MS = 120_000
+WAIT_MS = 400_000
 
 
 def wait_until(qtbot: Any, state: Callable[[], bool]) -> None:
     """Let Qt work until a state holds; fail with the state's own assertion, or in the end."""
     qtbot.waitUntil(state, timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def manifests_read_once() -> Iterator[None]:
+    """Parse each plugin's manifest once: every viewer discovers all of them anew."""
+    read = functools.cache(PluginManifest.from_file)
+
+    def copy(path: Path | str) -> PluginManifest:
+        return read(path).model_copy(deep=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "from_file", copy)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -126,7 +126,7 @@ def test_fetching_a_sample_shows_how_far_it_is_and_can_be_cancelled(
     go_on = threading.Semaphore(1)
 
     def slow(url: str, **_: object) -> str:
-        assert go_on.acquire(timeout=60)
+        assert go_on.acquire(timeout=600)
         path = tmp_path / url.rpartition("/")[2]
         imageio.imwrite(path, np.full((480, 640, 3), 200, np.uint8))
         return str(path)

@@ -26,7 +26,16 @@ from .options import (
     PixelSize,
     Unit,
 )
-from .output import Row, describe_row, make_rows, parse_locations, progress_bar, report_rows, row_of
+from .output import (
+    Row,
+    check_single,
+    describe_row,
+    make_rows,
+    parse_locations,
+    progress_bar,
+    report_rows,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -85,6 +94,7 @@ def classify(
     Results of another image, model or verb are not replaced without
     --overwrite. An image that fails is named and does not stop the others.
     """
+    check_single(images)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions
@@ -138,6 +148,7 @@ def slide(
     of another slide, model or verb are not replaced without --overwrite. A
     slide that fails is named and does not stop the others.
     """
+    check_single(slides)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions
@@ -241,6 +252,8 @@ def evaluate(
     are then by bootstrap over groups. A table states the follow-up (time, event)
     or the number (value) of each slide.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"There is no folder, and no table, '{source}'.")
     from ..bundle import load_bundle
     from ..inference.evaluate import Per, evaluate_folder
 

@@ -50,7 +50,7 @@ def cross_validate(
     size: Annotated[int | None, typer.Option(min=16)] = None,
     channels: int = 3,
     modality: str | None = None,
-    encoder: str = "stain-texture",
+    encoder: Annotated[str, typer.Option(help="As for train.")] = "tissue-mobilenet",
     pixel_size: Annotated[float | None, typer.Option(min=0.01, max=100)] = None,
     wanted: str | None = None,
     features: Annotated[Path | None, typer.Option(help="As for train.")] = None,

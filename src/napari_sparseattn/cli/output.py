@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Row",
+    "check_single",
     "describe_row",
     "make_rows",
     "parse_locations",
@@ -47,6 +48,18 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Callable[..., None]]:
             bar.update(task, description=" ".join((what, *stage)), completed=done, total=total)
 
         yield show
+
+
+def check_single(paths: Sequence[Path]) -> None:
+    """Refuse a single file that is not there before seconds go into loading a model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there; of several files those that are there are worked on.
+    """
+    if len(paths) == 1 and not paths[0].exists():
+        raise FileNotFoundError(f"there is no file {paths[0]}")
 
 
 def make_rows(names: Sequence[str], work: Callable[[int], Row]) -> list[Row]:
@@ -137,8 +150,9 @@ def describe_row(row: Row) -> Iterator[str]:
         share = f"{100 * row['looked_at']:.1f} % of the pixels"
         yield f"  looked at {share}, {row['seconds']:.2f} s on {row['device']}"
     if "tiles" in row:
+        anew = f"{row['bytes_read'] / 1e6:.1f} MB read for it" if row["bytes_read"] else "in memory"
         yield (
-            f"  read {row['tiles']} tiles, {row['bytes_read'] / 1e6:.1f} MB, "
+            f"  used {row['tiles']} tiles ({anew}), "
             f"{100 * row['share_read']:.3g} % of the full resolution"
         )
     yield from (f"  {warning}" for warning in _warnings(row))

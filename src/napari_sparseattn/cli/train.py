@@ -59,7 +59,8 @@ _SIZE = typer.Option(
 )
 _MODALITY = typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit.")
 _ENCODER = typer.Option(
-    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME."
+    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME. "
+    "tissue-mobilenet is for H&E; stain-texture was trained on nothing, and takes any stain."
 )
 _PIXEL_SIZE = typer.Option(
     help="For slides: µm per pixel of the patches; by default what the encoder is meant for.",
@@ -91,7 +92,7 @@ def train(
     size: Annotated[int | None, _SIZE] = None,
     channels: Annotated[int, typer.Option(help="3 for colour, 1 for grey, phase or OPD.")] = 3,
     modality: Annotated[str | None, _MODALITY] = None,
-    encoder: Annotated[str, _ENCODER] = "stain-texture",
+    encoder: Annotated[str, _ENCODER] = "tissue-mobilenet",
     pixel_size: Annotated[float | None, _PIXEL_SIZE] = None,
     wanted: Annotated[str | None, _WANTED] = None,
     features: Annotated[Path | None, _FEATURES] = None,

@@ -265,6 +265,12 @@ def _html(export: Export, path: Path) -> list[Path]:
     return write_html(export, path)
 
 
+def _methods(export: Export, path: Path) -> list[Path]:
+    from .methods import write_methods
+
+    return write_methods(export, path)
+
+
 _CELLS: tuple[Kind, ...] = ("cells", "frames")
 _PLANES: tuple[Kind, ...] = ("cells", "field", "slide")
 _ALL: tuple[Kind, ...] = ("cells", "frames", "field", "slide")
@@ -355,6 +361,15 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 _ALL,
                 _html,
                 evidence=True,
+            ),
+            Format(
+                "methods",
+                "_methods.txt",
+                "Methods paragraph",
+                "What was done, with versions, settings, held-out figures and references; for a "
+                "paper.",
+                _ALL,
+                _methods,
             ),
         )
     }

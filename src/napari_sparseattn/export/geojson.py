@@ -192,8 +192,8 @@ def _slide(export: Export, found: SlidePrediction) -> Iterator[dict[str, Any]]:
         if chances is not None:
             measured[f"Probability: {found.class_names[1]}"] = round(float(chances[i]), 6)
             label = labels[int(chances[i] >= 0.5)]
-            if found.patch_novelty is not None:
-                measured["Novelty"] = round(float(found.patch_novelty[i]), 4)
+        if found.patch_novelty is not None:
+            measured["Novelty"] = round(float(found.patch_novelty[i]), 4)
         yield feature(
             [box_ring((top, left, top + seen.side, left + seen.side))],
             "tile",

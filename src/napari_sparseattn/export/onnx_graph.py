@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,61 @@ from ..models.tnet.crops import reduce_crop
 from ..models.tnet.layers import LOG_FLOOR, CandidateGrid, sample_map
 from ..models.tnet.network import TNet
 
-__all__ = ["Normaliser", "SparseGraph", "TraversalGraph"]
+if TYPE_CHECKING:
+    from ..known import KnownStates
+
+__all__ = ["Normaliser", "SparseGraph", "Temperature", "TraversalGraph"]
+
+
+class Temperature(nn.Module):
+    """`Bundle.temperatures` of states (B, D), as (B, 1).
+
+    Parameters
+    ----------
+    base : float
+        The card's.
+    known : KnownStates or None
+        What the model knows; None where the temperature is always the card's.
+    softening : float
+        See `card.NoveltySpec`.
+    """
+
+    def __init__(
+        self, base: float, known: KnownStates | None = None, softening: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.base, self.softening, self.limits = base, softening, None
+        if known is None or not softening:
+            self.softening = 0.0
+            return
+        self.threshold = known.threshold
+        tables = {"root": known.root, "own": known.means @ known.root}
+        if (others := known.others) is not None:
+            self.limits = (others.typical, others.limit)
+            tables |= {"other_root": others.root, "beside": others.means @ others.root}
+            tables["own_beside"] = known.means @ others.root
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table.copy()))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return what the logits are divided by."""
+        if not self.softening:
+            return torch.full_like(states[:, :1], self.base)
+        own = _squares(states @ self.get_buffer("root"), self.get_buffer("own"))
+        novelty = own.amin(1).sqrt() / self.threshold
+        if self.limits is not None:
+            flat = states @ self.get_buffer("other_root")
+            least = _squares(flat, self.get_buffer("own_beside")).amin(1)
+            nearer = least - _squares(flat, self.get_buffer("beside")).amin(1)
+            typical, limit = self.limits
+            novelty = torch.maximum(novelty, (nearer - typical) / (limit - typical))
+        return self.base * novelty.clamp_min(1).pow(self.softening)[:, None]
+
+
+def _squares(flat: Tensor, centres: Tensor) -> Tensor:
+    """(B, M) squared lengths from the centres (M, D)."""
+    squares = flat.square().sum(1, keepdim=True) + centres.square().sum(1)
+    return (squares - 2 * flat @ centres.T).clamp_min(0)
 
 
 class SparseGraph(nn.Module):
@@ -41,21 +96,21 @@ class SparseGraph(nn.Module):
         In evaluation mode.
     normalise : torch.nn.Module
         Applied to the crops first.
-    temperature : float
-        Divides the logits before the softmax.
+    temperature : torch.nn.Module
+        Gives what the logits are divided by before the softmax, see `Temperature`.
     """
 
     #: Names of what `forward` returns.
     outputs = ("logits", "probabilities", "indices", "attention", "coarse")
 
-    def __init__(self, model: SparseAttnNet, normalise: nn.Module, temperature: float) -> None:
+    def __init__(self, model: SparseAttnNet, normalise: nn.Module, temperature: nn.Module) -> None:
         super().__init__()
         self.model, self.normalise, self.temperature = model, normalise, temperature
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Return logits, probabilities, kept pixels, their attention and the coarse map."""
         output = self.model(self.normalise(crops))
-        probabilities = (output.logits / self.temperature).softmax(1)
+        probabilities = (output.logits / self.temperature(output.state)).softmax(1)
         coarse = output.coarse_logits.sigmoid()
         return output.logits, probabilities, output.indices, output.fine, coarse
 
@@ -107,8 +162,8 @@ class TraversalGraph(nn.Module):
         In evaluation mode.
     normalise : torch.nn.Module
         Applied to the images first.
-    temperature : float
-        Divides the logits before the softmax.
+    temperature : torch.nn.Module
+        Gives what the logits are divided by before the softmax, see `Temperature`.
     size : int
         Side of the images in pixels.
     locations : sequence of int
@@ -128,7 +183,7 @@ class TraversalGraph(nn.Module):
         self,
         model: TNet,
         normalise: nn.Module,
-        temperature: float,
+        temperature: nn.Module,
         size: int,
         locations: Sequence[int],
     ) -> None:
@@ -161,20 +216,24 @@ class TraversalGraph(nn.Module):
         images = self.normalise(images)
         zero = torch.zeros(images.shape[0], 1, dtype=torch.int64, device=images.device)
         y: _Axis = (zero, zero, zero + self.size, zero)
-        x, boxes, parts = y, [], []
+        x, boxes, parts, states = y, [], [], []
         for depth, side in enumerate(self.sides):
-            logits, features = self._look(images, y, x, depth)
+            logits, features, state = self._look(images, y, x, depth)
             boxes.append(torch.stack([y[0], x[0], torch.full_like(y[0], side)], dim=2))
             parts.append(logits)
+            states.append(state)
             if depth < len(self.locations):
                 y, x = self._descend(features, y, x, depth)
         each = torch.cat(parts, dim=1) / sum(self.counts)
         logits = each.sum(dim=1)
-        probabilities = (logits / self.temperature).softmax(1)
+        state = torch.cat(states, dim=1).mean(dim=1)
+        probabilities = (logits / self.temperature(state)).softmax(1)
         return logits, probabilities, torch.cat(boxes, dim=1), each
 
-    def _look(self, images: Tensor, y: _Axis, x: _Axis, depth: int) -> tuple[Tensor, Tensor]:
-        """Each crop's own logits (B, m, classes), and the map (B * m, c, h, w)."""
+    def _look(
+        self, images: Tensor, y: _Axis, x: _Axis, depth: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each crop's own logits (B, m, classes), the map (B * m, c, h, w), what the head reads."""
         model, count = self.model, self.counts[depth]
         cut = self._cut(images, y, x, depth)
         features, pooled = model.backbone(
@@ -184,7 +243,7 @@ class TraversalGraph(nn.Module):
         codes = self.places[depth](*((y[0], x[0]) if by_centre else (y[3], x[3])))
         encoded = F.silu(pooled + model.position.linear(codes.flatten(0, 1)))
         logits = at_least_float32(model.head(encoded))
-        return logits.unflatten(0, (-1, count)), features
+        return logits.unflatten(0, (-1, count)), features, encoded.unflatten(0, (-1, count))
 
     def _cut(self, images: Tensor, y: _Axis, x: _Axis, depth: int) -> Tensor:
         if depth == 0:

@@ -49,7 +49,8 @@ _MODULES = ("onnx", "onnxscript", "onnxruntime")
 #: What each output is.
 ABOUT = {
     "logits": "Before the temperature.",
-    "probabilities": "softmax(logits / temperature), as the plugin shows them.",
+    "probabilities": "softmax(logits / temperature), as the plugin shows them: the temperature "
+    "is higher for crops that are unlike those of the training.",
     "indices": "Kept pixels as row * width + column, ascending.",
     "attention": "The class token's attention to the kept pixels, in that order, and to itself.",
     "coarse": "Score of every pixel, 0 to 1, by which they were kept.",
@@ -176,13 +177,15 @@ def model_graph(
     """Return a model as the graph that is exported; parameters as of `export_onnx`."""
     from torch import nn
 
-    from .onnx_graph import Normaliser
+    from .onnx_graph import Normaliser, Temperature
 
     card, kind = bundle.card, bundle.card.model_kind
     # A model of its own: the bundle's may be at work in another thread.
     model = dataclasses.replace(bundle).cell_model()
     first = Normaliser(card.normalisation) if normalise else nn.Identity()
-    parts: tuple[Any, ...] = (model, first, card.temperature)
+    softening = 0.0 if card.novelty is None else card.novelty.softening
+    temperature = Temperature(card.temperature, bundle.known, softening)
+    parts: tuple[Any, ...] = (model, first, temperature)
     if kind.setting == "locations":
         config: Any = model.config
         taken = tuple(config.locations if locations is None else locations)

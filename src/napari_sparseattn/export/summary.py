@@ -33,10 +33,10 @@ def summarise(found: Result) -> dict[str, Any]:
         its classes; else ``novelty`` and ``flagged`` are the whole's; None where
         that was not measured. Of a field ``crops``, and ``stopped`` with the reason
         of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
-        and ``stages`` in seconds; of both ``tiles``, ``bytes_read``,
-        ``unreadable_tiles`` and ``share_read``. Always ``looked_at`` (share of
-        the pixels that the classifier saw), ``seconds``, ``device``,
-        ``scale_known`` and ``notes``.
+        and ``stages`` in seconds; of both ``tiles`` that were used, ``bytes_read``
+        for those that were not in memory, ``unreadable_tiles`` and
+        ``share_read``. Always ``looked_at`` (share of the pixels that the
+        classifier saw), ``seconds``, ``device``, ``scale_known`` and ``notes``.
     """
     if isinstance(found, Predictions):
         return _of_cells([found])
@@ -49,7 +49,8 @@ def summarise(found: Result) -> dict[str, Any]:
     if isinstance(found, SlidePrediction):
         if found.segments:
             summary = {"shares": values}
-            each = found.patch_novelty
+        each = found.patch_novelty
+        if found.segments or each is not None:
             novelty["flagged_patches"] = None if each is None else int((each > 1).sum())
         if found.estimate is not None:
             summary = {"estimate": found.estimate.to_dict()}
@@ -143,7 +144,7 @@ def _of_cells(parts: list[Predictions]) -> dict[str, Any]:
 def _reading(found: FieldPrediction | SlidePrediction) -> dict[str, Any]:
     reading = found.reading
     return {
-        "tiles": 0 if reading is None else reading.n_decoded,
+        "tiles": 0 if reading is None else reading.n_used,
         "bytes_read": 0 if reading is None else reading.bytes_compressed,
         "unreadable_tiles": 0 if reading is None else reading.n_failed,
         "share_read": 0.0 if reading is None else reading.fraction_read,

@@ -467,7 +467,9 @@ def absent_classes(bundle: Bundle, classes: Sequence[str] | None) -> list[int]:
 def _probabilities(
     output: CropOutput, bundle: Bundle, absent: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    logits = output.logits / bundle.card.temperature
+    import torch
+
+    logits = output.logits / torch.from_numpy(bundle.temperatures(output.states))[:, None]
     if absent:
         logits[:, list(absent)] = -float("inf")
     return logits.softmax(1).numpy()

@@ -23,6 +23,7 @@ from ..judged import Judged
 from ..metrics import Report
 from ..progress import Progress
 from .cells import judge_crops
+from .prediction import slide_novelty
 
 __all__ = ["Evaluation", "Per", "evaluate_folder"]
 
@@ -344,7 +345,7 @@ class _Slides(_Judge):
 
         from ..models.span import run_span
 
-        card, known = self.bundle.card, self.bundle.known
+        card = self.bundle.card
         with torch.inference_mode():
             output = run_span(
                 self.bundle.slide_model(self.device),
@@ -358,10 +359,7 @@ class _Slides(_Judge):
             chances = np.array([1 - mean, mean], np.float32)
         else:
             chances = logits[0].softmax(0).numpy()
-        novelty = None
-        if known is not None:
-            novelty = float(np.median(known.novelty(output.states.float().cpu())))
-        return chances, novelty
+        return chances, slide_novelty(self.bundle, output.states.float().cpu(), features)[0]
 
     def notes(self) -> tuple[str, ...]:
         crop, said = self.bundle.card.crop, []

@@ -5,12 +5,15 @@ class is asked of the function itself: how its score changes without a patch
 (perturbation), how steep it is in a patch's features (gradient times input), and how
 it rises on the way from mean features to the slide's own (integrated gradients,
 Sundararajan, Taly and Yan 2017).
+
+Of a model that gives each patch a probability the score is the mean log-odds over a
+region: why are these patches called tumour, of themselves or by what is around them?
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..card import EXPLANATIONS, Explanation, TargetSpec
-from ..models.span import SpanMil
+from ..models.span import SpanMil, SpanUnet, run_replaced
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 Values = npt.NDArray[np.float32]
+Score = Callable[[Tensor], Tensor]
 
 #: Runs without something that a perturbation takes at most; larger slides are tried in blocks.
 MOST_RUNS = 512
@@ -57,20 +61,25 @@ def explain_slide(
     method: Explanation | None = None,
     index: int | None = None,
     *,
+    region: Sequence[int] | npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
 ) -> Values:
-    """Say how much each patch of a classified slide speaks for a class.
+    """Say how much each patch of a slide speaks for a class.
 
     Parameters
     ----------
     prediction : SlidePrediction
         Of `classify_slide`, with its features.
     bundle : Bundle
-        The SPAN-MIL it was made with.
+        The SPAN it was made with.
     method : {"attention", "perturbation", "gradient", "integrated"}, optional
         By default the one that was measured best for the model.
     index : int, optional
-        The class; by default the predicted one. A risk or a number is the only one.
+        The class; by default the predicted one, and of a model that segments
+        the tissue it looks for. A risk or a number is the only one.
+    region : sequence of int, optional
+        Of a model that segments: the patches whose mean log-odds is explained;
+        by default all of the tissue.
     progress : callable, optional
         Called with "explanation", the runs done and their number; may raise to stop.
 
@@ -83,59 +92,71 @@ def explain_slide(
     Raises
     ------
     ValueError
-        If the model segments, the prediction is of another model or holds no
-        features, or the slide has too many patches for gradients.
+        If the prediction is of another model or holds no features, a region
+        is empty or of a model that classifies slides, or the slide has too
+        many patches for gradients.
     """
     method = method or first_explanation(bundle)
     found = prediction.features
     if found is None or bundle.hash != prediction.model_hash:
         raise ValueError("the prediction must hold its features, and be of the same model")
-    if bundle.card.segments:
-        raise ValueError(
-            f"'{bundle.card.name}' gives each patch a class of its own: its probabilities are "
-            "what explains it."
-        )
     if method == "attention":
         weights = prediction.attention.patch_weights()
         return weights * np.float32(len(weights))
-    model = bundle.slide_model()
-    assert isinstance(model, SpanMil)
     cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
     features = torch.from_numpy(np.ascontiguousarray(found.read(), np.float32))
-    chosen = prediction.index if index is None else index
+    if index is None:
+        index = 1 if bundle.card.segments else prediction.index
+    rows = None if region is None else torch.as_tensor(np.asarray(region, np.int64))
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("explanation", done, total)
 
-    target = bundle.card.target
-    return explain_features(model, features, cells, method, chosen, target=target, report=report)
+    return explain_features(
+        bundle.slide_model(),
+        features,
+        cells,
+        method,
+        index,
+        region=rows,
+        target=bundle.card.target,
+        report=report,
+    )
 
 
 def explain_features(
-    model: SpanMil,
+    model: SpanMil | SpanUnet,
     features: Tensor,
     cells: Tensor,
     method: Explanation,
     index: int,
     *,
+    region: Tensor | None = None,
     target: TargetSpec | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Values:
     """Say how much each row of features (N, F) at cells (N, 2) speaks for a class.
 
-    What is explained is the class's logit less the mean of the others'; with a
-    target, its score: the risk, or the number in its unit. See `explain_slide`;
+    What is explained is the class's logit less the mean of the others', or of a
+    SPAN-UNet the mean log-odds over the rows of a region (m,); with a target its
+    score, the risk, or the number in its unit. See `explain_slide`;
     ``"attention"`` is not among the methods here.
 
     Raises
     ------
     ValueError
-        If there is no such method, or too many patches.
+        If there is no such method, too many patches, or no such region.
     """
-    score = partial(_score, model, cells=cells, index=index, target=target)
+    if region is not None and (isinstance(model, SpanMil) or not len(region)):
+        raise ValueError(
+            "a region is explained of a model that gives each patch a probability, and holds a "
+            "patch or more"
+        )
+    score = partial(_score, index=index, target=target)
+    run = partial(_run, model, cells=cells, score=score, index=index, region=region)
     if method == "perturbation":
-        return _perturb(score, features, cells, report)
+        return _perturb(model, run, score, features, cells, report)
     if method not in ("gradient", "integrated"):
         raise ValueError(f"there is no method '{method}' of features")
     if len(features) > MOST_PATCHES:
@@ -151,29 +172,46 @@ def explain_features(
         share = 1.0 if method == "gradient" else (step + 0.5) / steps
         at = (base + share * (features - base)).requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(score(at), at)
+            (slope,) = torch.autograd.grad(run(at), at)
         total += slope / steps
         report(step + 1, steps)
     found: Values = ((features - base) * total).sum(dim=1).detach().float().numpy()
     return found
 
 
-def _score(
-    model: SpanMil, features: Tensor, *, cells: Tensor, index: int, target: TargetSpec | None
+def _run(
+    model: SpanMil | SpanUnet,
+    features: Tensor,
+    *,
+    cells: Tensor,
+    score: Score,
+    index: int,
+    region: Tensor | None,
 ) -> Tensor:
-    """The class's logit less the mean of the others', or the score of a target."""
-    logits = model(features, cells).logits[0].float()
+    """The score of one run, without dimensions."""
+    logits: Tensor = model(features, cells).logits
+    if isinstance(model, SpanMil):
+        return score(logits)[0]
+    odds = logits[:, 0] if region is None else logits[region, 0]
+    return odds.float().mean() * (1 if index else -1)
+
+
+def _score(logits: Tensor, *, index: int, target: TargetSpec | None) -> Tensor:
+    """(m, C) logits to (m,): the class's less the mean of the others', or a target's score."""
+    logits = logits.float()
     if target is not None:
         return target.score(logits)
-    score: Tensor = logits[0]
-    if len(logits) > 1:
-        score = logits[index] - (logits.sum() - logits[index]) / (len(logits) - 1)
-    return score.squeeze()
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    chosen = logits[:, index]
+    return chosen - (logits.sum(dim=1) - chosen) / (logits.shape[1] - 1)
 
 
 @torch.no_grad()
 def _perturb(
-    score: Callable[[Tensor], Tensor],
+    model: SpanMil | SpanUnet,
+    run: Score,
+    score: Score,
     features: Tensor,
     cells: Tensor,
     report: Callable[[int, int], None],
@@ -181,22 +219,26 @@ def _perturb(
     """The fall of the score when a patch, or a block of patches, becomes the mean patch.
 
     Its place stays, so that the lattice is the same in every run. Of a block
-    each patch gets an even part.
+    each patch gets an even part. Of a SPAN-MIL only what a patch reaches is
+    computed anew; in a SPAN-UNet, whose global tokens are the maximum and
+    the mean of all patches, it reaches everything.
     """
-    base = features.mean(dim=0)
     blocks = _blocks(cells)
-    whole = float(score(features))
-    found = np.zeros(len(features), np.float32)
-    changed = features.clone()
-    n = int(blocks.max()) + 1
-    for number in range(n):
-        rows = (blocks == number).nonzero()[:, 0]
-        changed[rows] = base
-        fall = whole - float(score(changed))
-        changed[rows] = features[rows]
-        found[rows.numpy()] = fall / len(rows)
-        report(number + 1, n)
-    return found
+    sizes = torch.bincount(blocks)
+    groups = blocks.argsort(stable=True).split(sizes.tolist())
+    base = features.mean(dim=0)
+    whole = run(features)
+    if isinstance(model, SpanMil):
+        runs = score(run_replaced(model, features, cells, groups, base, report=report))
+    else:
+        runs, changed = torch.zeros(len(groups)), features.clone()
+        for number, rows in enumerate(groups):
+            changed[rows] = base
+            runs[number] = run(changed)
+            changed[rows] = features[rows]
+            report(number + 1, len(groups))
+    falls: Values = ((whole - runs) / sizes)[blocks].float().numpy()
+    return falls
 
 
 def _blocks(cells: Tensor) -> Tensor:

@@ -264,10 +264,14 @@ def prepare_crop(crop: npt.NDArray[np.float32], bundle: Bundle, device: str) -> 
     chosen = choose_device(device)
     planes = np.ascontiguousarray(crop.transpose(2, 0, 1)[None])
     ready = bundle.card.normalisation(planes)[0]
-    return CellRerun(
+    rerun = CellRerun(
         ready, bundle.cell_model(chosen), bundle.card.temperature, chosen,
         absorbs=bundle.card.modality == "brightfield",
     )  # fmt: skip
+    # That of the untouched crop for all: a hole is unlike anything known, and what it takes
+    # from the class would be lost in that.
+    rerun.temperature = float(bundle.temperatures(rerun.seen.states)[0])
+    return rerun
 
 
 def faithfulness_of_crops(

@@ -16,7 +16,16 @@ from ..images.fields.cells import Cells
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Estimate", "Prediction", "Predictions", "ReadingLedger", "novelty_columns"]
+    from ..bundle import Bundle
+
+__all__ = [
+    "Estimate",
+    "Prediction",
+    "Predictions",
+    "ReadingLedger",
+    "novelty_columns",
+    "slide_novelty",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,3 +342,36 @@ def novelty_columns(novelty: npt.NDArray[np.float32] | None, n: int) -> dict[str
     flagged = pd.array(novelty > 1, dtype="boolean")
     flagged[np.isnan(novelty)] = pd.NA
     return {"novelty": novelty, "flagged": flagged}
+
+
+def slide_novelty(
+    bundle: Bundle, states: npt.ArrayLike, features: Any
+) -> tuple[float | None, npt.NDArray[np.float32] | None]:
+    """How unlike anything a SPAN knows a slide is, and each of its patches where that is told.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The SPAN.
+    states : array_like
+        (1, D) of the slide, or (N, D) of its patches of a model that segments.
+    features : array
+        (N, F), or anything whose slices are arrays.
+
+    Returns
+    -------
+    novelty : float or None
+        1 at the threshold; None where nothing was measured.
+    patches : numpy.ndarray or None
+        (N,) float32.
+    """
+    known = bundle.known
+    if known is None:
+        return None, None
+    if known.patches is not None:
+        each = known.patches.novelty(features)
+        return known.patches.of_slide(each), each
+    each = known.novelty(states)
+    if not bundle.card.segments:
+        return float(each[0]), None
+    return float(np.median(each)), each

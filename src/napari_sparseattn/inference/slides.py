@@ -25,7 +25,7 @@ from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
-from .prediction import Estimate, Prediction, ReadingLedger, novelty_columns
+from .prediction import Estimate, Prediction, ReadingLedger, novelty_columns, slide_novelty
 from .slide_attention import merge_outputs, to_pyramid_attention
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class SlidePrediction(Prediction):
     segments : bool
         Whether `probabilities` are shares.
     patch_novelty : numpy.ndarray or None
-        (N,) `novelty` of each patch, of a model that segments; its slide's is
-        their median.
+        (N,) `novelty` of each patch, where that is told. Its slide's is their median
+        of a model that segments, else their geometric mean.
     estimate : Estimate or None
         The risk or number, of a model that gives one.
     """
@@ -131,6 +131,7 @@ class SlidePrediction(Prediction):
             columns[f"attention_{level.factor}"] = weights
         if seen.patch_probabilities is not None:
             columns[f"p_{self.class_names[1]}"] = seen.patch_probabilities
+        if seen.patch_probabilities is not None or self.patch_novelty is not None:
             columns |= novelty_columns(self.patch_novelty, len(seen))
         return pd.DataFrame(columns)
 
@@ -317,7 +318,9 @@ class _Work:
             output = self._run(found)
             estimate = self._estimate(output)
             seen, probabilities = self._result(output, found, estimate)
-            novelty, patches = self._novelty(output)
+            novelty, patches = slide_novelty(
+                self.bundle, output.states.float().cpu(), found.features
+            )
             self.report("attention", 1, 1)
         card, reading = self.bundle.card, self.pyramid.ledger.snapshot()
         pyramid = self.pyramid
@@ -345,16 +348,6 @@ class _Work:
             patch_novelty=patches,
             estimate=estimate,
         )
-
-    def _novelty(self, output: SpanOutput) -> tuple[float | None, npt.NDArray[np.float32] | None]:
-        """Of the slide, and of each patch where the model judges patches."""
-        known = self.bundle.known
-        if known is None:
-            return None, None
-        each = known.novelty(output.states.float().cpu())
-        if not self.bundle.card.segments:
-            return float(each[0]), None
-        return float(np.median(each)), each
 
     def _run(self, found: FeatureSet) -> SpanOutput:
         try:
@@ -432,8 +425,8 @@ class _Work:
         pixel_size = crop.pixel_size if known or not allow_unknown_scale else None
         if not known and allow_unknown_scale:
             self.notes.append(
-                "µm per pixel unknown: patches were taken in the slide's own pixels, and the "
-                f"model was trained at {crop.pixel_size:g} µm per pixel."
+                "the pixel size is unknown: patches were taken in the slide's own pixels, and the "
+                f"model was trained at {crop.pixel_size:.3g} µm per pixel."
             )
         return patch_grid(self.pyramid, tissue, pixel_size=pixel_size, size=crop.size)
 

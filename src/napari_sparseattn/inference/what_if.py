@@ -149,8 +149,8 @@ def what_if_crop(
         gone = part if question == "remove" else ~part
         asked, used, share = question, fill, float(gone.mean())
         logits, evidence = _fill_crop(rerun, gone, fill, seed)
-    before = _answer(bundle, rerun.seen.logits[0].numpy(), first)
-    after = _answer(bundle, logits, evidence)
+    before = _answer(bundle, rerun.temperature, rerun.seen.logits[0].numpy(), first)
+    after = _answer(bundle, rerun.temperature, logits, evidence)
     return WhatIf(asked, used, share, before, after, _overlap(first, evidence))
 
 
@@ -172,9 +172,14 @@ def _check_mask(mask: Mask | None, shape: tuple[int, ...], question: str) -> Mas
     return mask
 
 
-def _answer(bundle: Bundle, logits: npt.NDArray[np.floating], evidence: Evidence | None) -> Answer:
-    values, card = np.asarray(logits, np.float64), bundle.card
-    return Answer(card.shown_names, values, softmax(values, card.temperature), evidence)
+def _answer(
+    bundle: Bundle,
+    temperature: float,
+    logits: npt.NDArray[np.floating],
+    evidence: Evidence | None,
+) -> Answer:
+    values = np.asarray(logits, np.float64)
+    return Answer(bundle.card.shown_names, values, softmax(values, temperature), evidence)
 
 
 def _overlap(first: Evidence, second: Evidence | None) -> float:
@@ -342,7 +347,7 @@ def what_if_field(
         raise ValueError("give either a mask, or crops to be moved")
     rerun = FieldRerun(image, bundle) if isinstance(image, Field | Pyramid) else image
     first = rerun.seen
-    before = _answer(bundle, first.logits, first)
+    before = _answer(bundle, rerun.temperature, first.logits, first)
     nothing = np.zeros((1, *rerun.shape), bool)
     share, used = 0.0, ""
     if mask is None:
@@ -361,7 +366,7 @@ def what_if_field(
             share = float(gone.mean())
             output = rerun.run(gone[None], fill, seed)
     second = rerun.traversal(output)
-    after = _answer(bundle, output.logits[0].numpy(), second)
+    after = _answer(bundle, rerun.temperature, output.logits[0].numpy(), second)
     return WhatIf(asked, used, share, before, after, _overlap(first, second))
 
 
@@ -415,11 +420,11 @@ def what_if_slide(
     elif not levels:
         raise ValueError("name patches or levels")
     whole = rerun.whole
-    before = _answer(bundle, _leave_out_levels(rerun, whole, ()), rerun.seen)
+    before = _answer(bundle, rerun.temperature, _leave_out_levels(rerun, whole, ()), rerun.seen)
     output = rerun.run(gone, fill, seed) if gone.any() else whole
     logits = _leave_out_levels(rerun, output, levels)
     evidence = None if fill == "drop" and gone.any() else rerun.attention(output)
-    after = _answer(bundle, logits, evidence)
+    after = _answer(bundle, rerun.temperature, logits, evidence)
     shared = float("nan")
     if evidence is not None:
         shared = overlap(*(top_patches(e.patch_weights()) for e in (rerun.seen, evidence)))

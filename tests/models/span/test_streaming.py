@@ -132,9 +132,43 @@ def test_large_slides_in_memory_are_streamed(monkeypatch: pytest.MonkeyPatch) ->
     assert not streamed
 
 
-def test_a_unet_reads_features_from_disk(tmp_path: Path) -> None:
+def unet(**more: object) -> SpanUnet:
     torch.manual_seed(0)
-    model = SpanUnet(SpanUnetConfig(features=128)).eval()
+    model = SpanUnet(SpanUnetConfig(features=128, **more)).eval()
+    for name, parameter in model.named_parameters():
+        if "query" in name or "key" in name:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+@pytest.mark.parametrize("band", [1, 200, 10**6])
+@pytest.mark.parametrize("layout", ["111-11", "111-21"])
+def test_a_streamed_unet_is_an_unstreamed_one(band: int, layout: str) -> None:
+    model = unet(layout=layout)
+    features, cells = slide(70, 33, 0.7, 128)
+    with torch.enable_grad():
+        whole = model(features, cells)
+    seen: list[tuple[int, int]] = []
+    streamed = stream(model, features, cells, band=band, progress=lambda _, *on: seen.append(on))
+    assert_same(whole, streamed)
+    torch.testing.assert_close(streamed.states, whole.states, atol=1e-5, rtol=1e-5)
+    assert seen == sorted(seen)
+    assert seen[-1] == (2 * len(cells), 2 * len(cells))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (8, 8), (2, 300), (300, 2)])
+def test_odd_shapes_stream_through_a_unet(shape: tuple[int, int]) -> None:
+    model = unet().double()
+    cells = torch.cartesian_prod(torch.arange(shape[0]), torch.arange(shape[1]))
+    features = torch.randn(len(cells), 128, dtype=torch.float64)
+    whole, streamed = model(features, cells), stream(model, features, cells, band=1)
+    # The tokens that are the features' mean are summed in another order, as float32.
+    assert_same(whole, streamed, 1e-6)
+    torch.testing.assert_close(streamed.states, whole.states, atol=1e-6, rtol=0)
+
+
+def test_a_unet_reads_features_from_disk(tmp_path: Path) -> None:
+    model = unet()
     features, cells = slide(20, 20, 0.8, 128)
     with h5py.File(tmp_path / "features.h5", "w") as file:
         output = run_span(model, file.create_dataset("f", data=features.numpy()), cells)
@@ -193,3 +227,18 @@ def test_no_tensor_is_larger_than_level_one(monkeypatch: pytest.MonkeyPatch) -> 
     with Largest() as whole, torch.no_grad():
         model(torch.as_tensor(features[slice(0, len(cells))]), cells)
     assert whole.bytes >= len(cells) * 128 * 4
+
+
+def test_a_unet_keeps_nothing_larger_than_its_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_sparseattn.models.span import refinement
+
+    monkeypatch.setattr(refinement, "_BAND_CPU", 300)
+    model = unet()
+    cells = torch.cartesian_prod(torch.arange(160), torch.arange(60))
+    features = OnDisk(len(cells), 128)
+    with Largest() as mode:
+        output = stream(model, features, cells, band=300)
+    states = output.states.numel() * 4
+    # A state is twice as wide as a token; its share of level 1 is half of that.
+    assert mode.bytes <= 1.01 * states
+    assert features.largest <= 2048, "the maximum and the mean are read in larger pieces"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from qtpy.QtCore import QMimeData, QUrl
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseattn.plugin.core.sources import is_own
 
@@ -69,7 +69,7 @@ def test_a_folder_from_drop_to_overlay(window: Window, dock: Any, folder: Path) 
     # The window lives on while other processes work.
     rounds = 0
     while batch.running:
-        QApplication.processEvents()
+        window.qtbot.wait(5)
         rounds += 1
     assert rounds > 20
     assert [state for _, state in shown(dock)] == ["done", "failed", "done", "done"]

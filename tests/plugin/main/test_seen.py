@@ -297,7 +297,7 @@ def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
 
 @pytest.mark.parametrize("crops", [False, True], ids=["pixels", "crops"])
 @pytest.mark.parametrize(
-    "rounds", [4, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+    "rounds", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
 def test_taking_all_layers_away_and_going_on_is_survived(
     window: Window, tnet_model: Model, rounds: int, crops: bool

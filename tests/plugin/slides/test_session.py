@@ -23,8 +23,11 @@ from napari_sparseattn.plugin.slides.requests import (
     SlideAnswer,
     answer_local,
     outline_tissue,
+    stream_explanation,
     stream_slide,
 )
+from napari_sparseattn.process.options import ProcessOptions
+from napari_sparseattn.process.process import process_image
 from small_model import small_bundle
 
 from ..conftest import add_picture
@@ -35,6 +38,7 @@ from ..made_slides import (
     keep_features_in,
     span_model,
     tissue_pixels,
+    tissue_slide,
 )
 
 
@@ -480,6 +484,77 @@ def test_the_mask_of_the_tissue_is_measured_and_follows_its_threshold(
     assert "mm²" in task.foci_sentence()
     layer = task.maps.layer(image, FOCI)
     assert int((layer.data > 0).sum()) == found
+    # The command line, which asks the same of the same slide, says the same.
+    options = ProcessOptions(threshold=task.threshold, least_patches=1, device="cpu")
+    bundle = asked.selection.model.bundle
+    with process_image(tissue_slide(), bundle, options, tissue=task.tissue) as result:
+        assert result.summary()["foci"] == task.foci.to_dict()
     task.set_foci(1.0, 1)
     assert not layer.data.any()
+    asked.selection.set_model(None)
+
+
+def test_of_a_model_that_segments_tissue_a_focus_or_a_patch_is_explained(
+    asked: Session, viewer: ViewerModel
+) -> None:
+    asked.worker.go()
+    asked.selection.set_model(span_model(segments=True))
+    image = add_slide(viewer)
+    asked.selection.set_image(image)
+    task = asked.slides
+    task.ask("whole")
+    bundle, shown = asked.selection.model.bundle, task.slide.prediction
+    # Nothing was measured: what the model says of each patch is shown, and no explanation.
+    assert task.method == "attention"
+    assert task.explanation is None
+    steps: list[StageDone | None] = []
+    task.explaining_changed.connect(steps.append)
+    task.set_method("gradient")
+    np.testing.assert_allclose(
+        task.explanation, explain_slide(shown, bundle, "gradient"), atol=1e-5
+    )
+    assert (steps[-1].done, steps[-1].total) == (1, 1)
+    assert task.maps.layer(image, EXPLANATION).name.endswith("what speaks for tumour")
+    task.set_region("patch")
+    assert task.explanation is None
+    assert task.region_advice().startswith("Click a patch")
+    task.select_patch(3)
+    assert not task.region_advice()
+    expected = explain_slide(shown, bundle, "gradient", region=[3])
+    np.testing.assert_allclose(task.explanation, expected, atol=1e-5)
+    assert task.maps.layer(image, EXPLANATION).name.endswith("tumour in patch 4")
+    chances = task.attention.patch_probabilities
+    task.set_region("focus")
+    task.set_foci(float(chances.min()), 1)
+    # All are one focus.
+    whole = explain_slide(shown, bundle, "gradient")
+    np.testing.assert_allclose(task.explanation, whole, atol=1e-5)
+    task.set_foci(1.0, 1)
+    assert task.explanation is None
+    assert "in no focus" in task.region_advice()
+    asked.selection.set_model(None)
+
+
+def test_an_explanation_can_be_cancelled_and_attention_is_shown(
+    asked: Session, viewer: ViewerModel
+) -> None:
+    asked.worker.go()
+    image = add_slide(viewer)
+    asked.selection.set_image(image)
+    task = asked.slides
+    task.ask("whole")
+    asked.worker.hold()
+    task.set_method("perturbation")
+    assert task.explaining
+    request = task._explanation_asked
+    task.cancel_explanation()
+    assert request.stop.is_set()
+    assert not task.explaining
+    assert task.method == "attention"
+    assert task.maps.layer(image, "level 0").visible
+    assert "cancelled" in asked.status.message.text
+    # What was asked for gives no answer, however late it is.
+    assert not [given for given in stream_explanation(request) if hasattr(given, "values")]
+    asked.worker.go()
+    assert task.explanation is None
     asked.selection.set_model(None)

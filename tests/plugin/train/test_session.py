@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from napari_sparseattn.plugin.core.lanes import AtOnce, Lanes
 from napari_sparseattn.plugin.core.models import prepare_model
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
+from napari_sparseattn.plugin.train.validation_box import ValidationBox
 from napari_sparseattn.training.data.annotations import new_annotation
 from napari_sparseattn.training.data.split import held_out
 from napari_sparseattn.training.runs.reports import read_report, report_from_dict
@@ -316,3 +318,100 @@ def test_fine_tuning_is_cross_validated_and_leaves_nothing_behind(
     assert json.loads((tmp_path / "out.json").read_text())["folds"] == 3
     assert find_bundles() == before
     assert not list(tuning.annotating.classes.project.folder.glob("validation*"))
+
+
+def annotate_images(tuning: FineTuning, viewer: ViewerModel, count: int, cells: int) -> None:
+    """Annotate the first cells of so many images, which differ in brightness."""
+    picture, centres, kinds = field()
+    annotating = tuning.annotating
+    for number in range(count):
+        image = np.clip(picture.astype(int) - 3 * number, 0, 255).astype(np.uint8)
+        layer = viewer.add_image(
+            image, rgb=True, name=f"field {number}", scale=(0.5, 0.5), units=("um", "um")
+        )
+        tuning.session.selection.set_image(layer)
+        annotating.targets.annotate_cell(centres[0], kinds[0], diameter=12.0)
+        book = annotating.files.annotations(layer)
+        assert book is not None
+        book.put(
+            new_annotation("cell", kinds[i], position=centres[i], diameter_px=12.0)
+            for i in range(1, cells)
+        )
+
+
+def test_each_image_is_judged_once_by_a_model_that_had_not_seen_it(
+    tuning: FineTuning, viewer: ViewerModel, tmp_path: Path, qtbot: Any
+) -> None:
+    annotate_images(tuning, viewer, 4, 12)
+    tuning.set_choices(freeze="head")
+    validating = tuning.validating
+    box = ValidationBox(validating)
+    qtbot.addWidget(box)
+    box.show()
+    box.folds.setValue(3)
+    box.start.click()
+    result = validating.result
+    assert result is not None, tuning.session.status.message.text
+    assert box.start.isVisible()
+    assert not box.cancel.isVisible()
+    assert result.sentence in box.found.text().replace("\u200b", "")
+    assert box.save.isVisible()
+    # No curve was asked for.
+    assert not box.plot.isVisible()
+    assert [(done.done, done.total, done.fold) for done in validating.reports] == [
+        (1, 3, 0), (2, 3, 1), (3, 3, 2),
+    ]  # fmt: skip
+    assert (result.result["n"], result.result["n_groups"]) == (48, 4)
+    assert not any("blocks of an image" in note for note in result.result["notes"])
+    validating.save(tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    folds: dict[str, set[str]] = {}
+    for row in rows:
+        folds.setdefault(row["group"], set()).add(row["fold"])
+    # A whole image is in one fold, and each fold holds one.
+    assert [len(each) for each in folds.values()] == [1, 1, 1, 1]
+    assert set.union(*folds.values()) == {"0", "1", "2"}
+    # The figures are those of the table.
+    for row in rows:
+        chances = {name: float(row[f"p_{name}"]) for name in ("disk", "ring")}
+        others = [float(value) for key, value in row.items() if key.startswith("p_")]
+        assert sum(others) == pytest.approx(1, abs=1e-4)
+        assert max(others) == pytest.approx(float(row[f"p_{row['predicted']}"]))
+        assert row["class"] in chances
+    accuracies = []
+    for fold in "012":
+        mine = [row["class"] == row["predicted"] for row in rows if row["fold"] == fold]
+        accuracies.append(np.mean(mine))
+    assert result.result["accuracy"] == pytest.approx(np.mean(accuracies))
+    box.release()
+
+
+def test_a_cross_validation_that_is_cancelled_leaves_nothing(
+    tuning: FineTuning, viewer: ViewerModel, qtbot: Any
+) -> None:
+    annotate(tuning, add_field(viewer), range(1, 40))
+    tuning.set_choices(freeze="head")
+    validating, before = tuning.validating, find_bundles()
+    box = ValidationBox(validating)
+    qtbot.addWidget(box)
+    box.show()
+    seen: list[bool] = []
+
+    def cancel_after_the_first() -> None:
+        if validating.reports and not seen:
+            seen.append(box.cancel.isVisible() and box.bar.value() == 1)
+            box.cancel.click()
+
+    validating.changed.connect(cancel_after_the_first)
+    validating.folds = 5
+    assert validating.start() is not None
+    assert seen == [True]
+    assert not validating.working
+    assert validating.result is None
+    assert len(validating.reports) == 1
+    assert box.start.isVisible()
+    assert not box.found.isVisible()
+    assert find_bundles() == before
+    assert not list(tuning.annotating.classes.project.folder.glob("validation*"))
+    box.release()

@@ -104,9 +104,21 @@ def test_edges_and_faces_tell_signs(tnet: Session, viewer: ViewerModel) -> None:
             assert (face[0] > face[2]) == (value > 0)
     parents = {0, *traversal.parent[1:].tolist()}
     assert [bool(face[3]) for face in crops.face_color[:n]] == [row not in parents for row in rows]
-    # What holds the numbers is not seen itself.
+    # What holds the numbers is dark enough for white ones, has their sign, and covers no other.
     assert not crops.edge_color[n:, 3].any()
-    assert not crops.face_color[n:, 3].any()
+    plates = crops.face_color[n:]
+    assert (plates[:, 3] > 0.8).all()
+    assert (plates[:, :3] @ (0.21, 0.72, 0.07)).max() < 0.3
+    held = crops.features["share"].to_numpy()[n:]
+    assert [bool(face[0] > face[2]) for face in plates] == (held > 0).tolist()
+    corners = np.array([np.asarray(each) for each in crops.data[n:]])[..., -2:]
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    assert (low >= -0.5).all()
+    assert (high <= np.array(image.data.shape[:2]) - 0.5).all()
+    for i in range(n):
+        for j in range(i):
+            apart = np.maximum(low[i] - high[j], low[j] - high[i])
+            assert apart.max() > -1e-6, (i, j)
 
 
 def test_the_seven_largest_are_drawn_inside_the_image_with_numbers_apart(

@@ -12,6 +12,7 @@ from napari_sparseattn.inference.fields import PyramidSource
 from napari_sparseattn.models.tnet.crops import TNetOutput
 from napari_sparseattn.models.tnet.network import TNet, TNetConfig
 from napari_sparseattn.training.loop.augment import Augmentation
+from napari_sparseattn.training.loop.laboratories import LaboratoryChanges
 from napari_sparseattn.training.loop.tnet import AugmentedCrops, TNetLoss, TNetOptions, fit_tnet
 from small_tnet import small_tnet
 
@@ -157,6 +158,19 @@ def test_batches_go_through_all_crops_in_a_new_order() -> None:
     images, _ = next(iter(batches))
     assert isinstance(images, torch.Tensor)
     assert images.shape == (16, 3, 64, 64)
+
+
+def test_batches_may_change_as_other_laboratories_do() -> None:
+    crops, labels = spots(16, 0)
+    batches = AugmentedCrops(
+        crops, labels, normalisation=Normalisation("fixed", 0, 1), augmentation=LaboratoryChanges(),
+        size=64, batch_size=16,
+    )  # fmt: skip
+    (images, _), (again, _) = next(iter(batches)), next(iter(batches))
+    assert images.shape == (16, 3, 64, 64)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert not torch.equal(images, again)
 
 
 def test_training_learns_and_keeps_the_best() -> None:

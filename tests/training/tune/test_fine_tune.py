@@ -265,7 +265,7 @@ def test_pausing_waits_and_going_on_changes_nothing(trained: Bundle) -> None:
     assert not done.wait(0.3)
     assert seen == [1]
     control.resume()
-    thread.join(60)
+    thread.join(600)
     whole = fine_tune(trained, data, QUICK)[0]
     for key, value in whole.state.items():
         assert torch.equal(value, result[0].state[key]), key

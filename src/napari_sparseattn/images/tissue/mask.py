@@ -376,7 +376,9 @@ def _downsample(pyramid: Pyramid, pixel_size: float) -> tuple[float, tuple[str, 
     notes: tuple[str, ...] = ()
     if pyramid.pixel_size is None:
         wanted = _USUAL_DOWNSAMPLE
-        notes = ("the µm per pixel is not known: tissue was looked for at a sixteenth",)
+        notes = (
+            "tissue was looked for at a sixteenth of the resolution, as the pixel size is unknown",
+        )
     else:
         wanted = pixel_size / pyramid.pixel_size
     least = math.sqrt(height * width / _MOST_PIXELS)

@@ -10,6 +10,7 @@ from .lattice import Lattice
 from .mil import SpanMil
 from .official import load_official
 from .output import SpanLevel, SpanOutput
+from .replacing import run_replaced
 from .streaming import run_span, stream
 from .unet import SpanUnet
 
@@ -22,6 +23,7 @@ __all__ = [
     "SpanUnet",
     "SpanUnetConfig",
     "load_official",
+    "run_replaced",
     "run_span",
     "span_from_config",
     "stream",

@@ -222,12 +222,36 @@ class Condensation(nn.Module):
         if self.depthwise:
             x = self.norm(x)
         laid = take(x, (children - start).clamp_min(0), place).view(-1, 4, x.shape[1])
-        held = (children >= 0).view(-1, 4, 1).to(laid.dtype)
+        return self._join(laid, (children >= 0).view(-1, 4, 1))
+
+    def join(self, x: Tensor, children: Tensor) -> Tensor:
+        """Condense tokens that need not lie in a row, without gradients.
+
+        Parameters
+        ----------
+        x : Tensor
+            (..., m, D) tokens of a level.
+        children : Tensor
+            (p, 4) int64 which of them make each cell; -1 in a gap.
+
+        Returns
+        -------
+        Tensor
+            (..., p, D') cells of the next level.
+        """
+        if self.depthwise:
+            x = self.norm(x)
+        laid = x.index_select(-2, children.flatten().clamp_min(0)).unflatten(-2, (-1, 4))
+        return self._join(laid, (children >= 0)[..., None])
+
+    def _join(self, laid: Tensor, held: Tensor) -> Tensor:
+        """(..., p, 4, D) children, those of a depthwise one normed, to (..., p, D')."""
+        kept = held.to(laid.dtype)
         if self.depthwise:
             weight = self.conv.weight.flatten(1).T
-            return (laid * held * weight).sum(1) / held.sum(1)
+            return (laid * kept * weight).sum(-2) / kept.sum(-2)
         weight = self.conv.weight.flatten(2).transpose(1, 2).flatten(1)
-        condensed: Tensor = self.norm(F.linear((laid * held).flatten(1), weight))
+        condensed: Tensor = self.norm(F.linear((laid * kept).flatten(-2), weight))
         return condensed
 
     def tokens(self, tokens: Tensor) -> Tensor:
@@ -263,6 +287,30 @@ class Expansion(nn.Module):
         children = level.children.flatten()
         place = level.parent * 4 + level.slot
         expanded: Tensor = self.norm(take(spread, place, children.clamp_min(0), children >= 0))
+        return expanded
+
+    def part(self, x: Tensor, level: Level, start: int, stop: int) -> Tensor:
+        """Expand to the tokens ``start`` to ``stop`` of `level` alone, without gradients.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n', D) tokens of the next coarser level, all of them.
+        level, start, stop
+            The tokens that are wanted.
+
+        Returns
+        -------
+        Tensor
+            (stop - start, D') tokens.
+        """
+        if start == stop:
+            return x.new_empty(0, self.norm.weight.shape[0])
+        above = level.parents(start, stop)
+        spread = self.linear(x[above])
+        spread = spread.view(len(spread), -1, 4).transpose(1, 2).flatten(0, 1)
+        place = (level.parent[start:stop] - above.start) * 4 + level.slot[start:stop]
+        expanded: Tensor = self.norm(spread.index_select(0, place))
         return expanded
 
     def tokens(self, tokens: Tensor) -> Tensor:

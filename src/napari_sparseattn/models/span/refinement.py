@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ...device import at_least_float32
 from .lattice import WINDOW, Band, Layout, Level
 
-__all__ = ["HEAD_WIDTH", "Refinement", "RowStream", "take"]
+__all__ = ["HEAD_WIDTH", "Projected", "Refinement", "RowStream", "take"]
 
 #: Channels per attention head [given].
 HEAD_WIDTH = 64
@@ -90,16 +90,17 @@ def _offsets(device: torch.device) -> tuple[Tensor, Tensor]:
     return index.to(device), (quad[None] != quad[:, None]).to(device)
 
 
-class _Projected(NamedTuple):
-    """Tokens of a band and its halo: themselves, and their local projections."""
+class Projected(NamedTuple):
+    """(m, D) tokens, e.g. of a band and its halo, and their local projections."""
 
     x: Tensor
     query: Tensor
     key: Tensor
     value: Tensor
 
-    def of(self, rows: slice) -> _Projected:
-        return _Projected(*(tensor[rows] for tensor in self))
+    def of(self, rows: slice | Tensor) -> Projected:
+        """Return some of them."""
+        return Projected(*(tensor[rows] for tensor in self))
 
 
 def _exchange(
@@ -192,6 +193,11 @@ class Refinement(nn.Module):
             x[band.start : band.stop] = row_stream.step(band, x[band.fresh : band.key_stop])
         return (x, *row_stream.finish())
 
+    def project(self, x: Tensor, normed: Tensor | None = None) -> Projected:
+        """Project (m, D) tokens for local attention; `normed` are they after `norm1`."""
+        normed = self.norm1(x) if normed is None else normed
+        return Projected(x, self.query(normed), self.key(normed), self.value(normed))
+
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return ``x + FFN(LayerNorm(x))``."""
         hidden = F.relu(self.up(self.norm2(x)), inplace=True)
@@ -222,7 +228,7 @@ class Refinement(nn.Module):
         return (scores + self.bias[:, place[:, 0], place[:, 1]]).softmax(-1)
 
     def attend(
-        self, tokens: _Projected, cells: Tensor, own: slice, shifted: bool, sentinels: list[int]
+        self, tokens: Projected, cells: Tensor, own: slice, shifted: bool, sentinels: list[int]
     ) -> Tensor:
         """Local attention of the tokens `own` over all given: as many rows, D columns.
 
@@ -262,7 +268,7 @@ class Refinement(nn.Module):
             mixed = mixed * alive
         return mixed
 
-    def _scores(self, tokens: _Projected, layout: Layout, bias: Tensor) -> Tensor:
+    def _scores(self, tokens: Projected, layout: Layout, bias: Tensor) -> Tensor:
         """(W, heads, 36 queries, 36 keys)."""
         query, key = (self._lay_out(x, layout) for x in (tokens.query, tokens.key))
         scores = at_least_float32(torch.matmul(query, key.transpose(-1, -2)))
@@ -336,7 +342,7 @@ class RowStream:
         self.total = weights.sum(-1)
         self.sum = torch.zeros_like(self.ask, dtype=self.own.dtype)
         self.mass = torch.zeros_like(self.total)
-        self.carried: _Projected | None = None
+        self.carried: Projected | None = None
         self.carried_from = 0
 
     def step(self, band: Band, fresh: Tensor) -> Tensor:
@@ -355,15 +361,14 @@ class RowStream:
             (stop - start, D) refined tokens.
         """
         layer = self.layer
-        normed = self.read(fresh, band.fresh)
-        new = _Projected(fresh, layer.query(normed), layer.key(normed), layer.value(normed))
+        new = layer.project(fresh, self.read(fresh, band.fresh))
         if self.carried is not None:
             # What the last band left, without what lies before this one's keys.
             old = self.carried.of(slice(band.key_start - self.carried_from, None))
-            new = _Projected(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
+            new = Projected(*(torch.cat(pair) for pair in zip(old, new, strict=True)))
         # Copies, or the whole band would stay in memory behind its last columns.
         self.carried_from = band.kept
-        self.carried = _Projected(
+        self.carried = Projected(
             *(part.clone() for part in new.of(slice(band.kept - band.key_start, None)))
         )
         own = slice(band.start - band.key_start, band.stop - band.key_start)
@@ -373,13 +378,30 @@ class RowStream:
         mixed = layer.attend(new, cells, own, self.level.shifted, sentinels)
         x = new.x[own]
         del new
+        return self.refine(x, mixed, sentinels)
+
+    def refine(self, x: Tensor, mixed: Tensor, sentinels: list[int]) -> Tensor:
+        """Finish cells whose local attention is known.
+
+        Parameters
+        ----------
+        x, mixed : Tensor
+            (m, D) tokens, and what `Refinement.attend` gave them.
+        sentinels : list of int
+            Those of them that read nothing from the global tokens.
+
+        Returns
+        -------
+        Tensor
+            (m, D) refined tokens.
+        """
         heard = self._collect(x)
         if sentinels:
             valid = mixed.new_ones(len(mixed), 1)
             valid[sentinels] = 0
             heard = heard * valid
-        x = x + layer.dropout(layer.out(mixed + heard))
-        return layer.feed_forward(x)
+        x = x + self.layer.dropout(self.layer.out(mixed + heard))
+        return self.layer.feed_forward(x)
 
     def read(self, x: Tensor, first: int) -> Tensor:
         """Let the global tokens attend to more cells.

@@ -6,18 +6,26 @@ the 3 after it, which the next one finds already there: every patch is read and
 projected once. The global tokens' softmax is accumulated over the bands. What
 stays is level 1, a quarter of the patches at half their width, and a few
 numbers per patch: its cell and the attention it got.
+
+SPAN-UNet returns to level 0, and its answer holds a state per patch. Level 0 goes by
+twice, once down and once up, and nothing of it is kept but these states.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor
 
+from ...device import at_least_float32
 from ...progress import Progress
-from .lattice import Lattice
+from .condensation import Condensation
+from .lattice import Band, Lattice
 from .mil import SpanMil, check_patches
 from .output import SpanOutput
-from .refinement import RowStream
+from .refinement import Refinement, RowStream
 from .rows import FeatureArray, read_rows
 from .unet import SpanUnet
 
@@ -49,8 +57,7 @@ def run_span(
         (N, 2) integer (x, y) = (column, row).
     streamed : bool, optional
         Whether to `stream`; by default where features are not a Tensor or are
-        more than 32 768. SPAN-UNet keeps level 0 for its decoder and never
-        streams: features on disk are read whole.
+        more than 32 768.
     progress : callable, optional
         See `stream`.
 
@@ -71,7 +78,7 @@ def run_span(
     in_memory = isinstance(features, Tensor)
     if streamed is None:
         streamed = not in_memory or len(cells) > _MANY
-    if streamed and isinstance(model, SpanMil):
+    if streamed:
         return stream(model, features, cells, progress=progress)
     device = model.head.weight.device
     whole = torch.as_tensor(features if in_memory else features[:]).to(device)
@@ -82,18 +89,18 @@ def run_span(
 
 @torch.no_grad()
 def stream(
-    model: SpanMil,
+    model: SpanMil | SpanUnet,
     features: FeatureArray,
     cells: Tensor,
     *,
     band: int = BAND_PATCHES,
     progress: Progress | None = None,
 ) -> SpanOutput:
-    """Classify a slide whose features need not fit in memory.
+    """Run a network on a slide whose features need not fit in memory.
 
     Parameters
     ----------
-    model : SpanMil
+    model : SpanMil or SpanUnet
         In evaluation mode.
     features : FeatureArray
         (N, F), rows in any order. Reading is fastest where rows follow the
@@ -113,7 +120,7 @@ def stream(
     Returns
     -------
     SpanOutput
-        As `SpanMil.forward` returns it.
+        As `SpanMil.forward` or `SpanUnet.forward` returns it.
 
     Raises
     ------
@@ -121,29 +128,102 @@ def stream(
         If the shapes do not fit, or two patches share a cell.
     """
     check_patches(features.shape, cells, model.config.features)
-    weight = model.embedding.patches.weight
-    lattice = Lattice.build(cells.to(weight.device))
-    level = lattice.levels[0]
-    condense = model.condensation(0).part
-    row_stream = RowStream(
-        model.refinement(0), model.embedding.tokens(_entering(model, features)), level
-    )
-    coarse = weight.new_empty(len(lattice.levels[1]), weight.shape[0])
-    for part in level.bands(band):
-        # In one expression, so that no name keeps a band alive into the next.
-        coarse[level.parents(part.start, part.stop)] = condense(
-            row_stream.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop)),
-            level,
-            part.start,
-        )
+    if isinstance(model, SpanUnet):
+        return _stream_unet(model, features, cells, band, progress)
+    lattice = Lattice.build(cells.to(model.head.weight.device))
+    condense = model.condensation(0)
+
+    def report(done: int) -> None:
         if progress is not None:
-            progress("attention", min(part.stop, len(cells)), len(cells))
-    tokens, attention = row_stream.finish()
-    return model.upper_levels(coarse, tokens, attention, lattice)
+            progress("attention", done, len(cells))
+
+    x, tokens, attention = _down(
+        model, features, lattice, model.refinement(0), condense, band, lambda part, x: None, report
+    )
+    return model.upper_levels(x, tokens, attention, lattice)
+
+
+def _down(
+    model: SpanMil | SpanUnet,
+    features: FeatureArray,
+    lattice: Lattice,
+    layer: Refinement,
+    condense: Condensation,
+    band: int,
+    keep: Callable[[Band, Tensor], object],
+    report: Callable[[int], None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Level 1's condensed cells, and level 0's global tokens and attention, band by band.
+
+    `keep` is given each band's refined tokens, `report` the patches that are done.
+    """
+    level = lattice.levels[0]
+    row_stream = RowStream(layer, model.embedding.tokens(_entering(model, features)), level)
+    coarse = condense.conv.weight.new_empty(len(lattice.levels[1]), condense.conv.out_channels)
+    for part in level.bands(band):
+        # No name keeps a band alive into the next.
+        x = row_stream.step(part, _tokens(model, features, lattice, part.fresh, part.key_stop))
+        keep(part, x)
+        coarse[level.parents(part.start, part.stop)] = condense.part(x, level, part.start)
+        del x
+        report(min(part.stop, len(lattice.order)))
+    return coarse, *row_stream.finish()
+
+
+def _stream_unet(
+    model: SpanUnet,
+    features: FeatureArray,
+    cells: Tensor,
+    band: int,
+    progress: Progress | None,
+) -> SpanOutput:
+    """Score patches, going over level 0 once down and once up."""
+    weight = model.head.weight
+    lattice = Lattice.build(cells.to(weight.device))
+    level, width = lattice.levels[0], model.embedding.patches.out_features
+    states = weight.new_empty(len(cells), 2 * width)
+    logits = weight.new_empty(len(cells), 1)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress("attention", done, 2 * len(cells))
+
+    def keep(part: Band, x: Tensor, columns: slice = slice(width, None)) -> Tensor:
+        # Tokens are patches but for the first and the last.
+        rows = lattice.order[max(part.start - 1, 0) : min(part.stop - 1, len(cells))]
+        first = int(part.start == 0)
+        states[rows, columns] = x[first : first + len(rows)]
+        return rows
+
+    x, tokens, attention = _down(
+        model,
+        features,
+        lattice,
+        cast("Refinement", model.refinements[0]),
+        cast("Condensation", model.condensations[0]),
+        band,
+        keep,
+        report,
+    )
+    kept = model.encode_upper(x, tokens, attention, lattice)
+    x, above = model.upper_levels(kept, lattice)
+    up = model.up(0)
+    (layer,) = up.refinements
+    row_stream = RowStream(cast("Refinement", layer), up.expansion.tokens(above), level)
+    for part in level.bands(band):
+        rows = keep(
+            part,
+            row_stream.step(part, up.expansion.part(x, level, part.fresh, part.key_stop)),
+            slice(None, width),
+        )
+        logits[rows] = model.head(states[rows])
+        report(len(cells) + min(part.stop, len(cells)))
+    found = [(tokens, attention) for _, tokens, attention in kept]
+    return model.read_out(at_least_float32(logits), at_least_float32(states), found, lattice)
 
 
 def _tokens(
-    model: SpanMil, features: FeatureArray, lattice: Lattice, start: int, stop: int
+    model: SpanMil | SpanUnet, features: FeatureArray, lattice: Lattice, start: int, stop: int
 ) -> Tensor:
     """Level 0's tokens ``start`` to ``stop``, the first and the last of all being sentinels."""
     weight = model.embedding.patches.weight
@@ -157,7 +237,7 @@ def _tokens(
     return tokens
 
 
-def _entering(model: SpanMil, features: FeatureArray) -> Tensor:
+def _entering(model: SpanMil | SpanUnet, features: FeatureArray) -> Tensor:
     """Global tokens before level 0; reads the features once if they ask for it."""
     if not model.tokens.needs_features:
         return model.tokens.forward()

@@ -96,24 +96,63 @@ class SpanUnet(nn.Module):
         check_patches(features.shape, cells, self.config.features)
         lattice = Lattice.build(cells.to(features.device), _LEVELS)
         kept = self._encode(features, lattice, _LEVELS)
-        x, tokens, _ = kept[-1]
-        for index, module in zip((1, 0), self.ups, strict=True):
-            up = cast("_Up", module)
-            level = lattice.levels[index]
-            x, tokens = up.expansion(x, level), up.expansion.tokens(tokens)
-            for layer in up.refinements:
-                x, tokens, _ = layer(x, tokens, level)
-            x = torch.cat([x, kept[index][0]], dim=1)
-            tokens = torch.cat([tokens, kept[index][1]], dim=1)
+        x, tokens = self.upper_levels(kept, lattice)
+        up, level = self.up(0), lattice.levels[0]
+        x, tokens = up.expansion(x, level), up.expansion.tokens(tokens)
+        for layer in up.refinements:
+            x, tokens, _ = layer(x, tokens, level)
+        x = torch.cat([x, kept[0][0]], dim=1)
         scores = at_least_float32(self.head(x[1:-1]))
         states = take(at_least_float32(x[1:-1]), lattice.rank, lattice.order)
         logits = take(scores, lattice.rank, lattice.order)
+        found = [(tokens, attention) for _, tokens, attention in kept]
+        return self.read_out(logits, states, found, lattice)
+
+    def up(self, level: int) -> _Up:
+        """Return what leads from the next coarser level to `level`."""
+        return cast("_Up", self.ups[1 - level])
+
+    def upper_levels(
+        self, kept: list[tuple[Tensor, Tensor, Tensor]], lattice: Lattice
+    ) -> tuple[Tensor, Tensor]:
+        """Go up to level 1: its (n, D) cells and (G, D) tokens, beside those of the encoder.
+
+        `kept` are the cells, global tokens and attention that the encoder had, by level.
+        """
+        x, tokens, _ = kept[-1]
+        up, level = self.up(1), lattice.levels[1]
+        x, tokens = up.expansion(x, level), up.expansion.tokens(tokens)
+        for layer in up.refinements:
+            x, tokens, _ = layer(x, tokens, level)
+        return torch.cat([x, kept[1][0]], dim=1), torch.cat([tokens, kept[1][1]], dim=1)
+
+    @staticmethod
+    def read_out(
+        logits: Tensor, states: Tensor, found: list[tuple[Tensor, Tensor]], lattice: Lattice
+    ) -> SpanOutput:
+        """Put together what was found: `found` are the encoder's tokens and attention by level."""
         none = logits.new_empty(0)
         levels = tuple(
             SpanLevel(level.cells, attention, tokens, none)
-            for level, (_, tokens, attention) in zip(lattice.levels, kept, strict=True)
+            for level, (tokens, attention) in zip(lattice.levels, found, strict=True)
         )
         return SpanOutput(logits, levels, lattice.left, lattice.top, none, states)
+
+    def encode_upper(
+        self, x: Tensor, tokens: Tensor, attention: Tensor, lattice: Lattice
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Encode levels 1 and 2, from level 1's condensed cells and level 0's global tokens.
+
+        In place of level 0's cells, which may not be in memory, stands nothing.
+        """
+        kept = [(x[:0], tokens, attention)]
+        for index in range(1, _LEVELS):
+            condensation = cast("Condensation", self.condensations[index - 1])
+            if index > 1:
+                x = condensation(kept[-1][0], lattice.levels[index - 1])
+            entering = condensation.tokens(kept[-1][1])
+            kept.append(self.refinements[index](x, entering, lattice.levels[index]))
+        return kept
 
     def _encode(
         self, features: Tensor, lattice: Lattice, count: int

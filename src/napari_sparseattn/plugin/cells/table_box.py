@@ -37,7 +37,10 @@ _SIZE_TIP = "Square root of the area of the box around what was found of the cel
 _TIPS = {
     "id": "The cell's number, or its value in your Labels layer.",
     "class": "The most probable class.",
-    "prob.": "Probability of that class: the column confidence of the CSV.",
+    "prob.": (
+        "Probability of that class: the column confidence of the CSV. Of blood cells it is the "
+        "lower the more unlike the model's own cells they are."
+    ),
     "size, px": _SIZE_TIP,
     "size, µm": _SIZE_TIP,
     "mass, pg": "Dry mass: optical path difference summed over the cell, over 0.19 µm³/pg.",

@@ -317,7 +317,7 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             "A small first network scores every pixel of the crop to choose some; the class is "
             "then decided from those alone. They are the share given here."
         )
-    facts.append(f"{1000 * answer.ledger.seconds:.0f}\u00a0ms")
+    facts.append(seconds_text(answer.ledger.seconds).replace(" ", "\u00a0"))
     if not answer.scale_known:
         facts.append("scale\u00a0unknown")
     reading = answer.reading if isinstance(answer, FieldPrediction) else None
@@ -338,9 +338,8 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
     """What was read of a slide, and how long each stage took."""
     facts, reading, tip = [f"{len(answer.attention)} patches of {side}"], answer.reading, ""
     if reading is not None:
-        read = f"read {_pixels(answer.ledger.pixels)}"
-        compressed = reading.bytes_compressed
-        facts.append(f"{read}, {_bytes(compressed)}" if compressed else read)
+        anew = f"{_bytes(reading.bytes_compressed)} read anew"
+        facts.append(f"used {reading.n_used} tiles; {anew}" if reading.n_used else anew)
         tip = f"{reading.summary()}."
     if answer.patch_novelty is not None:
         unlike = int((answer.patch_novelty > 1).sum())
@@ -349,10 +348,6 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
     if not answer.scale_known:
         facts.append("scale unknown")
     return [fact.replace(" ", "\u00a0") for fact in facts], tip
-
-
-def _pixels(count: int) -> str:
-    return f"{count / 1e9:.2g} Gpx" if count >= 1e9 else f"{count / 1e6:.3g} Mpx"
 
 
 def _bytes(count: int) -> str:

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 from ..core.messages import time_left
 from ..core.status import StageDone
 from ..widgets.base import Follower
-from ..widgets.rich import WrappedLabel
+from ..widgets.rich import WrappedLabel, rich
 from .requests import STAGES, store_folder
 from .task import SlideTask
 
@@ -26,6 +26,12 @@ _TIPS = {
     "features": "What the encoder makes of each patch; kept for the next run.",
     "attention": "The model, on the features of all patches.",
 }
+
+_ENCODER_TIP = (
+    "What turns each patch into numbers, as the model was trained with it. Licence: {}. An encoder "
+    "that is not part of the plugin is fetched when it is first used. What it made is kept for the "
+    "next run, in {}."
+)
 
 
 class StageBars(QWidget):
@@ -90,11 +96,6 @@ class SlideBox(Follower):
         )
         self.tissue = WrappedLabel("", self)
         self.encoder = WrappedLabel("", self)
-        self.encoder.setToolTip(
-            "What turns each patch into numbers, as the model was trained with it. An encoder "
-            "that is not part of the plugin is fetched when it is first used, under its licence. "
-            f"What it made is kept for the next run, in {store_folder()}."
-        )
         self.bars = StageBars(self)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 2)
@@ -119,10 +120,13 @@ class SlideBox(Follower):
         if card is None or (encoder := card.encoder) is None:
             return
         crop = card.crop
-        licence = f" ({encoder.licence})" if encoder.licence else ""
+        # What the licence says in full would take half of the dock.
+        licence = encoder.licence.partition(":")[0]
+        said = f" ({licence})" if licence else ""
         self.encoder.setText(
-            f"Encoder: {encoder.name}{licence}, on patches of {crop.field_of_view_um:.3g} µm"
+            f"Encoder: {encoder.name}{said}, on patches of {crop.field_of_view_um:.3g} µm"
         )
+        self.encoder.setToolTip(rich(_ENCODER_TIP.format(encoder.licence, store_folder())))
 
     def _show_image(self, _: object = None) -> None:
         self.find.setEnabled(self.slides.parts.selection.image is not None)

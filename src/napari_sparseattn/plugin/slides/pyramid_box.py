@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +24,15 @@ from qtpy.QtWidgets import (
 from ...evidence import PyramidAttention, scale_weights
 from ..widgets.base import Follower, shrinkable
 from ..widgets.picture import ColourBar
+from .explanation_box import ExplanationBox
 from .plots import ConcentrationCurve, SignedBars
 from .pyramid_maps import (
     ATTENTION,
-    EXPLANATION,
     PROBABILITY,
     colour_name,
-    explanation_map,
     map_limits,
 )
 from .task import SlideTask
-
-if TYPE_CHECKING:
-    from ...card import Explanation
 
 __all__ = ["PyramidBox"]
 
@@ -46,25 +42,6 @@ _KINDS = {
     "raw": ("raw", "As the model gave it: the share of all attention."),
     "percentile": ("percentile", "The percentage of cells with no more. Hides how few hold most."),
     "log": ("log₁₀", "The power of ten of × uniform: 0 is uniform, −1 a tenth of it."),
-}
-#: Methods by their name here, and what they tell.
-_METHODS: dict[Explanation, tuple[str, str]] = {
-    "integrated": (
-        "integrated gradients",
-        "How the class's score rises on the way from mean patches to these; adds up to the rise.",
-    ),
-    "gradient": (
-        "gradient × input",
-        "How steep the class's score is in what sets each patch apart from the mean one.",
-    ),
-    "perturbation": (
-        "without the patch",
-        "How far the class's score falls when a patch, or a block, becomes a mean one.",
-    ),
-    "attention": (
-        "attention",
-        "Where the model looked; not what it made of it, nor for which class.",
-    ),
 }
 _UNITS = {"relative": "×", "raw": "share", "percentile": "%", "log": "log₁₀ ×"}
 _SHARES_TIP = (
@@ -92,11 +69,7 @@ class PyramidBox(Follower):
         self.slides = slides
         self.empty = QLabel(_EMPTY, self)
         self.empty.setWordWrap(True)
-        self.methods = shrinkable(QComboBox(self))
-        self.method_name = QLabel("Explained by", self)
-        self.measured = QLabel(self)
-        self.measured.setWordWrap(True)
-        self.explanation_bar = ColourBar(self)
+        self.explanation = ExplanationBox(slides, self)
         self.kinds = shrinkable(QComboBox(self))
         for kind, (name, tip) in _KINDS.items():
             self.kinds.addItem(name, kind)
@@ -148,7 +121,7 @@ class PyramidBox(Follower):
         )
         self.foci = QLabel(self)
         self.foci.setWordWrap(True)
-        self._foci_names = (QLabel("Foci from", self), QLabel("patches at least", self))
+        self._foci_names = (QLabel("Foci from probability", self), QLabel("Patches at least", self))
 
     def _lay_out(self) -> None:
         self._head = head = QGridLayout()
@@ -166,20 +139,16 @@ class PyramidBox(Follower):
         column = QVBoxLayout(self.body)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        method = QHBoxLayout()
-        method.addWidget(self.method_name)
-        method.addWidget(self.methods, 1)
-        column.addLayout(method)
-        column.addWidget(self.measured)
-        column.addWidget(self.explanation_bar)
+        column.addWidget(self.explanation)
         column.addLayout(head)
         column.addLayout(self._boxes)
         column.addWidget(self.probability)
         column.addWidget(self.probability_bar)
-        mask = QHBoxLayout()
-        for name, widget in zip(self._foci_names, (self.threshold, self.least), strict=True):
-            mask.addWidget(name)
-            mask.addWidget(widget, 1)
+        mask = QGridLayout()
+        for row, widget in enumerate((self.threshold, self.least)):
+            mask.addWidget(self._foci_names[row], row, 0)
+            mask.addWidget(widget, row, 1)
+        mask.setColumnStretch(1, 1)
         column.addLayout(mask)
         column.addWidget(self.foci)
         column.addWidget(self.local)
@@ -195,7 +164,6 @@ class PyramidBox(Follower):
 
     def _connect(self) -> None:
         slides = self.slides
-        self.methods.activated.connect(self._method_chosen)
         self.threshold.valueChanged.connect(self._foci_chosen)
         self.least.valueChanged.connect(self._foci_chosen)
         self.kinds.activated.connect(self._kind_chosen)
@@ -207,7 +175,6 @@ class PyramidBox(Follower):
         self.follow(slides.parts.answers.changed, self.show_answer)
         self.follow(slides.pyramid_choice_changed, self._show_choice)
         self.follow(slides.shown_class_changed, self._show_shares)
-        self.follow(slides.explanation_changed, self._show_explanation)
         self.follow(slides.foci_changed, self._show_foci)
         self.follow(slides.parts.selection.model_changed, self._show_wanted)
 
@@ -222,7 +189,6 @@ class PyramidBox(Follower):
         if attention is None:
             return
         self._held_for = None
-        self._list_methods()
         self._show_foci()
         self._make_boxes(attention)
         self.heads.clear()
@@ -265,9 +231,6 @@ class PyramidBox(Follower):
     def _kind_chosen(self, index: int) -> None:
         self._choose(kind=self.kinds.itemData(index))
 
-    def _method_chosen(self, index: int) -> None:
-        self.slides.set_method(self.methods.itemData(index))
-
     def _foci_chosen(self, _: object = None) -> None:
         self.slides.set_foci(round(self.threshold.value(), 4), self.least.value())
 
@@ -292,51 +255,6 @@ class PyramidBox(Follower):
         self.slides.set_pyramid_choice(choice)
 
     # -- showing
-
-    def _list_methods(self) -> None:
-        """List explanations, the one that was measured best first."""
-        card = self.slides.parts.selection.card
-        spec = None if card is None else card.explanation
-        names = list(_METHODS)
-        if spec is not None:
-            names.sort(key=lambda name: -spec.gains.get(name, (-9.0,))[0])
-            names.sort(key=lambda name: name != spec.best)
-        self.methods.clear()
-        for row, name in enumerate(names):
-            best = spec is not None and name == spec.best
-            said, tip = _METHODS[name]
-            self.methods.addItem(f"{said} (measured best)" if best else said, name)
-            if spec is not None and name in spec.gains:
-                gain, low, high = spec.gains[name]
-                tip += (
-                    f" Gain by patch flipping {gain:+.2f} [{low:+.2f}, {high:+.2f}]; 0 is random."
-                )
-            self.methods.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
-        for widget in (self.methods, self.method_name, self.measured):
-            widget.setVisible(self.slides.explains)
-        if spec is None:
-            self.measured.setText("Which explains this model best was not measured.")
-        else:
-            gains = [spec.gains.get(name) for name in (spec.best, "attention")]
-            told = "" if None in gains or spec.best == "attention" else (
-                f" (gain {gains[0][0]:+.2f}, attention {gains[1][0]:+.2f})"  # type: ignore[index]
-            )  # fmt: skip
-            self.measured.setText(
-                f"Measured best by patch flipping on {spec.n} slides: "
-                f"{_METHODS[spec.best][0]}{told}."
-            )
-        self._show_explanation()
-
-    def _show_explanation(self) -> None:
-        slides, attention = self.slides, self.slides.attention
-        self.methods.setCurrentIndex(max(0, self.methods.findData(slides.method)))
-        values = slides.explanation
-        self.explanation_bar.setVisible(values is not None and attention is not None)
-        if values is not None and attention is not None:
-            _, limits = explanation_map(attention, values)
-            name = attention.class_names[slides.shown_class].replace("_", " ")
-            self.explanation_bar.set_scale(colour_name(EXPLANATION), limits, "")
-            self.explanation_bar.setToolTip(f"Red speaks for {name}, blue against it.")
 
     def _show_choice(self, _: object = None) -> None:
         choice, attention = self.slides.pyramid_choice, self.slides.attention

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ...images.tissue.mask import Tissue
     from ...inference.slides import LocalAttention, SlidePrediction
 
+T = TypeVar("T")
+
 __all__ = [
     "STAGES",
     "ExplanationAnswer",
@@ -42,10 +44,10 @@ __all__ = [
     "PicturesRequest",
     "SlideAnswer",
     "SlideRequest",
-    "answer_explanation",
     "answer_local",
     "outline_tissue",
     "store_folder",
+    "stream_explanation",
     "stream_pictures",
     "stream_slide",
 ]
@@ -150,6 +152,9 @@ class ExplanationRequest:
         See `inference.explanations`; not attention, which is at hand.
     index : int
         The class.
+    region : numpy.ndarray or None
+        (m,) the patches whose mean is explained, of a model that segments;
+        None for all.
     stop : threading.Event
         Set to end the work at its next run.
     """
@@ -157,15 +162,16 @@ class ExplanationRequest:
     answer: SlideAnswer
     method: Explanation
     index: int
+    region: npt.NDArray[np.intp] | None = None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExplanationAnswer:
-    """What each patch says for a class, (N,) float32; None where it was stopped."""
+    """What each patch says for a class, (N,) float32."""
 
     request: ExplanationRequest
-    values: npt.NDArray[np.float32] | None
+    values: npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,19 +248,26 @@ def stream_slide(request: SlideRequest) -> Iterator[tuple[StageDone, ...] | Slid
     ValueError, ImageError, OSError, MemoryError
         As `classify_slide`.
     """
-    stages = _Stages(request.stop)
+    yield from _stream(request.stop, lambda report: _answer_slide(request, report))
+
+
+def _stream(
+    stop: threading.Event, work: Callable[[Progress], T]
+) -> Iterator[tuple[StageDone, ...] | T]:
+    """Work in another thread, tell how far it is, and last what came of it."""
+    stages = _Stages(stop)
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(_answer_slide, request, stages.report)
+        answer = pool.submit(work, stages.report)
         try:
-            while not wait([work], _TICK_SECONDS).done:
+            while not wait([answer], _TICK_SECONDS).done:
                 yield stages.all()
             yield stages.all()
-            yield work.result()
+            yield answer.result()
         except StoppedError:
             return
         finally:
             # Whoever closes this iterator waits for one batch, not for all.
-            request.stop.set()
+            stop.set()
 
 
 def _answer_slide(request: SlideRequest, progress: Progress) -> SlideAnswer:
@@ -361,34 +374,39 @@ def answer_local(request: LocalRequest) -> LocalAnswer:
     return LocalAnswer(request, local_attention(answer.prediction, bundle, request.patch))
 
 
-def answer_explanation(request: ExplanationRequest) -> ExplanationAnswer:
-    """Compute how much each patch speaks for a class, in another thread.
+def stream_explanation(
+    request: ExplanationRequest,
+) -> Iterator[tuple[StageDone, ...] | ExplanationAnswer]:
+    """Compute how much each patch speaks for a class in another thread, and tell how far it is.
+
+    Yields
+    ------
+    tuple of StageDone, then ExplanationAnswer
+        Some times a second; the answer at the end, or nothing more when it
+        was stopped.
 
     Raises
     ------
     ValueError, OSError
         If the features are gone, or there are too many patches for this method.
     """
+    yield from _stream(request.stop, lambda report: _answer_explanation(request, report))
+
+
+def _answer_explanation(request: ExplanationRequest, progress: Progress) -> ExplanationAnswer:
     from ...inference.explanations import explain_slide
 
     answer = request.answer
     assert answer.prediction is not None
     assert answer.request.model is not None
-
-    def check(stage: str, done: int, total: int) -> None:
-        if request.stop.is_set():
-            raise StoppedError
-
-    try:
-        values = explain_slide(
-            answer.prediction,
-            answer.request.model.bundle,
-            request.method,
-            request.index,
-            progress=check,
-        )
-    except StoppedError:
-        return ExplanationAnswer(request, None)
+    values = explain_slide(
+        answer.prediction,
+        answer.request.model.bundle,
+        request.method,
+        request.index,
+        region=request.region,
+        progress=progress,
+    )
     return ExplanationAnswer(request, values)
 
 

@@ -41,9 +41,9 @@ from .requests import (
     PicturesRequest,
     SlideAnswer,
     SlideRequest,
-    answer_explanation,
     answer_local,
     store_folder,
+    stream_explanation,
     stream_pictures,
     stream_slide,
 )
@@ -58,7 +58,10 @@ if TYPE_CHECKING:
 
     Outlines = tuple[npt.NDArray[np.float64], ...]
 
-__all__ = ["SlideRun", "SlideTask"]
+__all__ = ["ExplainedRegion", "SlideRun", "SlideTask"]
+
+#: Of which patches the mean log-odds is explained, of a model that segments.
+ExplainedRegion = Literal["tissue", "focus", "patch"]
 
 _NO_OUTLINES = (
     "The layer of the tissue is empty. Draw an outline in it, or remove the layer to have the "
@@ -114,6 +117,10 @@ class SlideTask:
     method : str
         By what method patches are said to speak for the class; see
         `inference.explanations`. At first the one that was measured best.
+    region : {"tissue", "focus", "patch"}
+        Of a model that segments, which patches' mean log-odds is explained: of
+        all tissue, of the focus about the patch that is picked out, or of
+        this patch.
     explanation : numpy.ndarray or None
         (N,) what each patch says for the class that is shown; None while it is
         computed, and where attention stands for it.
@@ -133,6 +140,7 @@ class SlideTask:
     patch_changed = Signal(object)
     local_changed = Signal(object)
     explanation_changed = Signal()
+    explaining_changed = Signal(object)
     foci_changed = Signal()
     picture_arrived = Signal(int)
 
@@ -146,6 +154,7 @@ class SlideTask:
         self.patch: int | None = None
         self.local: LocalAttention | None = None
         self.method: Explanation = "attention"
+        self.region: ExplainedRegion = "tissue"
         self.explanation: npt.NDArray[np.float32] | None = None
         self.threshold, self.least = 0.5, 2
         self.foci: Foci | None = None
@@ -167,7 +176,7 @@ class SlideTask:
         self._slides = lanes.add(stream_slide, given=self.accept, failed=self.fail, busy="replace")
         self._locals = lanes.add(answer_local, given=self._accept_local, failed=self._fail_local)
         self._explaining = lanes.add(
-            answer_explanation,
+            stream_explanation,
             given=self._accept_explanation,
             failed=self._fail_explanation,
             busy="replace",
@@ -409,7 +418,8 @@ class SlideTask:
         if index != self.shown_class and self.attention is not None:
             self.shown_class = index
             self.shown_class_changed.emit(index)
-            self._explain()
+            if not self.segments:
+                self._explain()
 
     # -- foci
 
@@ -418,6 +428,8 @@ class SlideTask:
         if (threshold, least) != (self.threshold, self.least):
             self.threshold, self.least = threshold, least
             self._find_foci()
+            if self.region == "focus":
+                self._explain()
 
     def foci_sentence(self) -> str:
         """Say how much tissue was found; empty of other models."""
@@ -441,15 +453,20 @@ class SlideTask:
     # -- what speaks for the class
 
     @property
-    def explains(self) -> bool:
-        """Whether the model classifies slides, so that its patches may speak for a class."""
+    def segments(self) -> bool:
+        """Whether the model gives each patch a probability."""
         card = self.parts.selection.card
-        return self.active and card is not None and not card.segments
+        return self.active and card is not None and card.segments
 
     @property
     def explaining(self) -> bool:
         """Whether it is being computed."""
         return self._explanation_asked is not None
+
+    @property
+    def explained_class(self) -> int:
+        """The class that patches speak for: of a model that segments what it looks for."""
+        return 1 if self.segments else self.shown_class
 
     def set_method(self, method: Explanation) -> None:
         """Explain by another method."""
@@ -461,6 +478,44 @@ class SlideTask:
             dataclasses.replace(self.pyramid_choice, levels=levels, explanation=True)
         )
         self._explain()
+
+    def set_region(self, region: ExplainedRegion) -> None:
+        """Explain the mean over other patches, of a model that segments."""
+        if region != self.region:
+            self.region = region
+            self._explain()
+
+    def explained_name(self) -> str:
+        """Say what patches speak for: the class, and of a model that segments also where."""
+        attention = self.attention
+        if attention is None:
+            return ""
+        name = attention.class_names[self.explained_class].replace("_", " ")
+        if not self.segments or self.region == "tissue" or self.patch is None:
+            return name
+        where = f"patch {self.patch + 1}"
+        return f"{name} in {where if self.region == 'patch' else f'the focus of {where}'}"
+
+    def _explained_rows(self) -> npt.NDArray[np.intp] | None:
+        """Return the patches whose mean is explained: None for all, empty where none is chosen."""
+        attention, patch = self.attention, self.patch
+        if not self.segments or self.region == "tissue" or attention is None:
+            return None
+        if patch is None:
+            return np.empty(0, np.intp)
+        if self.region == "patch" or self.foci is None:
+            return np.array([patch])
+        labels = self.foci.labels[tuple(attention.cells.T)]
+        return np.flatnonzero(labels == labels[patch]) if labels[patch] else np.empty(0, np.intp)
+
+    def region_advice(self) -> str:
+        """Say what to do before a region can be explained; empty where nothing is missing."""
+        rows = self._explained_rows()
+        if rows is None or len(rows):
+            return ""
+        if self.patch is None:
+            return "Click a patch to see what speaks for it."
+        return "The picked patch is in no focus. Click one that is, or explain the patch itself."
 
     def patch_values(self) -> npt.NDArray[np.float32] | None:
         """Return (N,) by what patches are listed: what speaks for the class, else attention."""
@@ -479,23 +534,45 @@ class SlideTask:
         self.explanation = None
         if shown is not None and shown.prediction is not None:
             self._draw_explanation()
-            if self.explains and self.method != "attention" and shown.prediction.features:
-                self._explanation_asked = ExplanationRequest(shown, self.method, self.shown_class)
+            rows = self._explained_rows()
+            if (
+                self.active
+                and self.method != "attention"
+                and shown.prediction.features
+                and (rows is None or len(rows))
+            ):
+                self._explanation_asked = ExplanationRequest(
+                    shown, self.method, self.explained_class, rows
+                )
                 self._explaining.ask(self._explanation_asked)
         self.explanation_changed.emit()
+
+    def cancel_explanation(self) -> None:
+        """Stop computing what speaks for the class, and show attention instead."""
+        if self.explaining:
+            self.set_method("attention")
+            self.parts.status.notify(
+                "The explanation was cancelled; attention is shown. Choose a method to begin again."
+            )
 
     def _stop_explaining(self) -> None:
         if self._explanation_asked is not None:
             self._explanation_asked.stop.set()
             self._explanation_asked = None
 
-    def _accept_explanation(self, request: ExplanationRequest, answer: ExplanationAnswer) -> None:
-        """Show what each patch says, unless something else has been asked since."""
-        if request is self._explanation_asked and answer.values is not None:
-            self._explanation_asked = None
-            self.explanation = answer.values
-            self._draw_explanation()
-            self.explanation_changed.emit()
+    def _accept_explanation(
+        self, request: ExplanationRequest, part: tuple[StageDone, ...] | ExplanationAnswer
+    ) -> None:
+        """Show how far it is, or what each patch says, unless something else was asked since."""
+        if request is not self._explanation_asked:
+            return
+        if not isinstance(part, ExplanationAnswer):
+            self.explaining_changed.emit(part[-1] if part else None)
+            return
+        self._explanation_asked = None
+        self.explanation = part.values
+        self._draw_explanation()
+        self.explanation_changed.emit()
 
     def _fail_explanation(self, request: ExplanationRequest, error: BaseException) -> None:
         if request is self._explanation_asked:
@@ -509,8 +586,7 @@ class SlideTask:
             return
         explained = None
         if self.explanation is not None:
-            name = attention.class_names[self.shown_class].replace("_", " ")
-            explained = (f"what speaks for {name}", self.explanation)
+            explained = (f"what speaks for {self.explained_name()}", self.explanation)
         self.maps.show_explanation(
             shown.request.layer,
             shown.request.plane.index,
@@ -551,6 +627,8 @@ class SlideTask:
         if patch is None:
             self._draw_local()
         self.patch_changed.emit(patch)
+        if self.segments and self.region != "tissue":
+            self._explain()
         if patch is None:
             return
         self.parts.status.notify(about_patch(attention, patch))
@@ -677,9 +755,7 @@ class SlideTask:
             weight = float(attention.patch_weights(number, head)[patch])
             lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
         if self.explanation is not None:
-            name = html.escape(
-                attention.class_names[self.shown_class].replace("_", " "), quote=False
-            )
+            name = html.escape(self.explained_name(), quote=False)
             said = float(self.explanation[patch])
             lines.append(f"{share_text(said)} {'for' if said > 0 else 'against'} {name}")
         if attention.patch_probabilities is not None:

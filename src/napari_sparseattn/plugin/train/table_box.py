@@ -41,7 +41,7 @@ _SURVIVAL = (
         "Gives a risk that puts slides in an order; slides are compared with each other.",
     ),
 )
-_OWN = ("stain-texture", "tissue-mobilenet")
+_OWN = ("tissue-mobilenet", "stain-texture")
 
 
 class TableTrainingBox(Follower):
@@ -164,8 +164,9 @@ class TableTrainingBox(Follower):
             self.targets.setCurrentIndex(max(0, self.targets.findData(kind.name)))
         folder = chosen.features
         self.features.setText("Slides are encoded here" if folder is None else folder.name)
-        if self.name.text().strip() != chosen.name:
-            self.name.setText(chosen.name)
+        for line, text in ((self.name, chosen.name), (self.outcome, chosen.outcome)):
+            if line.text().strip() != text:
+                line.setText(text)
         for widget in (self.choose, self.targets, self.outcome, self.features, self.encoder,
                        self.patch, self.name):  # fmt: skip
             widget.setEnabled(not working)

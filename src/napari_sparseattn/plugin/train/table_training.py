@@ -73,7 +73,7 @@ class TableChoices:
     features: Path | None = None
     target: str | None = None
     outcome: str = ""
-    encoder: str = "stain-texture"
+    encoder: str = "tissue-mobilenet"
     patch_um: float | None = None
     name: str = ""
 

@@ -13,7 +13,8 @@ from psygnal import Signal
 from ...files import replacing
 from ...training.runs.messages import FineTuneRequest, Stage
 from ...training.runs.process import Switch
-from ...training.runs.validation import FoldReport, Validated, stream_validation
+from ...training.runs.validation import Validated, stream_validation
+from ...training.tune.cross_validation import FoldDone
 from ..core.lanes import Lanes, close_all
 from ..core.status import explain
 
@@ -75,7 +76,7 @@ class Validating:
         Whether a learning curve is drawn with it.
     stage : str
         What goes on, in words; empty where nothing does.
-    reports : list of FoldReport
+    reports : list of FoldDone
         Trainings that are over.
     result : Validated or None
         What was found last.
@@ -87,7 +88,7 @@ class Validating:
         self.tuning = tuning
         self.folds, self.curve = 5, False
         self.stage = ""
-        self.reports: list[FoldReport] = []
+        self.reports: list[FoldDone] = []
         self.result: Validated | None = None
         self._request: FineTuneRequest | None = None
         self._lane = Lanes.of(viewer).add(
@@ -145,12 +146,12 @@ class Validating:
         with replacing(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(self.result.result), encoding="utf-8")
 
-    def _accept(self, request: FineTuneRequest, given: Stage | FoldReport | Validated) -> None:
+    def _accept(self, request: FineTuneRequest, given: Stage | FoldDone | Validated) -> None:
         if request is not self._request:
             return
         if isinstance(given, Stage):
             self.stage = given.text
-        elif isinstance(given, FoldReport):
+        elif isinstance(given, FoldDone):
             self.reports.append(given)
             self.stage = f"{given.done} of {given.total} trainings"
         else:

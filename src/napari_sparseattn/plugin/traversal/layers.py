@@ -34,8 +34,11 @@ TRAVERSAL_ROLES: tuple[Role, ...] = ("unread", "candidates", "tree", "crops")
 
 #: More boxes and numbers than these cannot be told apart.
 MOST_DRAWN = 7
-#: Numbers are kept so far apart, as a share of the image's longer side, where there is room.
-_APART = 0.12
+#: Height and width of the plate behind a number, as shares of the longer side of what was
+#: looked at: it holds the number where all of that is in view.
+_PLATE = (0.03, 0.1)
+#: The thinnest edge that is seen then, as such a share too.
+_THINNEST = 1 / 500
 #: Shapes are slow in napari: 10 000 lines take seconds.
 _MOST_LINES = 120
 _MOST_MASK_SIDE = 512
@@ -141,7 +144,6 @@ class TraversalLayers:
         )
         self._show_shapes(source, "tree", _tree(traversal, shown, source.ndim), place, choice)
         crops = _crops(traversal, shown, selected, source.ndim, shape_of(source))
-        crops["text"]["color"] = _ink_on(source)
         self._show_shapes(source, "crops", crops, place, choice)
 
     def _show_shapes(
@@ -251,7 +253,8 @@ def _crops(
         none: list[int] = []
         features = dict.fromkeys(("crop", "level", "rank", "share", "text"), none)
         return {**_empty(), "features": features}
-    boxes = _inside(traversal, shape)[which]
+    inside = _inside(traversal, shape)
+    span, boxes = float(inside[0, 2:].max()), inside[which]
     # Large ones first, or they would cover the small; what is picked out on top of all.
     order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
     if selected is not None:
@@ -259,22 +262,24 @@ def _crops(
     which, boxes = which[order], boxes[order]
     colours = np.where(share[which, None] > 0, _FOR, _AGAINST)
     edges = np.column_stack([colours, np.ones(len(which))])
-    width = _edge_width(np.maximum(boxes[:, 2], boxes[:, 3]))
+    sides = np.maximum(boxes[:, 2], boxes[:, 3])
+    width = np.maximum(_edge_width(sides), np.minimum(span * _THINNEST, sides / 6))
     if selected is not None:
         edges[-1, :3], width[-1] = _SELECTED_RGB, 2.0 * width[-1]
     n = len(which)
-    places = _number_places(boxes, np.argsort(-np.abs(share[which]), kind="stable"), shape)
-    # A number stands on a rectangle of its own, of no size: all have their text in the middle.
-    dots = np.column_stack([places, np.zeros((n, 2))]) + np.array([-0.05, -0.05, 0.1, 0.1])
+    order = np.argsort(-np.abs(share[which]), kind="stable")
+    plates = _number_plates(boxes, order, shape, np.array(_PLATE) * span)
+    # A number stands on a rectangle of its own: its text is in the middle, and seen on any tissue.
     number = [share_text(float(value)) for value in share[which]]
     clear = np.zeros((n, 4))
+    dark = np.column_stack([0.55 * colours, np.full(n, 0.85)])
     twice = np.concatenate([which, which])
     return {
-        "data": _rectangles(np.concatenate([boxes, dots]), ndim),
+        "data": _rectangles(np.concatenate([boxes, plates]), ndim),
         "shape_type": "rectangle",
         "edge_color": np.concatenate([edges, clear]),
         "edge_width": np.concatenate([width, np.zeros(n)]),
-        "face_color": np.concatenate([_share_colours(traversal, share)[which], clear]),
+        "face_color": np.concatenate([_share_colours(traversal, share)[which], dark]),
         "features": {
             "crop": twice + 1,
             "level": traversal.level[twice],
@@ -298,10 +303,10 @@ def _clip(boxes: Colours, shape: tuple[int, int]) -> Colours:
     return np.concatenate([first, last - first], axis=1)
 
 
-def _number_places(
-    boxes: Colours, order: npt.NDArray[np.intp], shape: tuple[int, int]
+def _number_plates(
+    boxes: Colours, order: npt.NDArray[np.intp], shape: tuple[int, int], plate: Colours
 ) -> npt.NDArray[np.float64]:
-    """Where the number of each box stands: in its middle, or where no other is near.
+    """Where the number of each box stands: in it, or beside it where it is small, over no other.
 
     Parameters
     ----------
@@ -311,24 +316,32 @@ def _number_places(
         (n,) which box chooses first.
     shape : (int, int)
         Of the image.
+    plate : numpy.ndarray
+        (2,) height and width of a plate.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 4) top, left, height, width of the plates, inside the image.
     """
-    grid = np.array([0.5, 0.2, 0.8])
-    offsets = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
-    places = np.zeros((len(boxes), 2))
+    steps = np.stack(np.meshgrid(*2 * [np.arange(-1.0, 2.0)], indexing="ij"), axis=-1)
+    steps = steps.reshape(-1, 2)[[4, 1, 7, 3, 5, 0, 2, 6, 8]]
+    found = np.zeros((len(boxes), 4))
     taken: list[npt.NDArray[np.float64]] = []
     for box in order:
-        options = boxes[box, :2] + offsets * boxes[box, 2:]
+        middle, half = boxes[box, :2] + boxes[box, 2:] / 2, boxes[box, 2:] / 2
+        within = middle + 0.6 * steps * half
+        around = [middle + steps[1:] * (half + (away + 0.6) * plate) for away in (0, 1, 2)]
+        parts = [within, *around] if (boxes[box, 2:] >= 2 * plate).all() else [*around, within]
+        options = np.clip(np.concatenate(parts), plate / 2, np.array(shape) - plate / 2)
+        best = 0
         if taken:
-            # A number is wider than it is high.
-            gaps = (options[:, None] - np.array(taken)) * (1.6, 1.0)
-            nearest = np.hypot(*np.moveaxis(gaps, -1, 0)).min(axis=1)
-            free = np.flatnonzero(nearest >= _APART * max(shape))
-            best = int(free[0]) if len(free) else int(np.argmax(nearest))
-        else:
-            best = 0
-        places[box] = options[best]
+            apart = (np.abs(options[:, None] - np.array(taken)) / plate).max(axis=2).min(axis=1)
+            free = np.flatnonzero(apart >= 1)
+            best = int(free[0]) if len(free) else int(np.argmax(apart))
         taken.append(options[best])
-    return places
+        found[box] = *(options[best] - plate / 2), *plate
+    return found
 
 
 def _share_colours(traversal: Traversal, share: Colours) -> Colours:
@@ -432,14 +445,6 @@ def _unread(
     top, left, side, _ = traversal.on_image(np.array([0.0, 0.0, step, step]))
     origin = (float(top + side / 2 - 0.5), float(left + side / 2 - 0.5))
     return mask, origin, (float(side), float(side)), "not looked at closely"
-
-
-def _ink_on(source: Image) -> str:
-    """Return a colour of numbers that shows on an image."""
-    thumbnail = np.asarray(source.thumbnail, dtype=np.float64)
-    drawn = thumbnail[..., 3] > 0
-    light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
-    return "#101010" if light > 110 else "#ffffff"
 
 
 def _sides(traversal: Traversal) -> Colours:

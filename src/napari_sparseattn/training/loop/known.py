@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import nn
 
 from ...bundle import Bundle
@@ -17,12 +19,14 @@ from ...known import FALSE_ALARMS, KnownStates, fit_known_states
 from ...models.span import SpanMil, SpanUnet, run_span
 from ..data.datasets import CropSet
 from ..data.span_data import SlideExample
-from .fit import predict_states
+from .fit import predict_logits, predict_states
+from .laboratories import LaboratoryChanges
 
 __all__ = [
     "add_known_fields",
     "add_known_slides",
     "add_known_states",
+    "add_softening",
     "describe_known",
     "draw_rows",
     "measure_known_slides",
@@ -196,6 +200,54 @@ def add_known_states(
         bundle.cell_model(), train, validation, test, card.normalisation, card.crop.size, others
     )
     return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}), known=known)
+
+
+def add_softening(
+    bundle: Bundle, held: CropSet, changes: LaboratoryChanges, *, seed: int = 0
+) -> Bundle:
+    """Return a model of cells whose confidence falls with novelty, as far as it should.
+
+    Of held-out cells that are changed more than any training cell was, most are
+    unlike what the model knows and many are called wrong. The power of the
+    novelty by which the temperature grows is the one that makes what is said of
+    them likeliest; below a novelty of 1 nothing changes.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With known states.
+    held : CropSet
+        Stained cells that the weights were not fitted to.
+    changes : LaboratoryChanges
+        What they go through, once each.
+    seed : int
+        Of the changes.
+
+    Raises
+    ------
+    ValueError
+        If the model has no known states.
+    """
+    card, known = bundle.card, bundle.known
+    if known is None or card.novelty is None:
+        raise ValueError(f"'{card.name}' has no known states: add those first.")
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for start in range(0, len(held), 64):
+        batch = torch.from_numpy(held.crops[start : start + 64]).permute(0, 3, 1, 2)
+        parts.append(changes(batch, card.crop.size, generator)[0].permute(0, 2, 3, 1).numpy())
+    crops, rule = np.concatenate(parts), card.normalisation
+    logits = predict_logits(bundle.cell_model(), crops, rule, card.crop.size).double()
+    states = predict_states(bundle.cell_model(), crops, rule, card.crop.size)
+    above = torch.from_numpy(known.novelty(states)).double().clamp_min(1)[:, None]
+    truth = torch.from_numpy(held.labels)
+
+    def surprise(power: float) -> float:
+        return float(F.cross_entropy(logits / (card.temperature * above**power), truth))
+
+    best = minimize_scalar(surprise, bounds=(0, 10), method="bounded", options={"xatol": 1e-3})
+    spec = card.novelty.model_copy(update={"softening": round(float(best.x), 2)})
+    return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}))
 
 
 def add_known_slides(

@@ -18,6 +18,7 @@ from ...models.tnet.crops import CropSource, TNetOutput
 from ...models.tnet.network import TNet
 from .augment import Augmentation
 from .epochs import EpochReport
+from .laboratories import LaboratoryChanges
 from .loop import Judgement, Loop, optimiser, rate_factor, set_rate
 
 __all__ = ["AugmentedCrops", "LossTerms", "TNetLoss", "TNetOptions", "fit_tnet"]
@@ -165,8 +166,10 @@ class AugmentedCrops:
         (N, h, w, C) uint8, or floats in a unit of their own.
     labels : numpy.ndarray
         (N,) int64.
-    normalisation, augmentation
+    normalisation
         As in `fit`.
+    augmentation : Augmentation or LaboratoryChanges
+        The random changes.
     size : int
         Side of the images that the model gets.
     batch_size : int
@@ -181,7 +184,7 @@ class AugmentedCrops:
         labels: npt.NDArray[np.int64],
         *,
         normalisation: Normalisation,
-        augmentation: Augmentation,
+        augmentation: Augmentation | LaboratoryChanges,
         size: int,
         batch_size: int = 32,
         seed: int = 0,
@@ -198,10 +201,16 @@ class AugmentedCrops:
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self.crops), generator=self.generator)
         for rows in order.split(self.batch_size):
-            batch = torch.from_numpy(to_float(self.crops[rows.numpy()])).permute(0, 3, 1, 2)
-            changed = self.augmentation(batch, self.size, self.generator)
+            changed = self._changed(self.crops[rows.numpy()])
             ready = torch.from_numpy(self.normalisation(changed.numpy()))
             yield ready, torch.from_numpy(self.labels[rows.numpy()])
+
+    def _changed(self, crops: npt.NDArray[Any]) -> Tensor:
+        if isinstance(self.augmentation, LaboratoryChanges):
+            batch = torch.from_numpy(crops).permute(0, 3, 1, 2)
+            return self.augmentation(batch, self.size, self.generator)[0]
+        batch = torch.from_numpy(to_float(crops)).permute(0, 3, 1, 2)
+        return self.augmentation(batch, self.size, self.generator)
 
 
 def fit_tnet(

@@ -16,6 +16,7 @@ from ...models.tnet.network import TNet, TNetConfig
 from ..data.datasets import CropSet
 from .classifier import Parts, TrainingReport, TrainingSettings, make_bundle, split_folds
 from .fit import EpochReport, predict_logits
+from .laboratories import LaboratoryChanges
 from .tnet import AugmentedCrops, TNetOptions, fit_tnet
 
 __all__ = ["DIAL", "cell_architecture", "measure_locations", "new_tnet", "train_tnet"]
@@ -57,6 +58,7 @@ def train_tnet(
     history: Sequence[EpochReport] = (),
     dial: Iterable[tuple[int, ...]] = DIAL,
     parts: Parts | None = None,
+    changes: LaboratoryChanges | None = None,
 ) -> tuple[Bundle, TrainingReport]:
     """Train a TNet on labelled crops, measure it, and measure its dial.
 
@@ -80,6 +82,8 @@ def train_tnet(
         Locations per level to measure on the validation crops.
     parts : mapping of str to CropSet, optional
         Which crops are for what; by default `split_folds`.
+    changes : LaboratoryChanges, optional
+        What other laboratories do, in place of `settings.augmentation`.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def train_tnet(
     if model is None:
         model = new_tnet(data, settings)
     epochs = list(history)
-    for epoch in _epochs(model, parts, settings, options):
+    for epoch in _epochs(model, parts, settings, options, changes):
         epochs.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
@@ -146,7 +150,11 @@ def measure_locations(
 
 
 def _epochs(
-    model: TNet, parts: Parts, settings: TrainingSettings, options: TNetOptions
+    model: TNet,
+    parts: Parts,
+    settings: TrainingSettings,
+    options: TNetOptions,
+    changes: LaboratoryChanges | None,
 ) -> Iterable[EpochReport]:
     train, validation = parts["train"], parts["validation"]
     truth, size = torch.from_numpy(validation.labels), settings.crop.size
@@ -162,7 +170,7 @@ def _epochs(
         train.crops,
         train.labels,
         normalisation=settings.normalisation,
-        augmentation=settings.augmentation,
+        augmentation=changes or settings.augmentation,
         size=size,
         seed=options.seed,
     )

@@ -174,7 +174,9 @@ def prepare_slides(
     if order.features is not None:
         return _prepare_made(order, order.features, say)
     entry = find_entry(order.encoder)
-    if entry is not None and entry.pixel_size is None and order.pixel_size is None:
+    # Of a network that is given by its source alone, nothing but the source is known.
+    unknown = ":" in order.encoder if entry is None else entry.pixel_size is None
+    if unknown and order.pixel_size is None:
         raise ValueError(
             f"At how many µm per pixel '{order.encoder}' reads patches is not known here. See its "
             "page, and give --pixel-size."
@@ -252,11 +254,13 @@ def _prepare_made(
     order: SlideOrder, folder: Path, say: Callable[[str], None]
 ) -> tuple[list[SlideExample], Parts | None, SlideTraining]:
     """Open features that were made elsewhere."""
+    from ...features.encoders import EMBEDDED, TISSUE
+
     if order.segments:
         raise ValueError("--features are of slides with classes: use --kind span with a table.")
     table = read_slide_table(order.source, folder, order.target)
-    # Its default is what makes features here, not elsewhere.
-    named = "" if order.encoder == "stain-texture" else order.encoder
+    # What makes features here made none elsewhere: it is the default, and nobody said it.
+    named = "" if order.encoder in (TISSUE, EMBEDDED) else order.encoder
     made = read_made_features(table, encoder=named, patch_um=order.patch_um)
     for note in made.notes:
         say(f"note: {note}")

@@ -13,30 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from ...bundle import load_bundle
 from ...files import replacing
+from ..tune.cross_validation import CURVE, CrossValidation, FoldDone, Learner, cross_validate
 from .messages import FineTuneRequest, Stage
 from .process import training_events
 from .runs import Run, hold, read_arrays, read_crops, write_run
 
 if TYPE_CHECKING:
     from ..data.datasets import CropSet
-    from ..tune.cross_validation import CrossValidation, FoldDone
 
-__all__ = ["FoldReport", "Validated", "stream_validation", "validate_run", "with_image_groups"]
+__all__ = ["Validated", "stream_validation", "validate_run", "with_image_groups"]
 
 #: What is left in a run's folder by `validate_run`.
 RESULT, PREDICTIONS = "validation.json", "predictions.csv"
 _LOCK_SECONDS = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class FoldReport:
-    """One training of a cross-validation is over; see `cross_validation.FoldDone`."""
-
-    done: int
-    total: int
-    fold: int
-    share: float
-    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +47,7 @@ class Validated:
     predictions: str
 
 
-def stream_validation(request: FineTuneRequest) -> Iterator[Stage | FoldReport | Validated]:
+def stream_validation(request: FineTuneRequest) -> Iterator[Stage | FoldDone | Validated]:
     """Gather what is annotated, and cross-validate fine-tuning on it in another process.
 
     Nothing of it stays in the project.
@@ -110,7 +99,7 @@ def stream_validation(request: FineTuneRequest) -> Iterator[Stage | FoldReport |
             for event in training_events(folder, request.switch):
                 kind = event.pop("event", "")
                 if kind == "fold":
-                    yield FoldReport(**event)
+                    yield FoldDone(**event)
                 elif kind == "stage":
                     yield Stage(event["text"])
                 elif kind == "validated":
@@ -133,7 +122,6 @@ def validate_run(run: Run, on_fold: Callable[[FoldDone], None] | None = None) ->
     ValueError
         If there is too little.
     """
-    from ..tune.cross_validation import CURVE, Learner, cross_validate
     from ..tune.learners import TunedCrops, TunedSlides
     from ..tune.task import FineTuneOptions
     from .data import make_slide_examples

@@ -169,6 +169,7 @@ def _ask(
 def _ask_features(found: Any, bundle: Bundle, device: str) -> tuple[float, float | None]:
     import torch
 
+    from ...inference.prediction import slide_novelty
     from ...inference.slides import check_features, estimate_of
     from ...models.span import run_span
 
@@ -176,9 +177,7 @@ def _ask_features(found: Any, bundle: Bundle, device: str) -> tuple[float, float
     cells = torch.from_numpy(np.ascontiguousarray(found.cells, dtype=np.int64))
     with torch.inference_mode():
         output = run_span(bundle.slide_model(device), found.features, cells)
-    novelty = None
-    if bundle.known is not None:
-        novelty = float(bundle.known.novelty(output.states.float().cpu())[0])
+    novelty, _ = slide_novelty(bundle, output.states.float().cpu(), found.features)
     return estimate_of(bundle.card, output).score, novelty
 
 

@@ -40,6 +40,7 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         The same for the card.
     """
     card, old = task.card, task.bundle.known
+    softening = 0.0 if card.novelty is None else card.novelty.softening
     held = np.empty((0, model.head.in_features), np.float32)
     if len(task.held):
         held = predict_states(model, task.held.crops, card.normalisation, task.size).numpy()
@@ -50,7 +51,7 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         before = 0 if card.novelty is None else card.novelty.n
         spec = describe_known(known, before + len(own), int(old.held.sum()) + len(held))
         kept = () if card.novelty is None else card.novelty.others
-        return known, spec.model_copy(update={"others": kept})
+        return known, spec.model_copy(update={"others": kept, "softening": softening})
     crops, labels = task.crops, task.labels
     given = task.options.unlabelled
     if given is not None and len(given):
@@ -64,4 +65,5 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
     if len(states) < _LEAST or not len(held):
         return None, None
     known = fit_known_states(states, labels, held, task.held.labels)
-    return known, describe_known(known, len(states), len(held))
+    spec = describe_known(known, len(states), len(held))
+    return known, spec.model_copy(update={"softening": softening})

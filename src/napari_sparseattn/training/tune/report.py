@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import binomtest
+from scipy.special import bdtr
 from torch import Tensor
 
 from ...metrics import Report, classification_report
@@ -311,8 +311,12 @@ def _pair(
     if groups is not None:
         net = np.bincount(groups, weights=now.astype(np.int64) - was.astype(np.int64))
         up, down = int((net > 0).sum()), int((net < 0).sum())
-    p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
-    return Paired(len(labels), int(was.sum()), int(now.sum()), gained, lost, p)
+    return Paired(len(labels), int(was.sum()), int(now.sum()), gained, lost, _by_chance(up, down))
+
+
+def _by_chance(up: int, down: int) -> float:
+    """Two-sided probability of so uneven tosses of a coin: scipy.stats takes a second to load."""
+    return min(1.0, 2 * float(bdtr(min(up, down), up + down, 0.5)))
 
 
 def _verdict(every: Paired, known: Paired, kept: Paired | None = None) -> Verdict:
