@@ -2,6 +2,7 @@
 
     python benchmarks/span.py [--threads 1] [--rounds 3] [--sizes 1000 5000 20000 100000]
                               [--million] [--peers FOLDER]
+    python benchmarks/span.py --unet --rounds 1 --sizes 1000 5000 20000
 
 Slides are simulated: two lobes of tissue with holes, on a patch grid, with
 random features of width F = 1024, so D = 512 and 8 heads. Each case runs in a
@@ -27,6 +28,9 @@ and much less, work: no patch sees its neighbours, or only roughly. They need
     pip install --no-deps --target FOLDER torchmil tensordict
 
 and ``--peers FOLDER``; without it they are left out with a message.
+
+With --unet SPAN-UNet alone is measured, whole and streamed, and a training step;
+what its weights, their gradients and an optimiser take is printed beside.
 """
 
 from __future__ import annotations
@@ -48,12 +52,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_sparseattn.models.span import Lattice, SpanMil, SpanMilConfig, stream
+from napari_sparseattn.models.span import (
+    Lattice,
+    SpanMil,
+    SpanMilConfig,
+    SpanUnet,
+    SpanUnetConfig,
+    stream,
+)
 from napari_sparseattn.models.span.refinement import Refinement
 
 FEATURES, HEADS, CLASSES = 1024, 8, 2
 LIMIT = 8 * 2**30
 SAME = ("ours", "ours, streamed", "edge list", "edge list, by head", "dense")
+UNET = ("SPAN-UNet", "SPAN-UNet, streamed")
 PEERS = ("ABMIL", "CLAM-SB", "DSMIL", "TransMIL")
 
 
@@ -239,6 +251,12 @@ def runner(case: str) -> Callable[[Any, Tensor], Callable[[], Tensor]]:
     if case in PEERS:
         net = peer(case).eval()
         return lambda features, cells: lambda: net(features[None])
+    if case in UNET:
+        torch.manual_seed(0)
+        unet = SpanUnet(SpanUnetConfig(features=FEATURES)).eval()
+        if case == "SPAN-UNet":
+            return lambda features, cells: lambda: unet(features, cells).logits
+        return lambda features, cells: lambda: stream(unet, features, cells).logits
     model = network()
     if case == "ours":
         return lambda features, cells: lambda: model(features, cells).logits
@@ -268,7 +286,7 @@ def memory(field: str) -> int:
 def run_case(case: str, count: int, train: bool, repeats: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     make = runner(case)
-    on_disk = case == "ours, streamed"
+    on_disk = case.endswith(", streamed")
     times, peak, held, logits = [], 0, 0, None
     for index, size in enumerate([64, *[count] * repeats]):
         cells = simulated_cells(size)
@@ -300,7 +318,7 @@ def predicted(case: str, count: int, train: bool) -> float:
         return edges * 512 * 4 * (6 if train else 2)
     if case == "edge list, by head":
         return edges * 64 * 4 * (6 * HEADS if train else 2)
-    if case == "ours" and train:
+    if case in ("ours", "SPAN-UNet") and train:
         return count * 512 * 4 * 40
     return 0
 
@@ -359,7 +377,10 @@ def measure(
                     found["seconds"] = min(found["seconds"], known["seconds"])
                     found["peak"] = min(found["peak"], known["peak"])
                 best[case, count] = found
-                print(f"  round {round_ + 1}: {case}, {count}: {found}", file=sys.stderr)
+                said = found
+                if isinstance(found, dict):
+                    said = f"{found['seconds']:.3f} s, {found['peak'] / 2**20:.0f} MiB"
+                print(f"  round {round_ + 1}: {case}, {count}: {said}", file=sys.stderr)
     return best
 
 
@@ -416,6 +437,29 @@ def growth(args: argparse.Namespace) -> None:
     print(f"(level 1 alone is {level:.0f} B per patch on a full grid)")
 
 
+def measure_unet(args: argparse.Namespace) -> None:
+    """SPAN-UNet whole and streamed, and a training step."""
+    weights = sum(each.numel() for each in SpanUnet(SpanUnetConfig(features=FEATURES)).parameters())
+    print(
+        f"SPAN-UNet of {FEATURES} features: {weights / 1e6:.0f} M weights; in training they, their"
+    )
+    print(
+        f"gradients and AdamW's two moments take {16 * weights / 2**30:.2f} GiB whatever the slide"
+    )
+    print("\nINFERENCE")
+    best = measure(UNET, args.sizes, False, args)
+    table(best, UNET, args.sizes)
+    for size in args.sizes:
+        whole, streamed = (best.get((case, size)) for case in UNET)
+        if isinstance(whole, dict) and isinstance(streamed, dict):
+            pairs = zip(whole["logits"], streamed["logits"], strict=True)
+            print(f"{size:>8,}  logits differ by {max(abs(a - b) for a, b in pairs):.1e}")
+    if not args.no_train:
+        print("\nTRAINING STEP (forward and backward, dropout off, no optimiser)")
+        sizes = [size for size in args.sizes if size <= 5000]
+        table(measure(UNET[:1], sizes, True, args), UNET[:1], sizes)
+
+
 def floor(threads: int) -> None:
     """Print what a matrix product alone would take; in a process of its own."""
     torch.set_num_threads(threads)
@@ -441,7 +485,12 @@ def main() -> None:
     parser.add_argument("--million", action="store_true", help="also stream up to 1 000 000")
     parser.add_argument("--peers", type=Path, help="folder that torchmil was installed to")
     parser.add_argument("--no-train", action="store_true")
+    parser.add_argument("--unet", action="store_true", help="SPAN-UNet alone")
     args = parser.parse_args()
+    if args.unet:
+        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors at the start")
+        measure_unet(args)
+        return
     if args.peers:
         sys.path.append(str(args.peers))
     cases = SAME

@@ -108,6 +108,29 @@ def test_skin_is_flagged_by_the_model_of_lymph_nodes(shared: Path) -> None:
     assert found.ledger.notes[0].startswith("It knows lymph nodes alone")
 
 
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-01a-01-ts1.svs"])
+def test_other_organs_are_flagged_by_the_model_of_biopsies(name: str, shared: Path) -> None:
+    """Skin and a tumour of the head and neck were called adenocarcinoma, and passed."""
+    with open_slide(shared / "data/slides" / name) as slide:
+        found = classify_slide(
+            slide, load_bundle("colon-biopsy"), allow_unknown_scale=True, device="cpu"
+        )
+    assert found.flagged
+    assert found.patch_novelty is not None
+    assert len(found.patch_novelty) == len(found.attention)
+
+
+def test_biopsies_are_not_flagged(shared: Path) -> None:
+    archive = shared / "data" / "ebhi.zip"
+    bundle, encoder = load_bundle("colon-biopsy"), load_encoder(device="cpu")
+    assert bundle.known is not None
+    assert bundle.known.patches is not None
+    for kind in ("polyp", "low_grade_neoplasia", "adenocarcinoma"):
+        tiles = read(archive, some(archive, f"{kind}/", 8))
+        small = [Image.fromarray(tile).resize((192, 192), Image.Resampling.BOX) for tile in tiles]
+        features = encoder(np.stack([np.asarray(each) for each in small]))
+        assert bundle.known.patches.slide_novelty(features) < 1
+
+
 def test_the_model_of_biopsies_says_that_other_organs_are_not_all_flagged() -> None:
-    # Skin and a tumour of the head were called adenocarcinoma, and not flagged.
     assert "not all flagged" in load_bundle("colon-biopsy").card.description

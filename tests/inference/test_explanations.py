@@ -112,6 +112,38 @@ def test_flipping_finds_that_an_explanation_of_the_class_is_better_than_its_oppo
     assert found.orders["integrated"].gain > found.orders["random"].gain
 
 
+def test_flipping_judges_a_region_of_a_model_that_segments(
+    slide: tuple[SpanMil, torch.Tensor, torch.Tensor],
+) -> None:
+    _, features, cells = slide
+    model = small_span(segments=True, seed=2).requires_grad_(False)
+    with torch.no_grad():
+        output = model(features, cells)
+    odds = output.logits[:, 0].numpy()
+    region = odds >= np.median(odds)
+    seen = to_pyramid_attention(
+        output, cells.numpy(), origin=(0.0, 0.0), step=1.0, side=1.0, class_names=("a", "b"),
+        patch_probabilities=1 / (1 + np.exp(-odds)),
+    )  # fmt: skip
+    rerun = SlideRerun(
+        features.numpy(), cells.numpy(), seen, model, methods=("integrated",), region=region
+    )
+    # What is left out of a slide could not be asked for: patches are replaced alone.
+    assert set(rerun.fills) == {"ordinary", "mean"}
+    removed = np.zeros((2, len(cells)), bool)
+    removed[1, 5] = True
+    first, without = rerun.logits(removed, "mean", 0, lambda _: None)
+    assert first.tolist() == pytest.approx([0, odds[region].mean()], abs=1e-5)
+    changed = features.clone()
+    changed[5] = features.mean(dim=0)
+    with torch.no_grad():
+        expected = model(changed, cells).logits[torch.from_numpy(region), 0].mean()
+    assert without[1] == pytest.approx(float(expected), abs=1e-4)
+    found = rerun.relevance(1)
+    assert set(found) == {"integrated", "probability", "attention", "all levels"}
+    np.testing.assert_allclose(found["probability"], -rerun.relevance(0)["probability"])
+
+
 @pytest.mark.parametrize("method", ["integrated", "perturbation"])
 def test_of_a_model_that_segments_the_log_odds_of_a_region_are_explained(
     slide: tuple[SpanMil, torch.Tensor, torch.Tensor],

@@ -367,29 +367,14 @@ def fine_tune(
     a run that was killed goes on where it was when the same is asked again; a new
     version goes on with --resume, here or in the window.
     """
-    if out is not None and out.suffix != ".safetensors":
-        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
-    if freeze not in ("auto", "none", "backbone", "head"):
-        raise ValueError(f"--freeze must be auto, none, backbone or head, got '{freeze}'.")
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder '{source}'.")
-    if out is None and not (source / "project.json").is_file():
-        raise ValueError("Of a folder of class folders no versions are kept: give --out.")
-    if resume and out is not None:
-        raise ValueError("--resume goes on with a version: leave --out away.")
+    _check_tuning(source, out, freeze, resume)
 
     from ..bundle import load_bundle
-    from ..training.runs.runs import Run, hold, interrupted_run, new_run_folder
+    from ..training.runs.runs import Run, hold, new_run_folder
 
     bundle = load_bundle(model)
     if resume:
-        run = interrupted_run(source)
-        if run is None:
-            raise ValueError(f"No training of '{source}' was interrupted.")
-        if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
-            raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
-        with hold(run.folder):
-            _work_on(run, out, as_json)
+        _resume(source, bundle, as_json)
         return
     if out is not None:
         folder = out.with_name(f"{out.stem}.training")
@@ -416,6 +401,33 @@ def fine_tune(
         again = None if rehearsal is None else _read_folder(rehearsal, bundle.card, as_json)
         run = _write_data(run, data, others, again, bundle.card)
         _work_on(run, out, as_json)
+
+
+def _check_tuning(source: Path, out: Path | None, freeze: str, resume: bool) -> None:
+    """Refuse what makes no sense, before anything is loaded."""
+    if out is not None and out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    if freeze not in ("auto", "none", "backbone", "head"):
+        raise ValueError(f"--freeze must be auto, none, backbone or head, got '{freeze}'.")
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder '{source}'.")
+    if out is None and not (source / "project.json").is_file():
+        raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if resume and out is not None:
+        raise ValueError("--resume goes on with a version: leave --out away.")
+
+
+def _resume(source: Path, bundle: Bundle, as_json: bool) -> None:
+    """Go on with the training of a project that was interrupted."""
+    from ..training.runs.runs import hold, interrupted_run
+
+    run = interrupted_run(source)
+    if run is None:
+        raise ValueError(f"No training of '{source}' was interrupted.")
+    if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
+        raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
+    with hold(run.folder):
+        _work_on(run, None, as_json)
 
 
 def _write_data(

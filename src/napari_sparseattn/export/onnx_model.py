@@ -46,11 +46,11 @@ OPSET = 20
 _TOLERANCE = 1e-4
 _TRIED = 8
 _MODULES = ("onnx", "onnxscript", "onnxruntime")
-#: What each output is.
+#: What each output is; BioImage.IO takes 128 characters.
 ABOUT = {
     "logits": "Before the temperature.",
-    "probabilities": "softmax(logits / temperature), as the plugin shows them: the temperature "
-    "is higher for crops that are unlike those of the training.",
+    "probabilities": "softmax(logits / temperature), as the plugin shows them; the temperature is "
+    "higher for crops unlike those of the training.",
     "indices": "Kept pixels as row * width + column, ascending.",
     "attention": "The class token's attention to the kept pixels, in that order, and to itself.",
     "coarse": "Score of every pixel, 0 to 1, by which they were kept.",

@@ -17,7 +17,7 @@ from ..card import Explanation
 from ..device import choose_device
 from ..evidence import PyramidAttention
 from ..evidence.measures import overlap
-from ..models.span import SpanMil, run_span
+from ..models.span import SpanMil, SpanUnet, run_span
 from .reruns import Mask, Values, one_thread, shuffle_weights
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ _NOISE = 0.05
 
 
 class SlideRerun:
-    """Features of a slide and a SPAN-MIL; its units are patches.
+    """Features of a slide and a SPAN; its units are patches.
+
+    Of a SPAN-UNet two classes are judged by the mean log-odds over a region, and
+    patches are replaced, never dropped: those of the region are still asked for.
 
     Parameters
     ----------
@@ -49,13 +52,15 @@ class SlideRerun:
         (N, 2) integers (x, y).
     seen : PyramidAttention
         Where the model attended, patches in the same order.
-    model : SpanMil
+    model : SpanMil or SpanUnet
         In evaluation mode.
     temperature : float
         Of the bundle.
     methods : tuple of str, optional
         Explanations that are measured too, first first; by default attention
         alone.
+    region : numpy.ndarray, optional
+        (N,) bool, of a SPAN-UNet: the patches that are judged; by default all.
     """
 
     fills: tuple[str, ...] = SLIDE_FILLS
@@ -65,11 +70,15 @@ class SlideRerun:
         features: Values,
         cells: npt.NDArray[np.integer],
         seen: PyramidAttention,
-        model: SpanMil,
+        model: SpanMil | SpanUnet,
         temperature: float = 1.0,
         methods: tuple[Explanation, ...] = (),
+        region: Mask | None = None,
     ) -> None:
         self.methods = methods
+        self.region = None if region is None else torch.from_numpy(np.flatnonzero(region))
+        if isinstance(model, SpanUnet):
+            self.fills = tuple(fill for fill in SLIDE_FILLS if fill != "drop")
         self.model, self.temperature, self.seen = model, temperature, seen
         self.features = torch.from_numpy(np.ascontiguousarray(features, np.float32))
         self.places = torch.from_numpy(np.ascontiguousarray(cells, dtype=np.int64))
@@ -83,7 +92,7 @@ class SlideRerun:
         return self._run_span(self.features, self.places)
 
     def _run_span(
-        self, features: Tensor, places: Tensor, model: SpanMil | None = None
+        self, features: Tensor, places: Tensor, model: SpanMil | SpanUnet | None = None
     ) -> SpanOutput:
         few = len(features) <= _FEW
         with one_thread("cpu") if few else contextlib.nullcontext():
@@ -125,9 +134,17 @@ class SlideRerun:
         found = []
         for mask in removed:
             used = "mean" if fill == "drop" and mask.all() else fill
-            found.append(self.run(mask, used, seed).logits[0].float().cpu().numpy())
+            found.append(self._judge(self.run(mask, used, seed).logits.float().cpu()))
             progress(1)
         return np.stack(found)
+
+    def _judge(self, logits: Tensor) -> npt.NDArray[np.float32]:
+        """Return (n_classes,) logits: the slide's, or of two classes the region's log-odds."""
+        if isinstance(self.model, SpanMil):
+            slide: npt.NDArray[np.float32] = logits[0].numpy()
+            return slide
+        odds = logits[:, 0] if self.region is None else logits[self.region, 0]
+        return np.array([0.0, float(odds.mean())], np.float32)
 
     def relevance(self, index: int) -> dict[str, Values]:
         """See `Rerun`: attention of the finest level, and of all levels; or what was asked for.
@@ -142,9 +159,15 @@ class SlideRerun:
         found: dict[str, Values] = {
             method: maps["attention"]
             if method == "attention"
-            else explain_features(self.model, self.features, self.places, method, index)
+            else explain_features(
+                self.model, self.features, self.places, method, index, region=self.region
+            )
             for method in self.methods
         }
+        if self.seen.patch_probabilities is not None:
+            # What such a model shows of each patch, as if it explained the others too.
+            sign = np.float32(1 if index else -1)
+            found["probability"] = sign * self.seen.patch_probabilities
         return {**found, **maps}
 
     def selection(self) -> Mask:

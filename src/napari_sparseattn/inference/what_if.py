@@ -438,16 +438,21 @@ def _leave_out_levels(
     """Logits of a run with some levels left out of the sum that is classified."""
     import torch
 
+    from ..models.span import SpanMil
+
     count = len(output.levels)
     if any(not 0 <= level < count for level in without):
         raise ValueError(f"levels are 0 to {count - 1}, got {', '.join(map(str, without))}")
     if not without:
         return output.logits[0].float().cpu().numpy()
+    model = rerun.model
+    if not isinstance(model, SpanMil):
+        raise ValueError("levels can be left out of models that classify slides alone")
     kept = [level.tokens[0] for i, level in enumerate(output.levels) if i not in without]
     if not kept:
         raise ValueError("at least one level must stay")
     with torch.inference_mode():
-        summed: Tensor = rerun.model.norm(torch.stack(kept).sum(0, keepdim=True))
-        logits: Tensor = rerun.model.head(summed)
+        summed: Tensor = model.norm(torch.stack(kept).sum(0, keepdim=True))
+        logits: Tensor = model.head(summed)
     found: npt.NDArray[np.floating] = logits[0].float().cpu().numpy()
     return found
