@@ -12,6 +12,8 @@ beside   the same with crops cut beside the cells
 opd      SIMULATED phase images of cells
 tissue   SIMULATED slides with tumour, for the SPAN and the TNet: the tumour is the
          decisive region, its outline is known
+biopsies tiles of EBHI-Seg, of patients that colon-biopsy-tnet has not seen, as many of
+         each class; where the tissue that decides lies is not asked
 null     how often a map that is drawn by lot is called better than random, which is
          nominally 2.5 %: PBC crops, each with a random map of one of five grains
 card     how long a clicked cell's card takes
@@ -28,6 +30,7 @@ import dataclasses
 import io
 import json
 import platform
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -36,9 +39,14 @@ from typing import Any
 
 import numpy as np
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "scripts")]
+
 from blood_cells import default_archive, read_blood_cells
 from PIL import Image
 from selection import displaced
+from tissue_data import EBHI_MPP, merged, patient_folds, read_ebhi
 
 from napari_sparseattn.bundle import Bundle, load_bundle
 from napari_sparseattn.evidence import CropFrame
@@ -50,6 +58,7 @@ from napari_sparseattn.images.fields.cells import Cells, cells_from_labels, find
 from napari_sparseattn.images.fields.crops import cut_crops, fit_crop
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.images.normalise import to_float
+from napari_sparseattn.images.slides.pyramid import ArrayPyramid
 from napari_sparseattn.inference.faithfulness import (
     CARD,
     THOROUGH,
@@ -214,6 +223,23 @@ def tissue_tnet(bundle: Bundle, n: int) -> FaithfulnessOfSet:
     return FaithfulnessOfSet(tuple(range(n)), tuple(items))
 
 
+def biopsies(bundle: Bundle, n: int) -> FaithfulnessOfSet:
+    """Tiles of the patients of fold 0, one of a patient as far as they go."""
+    tiles, items, random = read_ebhi(), [], np.random.default_rng(0)
+    kinds = merged(tiles.labels)
+    rows = random.permutation(np.flatnonzero((patient_folds(tiles) == 0) & (kinds >= 0)))
+    chosen: list[int] = []
+    for kind in range(3):
+        own = rows[kinds[rows] == kind]
+        first = np.sort(np.unique(tiles.groups[own], return_index=True)[1])
+        chosen += [*own[first], *np.delete(own, first)][: n // 3]
+    for row in chosen:
+        tile = ArrayPyramid(tiles.pixels[row], pixel_size=EBHI_MPP, name=f"tile {row}")
+        items.append(faithfulness_of_field(tile, bundle, None, SLIDES, "cpu"))
+        told("tiles", len(items), len(chosen))
+    return FaithfulnessOfSet(tuple(map(int, chosen)), tuple(items))
+
+
 def told(stage: str, done: int, total: int) -> None:
     if done % 25 == 0 or done >= total:
         print(f"  {done}/{total}", flush=True)
@@ -359,6 +385,9 @@ def parts_of(cells: int, slides: int) -> dict[str, Part]:
             ("tissue-simulated on SIMULATED slides", "tissue-simulated", tissue_span, slides),
             ("tissue-simulated-tnet on the same", "tissue-simulated-tnet", tissue_tnet, slides),
         ],
+        "biopsies": [
+            ("colon-biopsy-tnet on biopsies", "colon-biopsy-tnet", biopsies, 3 * slides),
+        ],
     }
 
 
@@ -367,7 +396,7 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="*",
-        default=["pbc", "displaced", "bccd", "smear", "beside", "opd", "tissue", "null", "card"],
+        default=[*parts_of(1, 1), "null", "card"],
     )
     parser.add_argument("--cells", type=int, default=80, help="of PBC; half of BCCD")
     parser.add_argument("--maps", type=int, default=320, help="of the part null")

@@ -169,7 +169,7 @@ def test_an_unknown_scale_is_asked_for_or_marked(pixels: npt.NDArray[np.uint8]) 
         classify_slide(slide, bundle_for(), MeanColours())
     found = classify_slide(slide, bundle_for(), MeanColours(), allow_unknown_scale=True)
     assert not found.scale_known
-    assert any("µm per pixel unknown" in note for note in found.ledger.notes)
+    assert any("pixel size is unknown" in note for note in found.ledger.notes)
 
 
 def test_what_does_not_fit_is_refused(slide: ArrayPyramid, pixels: npt.NDArray[np.uint8]) -> None:
