@@ -4,7 +4,7 @@ Computed anew is only what a replaced patch reaches. At level 0 these are the to
 that share a window with it, and the global tokens, which read all patches. At level 1
 the local attention changes in the windows of their parents alone; but what cells hear
 from the global tokens, and so the feed-forward part, changes in all of them, and with
-it level 2. That is about a tenth of the work; the numbers are those of a whole run.
+it level 2. That is about a third of the work; the numbers are those of a whole run.
 """
 
 from __future__ import annotations
