@@ -8,6 +8,8 @@ from scipy.stats import binomtest
 
 from napari_sparseattn.metrics import (
     classification_report,
+    concordance,
+    correlation,
     expected_calibration_error,
     group_intervals,
     roc_auc,
@@ -108,3 +110,41 @@ def test_intervals_draw_whole_groups() -> None:
     half = (found["mean"][1] - found["mean"][0]) / 2
     # As wide as of 20 values, not of 1000.
     assert half == pytest.approx(1.96 * values.std() / np.sqrt(20), rel=0.2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_c_index_is_that_of_lifelines_and_scikit_survival(seed: int) -> None:
+    theirs = pytest.importorskip("lifelines.utils").concordance_index
+    also = pytest.importorskip("sksurv.metrics").concordance_index_censored
+    rng = np.random.default_rng(seed)
+    n = 90
+    # Few times and risks, so that there are ties of both, and of events with censored.
+    time = rng.integers(1, 15, n).astype(float)
+    event, risk = rng.uniform(size=n) < 0.6, rng.integers(0, 20, n) / 4
+    found = concordance(time, event, risk)(np.ones(n))
+    assert found == pytest.approx(theirs(time, -risk, event), abs=1e-12)
+    assert found == pytest.approx(also(event, time, risk)[0], abs=1e-12)
+    # Who is drawn twice counts as two patients who are alike.
+    counts = rng.integers(0, 4, n)
+    drawn = np.repeat(np.arange(n), counts)
+    again = concordance(time, event, risk)(counts)
+    assert again == pytest.approx(also(event[drawn], time[drawn], risk[drawn])[0], abs=1e-12)
+
+
+def test_the_c_index_of_the_right_order_is_one_and_of_nobody_unknown() -> None:
+    time, event = np.array([1.0, 2.0, 3.0]), np.array([True, True, False])
+    assert concordance(time, event, np.array([3.0, 2.0, 1.0]))(np.ones(3)) == 1
+    assert concordance(time, event, np.array([1.0, 2.0, 3.0]))(np.ones(3)) == 0
+    assert concordance(time, event, np.ones(3))(np.ones(3)) == 0.5
+    assert concordance(time, np.zeros(3, bool), np.ones(3))(np.ones(3)) is None
+    # Nothing is known of who was censored before the other's event.
+    assert (
+        concordance(np.array([1.0, 2.0]), np.array([False, True]), np.ones(2))(np.ones(2)) is None
+    )
+
+
+def test_correlation_is_pearsons() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 40))
+    assert correlation(a, a + b) == pytest.approx(np.corrcoef(a, a + b)[0, 1])
+    assert correlation(a, np.ones(40)) is None

@@ -3,7 +3,7 @@ from . import simulate, training
 from .batch.plan import plan_batch
 from .batch.run import run_batch
 from .bundle import Bundle, load_bundle, save_bundle
-from .card import CropSpec
+from .card import CropSpec, EncoderSpec, TargetSpec
 from .export.bioimage import export_bioimage
 from .export.formats import write_results
 from .export.hub_push import push_bundle
@@ -24,6 +24,7 @@ from .images.slides.overview import make_overview
 from .images.slides.pyramid import Pyramid
 from .inference.cells import classify_cells, classify_crops
 from .inference.compare import Comparison, compare_answers, compare_cells
+from .inference.explanations import explain_slide
 from .inference.faithfulness import (
     FaithfulnessSettings,
     faithfulness_of_crops,
@@ -32,13 +33,14 @@ from .inference.faithfulness import (
 )
 from .inference.fields import FieldPrediction, classify_field
 from .inference.holograms import iter_recording
-from .inference.prediction import Prediction, Predictions
+from .inference.prediction import Estimate, Prediction, Predictions
 from .inference.slides import SlidePrediction, classify_slide
 from .inference.what_if import what_if_cell, what_if_crop, what_if_field, what_if_slide
 from .process.options import ProcessOptions
 from .process.process import process_file, process_image
 from .process.result import Result
 from .training.data.project import Project
+from .training.tune.evaluate_table import evaluate_table
 from .training.tune.fine_tune import fine_tune
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "Cells",
     "Comparison",
     "CropSpec",
+    "EncoderSpec",
+    "Estimate",
     "FaithfulnessSettings",
     "Field",
     "FieldPrediction",
@@ -59,6 +63,7 @@ __all__ = [
     "Recording",
     "Result",
     "SlidePrediction",
+    "TargetSpec",
     "__version__",
     "classify_cells",
     "classify_crops",
@@ -67,6 +72,8 @@ __all__ = [
     "compare_answers",
     "compare_cells",
     "cut_crops",
+    "evaluate_table",
+    "explain_slide",
     "export_bioimage",
     "export_onnx",
     "faithfulness_of_crops",

@@ -295,6 +295,7 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
         "novelty": known,
         "halting": card.halting,
         "explanation": card.explanation,
+        "target": card.target,
         "limits": card.limits or None,
     }
     told = card.model_dump_json(exclude={name for name, value in later.items() if value is None})
@@ -389,7 +390,7 @@ def _check_agreement(card: Card, model: Network) -> None:
     """Refuse a card that states other sizes than its architecture has."""
     kind = card.model_kind
     stated = {
-        "classes": len(card.class_names),
+        "classes": card.n_outputs,
         "inputs": len(card.channels) if card.encoder is None else card.encoder.width,
         "size": card.crop.size,
     }
@@ -405,7 +406,7 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
-    if known is not None and known.patches is not None:
+    if card.target is not None or (known is not None and known.patches is not None):
         return 4
     softened = card.novelty is not None and card.novelty.softening
     if card.halting is not None or card.explanation is not None or card.limits or softened:

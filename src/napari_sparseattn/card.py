@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .images.normalise import Normalisation
 from .kinds import KINDS, ModelKind
+from .targets import TARGETS, TargetKind, survival_curve
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "CLASS_COLOURS",
@@ -20,6 +25,7 @@ __all__ = [
     "ExplanationSpec",
     "HaltingSpec",
     "NoveltySpec",
+    "TargetSpec",
     "TestVector",
     "Training",
     "default_colours",
@@ -29,7 +35,8 @@ __all__ = [
 
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
 #: 3 may say when a TNet stops by itself, which explanation was measured best, what alone the
-#: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides.
+#: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides, or a
+#: risk or a number as its target in place of classes.
 FORMAT_VERSION = 4
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
@@ -255,6 +262,86 @@ class ExplanationSpec(_Strict):
     data: str = ""
 
 
+class TargetSpec(_Strict):
+    """What a SPAN-MIL gives in place of classes, and what was learned of it from training slides.
+
+    Parameters
+    ----------
+    kind : str
+        A row of `targets.TARGETS`.
+    outcome : str
+        The event, e.g. ``"recurrence"``, or what the number is of.
+    unit : str
+        Of the time, or of the number.
+    times : tuple of float
+        Of hazards: where the intervals end; what is beyond was not learned.
+    mean, sd : float
+        Of numbers: those of the training slides; the network gives multiples.
+    reference : tuple of float
+        Quantiles of the score of the training slides at even steps from the
+        least to the largest: what a score is compared with.
+    """
+
+    kind: Literal["number", "hazards", "cox"]
+    outcome: Annotated[str, Field(max_length=100)] = ""
+    unit: Annotated[str, Field(max_length=30)] = ""
+    times: tuple[Positive, ...] = ()
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    sd: Positive = 1.0
+    reference: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> TargetSpec:
+        if any(b <= a for a, b in zip(self.times, self.times[1:], strict=False)):
+            raise ValueError("the ends of intervals must rise")
+        if list(self.reference) != sorted(self.reference):
+            raise ValueError("the quantiles of the training slides' scores must rise")
+        return self
+
+    @property
+    def row(self) -> TargetKind:
+        """What there is for targets of this kind."""
+        return TARGETS[self.kind]
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers the network gives."""
+        return len(self.times) if self.row.by_intervals else 1
+
+    @property
+    def answer_name(self) -> str:
+        """What the one answer is called, as the model's only class name."""
+        if not self.row.survival:
+            return self.outcome or "number"
+        return f"risk of {self.outcome}" if self.outcome else "risk"
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """Turn the network's numbers (..., C) into the score (...): a risk, or the number."""
+        return self.row.score(outputs) * self.sd + self.mean
+
+    def survival(self, outputs: Tensor) -> tuple[float, ...]:
+        """Chances of no event by each of `times`, of the numbers (C,); empty where not learned."""
+        return tuple(survival_curve(outputs.double()).tolist()) if self.times else ()
+
+    def rank(self, score: float) -> float | None:
+        """Share, 0 to 1, of the training slides with a lower score; None if not kept."""
+        if len(self.reference) < 2:
+            return None
+        return float(np.interp(score, self.reference, np.linspace(0, 1, len(self.reference))))
+
+    def describe(self) -> str:
+        """Say in a sentence what the model gives."""
+        unit = f" {self.unit}" if self.unit else ""
+        if not self.row.survival:
+            return f"Gives a number: {self.answer_name}{f', in{unit}' if unit else ''}"
+        if not self.times:
+            return f"Gives a {self.answer_name}, learned by Cox's partial likelihood"
+        return (
+            f"Gives a {self.answer_name}, and the chance of no event by "
+            f"{', '.join(f'{time:.3g}' for time in self.times)}{unit}"
+        )
+
+
 class TestVector(_Strict):
     """Logits that the loaded model must give on `bundle.test_input`.
 
@@ -295,6 +382,8 @@ class Card(_Strict):
     novelty: NoveltySpec | None = None
     halting: HaltingSpec | None = None
     explanation: ExplanationSpec | None = None
+    #: What a SPAN-MIL gives in place of classes; its one class name is that of the answer.
+    target: TargetSpec | None = None
     #: What alone it knows: a sentence that stands beside each of its answers.
     limits: str = ""
     test_vector: TestVector | None = None
@@ -319,7 +408,7 @@ class Card(_Strict):
         if self.class_colours and len(self.class_colours) != len(self.class_names):
             raise ValueError("class_colours needs one colour per class")
         vector = self.test_vector
-        if vector and not self.segments and len(vector.logits) != len(self.class_names):
+        if vector and not self.segments and len(vector.logits) != self.n_outputs:
             raise ValueError("the test vector needs one logit per class")
         if self.takes_slides != (self.encoder is not None):
             raise ValueError("a SPAN, and no other model, names the encoder of its features")
@@ -327,6 +416,11 @@ class Card(_Strict):
             raise ValueError("a TNet, and no other model, stops by itself")
         if self.explanation is not None and not self.takes_slides:
             raise ValueError("a SPAN, and no other model, names its best explanation")
+        if self.target is not None:
+            if self.segments or not self.takes_slides:
+                raise ValueError("a SPAN of slides, and no other model, gives a risk or a number")
+            if self.class_names != (self.target.answer_name,) or not self.target.n_outputs:
+                raise ValueError("a risk or a number is the one class name, and hazards need times")
         if self.segments and len(self.class_names) != 2:
             raise ValueError("a SPAN-UNet tells two classes apart")
         return self
@@ -340,6 +434,11 @@ class Card(_Strict):
     def takes_slides(self) -> bool:
         """Whether the model classifies the patches of a slide together (a SPAN)."""
         return "slides" in self.model_kind.takes
+
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers the network gives of a whole: one per class, or what a target needs."""
+        return len(self.class_names) if self.target is None else self.target.n_outputs
 
     @property
     def channels_text(self) -> str:
@@ -378,7 +477,9 @@ class Card(_Strict):
         training = self.training
         lines = [
             f"{self.name}: {self.description}".rstrip(": "),
-            f"{len(self.class_names)} classes: {', '.join(self.class_names)}",
+            f"{len(self.class_names)} classes: {', '.join(self.class_names)}"
+            if self.target is None
+            else f"{self.target.describe()}.",
             self._describe_reading(),
             f"Trained on {'SIMULATED data: ' if training.simulated else ''}{training.data}",
         ]
@@ -391,6 +492,8 @@ class Card(_Strict):
                 f"On {self._tested_on()}: accuracy {100 * self.metrics['accuracy']:.1f} %, "
                 f"macro F1 {100 * self.metrics.get('macro_f1', float('nan')):.1f} %"
             )
+        if self.target is not None and "sentence" in self.metrics:
+            lines.append(f"Held out: {self.metrics['sentence']}")
         if self.metrics.get("dice") is not None:
             lines[-1] += f", Dice {self.metrics['dice']:.3f}"
         lines.append(f"Unlike anything it knows: {self._describe_novelty()}")

@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "FIGURE_TITLES",
     "ClassMetrics",
     "Report",
     "classification_report",
+    "concordance",
+    "correlation",
     "expected_calibration_error",
     "group_intervals",
     "ranked_auc",
@@ -20,6 +23,15 @@ __all__ = [
     "whole_percent",
     "wilson",
 ]
+
+#: Figures by the names they have in files, and what people call them.
+FIGURE_TITLES = {
+    "accuracy": "accuracy",
+    "c_index": "C-index",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's rank correlation",
+    "mae": "mean absolute error",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +177,53 @@ def ranked_auc(
         return None
     below = np.cumsum(no) - no
     return float((yes * (below + no / 2)).sum() / pairs)
+
+
+def concordance(
+    time: npt.NDArray[np.floating[Any]],
+    event: npt.NDArray[np.bool_],
+    risk: npt.NDArray[np.floating[Any]],
+) -> Callable[[npt.NDArray[Any]], float | None]:
+    """Prepare Harrell's C-index of risks (N,): how often the higher risk has the event first.
+
+    Two are compared where the one with the shorter time had the event, or
+    where at one time one had it and the other was censored; two events at one
+    time are not. Equal risks count half.
+
+    Parameters
+    ----------
+    time : numpy.ndarray
+        (N,) until the event, or the end of what is known.
+    event : numpy.ndarray
+        (N,) bool, whether it was the event.
+    risk : numpy.ndarray
+        (N,) higher for whom it is expected sooner.
+
+    Returns
+    -------
+    callable
+        Given how often each counts, (N,), returns the index; None where no two
+        can be compared.
+    """
+    first = event[:, None] & ((time[:, None] < time) | ((time[:, None] == time) & ~event))
+    won = np.where(risk[:, None] == risk, 0.5, risk[:, None] > risk) * first
+    pairs = first.astype(np.float64)
+
+    def measure(counts: npt.NDArray[Any]) -> float | None:
+        weights = np.asarray(counts, np.float64)
+        total = float(weights @ pairs @ weights)
+        return float(weights @ won @ weights) / total if total else None
+
+    return measure
+
+
+def correlation(
+    first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
+) -> float | None:
+    """Pearson's correlation of two (N,); None where one of them is the same throughout."""
+    a, b = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else None
 
 
 def group_intervals(

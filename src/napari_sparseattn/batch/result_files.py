@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..card import TargetSpec
 from ..evidence import PyramidAttention, Stop, Traversal
 from ..evidence.pyramid_attention import AttendedLevel
 from ..files import replacing
@@ -20,7 +21,7 @@ from ..images.fields.scale import MeasuredScale
 if TYPE_CHECKING:
     from ..export.request import Result
     from ..inference.fields import FieldPrediction
-    from ..inference.prediction import Predictions, ReadingLedger
+    from ..inference.prediction import Estimate, Predictions, ReadingLedger
     from ..inference.slides import SlidePrediction
 
 __all__ = ["read_result", "write_result"]
@@ -173,6 +174,9 @@ def _from_slide(result: SlidePrediction) -> tuple[dict[str, Any], Arrays]:
     facts = {"kind": "slide", "origin": seen.origin, "step": seen.step, "side": seen.side}
     facts |= {"padding": seen.padding, "factors": [level.factor for level in seen.levels]}
     facts |= {"segments": result.segments, "names_of_attention": seen.class_names}
+    if (estimate := result.estimate) is not None:
+        kept = {"target": estimate.target.model_dump(mode="json"), "survival": estimate.survival}
+        facts["estimate"] = {**kept, "name": estimate.name, "score": estimate.score}
     return facts, arrays
 
 
@@ -198,8 +202,19 @@ def _to_slide(facts: dict[str, Any], arrays: Arrays) -> Result:
         evidence=seen,
         segments=facts["segments"],
         patch_novelty=arrays.get("patch_novelty"),
+        estimate=_to_estimate(facts.get("estimate")),
         **_common(facts, arrays),
     )
+
+
+def _to_estimate(kept: dict[str, Any] | None) -> Estimate | None:
+    """The risk or number of a model that gives one."""
+    from ..inference.prediction import Estimate
+
+    if kept is None:
+        return None
+    target, survival = TargetSpec.model_validate(kept["target"]), tuple(kept["survival"])
+    return Estimate(target, kept["name"], kept["score"], survival)
 
 
 def _common(facts: dict[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -208,7 +208,13 @@ def process_files(
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="FOLDER/class/image or FOLDER/class/group/image")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="FOLDER/class/image or FOLDER/class/group/image; of a model that gives a risk or "
+            "a number a CSV of slides, as for train."
+        ),
+    ],
     model: Model = "blood-cells",
     device: Device = "auto",
     pixel_size: Annotated[
@@ -234,24 +240,36 @@ def evaluate(
     store: Annotated[
         Path | None, typer.Option(help="Folder in which features of slides are kept.")
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="With a table: folder of features made before, in place of slides."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on labelled cells, tiles or slides in class folders.
+    """Measure a model on labelled cells, tiles or slides in class folders, or of a table.
 
     Folders within those of the classes are groups, such as patients; intervals
-    are then by bootstrap over groups.
+    are then by bootstrap over groups. A table states the follow-up (time, event)
+    or the number (value) of each slide.
     """
-    if not folder.exists():
-        raise FileNotFoundError(f"There is no folder '{folder}'.")
+    if not source.exists():
+        raise FileNotFoundError(f"There is no folder, and no table, '{source}'.")
     from ..bundle import load_bundle
     from ..inference.evaluate import Per, evaluate_folder
 
     if per not in get_args(Per):
         raise ValueError(f"--per must be image or group, got '{per}'")
     bundle = load_bundle(model)
+    if source.is_file():
+        if per != "auto" or locations is not None:
+            raise ValueError("--per and --locations are of class folders, not of a table")
+        _evaluate_table(source, bundle, device, pixel_size, predictions, store, features, as_json)
+        return
+    if features is not None:
+        raise ValueError("--features are those of a table's slides: give the table")
     with progress_bar("images", quiet=as_json) as progress:
         result = evaluate_folder(
-            folder,
+            source,
             bundle,
             device,
             pixel_size=pixel_size,
@@ -266,6 +284,40 @@ def evaluate(
         print(json.dumps(result.to_dict()))
         return
     _print_evaluation(result, bundle.card.name)
+
+
+def _evaluate_table(
+    source: Path,
+    bundle: Bundle,
+    device: str,
+    pixel_size: float | None,
+    predictions: Path | None,
+    store: Path | None,
+    features: Path | None,
+    as_json: bool,
+) -> None:
+    from ..training.tune.evaluate_table import evaluate_table
+
+    with progress_bar("slides", quiet=as_json) as progress:
+        result = evaluate_table(
+            source,
+            bundle,
+            device,
+            features=features,
+            pixel_size=pixel_size,
+            store=store,
+            progress=progress,
+        )
+    if predictions is not None:
+        result.judged.write_csv(predictions)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+        return
+    print(f"{result.report.sentence}, model {bundle.card.name}")
+    for note in result.notes:
+        print(f"note: {note}")
+    for path, reason in result.unreadable.items():
+        print(f"not read: {path}: {reason}", file=sys.stderr)
 
 
 def _print_evaluation(result: Evaluation, name: str) -> None:

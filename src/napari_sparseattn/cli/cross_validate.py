@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..judged import describe_figure
 from ..kinds import KINDS
 from .options import AsJson, Device
 from .output import progress_bar
-from .train import SlideOrder, prepare_cells, prepare_slides, read_source, train_cells
+from .train import bars_for, order_slides, prepare_cells, read_source, say_for, train_cells
 
 if TYPE_CHECKING:
     from ..training.loop.classifier import Parts
-    from ..training.tune.cross_validation import CrossValidation, FoldDone, Learner
+    from ..training.tune.cross_validation import CrossValidation, CurvePoint, FoldDone, Learner
 
 __all__ = ["cross_validate"]
 
@@ -53,6 +55,9 @@ def cross_validate(
     wanted: str | None = None,
     features: Annotated[Path | None, typer.Option(help="As for train.")] = None,
     patch_um: Annotated[float | None, typer.Option(help="As for train.")] = None,
+    target: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    outcome: Annotated[str, typer.Option(help="As for train.")] = "",
+    intervals: Annotated[int, typer.Option(help="As for train.", min=1, max=100)] = 4,
     images: Annotated[list[Path] | None, typer.Option(help="As for fine-tune.")] = None,
     freeze: Annotated[str, typer.Option(help="As for fine-tune.")] = "auto",
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -64,7 +69,8 @@ def cross_validate(
 
     Images of one group (a patient's folder, a slide table's group) are never
     on both sides. Every image is judged once, by the model that had not seen
-    its group; predictions.csv has what it said.
+    its group; predictions.csv has what it said. Of follow-up the figure is the
+    C-index, of numbers the correlation.
     """
     if kind not in _TRAINED:
         raise ValueError(f"--kind must be one of {', '.join(_TRAINED)}, got '{kind}'.")
@@ -76,14 +82,15 @@ def cross_validate(
             freeze=freeze, epochs=epochs, seed=seed, device=device,
         )  # fmt: skip
     elif "slides" in _TRAINED[kind].takes:
+        from ..training.runs.slide_orders import prepare_slides
         from ..training.tune.learners import SlideLearner
 
-        target = out / "model.safetensors"  # never written: it names the model and its features
-        order = SlideOrder(
-            source, target, kind, encoder, pixel_size, wanted, epochs, seed, device, features,
-            patch_um,
+        written = out / "model.safetensors"  # never written: it names the model and its features
+        order = order_slides(
+            source, written, kind, encoder, pixel_size, wanted, epochs, seed, device, features,
+            patch_um, target, outcome, intervals,
         )  # fmt: skip
-        examples, _, settings = prepare_slides(order, as_json)
+        examples, _, settings = prepare_slides(order, bars_for(as_json), say_for(as_json))
         learner = SlideLearner(examples, settings)
     else:
         from ..training.tune.learners import CropLearner
@@ -138,9 +145,24 @@ def _run(learner: Learner, folds: int, seed: int, curve: bool, quiet: bool) -> C
             progress(fold.done, fold.total)
             if not quiet:
                 share = "" if fold.share == 1 else f", {100 * fold.share:g} % of the groups"
-                print(f"fold {fold.fold + 1}{share}: {100 * fold.accuracy:.1f} %", flush=True)
+                print(f"fold {fold.fold + 1}{share}: {_say_figure(fold)}", flush=True)
 
         return cross_validate(learner, folds, seed=seed, curve=CURVE if curve else (), on_fold=show)
+
+
+def _say_figure(fold: FoldDone) -> str:
+    if fold.figure == "accuracy":
+        return f"{100 * fold.accuracy:.1f} %"
+    return describe_figure(fold.figure, fold.accuracy if math.isfinite(fold.accuracy) else None)
+
+
+def _say_point(point: CurvePoint, figure: str) -> str:
+    if figure not in point.figures:
+        return "too little to compare"
+    value, (low, high) = point.figures[figure], point.intervals[figure]
+    if figure == "accuracy":
+        return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _write(found: CrossValidation, out: Path, as_json: bool) -> None:
@@ -156,10 +178,9 @@ def _write(found: CrossValidation, out: Path, as_json: bool) -> None:
         return
     print(found.sentence)
     for point in found.curve:
-        low, high = point.intervals["accuracy"]
         print(
             f"  from {point.n_groups:.0f} groups ({point.n:.0f} {found.unit}): "
-            f"{100 * point.figures['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            f"{_say_point(point, found.judged.figures[0])}"
         )
     for note in found.notes:
         print(f"note: {note}")

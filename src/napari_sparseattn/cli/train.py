@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from ..judged import EstimateReport
 from ..kinds import KINDS
+from ..progress import Progress
 from .options import AsJson, Device
 from .output import progress_bar
 
@@ -18,34 +21,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..bundle import Bundle
-    from ..card import Card, CropSpec
-    from ..features.encoders import Encoder
+    from ..card import Card
     from ..images.fields.field import Field, Modality
     from ..training.data.annotations import ImageRecord
     from ..training.data.datasets import CropSet
-    from ..training.data.slide_tables import SlideTable
-    from ..training.data.span_data import Part, SlideExample
     from ..training.loop.classifier import Parts, TrainingReport, TrainingSettings
     from ..training.loop.slides import SlideReport, SlideTraining
     from ..training.runs.runs import Run
+    from ..training.runs.slide_orders import SlideOrder
     from ..training.tune.report import FineTuneReport
 
 __all__ = [
-    "SlideOrder",
+    "bars_for",
     "fine_tune",
+    "order_slides",
     "prepare_cells",
-    "prepare_slides",
     "read_source",
+    "say_for",
     "train",
     "train_cells",
 ]
 
-_OUTLINES = (".geojson", ".json")
 #: What can be trained, by the name it has here.
 _TRAINED = {kind.trained_as: kind for kind in KINDS.values()}
 _SOURCE = typer.Argument(
-    help="FOLDER/class/image; for span a CSV of slides (slide, label, group, split); for "
-    "span-regions a folder of slides, each with NAME.geojson beside it."
+    help="FOLDER/class/image; for span a CSV of slides (slide, label, group, split; or time and "
+    "event, or value, in place of label); for span-regions a folder of slides, each with "
+    "NAME.geojson beside it."
 )
 _KIND = typer.Option(
     help="sparse-attn-net: the pixels that matter; tnet: closer and closer looks; span: classes "
@@ -73,6 +75,12 @@ _PATCH_UM = typer.Option(
     help="With --features: side of a patch in µm, where the files do not say it.", min=1, max=1e5
 )
 _WANTED = typer.Option(help="For span-regions: the class of the tissue to find.")
+_TARGET = typer.Option(
+    help="For span: classes (label), number (value), hazards or cox (time, event); by default what "
+    "the table's columns state, of follow-up hazards."
+)
+_OUTCOME = typer.Option(help="What follow-up or numbers are of, such as recurrence.")
+_INTERVALS = typer.Option(help="With hazards: intervals of time, at most.", min=1, max=100)
 _SECONDS = typer.Option(help="About how long it may take.", min=1)
 
 
@@ -89,22 +97,31 @@ def train(
     wanted: Annotated[str | None, _WANTED] = None,
     features: Annotated[Path | None, _FEATURES] = None,
     patch_um: Annotated[float | None, _PATCH_UM] = None,
+    target: Annotated[str | None, _TARGET] = None,
+    outcome: Annotated[str, _OUTCOME] = "",
+    intervals: Annotated[int, _INTERVALS] = 4,
     epochs: Annotated[int | None, typer.Option(help="By default as suits the kind.", min=1)] = None,
     seed: int = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on images in class folders, or on slides, from random weights."""
+    """Train a model on images in class folders, or on slides, from random weights.
+
+    Of slides, classes are learned, or a number, or survival from follow-up.
+    """
     if kind not in _TRAINED:
         raise ValueError(f"--kind must be one of {', '.join(_TRAINED)}, got '{kind}'.")
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
     if "slides" in _TRAINED[kind].takes:
-        order = SlideOrder(
-            source, out, kind, encoder, pixel_size, wanted, epochs, seed, device, features, patch_um
-        )
+        order = order_slides(
+            source, out, kind, encoder, pixel_size, wanted, epochs, seed, device, features,
+            patch_um, target, outcome, intervals,
+        )  # fmt: skip
         _train_on_slides(order, as_json)
         return
+    if target is not None or outcome:
+        raise ValueError("--target and --outcome are of slides: use --kind span with a table.")
     _train_on_cells(
         source,
         out,
@@ -253,50 +270,11 @@ def _report_cells(bundle: Bundle, report: TrainingReport, out: Path, as_json: bo
         print(f"  {','.join(map(str, row['locations'])):6s} {100 * row['accuracy']:5.1f} %")
 
 
-@dataclasses.dataclass(frozen=True)
-class SlideOrder:
-    """What to train on which slides.
+def order_slides(*given: Any) -> SlideOrder:
+    """Return a `SlideOrder`, whose module is imported here and not for ``--help``."""
+    from ..training.runs.slide_orders import SlideOrder
 
-    Parameters
-    ----------
-    source : pathlib.Path
-        With kind ``"span"`` a CSV of slides, see `read_slide_table`. With
-        ``"span-regions"`` a folder of slides, each with its regions beside it
-        in NAME.geojson, see `read_regions`.
-    out : pathlib.Path
-        The model file. Features are kept beside it in ``features``.
-    kind : str
-        ``"span"`` or ``"span-regions"``.
-    encoder : str
-        See `load_encoder`.
-    pixel_size : float or None
-        µm per pixel of the patches; None for what the encoder is meant for.
-    wanted : str or None
-        With ``"span-regions"``: the class of the tissue to find; all other
-        regions show what it is not.
-    epochs : int or None
-        None trains as the paper's authors do.
-    seed : int
-        Seeds everything.
-    device : str
-        See `choose_device`.
-    features : pathlib.Path or None
-        A folder of features made elsewhere, in place of slides.
-    patch_um : float or None
-        Side of their patches in µm, where the files do not say it.
-    """
-
-    source: Path
-    out: Path
-    kind: str
-    encoder: str
-    pixel_size: float | None
-    wanted: str | None
-    epochs: int | None
-    seed: int
-    device: str
-    features: Path | None = None
-    patch_um: float | None = None
+    return SlideOrder(*given)
 
 
 def _train_on_slides(order: SlideOrder, as_json: bool) -> None:
@@ -307,235 +285,33 @@ def _train_on_slides(order: SlideOrder, as_json: bool) -> None:
     ValueError
         If an option makes no sense, or the slides are too few.
     """
-    from ..bundle import save_bundle
-    from ..training.loop.slides import train_slides
+    from ..training.runs.slide_orders import train_order
 
-    examples, parts, settings = prepare_slides(order, as_json)
     show = None if as_json else _print_epoch
-    bundle, report = train_slides(examples, settings, show, parts=parts)
-    saved = save_bundle(bundle, order.out)
-    _report_slides(saved.hash, settings, report, order.out, as_json)
+    bundle, report, settings = train_order(order, bars_for(as_json), say_for(as_json), show)
+    _report_slides(bundle, settings, report, order.out, as_json)
 
 
-def prepare_slides(
-    order: SlideOrder, quiet: bool
-) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, SlideTraining]:
-    """Make the features of labelled slides, and say what is to be trained on them.
-
-    Raises
-    ------
-    ValueError
-        If an option makes no sense.
-    """
-    source, out, wanted = order.source, order.out, order.wanted
-    from ..card import CropSpec
-    from ..device import choose_device
-    from ..features.encoders import encoder_licence, load_encoder
-    from ..features.registry import find_entry
-    from ..training.loop.slides import SlideTraining, encoder_spec
-    from ..training.loop.span import SpanOptions
-
-    if order.features is not None:
-        return _prepare_made(order, quiet)
-    entry = find_entry(order.encoder)
-    # Of a network that is given by its source alone, nothing but the source is known.
-    unknown = ":" in order.encoder if entry is None else entry.pixel_size is None
-    if unknown and order.pixel_size is None:
-        raise ValueError(
-            f"At how many µm per pixel '{order.encoder}' reads patches is not known here. See its "
-            "page, and give --pixel-size."
-        )
-    if not quiet:
-        print(f"{order.encoder}: {encoder_licence(order.encoder)}")
-    chosen = choose_device(order.device)
-    changes: dict[str, Any] = {"seed": order.seed, "device": chosen}
-    if order.epochs is not None:
-        changes["epochs"] = order.epochs
-    model_kind: Literal["span-mil", "span-unet"] = "span-mil"
-    options = SpanOptions(**changes)
-    classes: tuple[str, ...] = ()
-    if _TRAINED[order.kind].segments:
-        if not wanted:
-            raise ValueError("--kind span-regions needs --wanted, the class of the tissue to find.")
-        model_kind, classes = "span-unet", (f"not {wanted}", wanted)
-        options = SpanOptions.for_patches(**changes)
-    encoder = load_encoder(order.encoder, chosen)
-    scale = encoder.pixel_size if order.pixel_size is None else order.pixel_size
-    crop = CropSpec(size=encoder.size, field_of_view_um=encoder.size * scale)
-    preparation = _Preparation(encoder, crop, out.parent / "features", chosen, quiet)
-    if wanted and model_kind == "span-unet":
-        examples, parts = preparation.outline(source, wanted), None
-    else:
-        examples, parts, classes = preparation.read_table(source)
-    settings = SlideTraining(
-        name=out.stem,
-        class_names=classes,
-        encoder=encoder_spec(encoder),
-        crop=crop,
-        kind=model_kind,
-        options=options,
-        data=f"{len(examples)} slides of {source.name}",
-        recipe=f"napari-sparseattn train --kind {order.kind}",
-    )
-    return examples, parts, settings
+def bars_for(quiet: bool) -> Callable[[str], AbstractContextManager[Progress]]:
+    """Return what opens a bar for each slide."""
+    return lambda name: progress_bar(name, quiet)
 
 
-def _prepare_made(
-    order: SlideOrder, quiet: bool
-) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, SlideTraining]:
-    """Open features that were made elsewhere."""
-    from ..device import choose_device
-    from ..features.encoders import EMBEDDED, TISSUE
-    from ..training.data.made_features import read_made_features
-    from ..training.data.slide_tables import read_slide_table
-    from ..training.loop.slides import SlideTraining
-    from ..training.loop.span import SpanOptions
-
-    if _TRAINED[order.kind].segments:
-        raise ValueError("--features are of slides with classes: use --kind span with a table.")
-    table = read_slide_table(order.source, order.features)
-    # What makes features here made none elsewhere: it is the default, and nobody said it.
-    named = "" if order.encoder in (TISSUE, EMBEDDED) else order.encoder
-    made = read_made_features(table, encoder=named, patch_um=order.patch_um)
-    if not quiet:
-        for note in made.notes:
-            print(f"note: {note}")
-    changes: dict[str, Any] = {"seed": order.seed, "device": choose_device(order.device)}
-    if order.epochs is not None:
-        changes["epochs"] = order.epochs
-    settings = SlideTraining(
-        name=order.out.stem,
-        class_names=table.class_names,
-        encoder=made.encoder,
-        crop=made.crop,
-        options=SpanOptions(**changes),
-        data=f"features of {len(made.examples)} slides of {order.source.name}, made elsewhere",
-        recipe=f"napari-sparseattn train --kind {order.kind} --features",
-    )
-    parts = _stated_parts(table, made.examples, order.source.name)
-    return made.examples, parts, settings
-
-
-def _stated_parts(
-    table: SlideTable, examples: list[SlideExample], name: str
-) -> dict[Part, list[SlideExample]] | None:
-    """Return the parts that a table states; None where it states none."""
-    stated = [row.part for row in table.rows]
-    if all(part is None for part in stated):
-        return None
-    parts: dict[Part, list[SlideExample]] = {"train": [], "validation": [], "test": []}
-    for example, part in zip(examples, stated, strict=True):
-        if part is None:
-            raise ValueError(f"{name}: {example.name} has no split, others have one.")
-        parts[part].append(example)
-    empty = [each for each, part in parts.items() if not part]
-    if empty:
-        raise ValueError(f"{name}: no slide is for {', '.join(empty)}.")
-    return parts
-
-
-class _Preparation:
-    """Turns slides into examples, one encoder for all."""
-
-    def __init__(
-        self, encoder: Encoder, crop: CropSpec, store: Path, device: str, quiet: bool
-    ) -> None:
-        self.encoder, self.crop, self.store = encoder, crop, store
-        self.device, self.quiet = device, quiet
-
-    def read_table(
-        self, source: Path
-    ) -> tuple[list[SlideExample], dict[Part, list[SlideExample]] | None, tuple[str, ...]]:
-        """Slides with classes, and their parts where the table says them."""
-        from ..training.data.slide_tables import read_slide_table, unique_names
-
-        table = read_slide_table(source)
-        names = unique_names([row.path for row in table.rows])
-        examples = [
-            self._example(
-                row.path,
-                row.group if row.group != row.path.stem else name,
-                label=table.label_of(row),
-                name=name,
-            )
-            for row, name in zip(table.rows, names, strict=True)
-        ]
-        return examples, _stated_parts(table, examples, source.name), table.class_names
-
-    def outline(self, folder: Path, wanted: str) -> list[SlideExample]:
-        """Slides whose patches are labelled by the regions outlined on them."""
-        from ..images.slides.regions import read_regions
-
-        found = []
-        for outlines in _outline_files(folder):
-            regions = read_regions(outlines)
-            if regions:
-                found.append(self._example(_slide_beside(outlines), "", wanted, regions))
-        labels = [each.patch_labels for each in found if each.patch_labels is not None]
-        if not any(1 in each for each in labels):
-            raise ValueError(f"No region of {folder.name} has the class '{wanted}'.")
-        return found
-
-    def _example(
-        self,
-        path: Path,
-        group: str,
-        wanted: str = "",
-        regions: Sequence[Any] = (),
-        label: int | None = None,
-        name: str = "",
-    ) -> SlideExample:
-        from ..images.slides.opening import open_slide
-        from ..training.data.span_data import AnnotatedRegion, SlideExample, patch_labels_of
-        from ..training.loop.slides import slide_features
-
-        self.store.mkdir(parents=True, exist_ok=True)
-        called = name or path.stem
-        # A slide of the same name in another folder has features of its own.
-        safe = called.replace("/", "--").replace("\\", "--").replace(":", "-")
-        kept = self.store / f"{safe}-{self.encoder.hash[:12]}.h5"
-        with open_slide(path) as pyramid, progress_bar(path.name, self.quiet) as progress:
-            made = slide_features(
-                pyramid, self.encoder, self.crop, kept, device=self.device, progress=progress
-            )
-        with made:
-            features = made.read(slice(None))
-        patch_labels = None
-        if regions:
-            drawn = [AnnotatedRegion(each.outline, int(each.name == wanted)) for each in regions]
-            patch_labels = patch_labels_of(
-                made.cells, step=made.step, side=made.side, origin=made.origin, regions=drawn
-            )
-        return SlideExample(features, made.cells, label, patch_labels, group, called)
-
-
-def _outline_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _OUTLINES)
-    if not files:
-        raise FileNotFoundError(
-            f"No .geojson files in {folder}. Put NAME.geojson beside the slide NAME.svs."
-        )
-    return files
-
-
-def _slide_beside(outlines: Path) -> Path:
-    found = [
-        path
-        for path in outlines.parent.iterdir()
-        if path.stem == outlines.stem and path.suffix.lower() not in (*_OUTLINES, ".csv")
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"{outlines.name}: {len(found)} slides of that name lie beside it; one is needed."
-        )
-    return found[0]
+def say_for(quiet: bool) -> Callable[[str], None]:
+    """Return what prints a sentence, or nothing."""
+    return (lambda _: None) if quiet else print
 
 
 def _report_slides(
-    model_hash: str, settings: SlideTraining, report: SlideReport, out: Path, as_json: bool
+    bundle: Bundle, settings: SlideTraining, report: SlideReport, out: Path, as_json: bool
 ) -> None:
     if as_json:
-        print(json.dumps({"model": str(out), "hash": model_hash, **report.to_dict()}))
+        told = {"model": str(out), "hash": bundle.hash, **report.to_dict()}
+        target = bundle.card.target
+        print(json.dumps(told if target is None else {**told, "target": target.model_dump()}))
+        return
+    if isinstance(report.test, EstimateReport):
+        print(f"test: {report.test.sentence}; written to {out}")
         return
     low, high = report.test.accuracy_interval
     of = "patches" if settings.segments else "slides"

@@ -260,15 +260,21 @@ def _whole(export: Export, found: FieldPrediction | SlidePrediction) -> dict[str
         f"{named}: {n}": p
         for n, p in zip(found.class_names, rounded(found.probabilities), strict=True)
     }
+    estimate = found.estimate if isinstance(found, SlidePrediction) else None
+    if estimate is not None:
+        measured = {estimate.name: round(estimate.score, 6)} | {
+            f"No event by {when}": round(p, 6) for when, p in estimate.curve
+        }
     if found.novelty is not None:
         measured["Novelty"] = round(found.novelty, 4)
     colour = _colours(export)[found.index]
+    unnamed = shares or estimate is not None
     return feature(
         [box_ring((0, 0, height, width))],
         "annotation",
         f"{export.name}|{found.model_hash}|whole",
         name=f"{found.class_names[1]}: share of the patches" if shares else found.label,
-        label=None if shares else classification(found.label, colour),
+        label=None if unnamed else classification(found.label, colour),
         measurements=measured,
         plane=export.index,
         metadata={name: str(value) for name, value in export.provenance.items()},

@@ -235,6 +235,8 @@ def _slide(export: Export, found: SlidePrediction) -> dict[str, Any]:
     if found.segments:
         share = 100 * float(found.probabilities[1])
         verdict = f"{_readable(found.class_names[1])} in {share:.1f} % of the patches"
+    if found.estimate is not None:
+        verdict = found.estimate.sentence
 
     def figures() -> Iterator[Figure]:
         for done, i in enumerate(order, 1):
@@ -254,6 +256,8 @@ def _slide(export: Export, found: SlidePrediction) -> dict[str, Any]:
 
 
 def _ranked(found: FieldPrediction | SlidePrediction) -> list[tuple[str, str]]:
+    if isinstance(found, SlidePrediction) and found.estimate is not None:
+        return [(f"no event by {when}", f"{100 * p:.1f} %") for when, p in found.estimate.curve]
     return [(_readable(name), f"{100 * p:.2f} %") for name, p in found.rank_classes()]
 
 

@@ -68,6 +68,8 @@ def attention_picture(
 
 
 def _headline(prediction: SlidePrediction) -> str:
+    if prediction.estimate is not None:
+        return prediction.estimate.headline
     if prediction.segments:
         share = 100 * float(prediction.probabilities[1])
         return f"{prediction.class_names[1]} in {share:.1f} % of the patches"

@@ -27,9 +27,10 @@ def summarise(found: Result) -> dict[str, Any]:
         ``cells`` and ``counts`` by class, with ``frames`` of a recording, and
         ``proposed_pixel_size_um`` by the red cells of a smear; or
         ``class``, ``confidence`` and ``probabilities``; or ``shares`` by
-        class. Of cells ``flagged`` counts those unlike anything the model was
-        trained on and ``none_of_these``, among them, those that look like what is
-        common beside its classes; else ``novelty`` and ``flagged`` are the whole's; None where
+        class; or ``estimate``, a risk or a number, see `Estimate.to_dict`. Of cells
+        ``flagged`` counts those unlike anything the model was trained on and
+        ``none_of_these``, among them, those that look like what is common beside
+        its classes; else ``novelty`` and ``flagged`` are the whole's; None where
         that was not measured. Of a field ``crops``, and ``stopped`` with the reason
         of a model that may stop by itself, of a slide ``patches``, ``tissue_share``
         and ``stages`` in seconds; of both ``tiles`` that were used, ``bytes_read``
@@ -51,6 +52,8 @@ def summarise(found: Result) -> dict[str, Any]:
         each = found.patch_novelty
         if found.segments or each is not None:
             novelty["flagged_patches"] = None if each is None else int((each > 1).sum())
+        if found.estimate is not None:
+            summary = {"estimate": found.estimate.to_dict()}
         summary["patches"] = len(found.attention)
         summary["tissue_share"] = None if found.tissue is None else found.tissue.share
         summary["stages"] = {stage.name: stage.seconds for stage in found.stages}
@@ -71,6 +74,8 @@ def describe(summary: Mapping[str, Any]) -> str:
     elif "shares" in summary:
         shares = ", ".join(f"{name} {100 * p:.1f} %" for name, p in summary["shares"].items())
         said = f"{shares} of the patches"
+    elif "estimate" in summary:
+        said = summary["estimate"]["sentence"]
     elif "class" in summary:
         said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
     if summary.get("flagged"):

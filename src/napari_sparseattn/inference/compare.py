@@ -283,7 +283,18 @@ def compare_cells(
 def compare_answers(
     first: Prediction, second: Prediction, names: tuple[str, str] = ("first", "second")
 ) -> Comparison:
-    """Compare two answers about the same cell or field, each with its evidence."""
+    """Compare two answers about the same cell or field, each with its evidence.
+
+    Raises
+    ------
+    ValueError
+        If one of them is a risk or a number.
+    """
+    if any(getattr(each, "estimate", None) is not None for each in (first, second)):
+        raise ValueError(
+            "A risk or a number cannot be compared with another model's answer. Choose models of "
+            "classes."
+        )
     looked = np.array(compare_evidence(first.evidence, second.evidence))
     frame = getattr(first.evidence, "frame", None)
     centre = (np.nan, np.nan) if frame is None else (frame.row, frame.column)

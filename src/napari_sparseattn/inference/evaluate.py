@@ -136,6 +136,12 @@ def evaluate_folder(
     """
     if pixel_size is not None:
         check_pixel_size(pixel_size)
+    if bundle.card.target is not None:
+        wanted = ", ".join(("slide", *bundle.card.target.row.columns))
+        raise ValueError(
+            f"'{bundle.card.name}' gives a {bundle.card.target.answer_name}, and no classes. Give "
+            f"a table of slides, a CSV with the columns {wanted}, in place of a folder."
+        )
     began = time.perf_counter()
     images = list_labelled_images(folder)
     index = _class_index(bundle.card, {image.label for image in images})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..card import EXPLANATIONS, Explanation
+from ..card import EXPLANATIONS, Explanation, TargetSpec
 from ..models.span import SpanMil, SpanUnet, run_replaced
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 Values = npt.NDArray[np.float32]
+Score = Callable[[Tensor], Tensor]
 
 #: Runs without something that a perturbation takes at most; larger slides are tried in blocks.
 MOST_RUNS = 512
@@ -74,7 +76,7 @@ def explain_slide(
         By default the one that was measured best for the model.
     index : int, optional
         The class; by default the predicted one, and of a model that segments
-        the tissue it looks for.
+        the tissue it looks for. A risk or a number is the only one.
     region : sequence of int, optional
         Of a model that segments: the patches whose mean log-odds is explained;
         by default all of the tissue.
@@ -112,7 +114,14 @@ def explain_slide(
             progress("explanation", done, total)
 
     return explain_features(
-        bundle.slide_model(), features, cells, method, index, region=rows, report=report
+        bundle.slide_model(),
+        features,
+        cells,
+        method,
+        index,
+        region=rows,
+        target=bundle.card.target,
+        report=report,
     )
 
 
@@ -124,13 +133,15 @@ def explain_features(
     index: int,
     *,
     region: Tensor | None = None,
+    target: TargetSpec | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Values:
     """Say how much each row of features (N, F) at cells (N, 2) speaks for a class.
 
     What is explained is the class's logit less the mean of the others', or of a
-    SPAN-UNet the mean log-odds over the rows of a region (m,). See
-    `explain_slide`; ``"attention"`` is not among the methods here.
+    SPAN-UNet the mean log-odds over the rows of a region (m,); with a target its
+    score, the risk, or the number in its unit. See `explain_slide`;
+    ``"attention"`` is not among the methods here.
 
     Raises
     ------
@@ -142,8 +153,10 @@ def explain_features(
             "a region is explained of a model that gives each patch a probability, and holds a "
             "patch or more"
         )
+    score = partial(_score, index=index, target=target)
+    run = partial(_run, model, cells=cells, score=score, index=index, region=region)
     if method == "perturbation":
-        return _perturb(model, features, cells, index, region, report)
+        return _perturb(model, run, score, features, cells, report)
     if method not in ("gradient", "integrated"):
         raise ValueError(f"there is no method '{method}' of features")
     if len(features) > MOST_PATCHES:
@@ -159,7 +172,7 @@ def explain_features(
         share = 1.0 if method == "gradient" else (step + 0.5) / steps
         at = (base + share * (features - base)).requires_grad_(True)
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(_run(model, at, cells, index, region), at)
+            (slope,) = torch.autograd.grad(run(at), at)
         total += slope / steps
         report(step + 1, steps)
     found: Values = ((features - base) * total).sum(dim=1).detach().float().numpy()
@@ -167,19 +180,27 @@ def explain_features(
 
 
 def _run(
-    model: SpanMil | SpanUnet, features: Tensor, cells: Tensor, index: int, region: Tensor | None
+    model: SpanMil | SpanUnet,
+    features: Tensor,
+    *,
+    cells: Tensor,
+    score: Score,
+    index: int,
+    region: Tensor | None,
 ) -> Tensor:
     """The score of one run, without dimensions."""
     logits: Tensor = model(features, cells).logits
     if isinstance(model, SpanMil):
-        return _score(logits, index)[0]
+        return score(logits)[0]
     odds = logits[:, 0] if region is None else logits[region, 0]
     return odds.float().mean() * (1 if index else -1)
 
 
-def _score(logits: Tensor, index: int) -> Tensor:
-    """(m, C) logits to (m,): the class's less the mean of the others'."""
+def _score(logits: Tensor, *, index: int, target: TargetSpec | None) -> Tensor:
+    """(m, C) logits to (m,): the class's less the mean of the others', or a target's score."""
     logits = logits.float()
+    if target is not None:
+        return target.score(logits)
     if logits.shape[1] == 1:
         return logits[:, 0]
     chosen = logits[:, index]
@@ -189,10 +210,10 @@ def _score(logits: Tensor, index: int) -> Tensor:
 @torch.no_grad()
 def _perturb(
     model: SpanMil | SpanUnet,
+    run: Score,
+    score: Score,
     features: Tensor,
     cells: Tensor,
-    index: int,
-    region: Tensor | None,
     report: Callable[[int, int], None],
 ) -> Values:
     """The fall of the score when a patch, or a block of patches, becomes the mean patch.
@@ -206,14 +227,14 @@ def _perturb(
     sizes = torch.bincount(blocks)
     groups = blocks.argsort(stable=True).split(sizes.tolist())
     base = features.mean(dim=0)
-    whole = _run(model, features, cells, index, region)
+    whole = run(features)
     if isinstance(model, SpanMil):
-        runs = _score(run_replaced(model, features, cells, groups, base, report=report), index)
+        runs = score(run_replaced(model, features, cells, groups, base, report=report))
     else:
         runs, changed = torch.zeros(len(groups)), features.clone()
         for number, rows in enumerate(groups):
             changed[rows] = base
-            runs[number] = _run(model, changed, cells, index, region)
+            runs[number] = run(changed)
             changed[rows] = features[rows]
             report(number + 1, len(groups))
     falls: Values = ((whole - runs) / sizes)[blocks].float().numpy()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..card import TargetSpec, readable_name
 from ..evidence import PixelSelection, PyramidAttention, Traversal
 from ..images.fields.cells import Cells
 
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
     from ..bundle import Bundle
 
-__all__ = ["Prediction", "Predictions", "ReadingLedger", "novelty_columns", "slide_novelty"]
+__all__ = [
+    "Estimate",
+    "Prediction",
+    "Predictions",
+    "ReadingLedger",
+    "novelty_columns",
+    "slide_novelty",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,82 @@ class ReadingLedger:
     def share(self) -> float:
         """Share of the crop pixels that the classifier saw."""
         return self.classified / self.crop_pixels if self.crop_pixels else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A risk, or a number, that a model of slides gives in place of classes.
+
+    Parameters
+    ----------
+    target : TargetSpec
+        What it is, from the model's card.
+    name : str
+        What it is called there.
+    score : float
+        The number in its unit; or the risk, which is higher for whom the
+        event is expected sooner: of Cox's model a log hazard ratio, of hazards
+        one less the mean chance of no event, 0 to 1.
+    survival : tuple of float
+        Chances, 0 to 1, of no event by each of ``target.times``; empty of
+        other targets than hazards.
+    """
+
+    target: TargetSpec
+    name: str
+    score: float
+    survival: tuple[float, ...] = ()
+
+    @property
+    def rank(self) -> float | None:
+        """Share, 0 to 1, of the training slides with a lower score; None where it is not kept."""
+        return self.target.rank(self.score)
+
+    @property
+    def headline(self) -> str:
+        """The answer in a few words."""
+        name = readable_name(self.name)
+        if not self.target.row.survival:
+            return f"{name} {self.score:.4g}{f' {self.target.unit}' if self.target.unit else ''}"
+        if self.rank is None:
+            return f"{name} {self.score:.3g}"
+        return f"{name} above {100 * self.rank:.0f} % of the training slides"
+
+    @property
+    def curve(self) -> list[tuple[str, float]]:
+        """When, in words, and the chance of no event by then."""
+        unit = f" {self.target.unit}" if self.target.unit else ""
+        return [
+            (f"{time:.3g}{unit}", chance)
+            for time, chance in zip(self.target.times, self.survival, strict=bool(self.survival))
+        ]
+
+    @property
+    def sentence(self) -> str:
+        """The answer in a sentence, with the survival curve where there is one."""
+        said = self.headline[:1].upper() + self.headline[1:]
+        if self.target.row.survival and self.rank is not None:
+            said += f" (score {self.score:.3g})"
+        if not self.target.row.survival and self.rank is not None:
+            said += f", above {100 * self.rank:.0f} % of the training slides"
+        if self.survival:
+            event = self.target.outcome or "the event"
+            chances = ", ".join(f"{100 * p:.0f} % at {when}" for when, p in self.curve)
+            said += f"; free of {event}: {chances}"
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return numbers and texts, for JSON."""
+        target = self.target
+        found: dict[str, Any] = {"target": target.kind, "name": self.name, "unit": target.unit}
+        found["risk" if target.row.survival else "value"] = self.score
+        found["above_training"] = self.rank
+        if self.survival:
+            found["survival"] = [
+                {"time": time, "no_event": chance}
+                for time, chance in zip(target.times, self.survival, strict=True)
+            ]
+        return found | {"sentence": self.sentence}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,27 @@ import numpy.typing as npt
 from ..evidence import AttendedLevel, PyramidAttention
 
 if TYPE_CHECKING:
+    from ..card import TargetSpec
     from ..models.span import SpanLevel, SpanOutput
 
-__all__ = ["to_pyramid_attention"]
+__all__ = ["merge_outputs", "to_pyramid_attention"]
+
+
+def merge_outputs(output: SpanOutput, target: TargetSpec | None) -> SpanOutput:
+    """Return an output whose levels contribute to one answer, of a model with a target.
+
+    What levels contribute to the network's numbers adds up; of hazards that
+    to the mean of their log odds is taken, of numbers that in their unit. Of a
+    model of classes the output stays as it is.
+    """
+    if target is None or not len(output.constant):
+        return output
+    levels = tuple(
+        level._replace(contribution=level.contribution.mean(-1, keepdim=True) * target.sd)
+        for level in output.levels
+    )
+    constant = output.constant.mean(-1, keepdim=True) * target.sd + target.mean
+    return output._replace(levels=levels, constant=constant)
 
 
 def to_pyramid_attention(

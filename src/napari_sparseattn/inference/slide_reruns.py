@@ -250,12 +250,17 @@ def prepare_slide(prediction: SlidePrediction, bundle: Bundle, device: str = "au
     Raises
     ------
     ValueError
-        If the model segments, or the prediction is of another model or holds
-        no features.
+        If the model gives no classes of slides, or the prediction is of another
+        model or holds no features.
     """
     found = prediction.features
     if found is None or bundle.hash != prediction.model_hash:
         raise ValueError("the prediction must hold its features, and be of the same model")
+    if bundle.card.target is not None:
+        raise ValueError(
+            f"'{bundle.card.name}' gives a {bundle.card.target.answer_name}, and no classes. This "
+            "is measured of classes only; see Explained by for what speaks for it."
+        )
     model = bundle.slide_model(choose_device(device))
     if not isinstance(model, SpanMil):
         raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..card import Card
 from ..device import choose_device, is_out_of_memory
 from ..evidence import PyramidAttention
 from ..features.encoders import Encoder, load_encoder
@@ -24,8 +25,8 @@ from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
-from .prediction import Prediction, ReadingLedger, novelty_columns, slide_novelty
-from .slide_attention import to_pyramid_attention
+from .prediction import Estimate, Prediction, ReadingLedger, novelty_columns, slide_novelty
+from .slide_attention import merge_outputs, to_pyramid_attention
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,9 @@ __all__ = [
     "LocalAttention",
     "SlidePrediction",
     "Stage",
+    "check_features",
     "classify_slide",
+    "estimate_of",
     "local_attention",
 ]
 
@@ -69,7 +72,9 @@ class SlidePrediction(Prediction):
 
     Its `evidence` is a `PyramidAttention`. Of a model that segments,
     `probabilities` are the shares of the patches called each class, and those
-    of each patch are in the evidence.
+    of each patch are in the evidence. Of a model that gives a risk or a number,
+    that is the `estimate`; its name is then the only class name, and its
+    probability the share of the training slides with a lower one.
 
     Parameters
     ----------
@@ -86,6 +91,8 @@ class SlidePrediction(Prediction):
     patch_novelty : numpy.ndarray or None
         (N,) `novelty` of each patch, where that is told. Its slide's is their median
         of a model that segments, else their geometric mean.
+    estimate : Estimate or None
+        The risk or number, of a model that gives one.
     """
 
     features: FeatureSet | None = None
@@ -94,6 +101,7 @@ class SlidePrediction(Prediction):
     reading: Reading | None = None
     segments: bool = False
     patch_novelty: npt.NDArray[np.float32] | None = None
+    estimate: Estimate | None = None
 
     @property
     def attention(self) -> PyramidAttention:
@@ -160,7 +168,7 @@ def classify_slide(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> SlidePrediction:
-    """Classify a slide, or each of its patches, with a SPAN.
+    """Classify a slide, or each of its patches, with a SPAN; or ask it for a risk or a number.
 
     Parameters
     ----------
@@ -227,16 +235,7 @@ class _Work:
         self.notes += found.notes
         spec = self.bundle.card.encoder
         assert spec is not None
-        if found.width != spec.width:
-            raise ValueError(
-                f"The features have {found.width} values per patch; '{self.bundle.card.name}' "
-                f"takes {spec.width} of the encoder {spec.name}. Make features with that encoder."
-            )
-        if found.encoder_hash and found.encoder_hash != spec.hash:
-            raise ValueError(
-                f"The features were made by {found.encoder}, not by the encoder that "
-                f"'{self.bundle.card.name}' was trained on ({spec.name})."
-            )
+        check_features(found, self.bundle.card)
         if not found.encoder_hash:
             self.scale_known = False
             self.notes.append(
@@ -317,7 +316,8 @@ class _Work:
         with self._stage("attention", len(found)):
             self.report("attention", 0, 1)
             output = self._run(found)
-            seen, probabilities = self._result(output, found)
+            estimate = self._estimate(output)
+            seen, probabilities = self._result(output, found, estimate)
             novelty, patches = slide_novelty(
                 self.bundle, output.states.float().cpu(), found.features
             )
@@ -346,6 +346,7 @@ class _Work:
             segments=card.segments,
             novelty=novelty,
             patch_novelty=patches,
+            estimate=estimate,
         )
 
     def _run(self, found: FeatureSet) -> SpanOutput:
@@ -368,8 +369,13 @@ class _Work:
         with torch.inference_mode():
             return run_span(model, found.features, cells, progress=self.report)
 
+    def _estimate(self, output: SpanOutput) -> Estimate | None:
+        """The risk or number; None of a model of classes."""
+        card = self.bundle.card
+        return None if card.target is None else estimate_of(card, output)
+
     def _result(
-        self, output: SpanOutput, found: FeatureSet
+        self, output: SpanOutput, found: FeatureSet, estimate: Estimate | None
     ) -> tuple[PyramidAttention, npt.NDArray[np.float32]]:
         card = self.bundle.card
         logits = output.logits.float().cpu() / card.temperature
@@ -378,10 +384,13 @@ class _Work:
             patches = logits.flatten().sigmoid().numpy()
             share = float((patches >= 0.5).mean())
             probabilities = np.array([1 - share, share], np.float32)
+        elif estimate is not None:
+            rank = estimate.rank
+            probabilities = np.array([np.nan if rank is None else rank], np.float32)
         else:
             probabilities = logits[0].softmax(0).numpy()
         seen = to_pyramid_attention(
-            output,
+            merge_outputs(output, card.target),
             found.cells,
             origin=found.origin,
             step=found.step,
@@ -438,6 +447,37 @@ class _Work:
         began = time.perf_counter()
         yield counts
         self.stages.append(Stage(name, time.perf_counter() - began, counts[-1] if counts else 0))
+
+
+def check_features(found: FeatureSet, card: Card) -> None:
+    """Refuse features that are not of a model's encoder.
+
+    Raises
+    ------
+    ValueError
+        Saying of which they are.
+    """
+    spec = card.encoder
+    assert spec is not None
+    if found.width != spec.width:
+        raise ValueError(
+            f"The features have {found.width} values per patch; '{card.name}' "
+            f"takes {spec.width} of the encoder {spec.name}. Make features with that encoder."
+        )
+    if found.encoder_hash and found.encoder_hash != spec.hash:
+        raise ValueError(
+            f"The features were made by {found.encoder}, not by the encoder that "
+            f"'{card.name}' was trained on ({spec.name})."
+        )
+
+
+def estimate_of(card: Card, output: SpanOutput) -> Estimate:
+    """Return the risk or number that a model with such a target gave."""
+    target = card.target
+    assert target is not None
+    numbers = output.logits[0].double().cpu()
+    score = float(target.score(numbers))
+    return Estimate(target, card.shown_names[0], score, target.survival(numbers))
 
 
 def local_attention(prediction: SlidePrediction, bundle: Bundle, patch: int) -> LocalAttention:

@@ -211,8 +211,9 @@ class Classes:
         except (ProjectError, OSError) as error:
             self._context.show_error(error)
         card = self._context.session.card_to_be
-        names = () if card is None else card.class_names
-        colours = {} if card is None else dict(zip(names, card.colours, strict=True))
+        # The name of a risk or a number is no class.
+        names = () if card is None or card.target is not None else card.class_names
+        colours = dict(zip(names, card.colours, strict=True)) if card and names else {}
         self._classes = class_colours(self._saved, names, colours)
 
     def reload(self, _: object = None) -> None:

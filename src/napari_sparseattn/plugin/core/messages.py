@@ -252,6 +252,8 @@ def about_slide(prediction: SlidePrediction, stages: Sequence[StageDone]) -> Mes
     """
     notes = [_sentence(note) for note in prediction.ledger.notes]
     said = f"{len(prediction.attention)} patches in {seconds_text(prediction.ledger.seconds)}."
+    if prediction.estimate is not None:
+        said = f"{prediction.estimate.sentence}. {said}"
     kept = next((stage.first for stage in stages if stage.name == "features"), 0)
     if kept:
         said += f" The features of {kept} were kept from an earlier run."

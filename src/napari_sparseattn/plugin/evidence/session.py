@@ -27,6 +27,10 @@ _SEGMENTS = (
     "This model gives each patch a class of its own; faithfulness is measured for models that "
     "classify the whole."
 )
+_ESTIMATES = (
+    "it is measured for classes, and this model gives a risk or a number. See Attention for what "
+    "speaks for it."
+)
 #: Milliseconds that a click's own overlay gets to be drawn before its answer is measured.
 _PATIENCE = 40
 
@@ -155,6 +159,8 @@ class AnswerFaithfulness(PerViewer):
         self.measured = None
         segments = isinstance(answer, SlidePrediction) and answer.segments
         self.why_not = _SEGMENTS if segments else ""
+        if isinstance(answer, SlidePrediction) and answer.estimate is not None:
+            self.why_not = _ESTIMATES
         self.changed.emit()
         if self._automatic and self.subject == "cell":
             self.measure(by_itself=True)

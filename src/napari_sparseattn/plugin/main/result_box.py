@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
-from ...inference.prediction import Prediction
+from ...inference.prediction import Estimate, Prediction
 from ...inference.slides import SlidePrediction
 from ..annotate.class_box import swatch
 from ..annotate.session import Annotating
@@ -46,6 +46,10 @@ _SELECTION = ("pixels", "attention")
 _TRAVERSAL = ("crops", "tree", "candidates", "unread")
 _EMPTY = "Click a cell in the image: its class and the pixels that decided it appear here."
 _EMPTY_SLIDE = "Classify the slide: its class and what was read appear here."
+_NO_FINDING = (
+    "A risk puts slides in an order, by what the model learned of its training slides; it is no "
+    "finding about a patient."
+)
 _EMPTY_TRAVERSAL = (
     "Click a cell, or classify the whole: the class and the crops that decided it appear here."
 )
@@ -153,6 +157,8 @@ class ResultBox(Follower):
         super().__init__(parent)
         self.session = session
         self.empty = WrappedLabel(_EMPTY, self)
+        self.estimate = QLabel(self)
+        self.estimate.setWordWrap(True)
         self.bars = ClassBars(self)
         self.badge = WrappedLabel("", self)
         self.badge.setStyleSheet(_BADGE)
@@ -167,6 +173,7 @@ class ResultBox(Follower):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.empty)
         column.addWidget(self.title)
+        column.addWidget(self.estimate)
         column.addWidget(self.bars)
         column.addWidget(self.badge)
         column.addWidget(self.facts)
@@ -212,17 +219,24 @@ class ResultBox(Follower):
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
         there = answer is not None
-        self.wrong.show_answer(answer)
+        estimate = answer.estimate if isinstance(answer, SlidePrediction) else None
+        # Of a risk or a number there is no class to correct.
+        self.wrong.show_answer(answer if estimate is None else None)
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
         self.badge.setVisible(answer is not None and bool(answer.flagged))
         self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
+        self.estimate.setVisible(estimate is not None)
         selection = self.session.selection
         if answer is None or selection.card is None:
             return
         colours = dict(zip(answer.class_names, selection.card.colours, strict=True))
-        self.bars.set_rows([(name, share, colours[name]) for name, share in answer.rank_classes()])
+        if estimate is None:
+            ranked = answer.rank_classes()
+            self.bars.set_rows([(name, share, colours[name]) for name, share in ranked])
+        else:
+            self._show_estimate(estimate, selection.card.colours[0])
         if selection.image is not None:
             what = "Whole slide" if selection.on_slide else "Whole field"
             shares = isinstance(answer, SlidePrediction) and answer.segments
@@ -240,6 +254,20 @@ class ResultBox(Follower):
             self.badge.setToolTip(why)
         self.facts.setText(" · ".join(facts))
         self.facts.setToolTip(tip)
+
+    def _show_estimate(self, estimate: Estimate, colour: str) -> None:
+        """Say the risk or number, and draw the chances of no event at up to four times."""
+        headline = rich(f"{estimate.headline[:1].upper()}{estimate.headline[1:]}")
+        event = rich(estimate.target.outcome or "the event")
+        curve = [f"Chance of being free of {event}:"] if estimate.survival else []
+        self.estimate.setText("<br>".join([f"<b>{headline}</b>", *curve]))
+        self.estimate.setToolTip(rich(f"{estimate.sentence}. {_NO_FINDING}"))
+        rows, least = estimate.curve, min(_ROWS, len(estimate.survival))
+        chosen = [round(i * (len(rows) - 1) / max(1, least - 1)) for i in range(least)]
+        if least == 1:
+            chosen = [len(rows) - 1]
+        self.bars.set_rows([(f"at {rows[i][0]}", rows[i][1], colour) for i in chosen])
+        self.bars.setVisible(bool(estimate.survival))
 
     def _chosen(self) -> None:
         self.session.selection.set_choice(

@@ -48,6 +48,10 @@ _SHARES_TIP = (
     "What each level adds to the class's score, less its mean over all classes. The levels and "
     "what none of them added (rest) sum up to the answer."
 )
+_SHARES_OF_ONE_TIP = (
+    "What each level adds to the answer, and what none of them added (rest). Of hazards, to the "
+    "mean of their log odds, from which the risk follows."
+)
 _BEYOND = "A few cells have more than {:.3g}, up to {:.3g}; they have the last colour."
 #: Positions of the slider that chooses the number of patches, and the number at first.
 _STEPS = 200
@@ -304,8 +308,11 @@ class PyramidBox(Follower):
     def _show_shares(self, _: object = None) -> None:
         attention, shown = self.slides.attention, self.slides.shown_class
         rows = [] if attention is None else self.slides.level_shares(shown)
+        # There is nothing to choose of a risk or a number, which is the only answer.
+        one = attention is not None and len(attention.class_names) == 1
         for widget in (self.share_of, self.classes, self.shares):
             widget.setVisible(bool(rows))
+            widget.setToolTip(_SHARES_OF_ONE_TIP if one else _SHARES_TIP)
         self.classes.setCurrentIndex(shown)
         self.shares.set_rows(rows)
 

@@ -729,12 +729,17 @@ class SlideTask:
         return f"{side:.0f} px" if size is None else f"{side * size:.3g} µm"
 
     def level_shares(self, shown_class: int) -> list[tuple[str, float]]:
-        """What each level, and the rest, adds to a class's logit, less its mean over classes."""
+        """What each level, and the rest, adds to a class's logit, less its mean over classes.
+
+        Of a risk or a number, which is the only one, what they add to it.
+        """
         attention = self.attention
         if attention is None or not len(shares := attention.level_shares()):
             return []
         shares = np.vstack([shares, attention.constant])
-        values = (shares - shares.mean(axis=1, keepdims=True))[:, shown_class]
+        if shares.shape[1] > 1:
+            shares = shares - shares.mean(axis=1, keepdims=True)
+        values = shares[:, shown_class]
         names = [f"{i} · {self.side_of(i)}" for i in range(len(attention.levels))]
         return list(zip([*names, "rest"], values.tolist(), strict=True))
 

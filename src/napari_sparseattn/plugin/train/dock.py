@@ -14,6 +14,7 @@ from .box import TrainBox, TrainOptionsBox
 from .curves_box import CurvesBox
 from .report_box import ReportBox
 from .session import FineTuning
+from .table_box import TableTrainingBox
 from .validation_box import ValidationBox
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _SETTLE_MS = 100
 
 class TrainDock(DockFrame):
     """Annotate cells, regions or slides, fine-tune the model on them, and see what was gained.
+
+    Or train a model anew on a table of slides.
 
     Parameters
     ----------
@@ -44,16 +47,18 @@ class TrainDock(DockFrame):
         self.curves_box = CurvesBox(self.tuning, inner)
         self.report_box = ReportBox(self.tuning, inner)
         self.validation_box = ValidationBox(self.tuning.validating, inner)
+        self.table_box = TableTrainingBox(self.tuning.tables, inner)
         parts: list[Follower] = [
             self.annotate_box, self.train_box, self.options_box, self.report_box, self.curves_box,
-            self.validation_box,
+            self.validation_box, self.table_box,
         ]  # fmt: skip
         annotate = section("Annotate", self.annotate_box, inner)
         curves = section("Training", self.curves_box, inner)
         report = section("Report", self.report_box, inner)
         options = section("Options", self.options_box, inner, open_=False)
         validation = section("Cross-validation", self.validation_box, inner, open_=False)
-        self.lay_out(inner, [annotate, self.train_box, options, validation, report, curves])
+        table = section("Train on a table of slides", self.table_box, inner, open_=False)
+        self.lay_out(inner, [annotate, self.train_box, options, validation, report, curves, table])
         curves.setVisible(bool(self.tuning.epochs))
         report.setVisible(self.tuning.outcome.report is not None)
         self.curves_box.wanted.connect(curves.setVisible)

@@ -28,6 +28,7 @@ from ..core.status import explain
 from ..session import Session
 from ..slides.requests import store_folder
 from .outcome import Outcome
+from .table_training import TableTraining
 from .validating import Validating
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class FineTuning(PerViewer):
         The new model and its report, when training is done.
     validating : Validating
         Cross-validation of the same.
+    tables : TableTraining
+        Training anew on a table of slides.
     choices : FineTuneChoices
         How the next training is done.
     survey : Survey
@@ -95,6 +98,7 @@ class FineTuning(PerViewer):
         lanes = Lanes.of(viewer)
         self._surveys = lanes.add(survey, given=self._show_survey, failed=self._show_no_survey)
         self.validating = Validating(viewer, self)
+        self.tables = TableTraining(viewer, self)
         self._trainings = lanes.add(
             stream_training, given=self._accept, failed=self._fail, ended=self._end_if_current
         )
@@ -130,6 +134,7 @@ class FineTuning(PerViewer):
             self._left = None if self.prepared is None else self.prepared.run
         close_all((self._surveys, self._trainings))
         self.validating.close()
+        self.tables.close()
         self.outcome.close()
         if self._request is not None:
             self._request = None

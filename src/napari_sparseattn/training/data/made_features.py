@@ -90,6 +90,7 @@ def read_made_features(
             None,
             row.group,
             name,
+            row.outcome,
         )
         for row, each, name in zip(table.rows, found, names, strict=True)
     ]

@@ -49,7 +49,7 @@ class SlideExample:
     cells : numpy.ndarray
         (N, 2) int: column and row of each patch on its grid, each place once.
     label : int, optional
-        Class of the slide.
+        Class of the slide; of another outcome, what parts of a split share evenly.
     patch_labels : numpy.ndarray, optional
         (N,) int8: 1 for a patch of the wanted tissue, 0 for another, -1 where
         nobody knows.
@@ -58,6 +58,8 @@ class SlideExample:
         Slides of one group never come to lie in different parts.
     name : str
         What the slide is called.
+    outcome : tuple of float
+        (value,), or (time, event) with event 1 or 0, where that is to be learned.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class SlideExample:
     patch_labels: npt.NDArray[np.int8] | None = None
     group: str = ""
     name: str = ""
+    outcome: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.cells)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...metrics import FIGURE_TITLES
+
 __all__ = ["EpochReport", "FineTuneEpoch"]
 
 
@@ -30,6 +32,9 @@ class EpochReport:
         Wall time of the epoch.
     best : bool
         Whether these are the best weights so far at the final k.
+    figure : str
+        What the accuracies are, where they are something else, such as a
+        C-index; see `metrics.FIGURE_TITLES`.
     """
 
     epoch: int
@@ -41,18 +46,25 @@ class EpochReport:
     k: int | None
     seconds: float
     best: bool
+    figure: str = "accuracy"
 
     def __str__(self) -> str:
         pixels = "" if self.k is None else f", {self.k} pixels"
+        named = "" if self.figure == "accuracy" else f"{FIGURE_TITLES[self.figure]} in "
         held = (
             "nothing held out"
             if self.loss != self.loss
-            else f"held out {100 * self.accuracy:.1f} % (loss {self.loss:.4f})"
+            else f"held out {self._say(self.accuracy)} (loss {self.loss:.4f})"
         )
         return (
-            f"epoch {self.epoch}/{self.epochs}: training {100 * self.train_accuracy:.1f} %, "
+            f"epoch {self.epoch}/{self.epochs}: {named}training {self._say(self.train_accuracy)}, "
             f"{held}{pixels}, {self.seconds:.0f} s"
         )
+
+    def _say(self, value: float) -> str:
+        if self.figure == "accuracy":
+            return f"{100 * value:.1f} %"
+        return f"{value:.3f}" if np.isfinite(value) else "unknown"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +101,7 @@ class FineTuneEpoch(EpochReport):
         KeyError, TypeError, ValueError
             If it is none.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)} - {"figure"}
         values = {key: value for key, value in plain.items() if key in known}
         for key in ("train_loss", "train_accuracy", "loss", "accuracy"):
             if values.get(key) is None:
@@ -102,7 +114,7 @@ class FineTuneEpoch(EpochReport):
     def numbers(self) -> dict[str, float | int | None]:
         """Return what a card and a checkpoint keep; what is not finite is None."""
         every = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del every["watched"]
+        del every["watched"], every["figure"]
         return {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in every.items()

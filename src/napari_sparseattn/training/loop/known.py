@@ -129,7 +129,9 @@ def _read_slides(
         found = run_span(model, example.features, cells).states.float().cpu().numpy()
         if isinstance(model, SpanMil):
             states.append(found)
-            labels.append(np.array([example.label], dtype=np.int64))
+            # A risk or a number has no classes: what is usual is one cloud.
+            known = 0 if example.outcome else example.label
+            labels.append(np.array([known], dtype=np.int64))
         elif example.patch_labels is not None:
             rows = draw_rows(example.patch_labels.astype(np.int64), _MOST_PATCHES)
             rows = rows[example.patch_labels[rows] >= 0]

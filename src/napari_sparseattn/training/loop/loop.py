@@ -52,6 +52,8 @@ class Judgement:
         What is kept of it; by default the model's weights of now.
     drift, moved, watched
         As in `FineTuneEpoch`.
+    figure : str
+        What the accuracy is, see `EpochReport`.
     """
 
     loss: float
@@ -65,6 +67,7 @@ class Judgement:
     watched: npt.NDArray[np.int64] = dataclasses.field(
         default_factory=lambda: np.empty((0, 0), np.int64)
     )
+    figure: str = "accuracy"
 
 
 class Steps(Protocol):
@@ -231,9 +234,9 @@ class Loop(Generic[Report]):
         if not judged.counts:
             # What is kept if it ends here: there is nothing yet to compare it with.
             self.best.replace()
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"figure": judged.figure}
         if issubclass(self.report, FineTuneEpoch):
-            more = {"drift": judged.drift, "moved": judged.moved, "watched": judged.watched}
+            more |= {"drift": judged.drift, "moved": judged.moved, "watched": judged.watched}
         epoch = self.report(
             number, self.epochs, *trained, judged.loss, judged.accuracy, judged.k,
             time.perf_counter() - began, best, **more,

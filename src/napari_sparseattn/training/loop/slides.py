@@ -11,13 +11,14 @@ from typing import Any, Literal
 import torch
 
 from ...bundle import Bundle
-from ...card import Card, CropSpec, EncoderSpec, Training
+from ...card import Card, CropSpec, EncoderSpec, TargetSpec, Training
 from ...features.encoders import Encoder
 from ...features.extract import FeatureSet, extract_features
 from ...images.normalise import Normalisation
 from ...images.slides.patches import patch_grid
 from ...images.slides.pyramid import Pyramid
 from ...images.tissue.mask import find_tissue
+from ...judged import EstimateReport
 from ...kinds import KINDS
 from ...metrics import Report
 from ...models.span import SpanMil, SpanUnet, span_from_config
@@ -25,7 +26,16 @@ from ...progress import Progress
 from ..data.span_data import Part, SlideExample, split_slides
 from .fit import EpochReport
 from .known import measure_known_slides
-from .span import SpanOptions, fit_span, measure_patches, measure_slides, span_temperature
+from .objectives import check_outcomes, check_validation, fit_target, keep_reference
+from .span import (
+    SpanOptions,
+    fit_span,
+    measure_outcomes,
+    measure_patches,
+    measure_slides,
+    predict_slides,
+    span_temperature,
+)
 
 __all__ = [
     "SLIDE_SPLIT",
@@ -52,7 +62,8 @@ class SlideTraining:
     name : str
         The model's name.
     class_names : tuple of str
-        Classes of slides; or, of patches, the other tissue and the wanted one.
+        Classes of slides; or, of patches, the other tissue and the wanted one;
+        with a target, nothing.
     encoder : EncoderSpec
         What made the features.
     crop : CropSpec
@@ -63,6 +74,11 @@ class SlideTraining:
         By default the authors' for the kind.
     architecture : mapping, optional
         Changes of the network's configuration.
+    target : TargetSpec, optional
+        A risk or a number to learn in place of classes, from the slides'
+        outcomes; what it keeps of training slides is measured on these.
+    intervals : int
+        Of hazards: how many, at most.
     description, data, citation, licence, recipe, split : str
         For the card.
     simulated : bool
@@ -76,6 +92,8 @@ class SlideTraining:
     kind: Literal["span-mil", "span-unet"] = "span-mil"
     options: SpanOptions | None = None
     architecture: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    target: TargetSpec | None = None
+    intervals: int = 4
     description: str = ""
     data: str = ""
     citation: str = ""
@@ -89,6 +107,13 @@ class SlideTraining:
         """Whether patches are learned rather than slides."""
         return KINDS[self.kind].segments
 
+    def default_options(self) -> SpanOptions:
+        """Return how to train where nothing is said."""
+        if self.segments:
+            return SpanOptions.for_patches()
+        compares = self.target is not None and self.target.row.load_objective().together
+        return SpanOptions.for_cox() if compares else SpanOptions()
+
 
 @dataclasses.dataclass(frozen=True)
 class SlideReport:
@@ -96,9 +121,9 @@ class SlideReport:
 
     Attributes
     ----------
-    test : Report
+    test : Report or EstimateReport
         On the held-out slides, or their patches, which took no part in any decision.
-    validation : Report
+    validation : Report or EstimateReport
         On those that chose the weights and the temperature.
     history : tuple of EpochReport
         Every epoch.
@@ -108,8 +133,8 @@ class SlideReport:
         Of the wanted tissue on the test slides, over all their patches.
     """
 
-    test: Report
-    validation: Report
+    test: Report | EstimateReport
+    validation: Report | EstimateReport
     history: tuple[EpochReport, ...]
     n_slides: Mapping[str, int]
     dice: float | None = None
@@ -121,8 +146,14 @@ class SlideReport:
             "validation": self.validation.to_dict(),
             "n_slides": dict(self.n_slides),
             "dice": self.dice,
-            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "history": [_numbers(epoch) for epoch in self.history],
         }
+
+
+def _numbers(epoch: EpochReport) -> dict[str, Any]:
+    """An epoch for JSON, in which what is not known is no number."""
+    every = dataclasses.asdict(epoch)
+    return {name: None if value != value else value for name, value in every.items()}
 
 
 def encoder_spec(encoder: Encoder) -> EncoderSpec:
@@ -186,7 +217,7 @@ def train_slides(
     Parameters
     ----------
     examples : sequence of SlideExample
-        With classes, or with patch labels, as the kind wants.
+        With classes, outcomes, or patch labels, as the kind wants.
     settings : SlideTraining
         What and how to train.
     on_epoch : callable, optional
@@ -211,16 +242,23 @@ def train_slides(
         are not of the encoder's width.
     """
     _check_widths(examples, settings.encoder)
+    if settings.target is not None:
+        check_outcomes(examples, settings.target)
     chosen = parts if parts is not None else split_slides(examples)
-    options = settings.options or (
-        SpanOptions.for_patches() if settings.segments else SpanOptions()
-    )
+    options = settings.options or settings.default_options()
+    objective = None
+    if settings.target is not None:
+        check_validation(chosen["validation"], settings.target)
+        fitted = fit_target(settings.target, chosen["train"], settings.intervals)
+        settings = dataclasses.replace(settings, target=fitted, class_names=(fitted.answer_name,))
+        objective = fitted.row.load_objective()(fitted)
     torch.manual_seed(options.seed)
     model = _new_model(settings)
     if start is not None:
         model.load_state_dict(dict(start.state))
     history = []
-    for epoch in fit_span(model, chosen["train"], chosen["validation"], options, stop=stop):
+    train, validation = chosen["train"], chosen["validation"]
+    for epoch in fit_span(model, train, validation, options, objective=objective, stop=stop):
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
@@ -236,7 +274,12 @@ def _make_bundle(
 ) -> tuple[Bundle, SlideReport]:
     """Calibrate on the validation slides, measure, and write the card."""
     on_cpu = dataclasses.replace(options, device="cpu")
-    temperature = span_temperature(model, parts["validation"], on_cpu)
+    temperature = 1.0
+    if settings.target is None:
+        temperature = span_temperature(model, parts["validation"], on_cpu)
+    else:
+        outputs = torch.cat(predict_slides(model, parts["train"]))
+        settings = dataclasses.replace(settings, target=keep_reference(settings.target, outputs))
     test, overlap = _measure(model, parts["test"], settings, temperature)
     validation, _ = _measure(model, parts["validation"], settings, temperature)
     sizes = {str(name): len(part) for name, part in parts.items()}
@@ -261,7 +304,9 @@ def _new_model(settings: SlideTraining) -> SpanMil | SpanUnet:
     if settings.segments:
         fixed["task"] = "unet"
     else:
-        fixed |= {"task": "mil", "n_classes": len(settings.class_names)}
+        target, names = settings.target, settings.class_names
+        outputs = len(names) if target is None else target.n_outputs
+        fixed |= {"task": "mil", "n_classes": outputs}
     model: SpanMil | SpanUnet = span_from_config({**settings.architecture, **fixed})
     return model
 
@@ -271,8 +316,10 @@ def _measure(
     part: Sequence[SlideExample],
     settings: SlideTraining,
     temperature: float,
-) -> tuple[Report, float | None]:
+) -> tuple[Report | EstimateReport, float | None]:
     names = settings.class_names
+    if settings.target is not None:
+        return measure_outcomes(model, part, settings.target), None
     if settings.segments:
         return measure_patches(model, part, names, temperature=temperature)
     return measure_slides(model, part, names, temperature=temperature), None
@@ -282,7 +329,7 @@ def _card(
     settings: SlideTraining, architecture: dict[str, Any], temperature: float, report: SlideReport
 ) -> Card:
     history = [
-        {key: value for key, value in dataclasses.asdict(epoch).items() if key != "best"}
+        {key: value for key, value in _numbers(epoch).items() if key not in ("best", "figure")}
         for epoch in report.history
     ]
     metrics = report.test.to_dict()
@@ -299,6 +346,7 @@ def _card(
         encoder=settings.encoder,
         normalisation=Normalisation("fixed", 0.0, 1.0),
         architecture=architecture,
+        target=settings.target,
         temperature=temperature,
         training=Training(
             data=settings.data,

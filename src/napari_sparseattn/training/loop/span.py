@@ -1,4 +1,4 @@
-"""Training SPAN: slides with classes (SPAN-MIL), or patches with labels (SPAN-UNet)."""
+"""Training SPAN: slides with classes or outcomes (SPAN-MIL), or patches with labels (SPAN-UNet)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...card import TargetSpec
+from ...judged import Estimated, EstimateReport
 from ...metrics import Report, classification_report
 from ..data.slide_tables import SlideRow, SlideTable, SlideTableError, read_slide_table
 from ..data.span_data import (
@@ -26,6 +28,7 @@ from ..data.span_data import (
 from .classifier import fit_temperature
 from .epochs import EpochReport
 from .loop import Judgement, Loop, optimiser, rate_factor, set_rate
+from .objectives import Objective
 
 __all__ = [
     "UNKNOWN",
@@ -41,7 +44,9 @@ __all__ = [
     "check_labels",
     "class_weights",
     "dice",
+    "estimate_outcomes",
     "fit_span",
+    "measure_outcomes",
     "measure_patches",
     "measure_slides",
     "patch_labels_of",
@@ -74,7 +79,8 @@ class SpanOptions:
     weight_decay : float
         AdamW's weight decay.
     slides_per_step : int
-        Slides whose gradients are averaged in a step.
+        Slides whose gradients are averaged in a step; of Cox's partial
+        likelihood those that are compared with each other, see `for_cox`.
     augment : float
         Strength of `augment_cells` at the start; 0 leaves the grids alone.
     augment_end : float
@@ -113,6 +119,14 @@ class SpanOptions:
             "augment": 0.0,
         }
         return cls(**{**unet, **changes})
+
+    @classmethod
+    def for_cox(cls, **changes: Any) -> SpanOptions:
+        """Return settings for Cox's partial likelihood, with changes: 32 slides are compared.
+
+        There are fewer steps in an epoch, so that more epochs are gone through.
+        """
+        return cls(**{"slides_per_step": 32, "epochs": 100, "patience": 25, **changes})
 
 
 def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
@@ -166,6 +180,7 @@ def fit_span(
     options: SpanOptions | None = None,
     *,
     loss: Loss | None = None,
+    objective: Objective | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[EpochReport]:
     """Train a SPAN; the model holds the best weights at the end, and when stopped.
@@ -183,6 +198,13 @@ def fit_span(
     options : SpanOptions, optional
     loss : callable, optional
         A peer's own loss of one slide; it replaces the task's in training only.
+    objective : Objective, optional
+        What is learned in place of classes, from the slides' outcomes. The
+        accuracy is then its figure. Of one that compares slides, those of a
+        step are run one by one without gradients; then each is run once more,
+        the same in all that is random, with the loss's gradient in its
+        answer: the gradient is exactly that of all together, and memory holds
+        one slide at a time.
     stop : callable, optional
         Asked before each slide; True ends training there.
 
@@ -197,9 +219,10 @@ def fit_span(
     ValueError
         If labels are missing or no class of the model, or a loss is not finite.
     """
-    _check(train, validation, (options := options or SpanOptions()).task)
+    options = options or SpanOptions()
+    _check(train, validation, options.task if objective is None else "outcomes")
     torch.manual_seed(options.seed)
-    steps = SpanSteps(model.to(options.device), train, validation, options, loss, stop)
+    steps = SpanSteps(model.to(options.device), train, validation, options, loss, stop, objective)
     yield from Loop(model, steps, options.epochs, EpochReport, patience=options.patience)
 
 
@@ -221,11 +244,12 @@ class SpanSteps:
         options: SpanOptions,
         loss: Loss | None = None,
         stop: Callable[[], bool] | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        self.model, self.options = model, options
+        self.model, self.options, self.objective = model, options, objective
         self.slides, self.validation = train, validation
         self.stop = stop or (lambda: False)
-        self.own_loss: Loss = self._slide_loss
+        self.own_loss: Loss = self._slide_loss if objective is None else self._outcome_loss
         self.labels = [each.label for each in train if each.label is not None]
         if options.task == "patches":
             self.own_loss = self._patch_loss
@@ -241,20 +265,21 @@ class SpanSteps:
         self.model.train()
         options = self.options
         order = self.rng.permutation(len(self.slides))
-        starts = range(0, len(order), options.slides_per_step)
+        each = options.slides_per_step
+        if self.objective is not None and self.objective.together:
+            # Evenly: a last step of one slide would have nothing to compare it with.
+            each = math.ceil(len(order) / math.ceil(len(order) / each))
+        starts = range(0, len(order), each)
         left = 1 - (number - 1) / max(1, options.epochs - 1)
         strength = options.augment * (options.augment_end + (1 - options.augment_end) * left)
-        score = _Score()
+        score = self._new_score()
         for step, start in enumerate(starts):
             factor = rate_factor(number - 1 + step / len(starts), 1.0, options.epochs)
             set_rate(self.optimiser, options.learning_rate * factor)
-            rows = order[start : start + options.slides_per_step]
+            rows = order[start : start + each]
             self.optimiser.zero_grad(set_to_none=True)
-            for row in rows:
-                if self.stop():
-                    return None
-                loss = self._loss_of(self.slides[row], self.loss, score, strength)
-                (loss / len(rows)).backward()
+            if not self._add_gradients(rows, score, strength):
+                return None
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimiser.step()
         return score.means()
@@ -262,38 +287,119 @@ class SpanSteps:
     def judge(self, number: int, trained: tuple[float, float]) -> Judgement | None:
         """Measure the model as deployed, None if stopped."""
         measured = self.measure()
-        return None if measured is None else Judgement(*measured)
+        if measured is None:
+            return None
+        figure = "accuracy" if self.objective is None else self.objective.figure
+        return Judgement(*measured, figure=figure)
 
     @torch.inference_mode()
     def measure(self) -> tuple[float, float] | None:
         """Return mean loss and accuracy on the validation slides, None if stopped."""
         self.model.eval()
-        score = _Score()
+        score = self._new_score()
         for example in self.validation:
             if self.stop():
                 return None
             self._loss_of(example, self.own_loss, score, 0.0)
         return score.means()
 
+    def _new_score(self) -> _Score | _OutcomeScore:
+        return _Score() if self.objective is None else _OutcomeScore(self.objective)
+
+    def _add_gradients(
+        self, rows: npt.NDArray[np.int64], score: _Score | _OutcomeScore, strength: float
+    ) -> bool:
+        """Add the gradients of a step's slides; False if stopped."""
+        if self.objective is not None and self.objective.together:
+            return self._compare(self.objective, rows, score, strength)
+        for row in rows:
+            if self.stop():
+                return False
+            loss = self._loss_of(self.slides[row], self.loss, score, strength)
+            (loss / len(rows)).backward()
+        return True
+
+    def _compare(
+        self,
+        objective: Objective,
+        rows: npt.NDArray[np.int64],
+        score: _Score | _OutcomeScore,
+        strength: float,
+    ) -> bool:
+        """Add the gradients of a loss that compares slides, one slide in memory at a time."""
+        examples = [self.slides[row] for row in rows]
+        device = self.options.device
+        seeds = self.rng.integers(2**31, size=len(rows)).tolist()
+        cells = [
+            augment_cells(each.cells, self.rng, strength) if strength > 0 else each.cells
+            for each in examples
+        ]
+        targets = torch.stack([_target(each, "outcomes") for each in examples]).to(device)
+        outputs = []
+        for example, places, seed in zip(examples, cells, seeds, strict=True):
+            if self.stop():
+                return False
+            with torch.no_grad():
+                outputs.append(self._run_anew(example, places, seed))
+        answers = torch.cat(outputs).requires_grad_(True)
+        loss = objective.loss(answers, targets)
+        self._check_loss(examples[0], float(loss.detach()))
+        (slopes,) = torch.autograd.grad(loss, answers)
+        for example, places, seed, slope in zip(examples, cells, seeds, slopes, strict=True):
+            if self.stop():
+                return False
+            if slope.any():
+                self._run_anew(example, places, seed).backward(slope[None])
+        for row, answer in enumerate(answers.detach()):
+            score.add(0.0, answer[None], targets[row])
+        return True
+
+    def _run_anew(
+        self, example: SlideExample, cells: npt.NDArray[np.integer[Any]], seed: int
+    ) -> Tensor:
+        """Return the network's numbers (1, C) of a slide, the same for the same seed."""
+        device = self.options.device
+        torch.manual_seed(seed)
+        with _autocast(device, self.options.bfloat16):
+            found = self.model(_features(example, device), _cells(cells, device)).logits
+        outputs: Tensor = found.float()
+        return outputs
+
     def _loss_of(
-        self, example: SlideExample, loss_of: Loss, score: _Score, strength: float
+        self,
+        example: SlideExample,
+        loss_of: Loss,
+        score: _Score | _OutcomeScore,
+        strength: float,
     ) -> Tensor:
         cells = example.cells
         if strength > 0:
             cells = augment_cells(cells, self.rng, strength)
         device = self.options.device
         features = _features(example, device)
-        target = _target(example, self.options.task).to(device)
+        task = self.options.task if self.objective is None else "outcomes"
+        target = _target(example, task).to(device)
         with _autocast(device, self.options.bfloat16):
             loss, logits = loss_of(self.model, features, _cells(cells, device), target)
         value = float(loss.detach())
+        self._check_loss(example, value)
+        score.add(value, logits.detach(), target)
+        return loss
+
+    @staticmethod
+    def _check_loss(example: SlideExample, value: float) -> None:
         if not math.isfinite(value):
             raise ValueError(
                 f"{example.name}: the loss is not a number. Are all features finite? If so, "
                 "lower the learning rate."
             )
-        score.add(value, logits.detach(), target)
-        return loss
+
+    def _outcome_loss(
+        self, model: nn.Module, features: Tensor, cells: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        assert self.objective is not None
+        outputs = model(features, cells).logits.float()
+        return self.objective.loss(outputs, target[None]), outputs
 
     def _slide_loss(
         self, model: nn.Module, features: Tensor, cells: Tensor, target: Tensor
@@ -337,6 +443,24 @@ class _Score:
         return self.loss / max(1, self.slides), self.right / max(1, self.judged)
 
 
+class _OutcomeScore:
+    """Answers of slides with outcomes, which are measured all together."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.outputs: list[Tensor] = []
+        self.outcomes: list[Tensor] = []
+
+    def add(self, _: float, outputs: Tensor, outcome: Tensor) -> None:
+        self.outputs.append(outputs)
+        self.outcomes.append(outcome)
+
+    def means(self) -> tuple[float, float]:
+        outputs, outcomes = torch.cat(self.outputs), torch.stack(self.outcomes)
+        loss = float(self.objective.loss(outputs, outcomes))
+        return loss, self.objective.measure(outputs, outcomes)
+
+
 @torch.inference_mode()
 def predict_slides(
     model: nn.Module, examples: Sequence[SlideExample], device: str = "cpu"
@@ -377,6 +501,28 @@ def measure_slides(
     logits = torch.cat(predict_slides(model, examples, device))
     probabilities = (logits / temperature).softmax(1).numpy()
     return classification_report(probabilities, _labels(examples).numpy(), class_names)
+
+
+def measure_outcomes(
+    model: nn.Module, examples: Sequence[SlideExample], target: TargetSpec
+) -> EstimateReport:
+    """Compare the risks or numbers of slides with what became of them."""
+    return estimate_outcomes(model, examples, target).report()
+
+
+def estimate_outcomes(
+    model: nn.Module, examples: Sequence[SlideExample], target: TargetSpec
+) -> Estimated:
+    """Return the risks or numbers of slides beside what became of them."""
+    outputs = torch.cat(predict_slides(model, examples))
+    return Estimated(
+        tuple(each.name or str(number) for number, each in enumerate(examples)),
+        tuple(each.belongs_to for each in examples),
+        np.array([each.outcome for each in examples], np.float64),
+        target.score(outputs.double()).numpy(),
+        target.kind,
+        target.unit,
+    )
 
 
 def measure_patches(
@@ -422,6 +568,8 @@ def check_labels(examples: Sequence[SlideExample], task: str) -> None:
         Naming the slide.
     """
     for example in examples:
+        if task == "outcomes" and not example.outcome:
+            raise ValueError(f"{example.name}: the slide has no outcome to learn.")
         if task == "slides" and example.label is None:
             raise ValueError(f"{example.name}: the slide has no class to learn.")
         if task == "patches":
@@ -441,6 +589,8 @@ def _patch_targets(example: SlideExample) -> npt.NDArray[np.int8]:
 def _target(example: SlideExample, task: str) -> Tensor:
     if task == "patches":
         return torch.from_numpy(_patch_targets(example).astype(np.int64))
+    if task == "outcomes":
+        return torch.tensor(example.outcome, dtype=torch.float32)
     return torch.tensor(example.label)
 
 

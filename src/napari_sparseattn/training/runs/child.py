@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..loop.control import TrainingControl
     from ..loop.epochs import FineTuneEpoch
 
-__all__ = ["main"]
+__all__ = ["Notify", "listen_to_window", "main", "work_for_window"]
 
 _NICE = 10
 _LOCK_SECONDS = 20.0
@@ -34,12 +34,15 @@ Notify = Callable[..., None]
 
 def main(folder: str) -> int:
     """Work on a run until it is done, cancelled or failed; return the exit code."""
+    return work_for_window(lambda notify: _work_on(Path(folder), notify))
+
+
+def work_for_window(work: Callable[[Notify], None]) -> int:
+    """Do work that reports to a window, and say why it ends; return the exit code."""
     notify = _open_notifier()
     _give_way()
     try:
-        with hold(Path(folder), WORK_LOCK, _LOCK_SECONDS):
-            run = read_run(Path(folder))
-            _work(run, notify)
+        work(notify)
     except InterruptedError as error:
         notify("stopped", text=str(error))
     except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
@@ -51,17 +54,28 @@ def main(folder: str) -> int:
     return 0
 
 
-def _work(run: Run, notify: Notify) -> None:
+def _work_on(folder: Path, notify: Notify) -> None:
+    with hold(folder, WORK_LOCK, _LOCK_SECONDS):
+        _work(read_run(folder), notify)
+
+
+def listen_to_window() -> TrainingControl:
+    """Obey the window from now on, and leave it one core."""
     import torch
 
     from ..loop.control import TrainingControl
-    from .work import save_version, train_run
 
     control = TrainingControl()
     threading.Thread(target=_listen, args=(control,), daemon=True).start()
     # One core is the window's.
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
+    return control
 
+
+def _work(run: Run, notify: Notify) -> None:
+    from .work import save_version, train_run
+
+    control = listen_to_window()
     if run.folds:
         from .validation import validate_run
 

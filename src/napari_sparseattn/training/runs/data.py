@@ -77,6 +77,12 @@ def survey_project(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool
     """
     from ..data.project import Project
 
+    if card.target is not None:
+        text = (
+            f"'{card.name}' gives a {card.target.answer_name}; annotations teach classes. Train "
+            "anew on a table, or choose another model."
+        )
+        return text, (), False
     images = list(Project(folder).annotations())
     if card.takes_slides:
         return _survey_slides(images, card)

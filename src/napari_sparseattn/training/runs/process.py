@@ -88,7 +88,9 @@ class Switch:
                 process.stdin.flush()
 
 
-def training_events(folder: Path, switch: Switch) -> Iterator[dict[str, Any]]:
+def training_events(
+    folder: Path, switch: Switch, module: str = "child"
+) -> Iterator[dict[str, Any]]:
     """Train in another process, and yield its reports.
 
     Closing the iterator kills the process.
@@ -99,13 +101,15 @@ def training_events(folder: Path, switch: Switch) -> Iterator[dict[str, Any]]:
         Of a run.
     switch : Switch
         What the process obeys.
+    module : str
+        The module beside this that works on the folder.
 
     Raises
     ------
     RuntimeError
         If the process ends without having said why.
     """
-    command = [sys.executable, "-m", "napari_sparseattn.training.runs.child", str(folder)]
+    command = [sys.executable, "-m", f"{__package__}.{module}", str(folder)]
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...judged import Judged
+from ...judged import Estimated, Judged, describe_figure
 from ...metrics import group_intervals
 from ..data.folds import group_folds, share_of_groups
 
@@ -27,7 +27,8 @@ Rows = npt.NDArray[np.bool_]
 
 #: Shares of the groups for learning that a learning curve is drawn through.
 CURVE = (0.25, 0.5, 1.0)
-FIGURES = ("accuracy", "balanced_accuracy", "auc")
+
+Answers = Judged | Estimated
 
 
 class Learner(Protocol):
@@ -55,7 +56,7 @@ class Learner(Protocol):
     def unit(self) -> str:
         """See the class."""
 
-    def learn(self, train: Rows, validation: Rows, test: Rows) -> Judged:
+    def learn(self, train: Rows, validation: Rows, test: Rows) -> Answers:
         """Train on some rows (N,), choose on others, and judge the third; in their order."""
 
 
@@ -72,7 +73,9 @@ class FoldDone:
     share : float
         Share of the groups for learning that was learned from.
     accuracy : float
-        On the fold.
+        On the fold; NaN where it cannot be told.
+    figure : str
+        What that is, where it is another figure, such as a C-index.
     """
 
     done: int
@@ -80,6 +83,7 @@ class FoldDone:
     fold: int
     share: float
     accuracy: float
+    figure: str = "accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +115,13 @@ class CrossValidation:
 
     Attributes
     ----------
-    judged : Judged
+    judged : Judged or Estimated
         Every example as judged by the model that had not seen its group.
     fold : numpy.ndarray
         (N,) int64, the fold of each row.
     figures : mapping of str to float
-        ``accuracy``, ``balanced_accuracy`` and ``auc``: means over the folds.
+        ``accuracy``, ``balanced_accuracy`` and ``auc``, or those of a risk or
+        number: means over the folds.
     intervals : mapping of str to (float, float)
         95 %, by bootstrap over groups.
     per_fold : tuple of mapping
@@ -132,7 +137,7 @@ class CrossValidation:
         What the figures depend on.
     """
 
-    judged: Judged
+    judged: Answers
     fold: npt.NDArray[np.int64]
     figures: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
@@ -147,6 +152,16 @@ class CrossValidation:
         """The result for people."""
         n = len({group for group in self.judged.groups if group})
         of = f" of {n} groups" if n else ""
+        if isinstance(self.judged, Estimated):
+            said = "; ".join(
+                describe_figure(name, value, self.intervals.get(name), self.judged.report_unit)
+                for name, value in self.figures.items()
+            )
+            return (
+                f"{said or 'Nothing could be compared'}: means over the folds, on "
+                f"{len(self.judged)} {self.unit}{of}, each judged by a model that had not seen its "
+                "group."
+            )
         low, high = self.intervals["accuracy"]
         said = (
             f"{100 * self.figures['accuracy']:.1f} % of {len(self.judged)} {self.unit}{of} right, "
@@ -173,7 +188,7 @@ class CrossValidation:
             **self.figures,
             "intervals": {name: list(span) for name, span in self.intervals.items()},
             "per_fold": [dict(each) for each in self.per_fold],
-            "pooled": self.judged.report().to_dict(),
+            "pooled": self.judged.report().to_dict() if self.judged.comparable else None,
             "learning_curve": [
                 {
                     **dataclasses.asdict(point),
@@ -246,8 +261,10 @@ def cross_validate(
             gathered[share].add(judged, number, len(own), int(train.sum()))
             done += 1
             if on_fold is not None:
-                accuracy = float((judged.probabilities.argmax(1) == judged.truth).mean())
-                on_fold(FoldDone(done, total, number, share, accuracy))
+                figure = judged.figures[0]
+                value = judged.measure()(np.ones(len(judged), np.int64))[figure]
+                accuracy = float("nan") if value is None else value
+                on_fold(FoldDone(done, total, number, share, accuracy, figure))
     whole = gathered[1.0]
     figures, intervals = whole.figures(), whole.intervals()
     points = tuple(
@@ -282,12 +299,12 @@ class _Gathered:
     """Out-of-fold answers of one share of the groups."""
 
     def __init__(self) -> None:
-        self._parts: list[Judged] = []
+        self._parts: list[Answers] = []
         self._fold: list[npt.NDArray[np.int64]] = []
         self.n_groups: list[int] = []
         self.n: list[int] = []
 
-    def add(self, judged: Judged, number: int, n_groups: int, n: int) -> None:
+    def add(self, judged: Answers, number: int, n_groups: int, n: int) -> None:
         """Take the answers on one fold."""
         self._parts.append(judged)
         self._fold.append(np.full(len(judged), number, np.int64))
@@ -295,8 +312,8 @@ class _Gathered:
         self.n.append(n)
 
     @property
-    def judged(self) -> Judged:
-        return Judged.join(self._parts)
+    def judged(self) -> Answers:
+        return type(self._parts[0]).join(self._parts)  # type: ignore[arg-type]
 
     @property
     def fold(self) -> npt.NDArray[np.int64]:
@@ -323,7 +340,7 @@ class _Gathered:
 
 def _means(each: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     found = {}
-    for name in FIGURES:
+    for name in each[0]:
         values = [value for one in each if (value := one[name]) is not None]
         if values:
             found[name] = float(np.mean(values))
@@ -334,8 +351,11 @@ def _extrapolate(gathered: Mapping[float, _Gathered]) -> dict[str, Any] | None:
     """Accuracy to be expected of twice the groups, with an interval by bootstrap over groups.
 
     Errors are taken to fall as a power of the number of groups, never to rise.
-    None where groups are so few that all shares are the same.
+    None where groups are so few that all shares are the same, and of risks and
+    numbers, whose figures do not fall to 0.
     """
+    if isinstance(gathered[1.0].judged, Estimated):
+        return None
     sizes = np.log([np.mean(each.n_groups) for each in gathered.values()])
     if np.ptp(sizes) == 0:
         return None

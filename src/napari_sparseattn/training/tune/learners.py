@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle import Bundle
-from ...judged import Judged
+from ...judged import Estimated, Judged
 from ..data.datasets import CropSet
 from ..data.span_data import SlideExample
 from ..loop.classifier import Parts
 from ..loop.fit import predict_logits
 from ..loop.slides import SlideTraining, train_slides
-from ..loop.span import predict_slides
+from ..loop.span import estimate_outcomes, predict_slides
 from .cross_validation import Rows
 from .fine_tune import fine_tune
 from .grown_head import unite_classes
@@ -118,7 +118,7 @@ class SlideLearner:
 
     @property
     def labels(self) -> Sequence[int]:
-        """Class of each slide; of patches, whether any is of the wanted tissue."""
+        """Class of each slide, or what folds share evenly; of patches, whether any is wanted."""
         return [_label_of(example) for example in self.examples]
 
     @property
@@ -126,7 +126,7 @@ class SlideLearner:
         """Group of each slide, or its name."""
         return [example.belongs_to for example in self.examples]
 
-    def learn(self, train: Rows, validation: Rows, test: Rows) -> Judged:
+    def learn(self, train: Rows, validation: Rows, test: Rows) -> Judged | Estimated:
         """See `Learner`."""
         parts = {
             "train": _take(self.examples, train),
@@ -139,6 +139,8 @@ class SlideLearner:
             parts=parts,  # type: ignore[arg-type]
             stop=self.stop,
         )
+        if bundle.card.target is not None:
+            return estimate_outcomes(bundle.slide_model(), parts["test"], bundle.card.target)
         return _judge_slides(bundle, parts["test"], self.settings.class_names)
 
 

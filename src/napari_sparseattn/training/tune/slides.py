@@ -133,6 +133,11 @@ def tune_slides(
     InterruptedError
         If it was cancelled before there was anything to keep.
     """
+    if bundle.card.target is not None:
+        raise ValueError(
+            f"'{bundle.card.name}' gives a {bundle.card.target.answer_name}. Classes can be added "
+            "to models of classes only; train it anew on a table of slides."
+        )
     options = dataclasses.replace(options or TuneSlidesOptions(), **overrides)
     task = SlideTask(bundle, examples, class_names, held_out_slides(examples), options)
     run = TuneRun(task, control or TrainingControl())
