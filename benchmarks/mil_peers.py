@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -161,8 +162,13 @@ def run_fold(fold: int, names: list[str], seed: int, work: Path) -> None:
         )
 
 
+@functools.cache
+def encoder_code(fold: int, work: Path) -> str:
+    return encoder_of(fold, work).hash[:8]
+
+
 def answers_file(work: Path, name: str, fold: int, seed: int) -> Path:
-    code = encoder_of(fold, work).hash[:8]
+    code = encoder_code(fold, work)
     plain = name.replace(", ", "-").lower()
     return work / "peers" / f"{plain}-{fold}-{code}-{seed}.npz"
 
