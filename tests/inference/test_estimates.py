@@ -182,12 +182,15 @@ def test_explanations_are_of_the_risk(
 def test_files_have_the_risk(kind: str, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     said, card = ask(bundles[kind]), bundles[kind].card
     assert said.estimate is not None
-    formats = ["json", "csv", "overlay", "geojson", "html"]
+    formats = ["json", "csv", "overlay", "geojson", "html", "methods"]
     paths = write_results(said, slide(), tmp_path / "out", "slide", formats, card)
     by_name = {path.name: path for path in paths}
     content = json.loads(by_name["slide.json"].read_text())
     assert content["estimate"]["sentence"] == said.estimate.sentence
     assert said.estimate.sentence.split(";")[0] in by_name["slide.html"].read_text()
+    methods = by_name["slide_methods.txt"].read_text()
+    assert f"It {card.target.describe()[0].lower()}{card.target.describe()[1:]}." in methods
+    assert "It knows" not in methods
     whole = json.loads(by_name["slide.geojson"].read_text())["features"]
     measured = [each["properties"].get("measurements", {}) for each in whole]
     assert any(said.estimate.name in each for each in measured)

@@ -79,7 +79,7 @@ def _done(export: Export, marks: dict[str, int]) -> list[str]:
     first, card = export.first, export.card
     if isinstance(first, SlidePrediction):
         what = f"{_count(len(first.attention), 'patch', 'patches')} of the slide {export.name}"
-        verb = "were given a probability each" if first.segments else "were classified together"
+        verb = "were given a probability each" if first.segments else "were read together"
     elif isinstance(first, FieldPrediction):
         what, verb = f"The image {export.name}", "was classified as a whole"
     else:
@@ -145,8 +145,12 @@ def _model(export: Export, marks: dict[str, int]) -> list[str]:
     """What the model knows, and how it did on images that were held out."""
     card, training = export.card, export.card.training
     names = [readable_name(name) for name in card.shown_names]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    said = [f"It knows {_count(len(names), 'class', 'classes')}: {listed}."]
+    if card.target is not None:
+        gives = card.target.describe().rstrip(".")
+        said = [f"It {gives[0].lower()}{gives[1:]}."]
+    else:
+        listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        said = [f"It knows {_count(len(names), 'class', 'classes')}: {listed}."]
     if training.data:
         simulated = "simulated images only: " if training.simulated else ""
         said.append(
