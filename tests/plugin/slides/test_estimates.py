@@ -67,7 +67,7 @@ def test_the_slide_panel_says_the_risk(
     assert any(abs(value) > 0 for _, value in shares)
     session.slides.set_method("perturbation")
     wait_until(window.qtbot, lambda: session.slides.explanation is not None)
-    assert f"speaks for {estimate.name}" in box.explanation_bar.toolTip()
+    assert f"speaks for {estimate.name}" in box.explanation.explanation_bar.toolTip()
     # A class's answer is shown as before.
     session.selection.set_model(span_model())
     dock.actions_box.field.click()
