@@ -123,6 +123,11 @@ class PyramidBox(Follower):
         self.foci.setWordWrap(True)
         self._foci_names = (QLabel("Foci from probability", self), QLabel("Patches at least", self))
 
+    def release(self) -> None:
+        """Disconnect, with what is in it; it is about to be deleted."""
+        self.explanation.release()
+        super().release()
+
     def _lay_out(self) -> None:
         self._head = head = QGridLayout()
         head.addWidget(QLabel("Values", self), 0, 0)
