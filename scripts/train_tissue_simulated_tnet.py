@@ -261,7 +261,11 @@ def bundle_of(
     model: TNet, temperature: float, history: list[EpochReport], arguments: argparse.Namespace
 ) -> Bundle:
     rows = [
-        {key: value for key, value in dataclasses.asdict(epoch).items() if key != "best"}
+        {
+            key: value
+            for key, value in dataclasses.asdict(epoch).items()
+            if key not in ("best", "figure")
+        }
         for epoch in history
     ]
     card = {

@@ -94,7 +94,7 @@ def classify(
     Results of another image, model or verb are not replaced without
     --overwrite. An image that fails is named and does not stop the others.
     """
-    check_single(images)
+    check_single(images, formats)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions
@@ -148,7 +148,7 @@ def slide(
     of another slide, model or verb are not replaced without --overwrite. A
     slide that fails is named and does not stop the others.
     """
-    check_single(slides)
+    check_single(slides, formats)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions

@@ -50,15 +50,17 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Callable[..., None]]:
         yield show
 
 
-def check_single(paths: Sequence[Path]) -> None:
+def check_single(paths: Sequence[Path], formats: str | None = None) -> None:
     """Refuse a single file that is not there before seconds go into loading a model.
+
+    Where `formats` were asked for, those are checked first, which takes as long.
 
     Raises
     ------
     FileNotFoundError
         If it is not there; of several files those that are there are worked on.
     """
-    if len(paths) == 1 and not paths[0].exists():
+    if formats is None and len(paths) == 1 and not paths[0].exists():
         raise FileNotFoundError(f"there is no file {paths[0]}")
 
 

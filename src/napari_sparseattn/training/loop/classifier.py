@@ -324,7 +324,11 @@ def _card(
 ) -> Card:
     usual = ("red", "green", "blue") if data.crops.shape[-1] == 3 else ("intensity",)
     history = [
-        {key: value for key, value in dataclasses.asdict(epoch).items() if key != "best"}
+        {
+            key: value
+            for key, value in dataclasses.asdict(epoch).items()
+            if key not in ("best", "figure")
+        }
         for epoch in report.history
     ]
     return Card(
