@@ -213,7 +213,7 @@ def test_real_slides_without_scale_and_with_a_dark_background(shared: Path) -> N
     with open_slide(shared / "data/slides/tcga-cr-7395-01a-01-ts1.svs") as slide:
         tissue = find_tissue(slide)
     assert tissue.share == pytest.approx(0.64, abs=0.03)
-    assert "not known" in tissue.notes[0]
+    assert "pixel size is unknown" in tissue.notes[0]
     with open_slide(shared / "data/slides/test3-DAPI-2-387.ndpi") as slide:
         tissue = find_tissue(slide)
     assert tissue.share == pytest.approx(0.83, abs=0.05)
