@@ -365,7 +365,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             Format(
                 "methods",
                 "_methods.txt",
-                "Methods paragraph",
+                "Methods text",
                 "What was done, with versions, settings, held-out figures and references; for a "
                 "paper.",
                 _ALL,

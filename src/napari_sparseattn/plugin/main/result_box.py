@@ -338,8 +338,12 @@ def _slide_facts(answer: SlidePrediction, side: str) -> tuple[list[str], str]:
     """What was read of a slide, and how long each stage took."""
     facts, reading, tip = [f"{len(answer.attention)} patches of {side}"], answer.reading, ""
     if reading is not None:
-        anew = f"{_bytes(reading.bytes_compressed)} read anew"
-        facts.append(f"used {reading.n_used} tiles; {anew}" if reading.n_used else anew)
+        # Tiles that the view has shown, and features that were kept, are not read again.
+        anew = "none read anew"
+        if reading.bytes_compressed:
+            anew = f"{_bytes(reading.bytes_compressed)} read anew"
+        facts.append(f"used {reading.n_used} tiles" if reading.n_used else "no tiles used")
+        facts.append(anew)
         tip = f"{reading.summary()}."
     if answer.patch_novelty is not None:
         unlike = int((answer.patch_novelty > 1).sum())
