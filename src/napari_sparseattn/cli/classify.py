@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ..inference.evaluate import Evaluation
     from ..process.options import ProcessOptions
     from ..process.options import Unit as ValueUnit
+    from ..training.tune.evaluate_table import TableEvaluation
 
 __all__ = ["classify", "evaluate", "process_files", "slide"]
 
@@ -278,12 +279,8 @@ def evaluate(
             store=store,
             progress=progress,
         )
-    if predictions is not None:
-        result.judged.write_csv(predictions)
-    if as_json:
-        print(json.dumps(result.to_dict()))
-        return
-    _print_evaluation(result, bundle.card.name)
+    if not _wrote_for_machines(result, predictions, as_json):
+        _print_evaluation(result, bundle.card.name)
 
 
 def _evaluate_table(
@@ -308,16 +305,24 @@ def _evaluate_table(
             store=store,
             progress=progress,
         )
-    if predictions is not None:
-        result.judged.write_csv(predictions)
-    if as_json:
-        print(json.dumps(result.to_dict()))
+    if _wrote_for_machines(result, predictions, as_json):
         return
     print(f"{result.report.sentence}, model {bundle.card.name}")
     for note in result.notes:
         print(f"note: {note}")
     for path, reason in result.unreadable.items():
         print(f"not read: {path}: {reason}", file=sys.stderr)
+
+
+def _wrote_for_machines(
+    result: Evaluation | TableEvaluation, predictions: Path | None, as_json: bool
+) -> bool:
+    """Write the table and the JSON that are asked for; whether nothing is left to print."""
+    if predictions is not None:
+        result.judged.write_csv(predictions)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+    return as_json
 
 
 def _print_evaluation(result: Evaluation, name: str) -> None:
