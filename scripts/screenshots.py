@@ -633,10 +633,10 @@ def batch(out: Path) -> None:
     from tifffile import imwrite
 
     folder = Path("smears")
-    for sample in ("control", "treated"):
+    for first, sample in ((0, "control"), (3, "treated")):
         (folder / sample).mkdir(parents=True)
         for number in range(1, 4):
-            field, _ = smear_with_truth((320, 420), seed=number + len(sample))
+            field, _ = smear_with_truth((320, 420), seed=first + number)
             imwrite(
                 folder / sample / f"field_{number}.tif", field.data, resolution=(40_000, 40_000),
                 resolutionunit="CENTIMETER",
