@@ -127,7 +127,7 @@ def test_the_readme_is_short_and_says_first_what_to_press() -> None:
     assert not re.findall(r"\]\((?!https://)[^)]+\)", "\n".join(lines))
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*TUTORIALS, DOCS / "window.md"], ids=lambda page: page.stem)
 def test_tutorials_name_buttons_as_the_window_does(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     text = re.sub(r"\*\*.+?\*\*", "", text, flags=re.S)
