@@ -570,11 +570,17 @@ def train(out: Path) -> None:
     stage.shoot("annotate.png")
 
     # All layers, so that there is a course to see: the last alone is fitted in a second.
-    tuning.set_choices(freeze="none", seconds=60.0)
+    tuning.set_choices(freeze="none")
     tuning.start()
-    wait(lambda: len(tuning.epochs) >= 4, seconds=900, what=f"for epochs: {stage.said}")
+    wait(
+        lambda: len(tuning.epochs) >= 4 or tuning.outcome.report is not None,
+        seconds=1800,
+        what="for epochs",
+    )
     training = stage.section("Training", dock, alone=True)
     stage.shoot("train-curves.png", training)
+    # It ends with the best so far, and reports on that.
+    tuning.cancel()
     wait(lambda: tuning.outcome.report is not None, seconds=900, what="for the report")
     print(stage.said)
     settle()
