@@ -79,7 +79,7 @@ def _model(path: Path) -> dict[str, Any]:
         "licence of the data": training.get("licence"),
     }
     component["properties"] = [
-        {"name": name, "value": value} for name, value in about.items() if value
+        {"name": name, "value": value} for name, value in told_of_data.items() if value
     ]
     return component
 
