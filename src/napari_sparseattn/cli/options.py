@@ -10,17 +10,23 @@ import typer
 __all__ = [
     "AllowUnknownScale",
     "AsJson",
+    "At",
     "Axes",
+    "CellsFile",
+    "Channel",
     "Device",
     "Formats",
+    "Frame",
     "ImageInFile",
     "Locations",
     "MethodOption",
+    "Modality",
     "Model",
     "NoProfile",
     "Out",
     "Overwrite",
     "PixelSize",
+    "Slice",
     "Unit",
 ]
 
@@ -31,6 +37,33 @@ AllowUnknownScale = Annotated[
         "--allow-unknown-scale",
         "--uncalibrated",
         help="Classify slides without µm per pixel too, and mark the results.",
+    ),
+]
+At = Annotated[
+    str | None, typer.Option(help="Only the cell at ROW,COLUMN in pixels, e.g. 120,84.5.")
+]
+CellsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cells",
+        help="Where the cells are: a label image, or a CSV with row and column. Else they are "
+        "found.",
+    ),
+]
+Frame = Annotated[
+    int | None, typer.Option("--frame", help="Which point in time, from 0; the first.", min=0)
+]
+Slice = Annotated[
+    int | None, typer.Option("--slice", help="Which position in z, from 0; the first.", min=0)
+]
+Channel = Annotated[
+    int | None, typer.Option("--channel", help="Which channel alone, from 0; all.", min=0)
+]
+Modality = Annotated[
+    str | None,
+    typer.Option(
+        help="What the image shows, where the file does not say: brightfield, fluorescence, "
+        "phase, opd, hologram or unknown."
     ),
 ]
 Axes = Annotated[

@@ -220,7 +220,7 @@ class CellTask:
         place = np.array([position], np.float64)
         source = CellSource("points", place, diameter, (1,), unset=not known)
         # Under a key of its own: these are not the cells of the image.
-        return {"cells": None, "source": source, "cells_key": ("here", position)}
+        return {"cells": None, "source": source, "cells_key": ("here", position), "given": "here"}
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
@@ -362,7 +362,7 @@ class CellTask:
         if parts.selection.is_open(request.layer):
             colours = request.model.bundle.card.colours
             record = parts.selection.record_of(request.layer)
-            record.results = Results(request.plane, done, colours)
+            record.results = Results(request.plane, done, colours, request)
             self.show_all(request.layer, request.plane.index, done, colours)
             if request.layer is parts.selection.image:
                 self.results_changed.emit(done)

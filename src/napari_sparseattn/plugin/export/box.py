@@ -29,6 +29,7 @@ from ..core.status import Progress
 from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
+from .copy_button import CopyButton
 from .session import Exportable, ExportSession, ModelExport
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class ExportBox(Follower):
         self.written.setWordWrap(True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
         self.written.setOpenExternalLinks(True)
+        self.copy = CopyButton(exporting.session, self)
         self._lay_out()
         self.results.currentIndexChanged.connect(self._show_formats)
         self.choose.clicked.connect(self._choose_folder)
@@ -111,8 +113,13 @@ class ExportBox(Follower):
         inner.addLayout(act)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.empty, self.body, self.written):
+        for widget in (self.empty, self.body, self.written, self.copy):
             column.addWidget(widget)
+
+    def release(self) -> None:
+        """Stop following."""
+        super().release()
+        self.copy.release()
 
     # -- state
 

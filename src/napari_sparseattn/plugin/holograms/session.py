@@ -242,4 +242,4 @@ class Holograms(PerViewer):
                 "error",
             )
             return
-        self.source.set_background(recording.frames, recording.name)
+        self.source.set_background(recording.frames, recording.name, recording.path)
