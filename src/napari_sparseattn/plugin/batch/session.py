@@ -345,12 +345,12 @@ def _show_result(session: Session, layer: Layer, result: Result, colours: tuple[
     image: Any = layer
     index = (0,) * (image.ndim - 2)
     if isinstance(result, Predictions):
-        session.cells.show_all(image, index, result, colours)
+        session.cells.take_results(image, index, result, colours)
         return ""
     if isinstance(result, Mapping):
         frame, found = _find_first_with_cells(result)
         index = (*index[:-1], frame) if index else ()
-        session.cells.show_all(image, index, found, colours)
+        session.cells.take_results(image, index, found, colours)
         viewer = session.viewer
         if viewer is not None and index:
             viewer.dims.set_point(viewer.dims.ndim - 3, frame)

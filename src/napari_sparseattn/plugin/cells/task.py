@@ -377,6 +377,17 @@ class CellTask:
         choice = self.parts.selection.choice
         self.layers.show_cells(image, index, predictions, colours, choice)
 
+    def take_results(
+        self, image: Image, index: tuple[int, ...], found: Predictions, colours: tuple[str, ...]
+    ) -> None:
+        """Take cells that were classified elsewhere for those of a plane of an image."""
+        data = image.data[0] if image.multiscale else image.data
+        plane = PlaneRef(data, index, bool(image.rgb), image.name)
+        self.parts.selection.record_of(image).results = Results(plane, found, colours)
+        self.show_all(image, index, found, colours)
+        if image is self.parts.selection.image:
+            self.results_changed.emit(found)
+
     # -- what has been classified
 
     @property
