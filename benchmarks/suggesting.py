@@ -105,6 +105,25 @@ def _stratified_lot(p, x, new, seen, n, rng) -> Rows:
     return _in_turns(p, rng.random(len(p)), n)
 
 
+def _in_turns_by_states(p, x, new, seen, n, rng) -> Rows:
+    """A class that the model names, by lot, then of it the most doubtful and unlike the others."""
+    said, doubt = p.argmax(1), uncertainty(p) + 1e-9
+    scale = np.maximum(x.std(axis=0), 1e-9)
+    places, picked = x / scale, []
+    nearest = np.full(len(p), np.inf)
+    for place in seen / scale:
+        nearest = np.minimum(nearest, np.linalg.norm(places - place, axis=1))
+    turns = rng.permutation(np.unique(said))
+    for turn in range(min(n, len(p))):
+        worth = doubt.copy() if np.isinf(nearest).all() else doubt * nearest
+        worth[picked] = -1
+        own = (said == turns[turn % len(turns)]) & (worth >= 0)
+        worth = np.where(own, worth, -1) if own.any() else worth
+        picked.append(int(worth.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[picked[-1]], axis=1))
+    return np.array(picked)
+
+
 def _in_turns(p: np.ndarray, wanted: np.ndarray, n: int) -> Rows:
     said, turn = p.argmax(1), np.empty(len(p))
     for label in np.unique(said):
@@ -139,6 +158,7 @@ ORDERS: dict[str, Order] = {
     "doubt and novelty x distance of probabilities": _joined_by_probabilities,
     "class by class, doubt": _stratified,
     "class by class, by lot": _stratified_lot,
+    "class by class, doubt x distance of states": _in_turns_by_states,
 }
 
 
@@ -250,7 +270,8 @@ def ask(world: Cells | Tiles, order: Order, seed: int, once: bool) -> np.ndarray
     taken = np.concatenate(
         [pool[world.labels[pool] == c][: world.first] for c in np.unique(world.labels)]
     )
-    curve, first = [], None
+    head = first = world.fit(taken)
+    curve = []
     for step in world.steps:
         if step:
             rest = np.setdiff1d(pool, taken)
@@ -260,8 +281,7 @@ def ask(world: Cells | Tiles, order: Order, seed: int, once: bool) -> np.ndarray
                 said, world.states[rest], world.novelty[rest], world.states[taken], step, rng
             )
             taken = np.concatenate([taken, rest[picked]])
-        head = world.fit(taken)
-        first = first or head
+            head = world.fit(taken)
         with torch.no_grad():
             found = head(states[test]).argmax(1).numpy()
         balanced = np.mean([(found[truth == c] == c).mean() for c in told])
@@ -295,7 +315,9 @@ def main() -> None:
         world = (Tiles if name == "EBHI" else Cells)(arguments.data, name)
         curves = {}
         for order in arguments.orders:
-            runs = [ask(world, ORDERS[order], seed, arguments.once) for seed in range(arguments.draws)]
+            runs = [
+                ask(world, ORDERS[order], seed, arguments.once) for seed in range(arguments.draws)
+            ]
             curves[order] = np.stack(runs)
         start = world.first * len(np.unique(world.labels))
         counts = start + np.cumsum(world.steps)

@@ -120,6 +120,8 @@ class AnnotateBox(Follower):
         column.addLayout(row)
         column.addWidget(self.missed)
         column.addWidget(self.hint)
+        # Room to spare goes below all, not between.
+        column.addStretch(1)
 
     def _connect(self) -> None:
         annotating = self.annotating

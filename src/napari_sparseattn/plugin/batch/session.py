@@ -16,6 +16,7 @@ from ...evidence import PyramidAttention, Traversal
 from ...export.formats import check_formats
 from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
@@ -95,6 +96,7 @@ class Batch(PerViewer):
             busy="also",
         )
         self.choices.search_changed.connect(self._look_for_files)
+        Activity.of(viewer).follow("Batch", (self.progress_changed,), self.cancel)
 
     @property
     def viewer(self) -> ViewerModel | None:

@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.model_formats import MODEL_FORMATS
+from ..core.messages import time_left
 from ..core.status import Progress
 from ..session import Session
 from ..widgets.base import Follower, shrinkable
@@ -193,7 +194,10 @@ class ExportBox(Follower):
             # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".
             self.bar.setRange(0, progress.total)
             self.bar.setValue(progress.done)
-            self.bar.setFormat(f"{progress.what} %p%" if progress.total else progress.what)
+            said = f"{progress.what} %p%" if progress.total else progress.what
+            if progress.seconds_left is not None:
+                said += f", {time_left(progress.seconds_left)}"
+            self.bar.setFormat(said)
 
     def show_written(self) -> None:
         """Name the files that were written, with a link to their folder."""

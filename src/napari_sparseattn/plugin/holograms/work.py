@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.sources import file_of
@@ -56,6 +57,7 @@ class Work:
         self._lane = Lanes.of(viewer).add(
             stream_work, given=self._take, failed=self._fail, busy="also"
         )
+        Activity.of(viewer).follow("Reconstructing", (self.progress_changed,), self.cancel)
 
     @property
     def running(self) -> bool:
