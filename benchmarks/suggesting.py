@@ -29,9 +29,11 @@ import torch
 from blood_cells import default_archive
 from laboratories import read_laboratories
 from PIL import Image
+from safetensors.torch import load_file
 from scipy import stats
 
 from napari_sparseattn.bundle import load_bundle
+from napari_sparseattn.models.mobilenet import MobileNetV2, folded, from_transformers
 from napari_sparseattn.training.data.suggest import suggest, uncertainty
 from napari_sparseattn.training.tune.grown_head import (
     HeadFeatures,
@@ -206,9 +208,9 @@ class Tiles:
     """EBHI's tiles, seen by a network that knows photographs."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        from transformers import AutoModel
-
-        model = AutoModel.from_pretrained(folder.parent / "weights" / "mobilenetv2_imagenet").eval()
+        module = MobileNetV2().eval()
+        weights = folder.parent / "weights" / "mobilenetv2_imagenet" / "model.safetensors"
+        module.load_state_dict(folded(from_transformers(load_file(weights))))
         crops, labels, patients = [], [], []
         with zipfile.ZipFile(folder / "ebhi.zip") as archive:
             for each in sorted(archive.namelist()):
@@ -224,7 +226,7 @@ class Tiles:
         with torch.inference_mode():
             for start in range(0, len(crops), 32):
                 batch = torch.from_numpy(np.stack(crops[start : start + 32])).permute(0, 3, 1, 2)
-                parts.append(model((batch / 255 - mean) / std).pooler_output)
+                parts.append(module((batch / 255 - mean) / std))
         states = torch.cat(parts).clone()
         self.states = ((states - states.mean(0)) / (states.std(0) + 1e-6)).numpy()
         self.labels, self.patients = np.array(labels), np.array(patients)

@@ -70,6 +70,11 @@ class Bundle:
         States of what it was trained on; None where they were not measured.
     """
 
+    def __repr__(self) -> str:
+        card = self.card
+        where = "" if self.path is None else f", {str(self.path)!r}"
+        return f"Bundle({card.name!r}, {card.kind}, {self.hash[:12]}{where})"
+
     card: Card
     state: Mapping[str, Tensor]
     path: Path | None = None

@@ -94,9 +94,7 @@ def classify(
     ] = True,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Classes that can occur here, e.g. neutrophil,lymphocyte; all otherwise."
-        ),
+        typer.Option(help="Classes that can occur here, with commas between them; all otherwise."),
     ] = None,
     formats: Formats = None,
     overwrite: Overwrite = False,
@@ -155,10 +153,10 @@ def slide(
     snap: Annotated[bool, _SNAP] = False,
     threshold: Annotated[
         float,
-        typer.Option(help="Of a SPAN that finds tissue: the probability that counts.", max=1.0),
+        typer.Option(help="Of a SPAN that finds tissue: the probability that counts."),
     ] = 0.5,
     least_patches: Annotated[
-        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.", min=1)
+        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.")
     ] = 2,
     formats: Formats = None,
     device: Device = "auto",

@@ -30,6 +30,18 @@ __all__ = [
     "Unit",
 ]
 
+
+#: µm per pixel.
+_LEAST_SIZE, _MOST_SIZE = 1e-4, 1e3
+
+
+def _check_pixel_size(size: float | None) -> float | None:
+    """Refuse what no image has; click's own range would take half of the help's width."""
+    if size is not None and not _LEAST_SIZE <= size <= _MOST_SIZE:
+        raise typer.BadParameter(f"{size:g} is not between {_LEAST_SIZE:g} and {_MOST_SIZE:g} µm")
+    return size
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AllowUnknownScale = Annotated[
     bool,
@@ -86,7 +98,9 @@ MethodOption = Annotated[
         "instanseg, stardist, if installed."
     ),
 ]
-Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
+Model = Annotated[
+    str, typer.Option(help="Name of a model, its file, or an address that begins with hf://.")
+]
 NoProfile = Annotated[
     bool,
     typer.Option(
@@ -107,5 +121,6 @@ Unit = Annotated[
     typer.Option(help="nm or rad: what the values are, where a file does not say it."),
 ]
 PixelSize = Annotated[
-    float | None, typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
+    float | None,
+    typer.Option(help="µm per pixel, where the file does not say.", callback=_check_pixel_size),
 ]

@@ -15,6 +15,7 @@ from ..bundle import Bundle
 from ..files import replacing
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
+from ..reprs import short_repr
 from .options import ProcessOptions, Task
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Result:
     closing : contextlib.ExitStack
         Closes what has to stay open for `write`.
     """
+
+    __repr__ = short_repr
 
     prediction: AnyPrediction
     image: Field | Pyramid

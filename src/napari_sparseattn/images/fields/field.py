@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...reprs import short_repr
 from ..errors import isotropic_size
 
 __all__ = ["Field", "Modality"]
@@ -66,6 +67,8 @@ class Field:
         If `axes` does not fit `data`, `data` is empty, or a value is not one
         of those listed.
     """
+
+    __repr__ = short_repr
 
     data: npt.NDArray[Any]
     axes: str
