@@ -57,7 +57,9 @@ class Job:
 
 
 def listed() -> list[Any]:
-    return [w for w in QApplication.allWidgets() if type(w).__name__ == "QtLabeledProgressBar"]
+    # Those that are closed are deleted some time later.
+    bars = (w for w in QApplication.allWidgets() if type(w).__name__ == "QtLabeledProgressBar")
+    return [bar for bar in bars if not bar.isHidden()]
 
 
 def test_a_bar_among_the_activities_cancels(window: Window) -> None:
