@@ -26,6 +26,7 @@ from ..traversal.locations_box import LocationsBox
 from ..widgets.base import Follower
 from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame, section
+from ..widgets.undo_keys import UndoKeys
 from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
@@ -73,6 +74,7 @@ class SparseAttentionDock(DockFrame):
         self.train.clicked.connect(self._open_training)
         self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
         self.drops = FileDrops(self, self.image_box.open_files)
+        self.undo_keys = UndoKeys(napari_viewer, self)
         for part in shared:
             part.attach()
         self.session.attach()
