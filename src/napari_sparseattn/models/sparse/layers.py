@@ -230,17 +230,19 @@ def sum_tiles(tokens: Tensor, indices: Tensor, grid: tuple[int, int], side: int)
     """
     batch, k, width = tokens.shape
     rows, columns = -(-grid[0] // side), -(-grid[1] // side)
-    if torch.compiler.is_compiling():
-        # A graph must not add to one place twice: onnxruntime does so from
-        # several threads at once and now and then loses a token.
-        places = indices[..., None].expand(-1, -1, width)
-        canvas = tokens.new_zeros(batch, grid[0] * grid[1], width).scatter(1, places, tokens)
-        canvas = canvas.view(batch, grid[0], grid[1], width)
-        over = (0, 0, 0, columns * side - grid[1], 0, rows * side - grid[0])
-        canvas = F.pad(canvas, over).view(batch, rows, side, columns, side, width)
-        return canvas.sum(dim=(2, 4)).view(batch, rows * columns, width)
     tile = tiles_of(indices, grid, side)
     tile = tile + torch.arange(batch, device=tile.device)[:, None] * rows * columns
+    if torch.compiler.is_compiling():
+        # A graph must not add to one place twice: onnxruntime does so from
+        # several threads at once and now and then loses a token. So each pixel
+        # has a row of its own, those of a tile one after the other.
+        row = torch.div(indices, grid[1], rounding_mode="floor")
+        column = indices - row * grid[1]
+        within = torch.remainder(row, side) * side + torch.remainder(column, side)
+        place = (tile * side**2 + within).view(batch * k)
+        apart = tokens.new_zeros(batch * rows * columns * side**2, width)
+        apart = apart.index_put((place,), tokens.reshape(batch * k, width))
+        return apart.view(batch, rows * columns, side**2, width).sum(dim=2)
     total = tokens.new_zeros(batch * rows * columns, width)
     total = total.index_add(0, tile.flatten(), tokens.reshape(batch * k, width))
     return total.view(batch, rows * columns, width)
