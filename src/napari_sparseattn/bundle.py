@@ -442,7 +442,10 @@ def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
         from .models.tnet.halting import Halt
 
         cast("TNet", model).halt = Halt(card.halting.threshold, card.temperature)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if card.kind == "sparse-attn-net":
+        cast("SparseAttnNet", model).freeze()
+    return model
 
 
 def _check_tensors(name: str, card: Card, state: Mapping[str, Tensor]) -> None:

@@ -59,7 +59,7 @@ Autofocus = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
 ]
-Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU.")]
 Scores = Annotated[
     bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
 ]
