@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from ..cells.table_box import TableBox
+from ..cells.counts_box import CountsBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
 from ..core.docks import open_training
@@ -26,6 +26,7 @@ from ..traversal.locations_box import LocationsBox
 from ..widgets.base import Follower
 from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame, section
+from ..widgets.undo_keys import UndoKeys
 from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
@@ -73,6 +74,7 @@ class SparseAttentionDock(DockFrame):
         self.train.clicked.connect(self._open_training)
         self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
         self.drops = FileDrops(self, self.image_box.open_files)
+        self.undo_keys = UndoKeys(napari_viewer, self)
         for part in shared:
             part.attach()
         self.session.attach()
@@ -99,7 +101,7 @@ class SparseAttentionDock(DockFrame):
         self.pyramid_box = PyramidBox(self.session.slides, inner)
         self.gallery_box = GalleryBox(self.session.slides, inner)
         self.traversal_box = TraversalBox(self.session.crops, inner)
-        self.table_box = TableBox(self.session.cells, inner)
+        self.counts_box = CountsBox(self.session.cells, inner)
         self.faithfulness_box = CellFaithfulnessBox(CellFaithfulness.of(viewer), inner)
         self.export_box = ExportBox(ExportSession.of(viewer), inner)
         folding: dict[str, Follower] = {
@@ -109,7 +111,7 @@ class SparseAttentionDock(DockFrame):
             "Attention": self.pyramid_box,
             "Patches": self.gallery_box,
             "Crops": self.traversal_box,
-            "Cells": self.table_box,
+            "Cells": self.counts_box,
             "Faithfulness per cell": self.faithfulness_box,
             "Export": self.export_box,
         }
@@ -121,7 +123,7 @@ class SparseAttentionDock(DockFrame):
         self.pyramid_box.wanted.connect(sections["Attention"].setVisible)
         self.gallery_box.wanted.connect(sections["Patches"].setVisible)
         self.traversal_box.wanted.connect(sections["Crops"].setVisible)
-        self.table_box.wanted.connect(sections["Cells"].setVisible)
+        self.counts_box.wanted.connect(sections["Cells"].setVisible)
         self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.slides.active)
