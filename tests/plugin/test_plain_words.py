@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sparseattn.plugin.core.docks import open_dock
+from napari_sparseattn.plugin.core.docks import DOCKS, open_dock
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 
@@ -95,7 +95,7 @@ def test_the_words_are_found_where_they_are(qtbot: Any) -> None:
         outer.findChildren(QLabel)[0].setParent(None)
 
 
-@pytest.mark.parametrize("title", ["Holograms", "Annotate and train", "Batch"])
+@pytest.mark.parametrize("title", sorted({*DOCKS} - {"Sparse attention"}))
 def test_the_other_docks_speak_plainly(window: Window, title: str) -> None:
     add_picture(window.viewer)
     assert jargon_in(open_dock(window.viewer, title)) == []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import SignalInstance
 
 from .cells.task import CellTask
+from .core.activity import Activity
 from .core.advice import Advice
 from .core.clicks import ClickWatcher
 from .core.file_facts import FileFacts
@@ -20,7 +21,8 @@ from .core.parts import SETTINGS_CHANGED, Answers, Parts, Task
 from .core.per_viewer import PerViewer
 from .core.selection import Selection
 from .core.sources import is_own, is_picture, is_result
-from .core.status import Status
+from .core.status import Progress, Status
+from .core.undo import Undo
 from .core.view import image_under, show_image
 from .slides.task import SlideTask
 from .tasks import TASKS
@@ -72,6 +74,30 @@ class Session(PerViewer):
             self.cells, self.crops, self.slides,
         )  # fmt: skip
         self._files = FileFacts(self.parts)
+        activity = Activity.of(viewer)
+        status, slides = self.status, self.slides
+        activity.follow(
+            "Classifying",
+            (status.progress_changed, slides.stages_changed),
+            status.cancel,
+            self._progress,
+        )
+        activity.follow(
+            "What speaks for the class",
+            (slides.explaining_changed, slides.explanation_changed),
+            slides.cancel_explanation,
+            lambda: slides.explaining_progress,
+        )
+        activity.follow(
+            "Loading the model",
+            (self.selection.model_changed,),
+            None,
+            lambda: Progress(what="") if self.selection.loading else None,
+        )
+        self._undo = Undo.of(viewer)
+        for space in (self.overlays, self.slides.maps):
+            self._undo.removed.add_space(space)
+        self._undo.said.connect(self.status.notify)
         self.selection.image_changed.connect(self._files.ask)
         self.selection.overlays_changed.connect(self._apply_choice)
         self.selection.modality_changed.connect(self._advise_if_idle)
@@ -87,6 +113,11 @@ class Session(PerViewer):
         self._watcher = ClickWatcher(self.press, self.press_here)
         #: The layer of the user's that was last selected.
         self._active: Callable[[], Layer | None] = lambda: None
+
+    def _progress(self) -> Progress | None:
+        """Return how far the work is that the user waits for."""
+        work = self.status.work
+        return None if work is None else work.progress()
 
     # -- what there is
 
@@ -285,6 +316,7 @@ class Session(PerViewer):
         if viewer is None:
             return
         viewer.mouse_drag_callbacks.append(self._watcher.on_mouse)
+        self._undo.attach()
         # Layers may have gone while no dock was open.
         self.slides.drop_closed()
         if selection.image is not None and not selection.is_open(selection.image):
@@ -300,6 +332,7 @@ class Session(PerViewer):
         for part in (*self.tasks, self.models, self._files):
             part.close()
         self.selection.loading = False
+        self._undo.detach()
         viewer = self.viewer
         if viewer is not None and self._watcher.on_mouse in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._watcher.on_mouse)

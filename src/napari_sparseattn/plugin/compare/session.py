@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.models import Model
 from ..core.per_viewer import PerViewer
@@ -69,6 +70,7 @@ class Compare(PerViewer):
         self._lane = Lanes.of(viewer).add(
             stream_comparison, given=self._take, failed=self._fail, busy="also"
         )
+        Activity.of(viewer).follow("Comparing", (self.changed,), self.cancel, lambda: self.progress)
 
     # -- opening and closing
 

@@ -166,6 +166,13 @@ class OverlayLayers(Generic[RoleT]):
             layer if viewer is not None and layer is not None and layer in viewer.layers else None
         )
 
+    def source_of(self, layer: Layer) -> Image | None:
+        """Return the image that a layer belongs to; None of one that is not, or no longer, ours."""
+        for source, layers in self._layers.items():
+            if any(each is layer for each in layers.values()):
+                return source
+        return None
+
     def remove(self, source: Image, roles: Iterable[RoleT]) -> None:
         """Take overlays of an image out of the viewer."""
         viewer = self._viewer()

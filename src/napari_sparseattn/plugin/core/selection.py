@@ -47,11 +47,15 @@ _CELL_EVENTS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """The cells that the last run over an image classified, and the colours of the classes."""
+    """The cells that the last run over an image classified, and the colours of the classes.
+
+    `request` is what was asked; None of results that were read from a file.
+    """
 
     plane: PlaneRef
     predictions: Predictions
     colours: tuple[str, ...]
+    request: Any = None
 
 
 @dataclasses.dataclass
@@ -261,6 +265,8 @@ class Selection:
             "source": source,
             "cells": cells,
             "cells_key": key,
+            "given": "" if self.cell_layer is None else self.cell_layer.name,
+            "method": self.cell_method,
         }
 
     def keep_cells(self, layer: Image, plane: PlaneRef, key: Hashable, cells: Cells) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
-from ..cells.table_box import TableBox
+from ..cells.counts_box import CountsBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
 from ..core.docks import open_dock
@@ -27,6 +27,7 @@ from ..traversal.locations_box import LocationsBox
 from ..widgets.base import Follower
 from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame, Section, section
+from ..widgets.undo_keys import UndoKeys
 from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
@@ -85,6 +86,7 @@ class SparseAttentionDock(DockFrame):
         self._fill_body(boxes)
         self.lay_out(inner, [self.start_box, self.body, self.more])
         self.drops = FileDrops(self, self.image_box.open_files)
+        self.undo_keys = UndoKeys(napari_viewer, self)
         for part in shared:
             part.attach()
         self.session.attach()
@@ -160,7 +162,7 @@ class SparseAttentionDock(DockFrame):
         self.pyramid_box = PyramidBox(self.session.slides, inner)
         self.gallery_box = GalleryBox(self.session.slides, inner)
         self.traversal_box = TraversalBox(self.session.crops, inner)
-        self.table_box = TableBox(self.session.cells, inner)
+        self.counts_box = CountsBox(self.session.cells, inner)
         self.faithfulness_box = CellFaithfulnessBox(CellFaithfulness.of(viewer), inner)
         self.export_box = ExportBox(ExportSession.of(viewer), inner)
         folding: dict[str, Follower] = {
@@ -171,7 +173,7 @@ class SparseAttentionDock(DockFrame):
             "Patches": self.gallery_box,
             "Crops per level": self.locations_box,
             "Crops": self.traversal_box,
-            "Cells": self.table_box,
+            "Cells": self.counts_box,
             "Faithfulness per cell": self.faithfulness_box,
             "Export": self.export_box,
         }
@@ -191,7 +193,7 @@ class SparseAttentionDock(DockFrame):
         for title in ("Crops", "Crops per level"):
             self.traversal_box.wanted.connect(sections[title].setVisible)
             sections[title].setVisible(self.session.crops.active)
-        self.table_box.wanted.connect(sections["Cells"].setVisible)
+        self.counts_box.wanted.connect(sections["Cells"].setVisible)
         self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.slides.active)

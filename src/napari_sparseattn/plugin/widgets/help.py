@@ -23,7 +23,7 @@ PAGES = {
     "Cells": "cells.md",
     "Faithfulness per cell": "what_if.md",
     "Export": "exports.md",
-    "More": "preferences.md",
+    "More": "window.md",
     "Preview": "holography.md",
     "Annotate": "annotate.md",
     "Training": "train_window.md",
