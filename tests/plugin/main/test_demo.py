@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_sparseattn.plugin.commands import demo
@@ -30,16 +30,12 @@ def in_view(viewer: Any) -> np.ndarray[Any, Any]:
 def test_the_demo_shows_the_whole_then_one_cell(
     make_napari_viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began: list[Any] = []
-    # It waits here, however slow the machine is, until the view of the whole was looked at.
-    timer = SimpleNamespace(singleShot=lambda _, call: began.append(call))
-    monkeypatch.setattr(demo_parts, "QTimer", timer)
+    # It waits, however slow the machine is, until the view of the whole was looked at.
+    monkeypatch.setattr(demo_parts, "_LOOK_MS", 10_000_000)
     viewer = make_napari_viewer(show=True)
     demo(viewer)
     session = Session.of(viewer)
-    wait_until(qtbot, lambda: len(began) == 1)
-    began.pop()()  # what waits for the image to have been told of
-    wait_until(qtbot, lambda: session.cells.results is not None and len(began) == 1)
+    wait_until(qtbot, lambda: session.cells.results is not None)
     whole = session.selection.image.extent.world
     wait_until(
         qtbot,
@@ -48,7 +44,8 @@ def test_the_demo_shows_the_whole_then_one_cell(
         ),
     )
     assert session.answer is None
-    began.pop()()
+    (dock,) = [w for w in viewer.window.dock_widgets.values() if hasattr(w, "start_box")]
+    dock.findChild(QTimer, "demo").setInterval(0)
     wait_until(qtbot, lambda: session.answer is not None)
     frame = session.answer.evidence.frame
     place = np.asarray(session.selection.image.data_to_world((frame.row, frame.column)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QAbstractAnimation, QTimer
 
 from ..core.docks import open_dock
-from ..core.view import has_window
 from ..samples import SampleOpening
 from ..session import Session
 from ..widgets.flight import Flight
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import napari
 
     from ...inference.prediction import Predictions
+    from .dock import SparseAttentionDock
 
 __all__ = ["start_demo"]
 
@@ -39,19 +39,25 @@ def start_demo(viewer: napari.viewer.Viewer) -> None:
     room = dock.window().screen().availableSize()
     viewer.window.resize(min(_SIZE[0], room.width()), min(_SIZE[1], room.height()))
     session = Session.of(viewer)
-    seen = weakref.ref(viewer)
+    # Timers that go with the dock, if that is closed before.
+    asking, going = QTimer(dock), QTimer(dock)
+    for timer, wait in ((asking, 0), (going, _LOOK_MS)):
+        timer.setSingleShot(True)
+        timer.setInterval(wait)
+    going.setObjectName("demo")
+    # Not from within the signal: others are still to be told of the image.
+    asking.timeout.connect(session.ask_all)
+    going.timeout.connect(partial(_go_to_one, dock))
 
     def classify(image: object) -> None:
         if image is not None:
             session.selection.image_changed.disconnect(classify)
-            # Not from within the signal: others are still to be told of the image.
-            QTimer.singleShot(0, session.ask_all)
+            asking.start()
 
     def show_one(results: Predictions | None) -> None:
         if results is not None and len(results):
             session.cells.results_changed.disconnect(show_one)
-            cell = _showy(results)
-            QTimer.singleShot(_LOOK_MS, lambda: _go_to(seen(), cell))
+            going.start()
 
     session.selection.image_changed.connect(classify)
     session.cells.results_changed.connect(show_one)
@@ -67,17 +73,16 @@ def _showy(results: Predictions) -> tuple[float, float]:
     return float(row), float(column)
 
 
-def _go_to(viewer: napari.viewer.Viewer | None, cell: tuple[float, float]) -> None:
-    if viewer is None or not has_window(viewer):
-        return
-    session = Session.of(viewer)
+def _go_to_one(dock: SparseAttentionDock) -> None:
+    session = dock.session
+    viewer, results = session.viewer, session.cells.results
     image, card = session.selection.image, session.selection.card
-    if image is None or card is None or session.cells.results is None:
+    if viewer is None or image is None or card is None or results is None:
         return
+    cell = _showy(results)
     session.cells.ask_cell(cell)
     size = session.selection.settings.pixel_size or 1.0
     side = card.crop.field_of_view_um / size * float(np.abs(image.scale[-1]))
     zoom = _SHARE * min(viewer.canvas.size) / side
     row, column = image.data_to_world(cell)[-2:]
-    dock = open_dock(viewer, "Sparse attention")
     Flight(viewer, (row, column), zoom, _FLY_MS, dock).start(_DELETE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
@@ -28,11 +29,16 @@ def start_tour(viewer: napari.viewer.Viewer) -> None:
     session = dock.session
     viewer = getattr(viewer, "__wrapped__", viewer)
     if session.selection.image is None:
+        # It goes with the dock, if that is closed before.
+        settled = QTimer(dock)
+        settled.setSingleShot(True)
+        settled.setInterval(_SETTLED_MS)
+        settled.timeout.connect(partial(_begin, dock))
 
         def begin(image: object) -> None:
             if image is not None:
                 session.selection.image_changed.disconnect(begin)
-                QTimer.singleShot(_SETTLED_MS, lambda: _begin(dock))
+                settled.start()
 
         session.selection.image_changed.connect(begin)
         SampleOpening.of(viewer).start("simulated-smear")
