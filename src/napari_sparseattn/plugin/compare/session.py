@@ -129,8 +129,8 @@ class Compare(PerViewer):
         """The second model's name, with its setting."""
         name = self.second.name or ("" if self.card is None else self.card.name)
         if self.second.k and self.kind == "sparse-attn-net":
-            return f"{name}, k = {self.second.k}"
-        return f"{name}, K = {self.second.crops}" if self.second.crops else name
+            return f"{name}, {self.second.k} pixels"
+        return f"{name}, {self.second.crops} crops" if self.second.crops else name
 
     def why_not(self) -> str:
         """Return why the answer that is shown cannot be compared, or nothing."""

@@ -24,6 +24,7 @@ from .sources import (
     guess_settings,
     is_cell_source,
     is_picture,
+    is_simulated,
     shape_of,
     slide_of,
 )
@@ -211,8 +212,9 @@ class Selection:
         # Alpha is no channel to a model.
         channels = 3 if image.rgb else 1
         return ImageFacts(
-            image.name, settings.modality, channels, shape, settings.pixel_size, slide is not None
-        )
+            image.name, settings.modality, channels, shape, settings.pixel_size,
+            on_slide=slide is not None, simulated=is_simulated(image),
+        )  # fmt: skip
 
     # -- its cells
 

@@ -769,7 +769,7 @@ class SlideTask:
         lines = [f"<b>Patch {patch + 1}</b>, rank {rank} of {len(attention)}"]
         for number, level in enumerate(attention.levels):
             weight = float(attention.patch_weights(number, head)[patch])
-            lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
+            lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} times the average")
         if self.explanation is not None:
             name = html.escape(self.explained_name(), quote=False)
             said = float(self.explanation[patch])
