@@ -195,7 +195,7 @@ def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated)
         return classes.current
 
     # After a click on a row of the table, which is the cell that the key is about.
-    table = dock.table_box.table
+    table = window.table.table
     click_on(table, table.model().index(1, 1))
     window.until(lambda: window.session.answer is not None)
     assert press(table, Qt.Key.Key_2) == "lobed"

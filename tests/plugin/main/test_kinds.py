@@ -46,7 +46,7 @@ def test_only_the_kinds_that_can_be_here_are_found(window: Window) -> None:
     assert "Now: round, small." in button.toolTip()
     assert session.cells.results is None
     assert session.answer is None
-    assert not window.dock.table_box.table.isVisible()
+    assert not window.table.table.isVisible()
     assert "classify it again" in window.dock.message_line.label.text()
 
     classify_all(window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -223,9 +223,23 @@ class Annotating(PerViewer):
     # -- giving a class
 
     def give(self, label: str) -> None:
-        """Give what is at hand a class: the cell that is suggested, or what `Targets` knows."""
-        if not self.suggestions.give(label):
+        """Give what is at hand a class.
+
+        That is the cell that is suggested, or those that are picked in the table, the gallery or
+        the map where they are several, or what `Targets` knows.
+        """
+        if self.suggestions.give(label):
+            return
+        picked = self.session.cells.shown.picked
+        if len(picked) > 1 and not self.targets.selected:
+            self.give_rows(picked.tolist(), label)
+        else:
             self.targets.give(label)
+
+    def give_rows(self, rows: Sequence[int], label: str) -> None:
+        """Give some of the classified cells a class, as one change that can be undone."""
+        self.classes.choose(label)
+        self.targets.correct_rows(rows, label)
 
     def give_key(self, number: int) -> None:
         """Give the class with a number, 1 to 10, as it is listed."""

@@ -23,6 +23,7 @@ from ..core.status import Progress
 from ..core.view import centre_on, show_image
 from .layers import SELECTION_ROLES, CellLayers
 from .requests import CellsFound, ClickAnswer, ClickRequest, RunRequest, answer_click, stream_run
+from .shown import ShownCells
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,6 +103,8 @@ class CellTask:
     ----------
     locations : tuple of int or None
         Crops per level that a TNet looks at; None as trained.
+    shown : ShownCells
+        Which of the classified cells are shown and picked in table, gallery and map.
     """
 
     results_changed = Signal(object)
@@ -113,6 +116,10 @@ class CellTask:
         self.locations: tuple[int, ...] | None = None
         #: The cell of `results` that is picked out, by its number.
         self.selected: int | None = None
+        self.shown = ShownCells()
+        # Before all who follow what is shown.
+        self.results_changed.connect(self._show_results)
+        self.selected_changed.connect(self.shown.follow)
         lanes = parts.lanes
         self._click = lanes.add(answer_click, given=self.accept, failed=self.fail)
         self._run = lanes.add(
@@ -459,6 +466,9 @@ class CellTask:
 
     def _call_later(self, milliseconds: int, call: Callable[[], None]) -> None:
         self.parts.lanes.runner.later(milliseconds, call)
+
+    def _show_results(self, results: Predictions | None) -> None:
+        self.shown.set_results(results, self.result_colours)
 
     # -- what the selection tells
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QPushButton, QWidget
 
-from ..cells.table_box import TableBox
+from ..cells.counts_box import CountsBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
 from ..core.docks import open_training
@@ -101,7 +101,7 @@ class SparseAttentionDock(DockFrame):
         self.pyramid_box = PyramidBox(self.session.slides, inner)
         self.gallery_box = GalleryBox(self.session.slides, inner)
         self.traversal_box = TraversalBox(self.session.crops, inner)
-        self.table_box = TableBox(self.session.cells, inner)
+        self.counts_box = CountsBox(self.session.cells, inner)
         self.faithfulness_box = CellFaithfulnessBox(CellFaithfulness.of(viewer), inner)
         self.export_box = ExportBox(ExportSession.of(viewer), inner)
         folding: dict[str, Follower] = {
@@ -111,7 +111,7 @@ class SparseAttentionDock(DockFrame):
             "Attention": self.pyramid_box,
             "Patches": self.gallery_box,
             "Crops": self.traversal_box,
-            "Cells": self.table_box,
+            "Cells": self.counts_box,
             "Faithfulness per cell": self.faithfulness_box,
             "Export": self.export_box,
         }
@@ -123,7 +123,7 @@ class SparseAttentionDock(DockFrame):
         self.pyramid_box.wanted.connect(sections["Attention"].setVisible)
         self.gallery_box.wanted.connect(sections["Patches"].setVisible)
         self.traversal_box.wanted.connect(sections["Crops"].setVisible)
-        self.table_box.wanted.connect(sections["Cells"].setVisible)
+        self.counts_box.wanted.connect(sections["Cells"].setVisible)
         self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.slides.active)
