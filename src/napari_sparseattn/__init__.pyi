@@ -22,6 +22,7 @@ from .images.opening import open_image
 from .images.slides.opening import open_slide
 from .images.slides.overview import make_overview
 from .images.slides.pyramid import Pyramid
+from .inference.cell_map import CellMap, map_cells
 from .inference.cells import classify_cells, classify_crops
 from .inference.compare import Comparison, compare_answers, compare_cells
 from .inference.explanations import explain_slide
@@ -45,6 +46,7 @@ from .training.tune.fine_tune import fine_tune
 
 __all__ = [
     "Bundle",
+    "CellMap",
     "Cells",
     "Comparison",
     "CropSpec",
@@ -82,6 +84,7 @@ __all__ = [
     "iter_recording",
     "load_bundle",
     "make_overview",
+    "map_cells",
     "measure_faithfulness",
     "measure_opd",
     "open_hologram",

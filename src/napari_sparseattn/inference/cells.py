@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..card import plain_name, readable_name
+from ..card import CropSpec, plain_name, readable_name
 from ..device import choose_device, is_out_of_memory
-from ..evidence import CropFrame
+from ..evidence import CropFrame, PixelSelection, Traversal
 from ..images.errors import check_pixel_size
 from ..images.fields.cells import Cells, check_labels
 from ..images.fields.crops import cut_crops
@@ -23,6 +23,7 @@ from ..images.fields.scale import doubt_scale
 from ..images.holograms.measure import measure_opd
 from ..images.normalise import to_float
 from ..images.tissue.mask import check_inverted
+from .cell_map import reduce_states
 from .prediction import Predictions, ReadingLedger
 from .units import check_unit
 
@@ -38,6 +39,8 @@ __all__ = [
     "iter_cells",
     "join",
     "judge_crops",
+    "look_at_crops",
+    "side_of_crops",
 ]
 
 #: Measured on a CPU by ``benchmarks/throughput.py``; the others are guesses until a GPU is at hand.
@@ -45,6 +48,11 @@ _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 _FEW = 4
 #: Pixels below which what marks a cell says nothing of its size.
 _LEAST_DIAMETER = 4.0
+#: Bytes of states that are kept whole: of 96 numbers, those of 350 000 cells. Of more cells, so
+#: many axes are kept.
+_MOST_STATES, _FEW_AXES = 2**26, 16
+#: What 16 bits can hold.
+_HALF = (float(np.finfo(np.float16).min), float(np.finfo(np.float16).max))
 #: Pixels along a field's longer side that tell whether it is inverted.
 _LOOK = 96
 
@@ -234,6 +242,28 @@ def judge_crops(
     return np.concatenate(parts), None if known is None else np.concatenate(novelty)
 
 
+def look_at_crops(
+    crops: npt.NDArray[np.float32],
+    frames: Sequence[CropFrame],
+    bundle: Bundle,
+    device: str = "auto",
+) -> tuple[PixelSelection | Traversal, ...]:
+    """What a model looks at in crops that are already cut to its size.
+
+    Parameters
+    ----------
+    crops : numpy.ndarray
+        (N, size, size, C) float32, values as `to_float` gives them.
+    frames : sequence of CropFrame
+        Where the N crops lie on their image.
+    bundle, device
+        As in `classify_cells`.
+    """
+    runner = _Runner(bundle, choose_device(device), None)
+    ready = bundle.card.normalisation(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
+    return runner(ready, frames).evidence
+
+
 def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[np.float64], bool]:
     """Side of each cell's crop in image pixels, and whether its scale is known.
 
@@ -255,8 +285,13 @@ def crop_side(field: Field, cells: Cells, bundle: Bundle) -> tuple[npt.NDArray[n
         If no cell can be seen at the pixel size, or cells of one pixel, say,
         are all that there is to tell the scale by.
     """
-    spec = bundle.card.crop
-    pixel_size = field.pixel_size or cells.pixel_size
+    return side_of_crops(field.pixel_size or cells.pixel_size, cells, bundle.card.crop)
+
+
+def side_of_crops(
+    pixel_size: float | None, cells: Cells, spec: CropSpec
+) -> tuple[npt.NDArray[np.float64], bool]:
+    """`crop_side`, of an image that is not at hand."""
     if pixel_size is not None:
         check_pixel_size(pixel_size)
         known = not doubt_scale(pixel_size, cells.scale)
@@ -315,12 +350,22 @@ def join(parts: Sequence[Predictions]) -> Predictions:
         ledger=ledger,
         novelty=_join_measured([part.novelty for part in parts]),
         none_of_these=_join_measured([part.none_of_these for part in parts]),
+        states=_join_states([part.states for part in parts]),
     )
 
 
 def _join_measured(parts: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
     measured = [part for part in parts if part is not None]
     return np.concatenate(measured) if len(measured) == len(parts) else None
+
+
+def _join_states(
+    parts: Sequence[npt.NDArray[np.float16] | None],
+) -> npt.NDArray[np.float16] | None:
+    states = _join_measured(parts)
+    if states is None or states.nbytes <= _MOST_STATES:
+        return states
+    return reduce_states(states, _FEW_AXES)
 
 
 def _join_cells(parts: Sequence[Cells]) -> Cells:
@@ -508,6 +553,8 @@ def _predictions(
         scale_known,
         novelty=None if known is None else known.novelty(output.states),
         none_of_these=None if known is None else known.look_like_others(output.states),
+        # Half the memory; a map is no more exact than this.
+        states=output.states.numpy().clip(*_HALF).astype(np.float16),
     )
 
 
@@ -523,4 +570,5 @@ def _no_predictions(cells: Cells, bundle: Bundle, device: str) -> Predictions:
         bundle.card.name,
         novelty=None if known is None else np.empty(0, np.float32),
         none_of_these=None if known is None or known.others is None else np.empty(0, bool),
+        states=np.empty((0, 0), np.float16),
     )

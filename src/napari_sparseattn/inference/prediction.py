@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..card import TargetSpec, readable_name
 from ..evidence import PixelSelection, PyramidAttention, Traversal
 from ..images.fields.cells import Cells
+from ..reprs import short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,8 @@ class ReadingLedger:
     notes : tuple of str
         What the user should know, e.g. a fall back to the CPU.
     """
+
+    __repr__ = short_repr
 
     pixels: int
     classified: int
@@ -164,6 +167,11 @@ class Prediction:
         those are in the model's file.
     """
 
+    def __repr__(self) -> str:
+        flagged = ", flagged" if self.flagged else ""
+        said = f"{self.label!r}, {100 * self.confidence:.1f} %{flagged}"
+        return f"{type(self).__name__}({said}, by model {self.model_hash[:12]})"
+
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     evidence: PixelSelection | PyramidAttention | Traversal | None
@@ -230,7 +238,15 @@ class Predictions:
     none_of_these : numpy.ndarray or None
         (N,) bool, which cells look like what is common beside the classes, as
         in `Prediction`; those are flagged too.
+    states : numpy.ndarray or None
+        (N, D) float16, what the model's last layer read of each cell, for
+        `map_cells`; None where that was not kept, as in files.
     """
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in self.counts().items() if n)
+        model = "@".join(filter(None, (self.model_name, self.model_hash[:12])))
+        return f"Predictions({len(self)} cells by {model}{': ' if counts else ''}{counts})"
 
     cells: Cells
     class_names: tuple[str, ...]
@@ -243,6 +259,7 @@ class Predictions:
     measures: Mapping[str, npt.NDArray[np.float64]] = dataclasses.field(default_factory=dict)
     novelty: npt.NDArray[np.float32] | None = None
     none_of_these: npt.NDArray[np.bool_] | None = None
+    states: npt.NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.cells), len(self.class_names))
@@ -253,6 +270,8 @@ class Predictions:
         for name, values in (more | dict(self.measures)).items():
             if values is not None and values.shape != expected[:1]:
                 raise ValueError(f"{name} has shape {values.shape}, expected {expected[:1]}")
+        if self.states is not None and len(self.states) != expected[0]:
+            raise ValueError(f"there are {len(self.states)} states of {expected[0]} cells")
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -267,6 +286,24 @@ class Predictions:
             self.scale_known,
             None if self.novelty is None else float(self.novelty[i]),
             None if self.none_of_these is None else bool(self.none_of_these[i]),
+        )
+
+    def subset(self, rows: npt.ArrayLike) -> Predictions:
+        """Return some of the cells, in the order of their rows."""
+        chosen = np.asarray(rows, np.intp)
+
+        def take(values: npt.NDArray[Any] | None) -> Any:
+            return None if values is None else values[chosen]
+
+        return dataclasses.replace(
+            self,
+            cells=self.cells.subset(chosen),
+            probabilities=self.probabilities[chosen],
+            evidence=tuple(self.evidence[row] for row in chosen) if self.evidence else (),
+            measures={name: values[chosen] for name, values in self.measures.items()},
+            novelty=take(self.novelty),
+            none_of_these=take(self.none_of_these),
+            states=take(self.states),
         )
 
     @property

@@ -126,9 +126,9 @@ def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     window.until(lambda: measured.progress is None and len(measured.cells()) == len(CENTRES))
     shown = [*box.highest.patches(), *box.lowest.patches()]
     assert sorted(shown) == list(range(len(CENTRES)))
-    assert "evid." in [
-        dock.table_box.model.headerData(i, Qt.Orientation.Horizontal)
-        for i in range(dock.table_box.model.columnCount())
+    assert "evidence" in [
+        window.table.model.headerData(i, Qt.Orientation.Horizontal)
+        for i in range(window.table.model.columnCount())
     ]
     first = box.highest.patches()[0]
     box.highest.itemClicked.emit(box.highest.item(0))

@@ -122,7 +122,7 @@ def test_a_result_belongs_to_its_settings(window: Window) -> None:
     window.dock.image_box.pixel_size.setValue(0.3)
     assert window.session.cells.results is None
     assert window.session.answer is None
-    assert not window.dock.table_box.table.isVisible()
+    assert not window.table.table.isVisible()
     assert not [layer for layer in window.session.viewer.layers if is_own(layer) and layer.visible]
     assert "classify it again" in window.dock.message_line.label.text()
 
@@ -143,7 +143,7 @@ def test_a_click_that_is_refused_leaves_no_overlay(window: Window) -> None:
 def test_the_selection_is_a_cell_by_mouse_keys_and_sorting(window: Window) -> None:
     image = add(window)
     classify_all(window)
-    session, box = window.session, window.dock.table_box
+    session, box = window.session, window.table
     click_cell(window, image, 2)
     window.until(lambda: session.cells.selected is not None)
     picked = session.cells.selected
@@ -176,7 +176,7 @@ def test_the_selection_is_a_cell_by_mouse_keys_and_sorting(window: Window) -> No
 def test_arrows_and_enter_go_to_the_cell_of_the_row(window: Window) -> None:
     image = add(window)
     classify_all(window)
-    session, box = window.session, window.dock.table_box
+    session, box = window.session, window.table
     results = session.cells.results.cells
     ids = results.ids.tolist()
     box.table.setFocus()
@@ -215,13 +215,13 @@ def test_arrows_and_enter_go_to_the_cell_of_the_row(window: Window) -> None:
 def test_a_run_that_finds_no_cells_leaves_no_table(window: Window) -> None:
     image = add(window)
     classify_all(window)
-    assert window.dock.table_box.table.isVisible()
+    assert window.table.table.isVisible()
     image.data = np.full_like(image.data, 220)
     classify_all(window)
     assert "No cells were found" in window.dock.message_line.label.text()
     assert window.session.cells.results is None
-    assert not window.dock.table_box.table.isVisible()
-    assert not window.dock.table_box.export.isVisible()
+    assert not window.table.table.isVisible()
+    assert not window.table.export.isVisible()
     assert not window.session.overlays.layer(image, "cells").visible
 
 

@@ -16,6 +16,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_sparseattn.images.slides.pyramid import VirtualPyramid
+from napari_sparseattn.plugin.cells.counts_box import TABLE
+from napari_sparseattn.plugin.core.docks import open_dock
 from napari_sparseattn.plugin.core.models import Model
 from napari_sparseattn.plugin.core.sources import is_own
 from napari_sparseattn.plugin.session import Session
@@ -41,6 +43,11 @@ class Window:
             "napari-sparseattn", "Sparse attention"
         )
         self.until(lambda: self.session.selection.model is not None)
+
+    @property
+    def table(self) -> Any:
+        """What the dock "Table of cells" holds; opened if it is not."""
+        return open_dock(self.viewer, TABLE).box
 
     def close_dock(self) -> None:
         self.viewer.window.remove_dock_widget(self.dock)
@@ -255,7 +262,7 @@ def test_cancel_stops_a_run_and_keeps_its_cells(window: Window) -> None:
     start_long_run(window)
     window.dock.actions_box.cancel.click()
     assert not window.session.status.running
-    model = window.dock.table_box.model
+    model = window.table.model
     assert 0 < model.rowCount() < 20_000
     assert window.session.status.message.text.startswith(f"Cancelled: {model.rowCount()} of 20000")
     assert window.dock.actions_box.all.isVisible()
@@ -316,7 +323,7 @@ def test_the_dock_asks_for_an_unknown_pixel_size(window: Window) -> None:
 def test_a_row_of_the_table_goes_to_its_cell(window: Window) -> None:
     image = add_picture(window.viewer)
     window.dock.actions_box.all.click()
-    table = window.dock.table_box
+    table = window.table
     window.until(lambda: table.model.rowCount() == 4)
     table.table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
     cell = table.model.cell(0)

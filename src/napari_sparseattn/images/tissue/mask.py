@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...progress import Progress, ignore_progress
+from ...reprs import short_repr
 from ..slides._window import level_for, read_window
 from ..slides.channels import refuse_channels
 from . import _focus as focus
@@ -78,6 +79,8 @@ class Tissue:
     black_fill : bool
         Whether a part of that is filled with black.
     """
+
+    __repr__ = short_repr
 
     mask: Mask
     downsample: float

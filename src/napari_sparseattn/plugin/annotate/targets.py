@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...card import plain_name, readable_name
 from ...inference.prediction import Prediction
-from ...training.data.annotations import Annotation, ImageAnnotations
+from ...training.data.annotations import Annotation, ImageAnnotations, new_annotation
+from ..core.messages import counted
 from ..core.sources import SourceError, displayed_plane
 from .classes import Classes
 from .context import Context
@@ -138,6 +140,37 @@ class Targets:
         if target is not None:
             self._files.when_open(lambda image: self.annotate(image, target, label))
 
+    def correct_rows(self, rows: Sequence[int], label: str) -> None:
+        """Say what some of the classified cells really are, as one change.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Rows of the session's results.
+        label : str
+            The right class.
+        """
+        found = self._targets_of(rows)
+        if len(found) == 1:
+            self._files.when_open(lambda image: self.annotate(image, found[0], label))
+        elif found:
+            self._files.when_open(lambda image: self._annotate_many(image, found, label))
+
+    def remove_rows(self, rows: Sequence[int]) -> None:
+        """Take the classes that some of the classified cells were given away, as one change."""
+        results = self.session.cells.results
+        annotations = self._files.annotations(self.session.selection.image)
+        if results is None or annotations is None:
+            return
+        wanted = {int(row) for row in rows}
+        ids = [item.id for row, item in self._by_row(results) if row in wanted]
+        if ids and self._context.save(lambda: annotations.remove(ids)):
+            self._context.notify(f"{counted(len(ids), 'annotation')} removed.")
+
+    def labels_of(self, results: Predictions) -> dict[int, str]:
+        """Return the classes that classified cells of the chosen image were given, by row."""
+        return {row: item.label for row, item in self._by_row(results)}
+
     def remove(self, ids: list[str] | None = None) -> None:
         """Remove annotations of the chosen image; by default those that are selected."""
         annotations = self._files.annotations(self.session.selection.image)
@@ -223,10 +256,7 @@ class Targets:
     def _put(
         self, annotations: ImageAnnotations, target: Target, label: str, there: list[Annotation]
     ) -> None:
-        values: dict[str, Any] = {}
-        if target.predicted:
-            values = {"predicted": target.predicted, "model": target.model}
-            values["origin"] = "placed" if target.predicted == label else "corrected"
+        values = _about(target, label)
         if there:
             annotations.relabel([there[0].id], label, **values)
             return
@@ -236,6 +266,42 @@ class Targets:
         else:
             place = {"position": target.position, "diameter_px": target.diameter}
             annotations.add("cell", label, **place, **values)
+
+    def _annotate_many(self, image: AnnotatedImage, targets: Sequence[Target], label: str) -> None:
+        def save() -> None:
+            self._classes.use([label])
+            annotations = image.open()
+            there = _nearest(annotations, targets)
+            annotations.put(
+                _made_of(target, label, known) for target, known in zip(targets, there, strict=True)
+            )
+            image.cell_layer()
+
+        if self._context.save(save):
+            cells = counted(len(targets), "cell")
+            self._context.notify(f"{cells} annotated as '{readable_name(label)}'.")
+
+    def _by_row(self, results: Predictions) -> list[tuple[int, Annotation]]:
+        """Return the annotated cells of the chosen image, and the rows of results they are."""
+        annotations = self._files.annotations(self.session.selection.image)
+        if annotations is None or not len(results):
+            return []
+        found = [
+            item
+            for item in _on_plane(annotations, "cell", self.plane_of_results())
+            if item.position is not None
+        ]
+        if not found:
+            return []
+        from scipy.spatial import cKDTree
+
+        distance, rows = cKDTree(results.cells.centres).query([item.position for item in found])
+        reach = np.maximum(2.0, _SAME_CELL * results.cells.diameters[rows])
+        return [
+            (int(row), item)
+            for item, row, near in zip(found, rows, distance <= reach, strict=True)
+            if near
+        ]
 
     def _cells_at(self, annotations: ImageAnnotations, target: Target) -> list[Annotation]:
         """Return the annotated cell that a target is, if there is one."""
@@ -266,12 +332,27 @@ class Targets:
             place = (float(frame.row), float(frame.column))
             size = None if results is None else _size_at(results, place)
             return Target(place, plane, plain_name(which.label), which.model_hash, size)
-        if results is None or not 0 <= which < len(results):
-            return None
-        y, x = (float(value) for value in results.cells.centres[which])
-        plane = self.plane_of_results()
-        size = float(results.cells.diameters[which])
-        return Target((y, x), plane, plain_name(results.labels[which]), results.model_hash, size)
+        found = self._targets_of((which,))
+        return found[0] if found else None
+
+    def _targets_of(self, rows: Sequence[int]) -> list[Target]:
+        """Return what rows of the session's results are about; those that are not there, not."""
+        results = self.session.cells.results
+        if results is None:
+            return []
+        plane, cells, sizes = self.plane_of_results(), results.cells, results.cells.diameters
+        names, index = [*map(plain_name, results.class_names), ""], results.class_index
+        return [
+            Target(
+                (float(cells.centres[row, 0]), float(cells.centres[row, 1])),
+                plane,
+                names[index[row]],
+                results.model_hash,
+                float(sizes[row]),
+            )
+            for row in rows
+            if 0 <= row < len(results)
+        ]
 
     def plane_of_results(self) -> tuple[int, ...]:
         """Return the plane whose cells were classified; another may be displayed by now."""
@@ -313,6 +394,41 @@ class Targets:
         """Take the cell that was clicked for what the next key is about."""
         self.target = None if answer is None else self.target_of(answer)
         self._context.changed.emit()
+
+
+def _about(target: Target, label: str) -> dict[str, Any]:
+    """Return what an annotation keeps of the class that the model gave."""
+    if not target.predicted:
+        return {}
+    origin = "placed" if target.predicted == label else "corrected"
+    return {"predicted": target.predicted, "model": target.model, "origin": origin}
+
+
+def _made_of(target: Target, label: str, known: Annotation | None) -> Annotation:
+    """Return what a cell becomes: a new annotation, or the one that is there, changed."""
+    values = _about(target, label)
+    if known is not None:
+        return dataclasses.replace(known, label=label, **values)
+    values |= dict(zip(("t", "z"), target.plane, strict=False))
+    place = {"position": target.position, "diameter_px": target.diameter}
+    return new_annotation("cell", label, **place, **values)
+
+
+def _nearest(annotations: ImageAnnotations, targets: Sequence[Target]) -> list[Annotation | None]:
+    """Return the annotation that each of many cells of one plane has, or None."""
+    found = [item for item in _on_plane(annotations, "cell", targets[0].plane) if item.position]
+    if not found:
+        return [None] * len(targets)
+    from scipy.spatial import cKDTree
+
+    distance, nearest = cKDTree([item.position for item in found]).query(
+        [target.position for target in targets]
+    )
+    reach = [max(2.0, _SAME_CELL * (target.diameter or 0.0)) for target in targets]
+    return [
+        found[i] if away <= near else None
+        for i, away, near in zip(nearest, distance, reach, strict=True)
+    ]
 
 
 def _on_plane(annotations: ImageAnnotations, kind: str, plane: tuple[int, ...]) -> list[Annotation]:

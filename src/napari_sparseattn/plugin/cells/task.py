@@ -23,6 +23,7 @@ from ..core.status import Progress
 from ..core.view import centre_on, show_image
 from .layers import SELECTION_ROLES, CellLayers
 from .requests import CellsFound, ClickAnswer, ClickRequest, RunRequest, answer_click, stream_run
+from .shown import ShownCells
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,6 +103,8 @@ class CellTask:
     ----------
     locations : tuple of int or None
         Crops per level that a TNet looks at; None as trained.
+    shown : ShownCells
+        Which of the classified cells are shown and picked in table, gallery and map.
     """
 
     results_changed = Signal(object)
@@ -113,6 +116,10 @@ class CellTask:
         self.locations: tuple[int, ...] | None = None
         #: The cell of `results` that is picked out, by its number.
         self.selected: int | None = None
+        self.shown = ShownCells()
+        # Before all who follow what is shown.
+        self.results_changed.connect(self._show_results)
+        self.selected_changed.connect(self.shown.follow)
         lanes = parts.lanes
         self._click = lanes.add(answer_click, given=self.accept, failed=self.fail)
         self._run = lanes.add(
@@ -220,7 +227,7 @@ class CellTask:
         place = np.array([position], np.float64)
         source = CellSource("points", place, diameter, (1,), unset=not known)
         # Under a key of its own: these are not the cells of the image.
-        return {"cells": None, "source": source, "cells_key": ("here", position)}
+        return {"cells": None, "source": source, "cells_key": ("here", position), "given": "here"}
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
@@ -362,7 +369,7 @@ class CellTask:
         if parts.selection.is_open(request.layer):
             colours = request.model.bundle.card.colours
             record = parts.selection.record_of(request.layer)
-            record.results = Results(request.plane, done, colours)
+            record.results = Results(request.plane, done, colours, request)
             self.show_all(request.layer, request.plane.index, done, colours)
             if request.layer is parts.selection.image:
                 self.results_changed.emit(done)
@@ -376,6 +383,17 @@ class CellTask:
         """Draw classified cells on an image."""
         choice = self.parts.selection.choice
         self.layers.show_cells(image, index, predictions, colours, choice)
+
+    def take_results(
+        self, image: Image, index: tuple[int, ...], found: Predictions, colours: tuple[str, ...]
+    ) -> None:
+        """Take cells that were classified elsewhere for those of a plane of an image."""
+        data = image.data[0] if image.multiscale else image.data
+        plane = PlaneRef(data, index, bool(image.rgb), image.name)
+        self.parts.selection.record_of(image).results = Results(plane, found, colours)
+        self.show_all(image, index, found, colours)
+        if image is self.parts.selection.image:
+            self.results_changed.emit(found)
 
     # -- what has been classified
 
@@ -448,6 +466,9 @@ class CellTask:
 
     def _call_later(self, milliseconds: int, call: Callable[[], None]) -> None:
         self.parts.lanes.runner.later(milliseconds, call)
+
+    def _show_results(self, results: Predictions | None) -> None:
+        self.shown.set_results(results, self.result_colours)
 
     # -- what the selection tells
 

@@ -8,10 +8,11 @@ import numpy.typing as npt
 from ...evidence import Traversal
 from ...images.slides.pyramid import Pyramid, read_window
 
-__all__ = ["Thumbnails", "draw_thumbnails", "find_limits", "to_picture"]
+__all__ = ["Thumbnails", "dim_unselected", "draw_thumbnails", "find_limits", "to_picture"]
 
 _MOST_THUMBNAILS = 500
 _GREY = 0.35
+_DIM = 0.25
 
 #: Pictures (base, base, 3) uint8 of what the model saw of each crop.
 Thumbnails = tuple[npt.NDArray[np.uint8], ...]
@@ -68,3 +69,33 @@ def draw_thumbnails(pyramid: Pyramid, traversal: Traversal) -> Thumbnails:
         values, valid = read_window(image, top, left, height, width, base, base)
         found.append(to_picture(values, valid, limits))
     return tuple(found)
+
+
+def dim_unselected(
+    picture: npt.NDArray[np.uint8], pixels: npt.NDArray[np.int64], size: int
+) -> npt.NDArray[np.uint8]:
+    """Darken a picture where a model does not look.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        (s, s, 3) uint8.
+    pixels : numpy.ndarray
+        (k,) int64: ``row * size + column`` of what is looked at.
+    size : int
+        Side of the model's image.
+
+    Returns
+    -------
+    numpy.ndarray
+        (s, s, 3) uint8.
+    """
+    looked = np.zeros(size * size, dtype=bool)
+    looked[pixels[(pixels >= 0) & (pixels < size * size)]] = True
+    side = picture.shape[0]
+    nearest = (np.arange(side) * size // side).astype(int)
+    bright = looked.reshape(size, size)[nearest[:, None], nearest[None]]
+    shown: npt.NDArray[np.uint8] = np.where(bright[..., None], picture, picture * _DIM).astype(
+        np.uint8
+    )
+    return shown

@@ -17,9 +17,10 @@ from qtpy.QtWidgets import (
 
 from ...metrics import whole_percent
 from ..core.messages import counted, time_left
+from ..core.pictures import dim_unselected
 from ..slides.gallery_box import PatchList
 from ..widgets.base import Follower, shrinkable
-from ..widgets.picture import dim_unselected, pixmap
+from ..widgets.picture import pixmap
 from ..widgets.rich import WrappedLabel, rich
 from .cells_requests import MeasuredCell
 from .cells_session import CellFaithfulness

@@ -8,8 +8,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QSlider, QWidget
 
 from ...training.runs.runs import Epoch
+from ..core.pictures import dim_unselected
 from ..widgets.base import Follower
-from ..widgets.picture import dim_unselected
 from .plots import TrainingCurve, WatchedCells
 from .session import FineTuning
 

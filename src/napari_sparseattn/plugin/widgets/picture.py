@@ -18,9 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-__all__ = ["ColourBar", "Disk", "Picture", "dim_unselected", "nice_ticks", "pixmap"]
+__all__ = ["ColourBar", "Disk", "Picture", "nice_ticks", "pixmap"]
 
-_DIM = 0.25
 _LEVELS = 255
 #: Not a number: neither the darkest nor the brightest of any map used here.
 _BAD = 0xFF5A5A5A
@@ -224,33 +223,3 @@ def pixmap(picture: npt.NDArray[np.uint8]) -> QPixmap:
     height, width, _ = picture.shape
     image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
     return QPixmap.fromImage(image.copy())
-
-
-def dim_unselected(
-    picture: npt.NDArray[np.uint8], pixels: npt.NDArray[np.int64], size: int
-) -> npt.NDArray[np.uint8]:
-    """Darken a picture where a model does not look.
-
-    Parameters
-    ----------
-    picture : numpy.ndarray
-        (s, s, 3) uint8.
-    pixels : numpy.ndarray
-        (k,) int64: ``row * size + column`` of what is looked at.
-    size : int
-        Side of the model's image.
-
-    Returns
-    -------
-    numpy.ndarray
-        (s, s, 3) uint8.
-    """
-    looked = np.zeros(size * size, dtype=bool)
-    looked[pixels[(pixels >= 0) & (pixels < size * size)]] = True
-    side = picture.shape[0]
-    nearest = (np.arange(side) * size // side).astype(int)
-    bright = looked.reshape(size, size)[nearest[:, None], nearest[None]]
-    shown: npt.NDArray[np.uint8] = np.where(bright[..., None], picture, picture * _DIM).astype(
-        np.uint8
-    )
-    return shown
