@@ -33,7 +33,7 @@ test: env ## Run the tests
 
 gpu: env ## Run the tests that need a GPU, and measure it; without one, the CPU with small sizes
 	$(BIN)/python -m pytest --no-xvfb -q -m gpu
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu.py $$($(BIN)/python -c "import torch; print('' if torch.cuda.is_available() else '--small')")
+	$(BIN)/python benchmarks/gpu.py
 
 lint: env ## Check style, types, import directions, manifest, stray addresses and documentation
 	$(BIN)/ruff check .

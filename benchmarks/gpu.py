@@ -1,6 +1,6 @@
 """What a GPU makes of it: speed and memory in float32 and bfloat16, batch sizes measured.
 
-    python benchmarks/gpu.py [--device cuda] [--minutes 6] [--small]
+    python benchmarks/gpu.py [--device cuda] [--minutes 6] [--small | --whole]
 
 Cells per second of `blood-cells` and `blood-cells-tnet` over batch sizes (crops on the device
 already, and from pinned memory); SPAN-MIL of 20,000 and 100,000 patches, whole and streamed,
@@ -9,8 +9,8 @@ with the peak of the device's memory above what was held before; a training step
 holograms of 1 Mpx; the default encoder. First the answers of the device are compared with the
 CPU's, and at the end it says which batch is the fastest.
 
-``make gpu`` runs this after the tests that need a GPU. On a CPU it runs too, with ``--small`` in
-some seconds, which is a test; memory is not told there.
+``make gpu`` runs this after the tests that need a GPU. Without CUDA it runs on the CPU, with small
+sizes unless ``--whole`` is given, in some seconds, which is a test; memory is not told there.
 """
 
 from __future__ import annotations
@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float, default=6.0, help="begin nothing after that")
     parser.add_argument("--small", action="store_true", help="small sizes, for a test")
+    parser.add_argument("--whole", action="store_true", help="those of a GPU, on a CPU too")
     options = parser.parse_args()
     device = choose_device(options.device)
     print(
@@ -270,7 +271,8 @@ def main() -> None:
     )
     if not device.startswith("cuda"):
         print("no CUDA: these are the CPU's figures, and memory is not told")
-    bench = Bench(device, options.minutes, options.small)
+    small = options.small or not (options.whole or device.startswith("cuda"))
+    bench = Bench(device, options.minutes, small)
     for row in rows(bench):
         print(row, flush=True)
 
