@@ -47,7 +47,7 @@ format: env ## Put the code in the common format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs-pictures: env ## Take the README's pictures of the real window
+docs-pictures: env ## Take the pictures of the documentation from the real window
 	$(WITH_DISPLAY) $(BIN)/python scripts/screenshots.py
 
 clean: ## Remove .venv and everything built

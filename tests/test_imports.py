@@ -63,6 +63,13 @@ def test_readers_and_samples_start_without_torch() -> None:
     assert "torch" not in loaded
 
 
+def test_the_dock_is_imported_without_torch_and_filters() -> None:
+    """It opens at once; what computes is imported by what computes, in the background."""
+    loaded = imported_by("import napari_sparseattn.plugin.main.dock")
+    assert "napari_sparseattn.plugin.main.dock" in loaded
+    assert not loaded & {"torch", "scipy.ndimage", "pandas", "zarr"}
+
+
 def test_help_answers_without_torch_and_napari() -> None:
     loaded = imported_by(
         "import sys\n"

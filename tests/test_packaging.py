@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -78,6 +81,28 @@ def test_wheel_is_complete(wheel: Path) -> None:
     assert_complete(names, "napari_sparseattn")
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"napari_sparseattn"}
+
+
+def test_wheel_says_what_it_holds_and_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if "/sboms/" in each]
+        told = json.loads(archive.read(name))
+        weights = {
+            Path(each).stem: hashlib.sha256(archive.read(each)).hexdigest()
+            for each in archive.namelist()
+            if each.endswith(".safetensors") and each.count("/") == 2
+        }
+        metadata = archive.read(f"{name.split('/')[0]}/METADATA").decode()
+    assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.6")
+    models = [each for each in told["components"] if each["type"] == "machine-learning-model"]
+    assert {each["name"]: each["hashes"][0]["content"] for each in models} == weights
+    assert all(each["description"] for each in models)
+    needed = {
+        line.partition(": ")[2].split(">")[0].lower()
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist") and "extra ==" not in line
+    }
+    assert {each["name"] for each in told["components"] if each not in models} == needed
 
 
 def test_sdist_is_complete(distributions: Path) -> None:
@@ -165,3 +190,23 @@ def test_demo_runs_from_the_installed_wheel(empty_environment: Path, tmp_path: P
         assert found, f"no {pattern} in {sorted(out.iterdir())}"
         assert all(path.stat().st_size > 0 for path in found)
     assert not list(elsewhere.iterdir()), "the demo wrote outside the folder it was given"
+
+
+def test_conda_recipe_needs_what_the_wheel_needs() -> None:
+    """conda-forge's names are those of the index but for torch's."""
+    yaml = pytest.importorskip("yaml")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == project["version"]
+    assert f">={recipe['context']['python_min']}" == project["requires-python"]
+    wanted = {
+        each.replace(">=", " >=").replace("torch ", "pytorch ") for each in project["dependencies"]
+    }
+    run = recipe["requirements"]["run"]
+    assert set(run[1:]) == wanted
+    (command,) = recipe["build"]["python"]["entry_points"]
+    assert command == " = ".join(*project["scripts"].items())
+    # Judged by conda-smithy where a recipe has these and in this order.
+    assert list(recipe)[1:] == [
+        "context", "package", "source", "build", "requirements", "tests", "about", "extra",
+    ]  # fmt: skip

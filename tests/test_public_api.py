@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +27,25 @@ ALLOWED = {
     "napari_sparseattn.training",
     *PROMISED,
 }
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted(
+    path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")
+)
 
 
 def snippets(page: Path) -> Iterator[str]:
     """Give the Python code of a page, block by block."""
     found = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     yield from found
+
+
+def code_of(example: Path) -> str:
+    """Return the code of a script, or of a notebook's cells."""
+    text = example.read_text(encoding="utf-8")
+    if example.suffix == ".py":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
 
 
 def imports(code: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -69,7 +81,7 @@ def check(code: str) -> None:
 
 def test_there_are_pages_and_examples() -> None:
     assert len(PAGES) > 10
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) >= 10
     assert sum(1 for page in PAGES for code in snippets(page) for _ in imports(code)) > 5
 
 
@@ -81,7 +93,7 @@ def test_pages_import_public_names_only(page: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_examples_import_public_names_only(example: Path) -> None:
-    check(example.read_text(encoding="utf-8"))
+    check(code_of(example))
 
 
 @pytest.mark.parametrize("module", PROMISED)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -70,6 +70,11 @@ class Bundle:
         States of what it was trained on; None where they were not measured.
     """
 
+    def __repr__(self) -> str:
+        card = self.card
+        where = "" if self.path is None else f", {str(self.path)!r}"
+        return f"Bundle({card.name!r}, {card.kind}, {self.hash[:12]}{where})"
+
     card: Card
     state: Mapping[str, Tensor]
     path: Path | None = None
@@ -96,6 +101,18 @@ class Bundle:
         if self.known is not None and spec is not None and spec.softening:
             found *= np.maximum(self.known.novelty(states), 1) ** np.float32(spec.softening)
         return found
+
+    def with_locations(self, locations: Sequence[int] | None) -> Bundle:
+        """Return a TNet that looks at other numbers of crops per level.
+
+        No weight depends on them, so that the hash stays. For None, and of
+        other kinds of model, it is the bundle itself.
+        """
+        if locations is None or self.card.kind != "tnet":
+            return self
+        architecture = {**self.card.architecture, "locations": tuple(locations)}
+        card = self.card.model_copy(update={"architecture": architecture})
+        return dataclasses.replace(self, card=card)
 
     def model(self, device: str | torch.device = "cpu") -> Network:
         """Build the model in evaluation mode; built once per device."""
@@ -425,7 +442,10 @@ def _build(card: Card, state: Mapping[str, Tensor], device: str) -> Network:
         from .models.tnet.halting import Halt
 
         cast("TNet", model).halt = Halt(card.halting.threshold, card.temperature)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if card.kind == "sparse-attn-net":
+        cast("SparseAttnNet", model).freeze()
+    return model
 
 
 def _check_tensors(name: str, card: Card, state: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from .metrics import (
     group_intervals,
     ranked_auc,
 )
+from .reprs import short_repr
 from .targets import TARGETS
 
 __all__ = ["FEWEST_GROUPS", "EstimateReport", "Estimated", "Judged", "describe_figure"]
@@ -49,6 +50,8 @@ class Judged:
     class_names : tuple of str
         The C classes.
     """
+
+    __repr__ = short_repr
 
     names: tuple[str, ...]
     groups: tuple[str, ...]
@@ -264,6 +267,8 @@ class Estimated:
     unit : str
         Of the number, or the time.
     """
+
+    __repr__ = short_repr
 
     names: tuple[str, ...]
     groups: tuple[str, ...]

@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import load_bundle, save_bundle
@@ -276,3 +279,27 @@ def test_a_missing_file_is_told_before_torch_is_loaded(
     assert done.returncode == 1
     assert re.search(f"here is no (file|folder).* '?{arguments[1]}", done.stderr)
     assert done.stdout.strip() == "False"
+
+
+def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    for name, each in getattr(command, "commands", {}).items():
+        yield from _commands(each, (*path, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [(path, each) for path, each in _commands(get_command(cli.app))]
+)
+def test_help_cuts_no_sentence(path: tuple[str, ...], command: Any) -> None:
+    """At the width of an ordinary terminal."""
+    wide = {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+    shown = CliRunner().invoke(cli.app, [*path, "--help"], env=wide).output
+    # Names of options may be long; sentences are the last column.
+    columns = [line.rstrip("│ ").split("  ")[-1] for line in shown.splitlines()]
+    told = [each.help or "" for each in command.params if getattr(each, "help", None)]
+    told += [each.get_short_help_str(1000) for each in getattr(command, "commands", {}).values()]
+    there = "".join(columns)
+    assert there.count("…") == "".join(told).count("…"), [x for x in columns if "…" in x]
+    for text in told:
+        for word in text.split():
+            assert word in shown, (word, text)

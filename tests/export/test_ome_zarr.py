@@ -112,11 +112,10 @@ def test_smaller_levels_lie_on_the_larger(write: Write) -> None:
     from napari_sparseattn.export import heatmap_zarr
 
     data = np.add.outer(np.arange(1000.0), np.zeros(777))[None].astype(np.float32)
-    levels = list(heatmap_zarr._smaller(data))
-    assert [(level.shape, factor) for level, factor in levels] == [
-        ((1, 1000, 777), 1), ((1, 500, 388), 2), ((1, 250, 194), 4),
-    ]  # fmt: skip
-    for level, factor in levels:
+    half = heatmap_zarr._halve(data)
+    quarter = heatmap_zarr._halve(half)
+    assert [half.shape, quarter.shape] == [(1, 500, 388), (1, 250, 194)]
+    for level, factor in ((data, 1), (half, 2), (quarter, 4)):
         # Place i of a level has its centre at i * factor + (factor - 1) / 2.
         centres = np.arange(level.shape[1]) * factor + (factor - 1) / 2
         np.testing.assert_allclose(level[0, :, 0], centres)
@@ -142,3 +141,34 @@ def test_it_is_valid_and_says_where_it_came_from(write: Write, kind: str) -> Non
     group = zarr.open_group(path, mode="r")
     assert ome_zarr_models.v04.Image.from_zarr(group).attributes.multiscales[0].version == "0.4"
     assert group.attrs["napari-sparseattn"]["model_hash"] == made.HASH
+
+
+def test_large_maps_are_made_a_few_rows_at_a_time_and_are_the_same(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sparseattn.export import heatmap_zarr
+
+    whole = zarr.open_group(write("cells", "ome-zarr", made.cells(evidence=True)), mode="r")
+    expected = {name: whole[name][:] for name in ("0", "labels/cells/0")}
+    monkeypatch.setattr(heatmap_zarr, "_CHUNK", 7)
+    monkeypatch.setattr(heatmap_zarr, "_SMALL", 16)
+    parts = zarr.open_group(write("cells", "ome-zarr", made.cells(evidence=True)), mode="r")
+    for name, data in expected.items():
+        np.testing.assert_array_equal(parts[name][:], data)
+    for name in ("", "labels/cells/"):
+        for level in (1, 2):
+            finer, coarser = (parts[f"{name}{number}"][:] for number in (level - 1, level))
+            np.testing.assert_array_equal(heatmap_zarr._halve(finer), coarser)
+    assert max(coarser.shape) <= 16
+
+
+def test_labels_say_what_they_are(write: Write) -> None:
+    path = write("cells", "ome-zarr", made.cells())
+    told = json.loads((path / "labels" / "cells" / ".zattrs").read_text("utf-8"))["image-label"]
+    assert told["source"] == {"image": "../../"}
+    assert told["version"] == "0.4"
+    assert [row["rgba"] for row in told["colors"]][1] == [127, 127, 127, 255]
+    first, second, third = told["properties"]
+    assert first["confidence"] == pytest.approx(0.7)
+    assert second == {"label-value": 7, "class": ""}
+    assert third["class"] == "small"

@@ -139,7 +139,7 @@ def test_beside_the_image_it_says_so(session: Session, viewer: ViewerModel) -> N
 def test_without_an_image_it_says_what_to_do(session: Session) -> None:
     assert session.cells.click((0, 0)) is None
     assert session.cells.classify_all() is None
-    assert "Open an image" in session.status.message.text
+    assert "open an image" in session.status.message.text
 
 
 def test_cells_are_found_once(session: Session, viewer: ViewerModel) -> None:
@@ -256,6 +256,7 @@ def test_cancelling_keeps_what_was_classified(session: Session, viewer: ViewerMo
         part,
         cells=part.cells.subset([0, 1]),
         probabilities=part.probabilities[:2],
+        states=None if part.states is None else part.states[:2],
     )
     session.cells.accept(request, half)
     session.status.cancel()

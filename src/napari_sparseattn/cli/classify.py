@@ -13,17 +13,23 @@ import typer
 from .options import (
     AllowUnknownScale,
     AsJson,
+    At,
     Axes,
+    CellsFile,
+    Channel,
     Device,
     Formats,
+    Frame,
     ImageInFile,
     Locations,
     MethodOption,
+    Modality,
     Model,
     NoProfile,
     Out,
     Overwrite,
     PixelSize,
+    Slice,
     Unit,
 )
 from .output import (
@@ -32,6 +38,7 @@ from .output import (
     describe_row,
     make_rows,
     parse_locations,
+    parse_place,
     progress_bar,
     report_rows,
     row_of,
@@ -40,6 +47,7 @@ from .output import (
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..images.fields.cells import Method
+    from ..images.fields.field import Modality as FieldModality
     from ..inference.evaluate import Evaluation
     from ..process.options import ProcessOptions
     from ..process.options import Unit as ValueUnit
@@ -65,8 +73,14 @@ def classify(
     axes: Axes = None,
     image: ImageInFile = None,
     unit: Unit = None,
+    modality: Modality = None,
+    frame: Frame = None,
+    z_slice: Slice = None,
+    channel: Channel = None,
     no_icc: NoProfile = False,
     method: MethodOption = "auto",
+    cells: CellsFile = None,
+    at: At = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Classify images or slides as a whole, with a TNet.")
     ] = False,
@@ -80,9 +94,7 @@ def classify(
     ] = True,
     only: Annotated[
         str | None,
-        typer.Option(
-            help="Classes that can occur here, e.g. neutrophil,lymphocyte; all otherwise."
-        ),
+        typer.Option(help="Classes that can occur here, with commas between them; all otherwise."),
     ] = None,
     formats: Formats = None,
     overwrite: Overwrite = False,
@@ -103,6 +115,10 @@ def classify(
     more = parse_formats(formats, "field" if whole else "cells")
     if whole and only is not None:
         raise ValueError("--only is for cells: leave it out with --whole")
+    if whole and (cells is not None or at is not None):
+        raise ValueError("--cells and --at are for cells: leave them out with --whole")
+    if cells is not None and len(images) > 1:
+        raise ValueError("--cells are those of one image; give one image with them.")
     options = ProcessOptions(
         formats=(*FORMATS, *more),
         task="whole" if whole else "cells",
@@ -112,6 +128,12 @@ def classify(
         axes=axes,
         image=image,
         unit=cast("ValueUnit | None", unit),
+        modality=cast("FieldModality | None", modality),
+        frame=frame,
+        slice=z_slice,
+        channel=channel,
+        cells=cells,
+        at=parse_place(at),
         icc=not no_icc,
         locations=parse_locations(locations),
         halt=halt,
@@ -131,10 +153,10 @@ def slide(
     snap: Annotated[bool, _SNAP] = False,
     threshold: Annotated[
         float,
-        typer.Option(help="Of a SPAN that finds tissue: the probability that counts.", max=1.0),
+        typer.Option(help="Of a SPAN that finds tissue: the probability that counts."),
     ] = 0.5,
     least_patches: Annotated[
-        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.", min=1)
+        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.")
     ] = 2,
     formats: Formats = None,
     device: Device = "auto",

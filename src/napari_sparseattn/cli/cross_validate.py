@@ -24,8 +24,9 @@ __all__ = ["cross_validate"]
 
 _TRAINED = {kind.trained_as: kind for kind in KINDS.values()}
 _SOURCE = typer.Argument(
-    help="As for train: FOLDER/class/[patient/]image; for span a CSV of slides; for span-regions "
-    "a folder of slides with outlines. With --model a project, or class folders."
+    help="As for train: FOLDER/class/image or FOLDER/class/patient/image; for span a CSV of "
+    "slides; for span-regions a folder of slides with outlines. With --model a project, or class "
+    "folders."
 )
 _MODEL = typer.Option(
     help="Cross-validate fine-tuning this model of cells, rather than training from nothing."

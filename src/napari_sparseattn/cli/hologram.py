@@ -44,8 +44,9 @@ Background = Annotated[Path | None, typer.Option(help="The same recording withou
 KindOption = Annotated[
     str | None, typer.Option(help="hologram, field, phase or opd, if the file cannot tell.")
 ]
-SettingsFile = Annotated[
-    Path | None, typer.Option(help="Settings saved in the window, for a whole folder.")
+Settings = Annotated[
+    str | None,
+    typer.Option(help="Settings saved in the window: their file, or their JSON itself."),
 ]
 ProfileOption = Annotated[
     str | None, typer.Option(help="Background to remove: none, offset, tilt, curved.")
@@ -58,7 +59,7 @@ Autofocus = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option(help="Also classify the cells, e.g. opd-simulated; see models.")
 ]
-Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU, by CuPy.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Retrieve fields on a GPU.")]
 Scores = Annotated[
     bool, typer.Option("--scores", help="Write classes into a copy of each .rtdc file.")
 ]
@@ -72,7 +73,7 @@ def hologram(
     medium_index: MediumIndex = None,
     background: Background = None,
     kind: KindOption = None,
-    settings: SettingsFile = None,
+    settings: Settings = None,
     profile: ProfileOption = None,
     flip: Flip = False,
     focus: Focus = None,
@@ -97,7 +98,11 @@ def hologram(
     from ..images.holograms.settings import HologramSettings
     from ..process.options import ProcessOptions
 
-    base = HologramSettings() if settings is None else HologramSettings.from_json(settings)
+    base = HologramSettings()
+    if settings is not None and settings.lstrip().startswith("{"):
+        base = HologramSettings.from_text(settings, "--settings")
+    elif settings is not None:
+        base = HologramSettings.from_json(settings)
     known = {"wavelength": wavelength, "pixel_size": pixel_size, "medium_index": medium_index}
     how = {"profile": profile, "focus": focus, "autofocus": autofocus, "flip": flip or None}
     changes: dict[str, Any] = {k: v for k, v in (known | how).items() if v is not None}

@@ -10,19 +10,37 @@ import typer
 __all__ = [
     "AllowUnknownScale",
     "AsJson",
+    "At",
     "Axes",
+    "CellsFile",
+    "Channel",
     "Device",
     "Formats",
+    "Frame",
     "ImageInFile",
     "Locations",
     "MethodOption",
+    "Modality",
     "Model",
     "NoProfile",
     "Out",
     "Overwrite",
     "PixelSize",
+    "Slice",
     "Unit",
 ]
+
+
+#: µm per pixel.
+_LEAST_SIZE, _MOST_SIZE = 1e-4, 1e3
+
+
+def _check_pixel_size(size: float | None) -> float | None:
+    """Refuse what no image has; click's own range would take half of the help's width."""
+    if size is not None and not _LEAST_SIZE <= size <= _MOST_SIZE:
+        raise typer.BadParameter(f"{size:g} is not between {_LEAST_SIZE:g} and {_MOST_SIZE:g} µm")
+    return size
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AllowUnknownScale = Annotated[
@@ -31,6 +49,33 @@ AllowUnknownScale = Annotated[
         "--allow-unknown-scale",
         "--uncalibrated",
         help="Classify slides without µm per pixel too, and mark the results.",
+    ),
+]
+At = Annotated[
+    str | None, typer.Option(help="Only the cell at ROW,COLUMN in pixels, e.g. 120,84.5.")
+]
+CellsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cells",
+        help="Where the cells are: a label image, or a CSV with row and column. Else they are "
+        "found.",
+    ),
+]
+Frame = Annotated[
+    int | None, typer.Option("--frame", help="Which point in time, from 0; the first.", min=0)
+]
+Slice = Annotated[
+    int | None, typer.Option("--slice", help="Which position in z, from 0; the first.", min=0)
+]
+Channel = Annotated[
+    int | None, typer.Option("--channel", help="Which channel alone, from 0; all.", min=0)
+]
+Modality = Annotated[
+    str | None,
+    typer.Option(
+        help="What the image shows, where the file does not say: brightfield, fluorescence, "
+        "phase, opd, hologram or unknown."
     ),
 ]
 Axes = Annotated[
@@ -53,7 +98,9 @@ MethodOption = Annotated[
         "instanseg, stardist, if installed."
     ),
 ]
-Model = Annotated[str, typer.Option(help="Name of a model, its file, or hf://owner/name@COMMIT.")]
+Model = Annotated[
+    str, typer.Option(help="Name of a model, its file, or an address that begins with hf://.")
+]
 NoProfile = Annotated[
     bool,
     typer.Option(
@@ -74,5 +121,6 @@ Unit = Annotated[
     typer.Option(help="nm or rad: what the values are, where a file does not say it."),
 ]
 PixelSize = Annotated[
-    float | None, typer.Option(help="µm per pixel, where the file does not say.", min=1e-4, max=1e3)
+    float | None,
+    typer.Option(help="µm per pixel, where the file does not say.", callback=_check_pixel_size),
 ]

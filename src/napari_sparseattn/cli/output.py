@@ -20,6 +20,7 @@ __all__ = [
     "describe_row",
     "make_rows",
     "parse_locations",
+    "parse_place",
     "progress_bar",
     "report_rows",
     "row_of",
@@ -179,6 +180,23 @@ def _warnings(row: Row) -> Iterator[str]:
     elif not row["scale_known"]:
         guess = "scale taken from the cells; " if "cells" in row else ""
         yield f"pixel size unknown: {guess}give --pixel-size to be sure"
+
+
+def parse_place(text: str | None) -> tuple[float, float] | None:
+    """Read a row and a column from text such as ``"120,84.5"``.
+
+    Raises
+    ------
+    ValueError
+        If it is no such text.
+    """
+    if text is None:
+        return None
+    try:
+        row, column = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--at must be ROW,COLUMN such as 120,84.5, not '{text}'") from error
+    return row, column
 
 
 def parse_locations(text: str | None) -> tuple[int, ...] | None:

@@ -59,7 +59,7 @@ _SIZE = typer.Option(
 )
 _MODALITY = typer.Option(help="What the images show; opd (nm) and phase (rad) also set the unit.")
 _ENCODER = typer.Option(
-    help="For slides: a name that `encoders` lists, transformers:NAME-OR-FOLDER, or timm:NAME. "
+    help="For slides: a name that `encoders` lists, transformers:NAME or a folder, or timm:NAME. "
     "tissue-mobilenet is for H&E; stain-texture was trained on nothing, and takes any stain."
 )
 _PIXEL_SIZE = typer.Option(

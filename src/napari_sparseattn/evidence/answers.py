@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..reprs import short_repr
 from .kinds import PixelSelection
 from .pyramid_attention import PyramidAttention
 from .traversal import Traversal
@@ -74,6 +75,8 @@ class WhatIf:
         Intersection over union of what it selected before and after; NaN
         where the two cannot be compared.
     """
+
+    __repr__ = short_repr
 
     question: str
     fill: str

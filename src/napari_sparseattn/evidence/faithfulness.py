@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..reprs import short_repr
 from .measures import Interval, bootstrap_mean
 
 __all__ = [
@@ -78,6 +79,8 @@ class Curves:
         the right it is the curve of removing the least relevant first (LeRF).
     """
 
+    __repr__ = short_repr
+
     shares: Array
     deletion: Array
     insertion: Array
@@ -139,6 +142,8 @@ class OrderScore:
         Sufficiency: fall of the probability when nothing else is left. Near 0
         is good. Sufficiency of the same paper.
     """
+
+    __repr__ = short_repr
 
     curves: Curves
     gains: Mapping[str, Array]
@@ -204,6 +209,8 @@ class Faithfulness:
         (D,) `OrderScore.drop_without` of random orders of the grain of the
         first own map, of as many units each; empty where not tested.
     """
+
+    __repr__ = short_repr
 
     label: str
     probability: float
@@ -351,6 +358,8 @@ class FaithfulnessOfSet:
     seed : int
         Of the bootstrap.
     """
+
+    __repr__ = short_repr
 
     ids: tuple[int | str, ...]
     items: tuple[Faithfulness, ...]

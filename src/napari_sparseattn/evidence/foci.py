@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..reprs import short_repr
 from .pyramid_attention import PyramidAttention
 
 __all__ = ["Foci", "find_foci"]
@@ -38,6 +39,8 @@ class Foci:
     raw : int
         Patches at or above the threshold, before cleaning.
     """
+
+    __repr__ = short_repr
 
     threshold: float
     least: int

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..reprs import short_repr
+
 __all__ = ["CropFrame", "PixelSelection"]
 
 
@@ -65,6 +67,8 @@ class PixelSelection:
         Side in crop pixels of the square one kept pixel's token was made
         from; 1 means that the classifier saw the kept pixels and no others.
     """
+
+    __repr__ = short_repr
 
     frame: CropFrame
     indices: npt.NDArray[np.int64]

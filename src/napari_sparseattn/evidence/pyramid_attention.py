@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..reprs import short_repr
+
 __all__ = ["AttendedLevel", "MapKind", "PyramidAttention", "scale_weights"]
 
 MapKind = Literal["raw", "relative", "percentile", "log"]
@@ -38,6 +40,8 @@ class AttendedLevel:
         (C,) float32: what this level added to the logits; empty where the
         levels do not add up to them.
     """
+
+    __repr__ = short_repr
 
     factor: int
     cells: npt.NDArray[np.int32]
@@ -136,6 +140,8 @@ class PyramidAttention:
     patch_probabilities : numpy.ndarray or None
         (N,) float32 from a SPAN-UNet.
     """
+
+    __repr__ = short_repr
 
     origin: tuple[float, float]
     step: float

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics import whole_percent
+from ..reprs import short_repr
 from .kinds import CropFrame
 
 __all__ = ["Stop", "Traversal"]
@@ -93,6 +94,8 @@ class Traversal:
     stop : Stop, optional
         Why it ended, if the model may stop by itself.
     """
+
+    __repr__ = short_repr
 
     shape: tuple[int, int]
     base: int

@@ -7,6 +7,7 @@ corner at its index, as QuPath has them. What QuPath reads is told from its
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +21,15 @@ from ..evidence import PixelSelection, PyramidAttention
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions
 from ..inference.slides import SlidePrediction
-from .json_stream import finite, rounded, write_json_list
-from .outlines import box_ring, cell_rings
+from .json_stream import (
+    Coordinates,
+    encode_json,
+    encode_members,
+    finite,
+    rounded,
+    write_json_list,
+)
+from .outlines import box_ring, iter_cell_rings
 from .request import Export
 
 __all__ = ["classification", "feature", "write_geojson"]
@@ -53,6 +61,7 @@ def write_geojson(export: Export, path: Path) -> list[Path]:
     """
     head = {"type": "FeatureCollection", "napari-sparseattn": export.provenance}
     result = export.result
+    features: Iterator[dict[str, Any]] | Iterator[str]
     if isinstance(result, SlidePrediction):
         features = _slide(export, result)
     elif isinstance(result, FieldPrediction):
@@ -127,7 +136,7 @@ def classification(name: str, colour: str) -> dict[str, Any]:
     return {"name": name.replace(":", " "), "color": list(ImageColor.getrgb(colour)[:3])}
 
 
-def _cells(export: Export) -> Iterator[dict[str, Any]]:
+def _cells(export: Export) -> Iterator[str]:
     done, total = 0, export.n_cells
     for frame, found in export.frames.items():
         for one in _cells_of(export, found, (frame, export.index[1])):
@@ -137,43 +146,68 @@ def _cells(export: Export) -> Iterator[dict[str, Any]]:
                 export.report(done, total)
 
 
-def _cells_of(
-    export: Export, found: Predictions, plane: tuple[int, int]
-) -> Iterator[dict[str, Any]]:
-    cells, index = found.cells, found.class_index
+def _cells_of(export: Export, found: Predictions, plane: tuple[int, int]) -> Iterator[str]:
+    """Give each cell as the text of what `feature` returns: there are many, and encoders slow."""
+    cells = found.cells
     labels = [
-        classification(*pair) for pair in zip(found.class_names, _colours(export), strict=True)
+        encode_json(classification(*pair))
+        for pair in zip(found.class_names, _colours(export), strict=True)
     ]
-    probabilities, confidence = rounded(found.probabilities), rounded(found.confidence)
-    names = [f"Probability: {name}" for name in found.class_names]
-    sizes = cells.diameters * (export.pixel_size or cells.pixel_size or np.nan)
-    more = {name: np.asarray(values, dtype=np.float64) for name, values in found.measures.items()}
+    measured = _measurements(export, found)
+    starts = [f"{encode_json(name)}:" for name in measured]
     kind = "detection" if cells.labels is None else "cell"
-    start = f"{export.name}|{found.model_hash}|{plane}"
-    for i in range(len(found)):
-        measured = {"Confidence": confidence[i], **dict(zip(names, probabilities[i], strict=True))}
-        measured["Diameter µm"] = round(float(sizes[i]), 4)
-        if found.novelty is not None:
-            measured["Novelty"] = round(float(found.novelty[i]), 4)
-        if found.none_of_these is not None:
-            # Of measurements QuPath takes numbers.
-            measured["None of these"] = int(found.none_of_these[i])
-        measured |= {name: float(values[i]) for name, values in more.items()}
-        if found.evidence:
-            evidence = found.evidence[i]
-            if isinstance(evidence, PixelSelection):
-                measured["Selected pixels"] = evidence.k
-                measured["Selected share"] = round(evidence.share, 6)
-        number = int(cells.ids[i])
-        yield feature(
-            cell_rings(cells, i),
-            kind,
-            f"{start}|{number}",
-            name=str(number),
-            label=labels[index[i]] if index[i] >= 0 else None,
-            measurements=measured,
-            plane=plane,
+    start = hashlib.sha1(_NAMESPACE.bytes, usedforsecurity=False)
+    start.update(f"{export.name}|{found.model_hash}|{plane}|".encode())
+    texts = Coordinates()
+    where = "" if plane == (0, 0) else f',"plane":{{"c":-1,"z":{plane[1]},"t":{plane[0]}}}'
+    for number, index, rings, values in zip(
+        cells.ids.tolist(),
+        found.class_index.tolist(),
+        iter_cell_rings(cells),
+        zip(*measured.values(), strict=True),
+        strict=True,
+    ):
+        closed = [texts.encode_closed(ring) for ring in rings]
+        shape, pieces = "Polygon", closed[0]
+        if len(closed) > 1:
+            shape, pieces = "MultiPolygon", "],[".join(closed)
+            pieces = f"[{pieces}]"
+        label = f'"classification":{labels[index]},' if index >= 0 else ""
+        made = start.copy()
+        made.update(str(number).encode())
+        yield (
+            f'{{"type":"Feature","id":"{_uuid5(made.hexdigest())}","geometry":{{"type":"{shape}",'
+            f'"coordinates":[{pieces}]{where}}},"properties":{{"objectType":"{kind}",'
+            f'"name":"{number}",{label}"measurements":{encode_members(starts, values)}}}}}'
         )
+
+
+def _measurements(export: Export, found: Predictions) -> dict[str, list[Any]]:
+    """What is measured of every cell: names, and a number for each."""
+    cells = found.cells
+    columns: dict[str, list[Any]] = {"Confidence": rounded(found.confidence)}
+    for name, chances in zip(found.class_names, rounded(found.probabilities.T), strict=True):
+        columns[f"Probability: {name}"] = chances
+    sizes = cells.diameters * (export.pixel_size or cells.pixel_size or np.nan)
+    columns["Diameter µm"] = rounded(sizes, 4)
+    if found.novelty is not None:
+        columns["Novelty"] = rounded(found.novelty, 4)
+    if found.none_of_these is not None:
+        # Of measurements QuPath takes numbers.
+        columns["None of these"] = found.none_of_these.astype(int).tolist()
+    for name, values in found.measures.items():
+        columns[name] = np.asarray(values, dtype=np.float64).tolist()
+    chosen = [item if isinstance(item, PixelSelection) else None for item in found.evidence]
+    if any(chosen):
+        columns["Selected pixels"] = [item.k if item else np.nan for item in chosen]
+        columns["Selected share"] = [round(item.share, 6) if item else np.nan for item in chosen]
+    return columns
+
+
+def _uuid5(digest: str) -> str:
+    """Return the text of `uuid.uuid5` of a namespace and key, given their SHA-1 in hexadecimals."""
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def _slide(export: Export, found: SlidePrediction) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from ..evidence import PixelSelection, PyramidAttention, Traversal
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions
 from ..inference.slides import SlidePrediction
+from .json_stream import encode_json
 from .overlay import selection_window
 from .request import Export
 
@@ -36,14 +39,17 @@ _MOST_PIXELS = 2**28
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeatMaps:
-    """Maps on one grid.
+    """Maps on one grid, of which a few rows are made at a time.
 
     Parameters
     ----------
     names : tuple of str
         One per map.
-    data : numpy.ndarray
-        (maps, rows, columns) float32, NaN where a map says nothing.
+    shape : (int, int)
+        Rows and columns.
+    read : callable
+        From the first row and the one after the last to (maps, rows, columns)
+        float32, NaN where a map says nothing.
     scale : float
         Pixels of the full resolution per place of the grid.
     translate : (float, float)
@@ -51,9 +57,22 @@ class HeatMaps:
     """
 
     names: tuple[str, ...]
-    data: npt.NDArray[np.float32]
+    shape: tuple[int, int]
+    read: Callable[[int, int], npt.NDArray[np.float32]]
     scale: float
     translate: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        data: npt.NDArray[np.float32],
+        scale: float,
+        translate: tuple[float, float],
+    ) -> HeatMaps:
+        """Take maps (maps, rows, columns) that are there already."""
+        shape = (data.shape[1], data.shape[2])
+        return cls(tuple(names), shape, lambda first, stop: data[:, first:stop], scale, translate)
 
 
 def write_ome_zarr(export: Export, path: Path) -> list[Path]:
@@ -84,16 +103,16 @@ def write_ome_zarr(export: Export, path: Path) -> list[Path]:
     with _replacing_folder(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=2)
         group.attrs["napari-sparseattn"] = export.provenance
-        _write_levels(group, export, maps.data, maps, _omero(maps))
+        _write_maps(group, export, maps)
         result = export.result
         if isinstance(result, Predictions) and result.cells.labels is not None:
-            _write_labels(group, export, result)
+            _write_labels(group, temporary, export, result)
         export.report(len(maps.names), len(maps.names))
     return [path]
 
 
 def heat_maps(export: Export) -> HeatMaps:
-    """Return the maps that a result holds.
+    """Return the maps that a result holds; `read` makes those of cells anew each time.
 
     Of a slide, attention per level in multiples of uniform, coarser levels
     repeated onto the finest's grid, and the probability per patch. Of a TNet's
@@ -124,7 +143,7 @@ def _of_slide(seen: PyramidAttention, class_names: Sequence[str]) -> HeatMaps:
         names.append(f"probability of {class_names[1]}")
         maps.append(seen.probability_grid())
     (scale, _), translate = seen.probability_placement()
-    return HeatMaps(tuple(names), np.stack(maps), scale, translate)
+    return HeatMaps.of(names, np.stack(maps), scale, translate)
 
 
 def _of_field(result: FieldPrediction) -> HeatMaps:
@@ -140,7 +159,7 @@ def _of_field(result: FieldPrediction) -> HeatMaps:
         said[first[0] : last[0], first[1] : last[1]] = value
     names = ("finest level seen", f"evidence for {result.label} (logit)")
     middle = (step - 1) / 2
-    return HeatMaps(names, np.stack([seen, said]), float(step), (middle, middle))
+    return HeatMaps.of(names, np.stack([seen, said]), float(step), (middle, middle))
 
 
 def _of_cells(result: Predictions, shape: tuple[int, int]) -> HeatMaps:
@@ -149,123 +168,187 @@ def _of_cells(result: Predictions, shape: tuple[int, int]) -> HeatMaps:
             f"maps of {shape[0]} x {shape[1]} pixels do not fit the memory; export cells of so "
             "large an image as GeoJSON"
         )
-    chance = np.full(shape, np.nan, np.float32)
-    cells = result.cells
-    for i, confidence in enumerate(result.confidence):
-        top, left, bottom, right = np.rint(cells.boxes[i] + 0.5).astype(int).clip(0)
-        window = chance[top:bottom, left:right]
-        inside = (
-            np.True_
-            if cells.labels is None
-            else cells.labels[top:bottom, left:right] == cells.ids[i]
-        )
-        window[...] = np.where(inside, confidence, window)
-    names, maps = ["probability of the class"], [chance]
+    parts: list[tuple[str, Callable[[int, int, int], npt.NDArray[np.float32]]]] = []
+    parts.append(("probability of the class", _chances(result)))
     evidence = [item for item in result.evidence if isinstance(item, PixelSelection)]
     if evidence:
-        names += ["selected pixels (x uniform)", "score of all pixels"]
-        maps += _of_selections(evidence, shape)
+        fine = [(item, item.fine_map) for item in evidence]
+        score = [(item, functools.partial(getattr, item, "coarse")) for item in evidence]
+        parts.append(("selected pixels (x uniform)", _selections(fine, shape)))
+        parts.append(("score of all pixels", _selections(score, shape)))
     ways = [item for item in result.evidence if isinstance(item, Traversal)]
     if ways:
-        names.append("finest level seen")
-        maps.append(_of_traversals(ways, shape))
-    return HeatMaps(tuple(names), np.stack(maps), 1.0, (0.0, 0.0))
+        parts.append(("finest level seen", _traversals(ways)))
+
+    def read(first: int, stop: int) -> npt.NDArray[np.float32]:
+        made = [make(first, stop, shape[1])[np.newaxis] for _, make in parts]
+        return made[0] if len(made) == 1 else np.concatenate(made)
+
+    return HeatMaps(tuple(name for name, _ in parts), shape, read, 1.0, (0.0, 0.0))
 
 
-def _of_selections(
-    evidence: Sequence[PixelSelection], shape: tuple[int, int]
-) -> list[npt.NDArray[np.float32]]:
-    selected, score = np.full((2, *shape), np.nan, np.float32)
-    for item in evidence:
-        place = selection_window(item, shape)
-        if place is None:
-            continue
-        window, rows, columns = place
-        for target, values in ((selected, item.fine_map()), (score, item.coarse)):
+def _chances(result: Predictions) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
+    cells, confidence = result.cells, result.confidence
+    boxes = np.rint(cells.boxes + 0.5).astype(int).clip(0)
+
+    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
+        band = np.full((stop - first, width), np.nan, np.float32)
+        for i in np.flatnonzero((boxes[:, 0] < stop) & (boxes[:, 2] > first)).tolist():
+            top, left, bottom, right = boxes[i].tolist()
+            rows, columns = slice(max(top, first), min(bottom, stop)), slice(left, right)
+            window = band[rows.start - first : rows.stop - first, columns]
+            if cells.labels is None:
+                window[...] = confidence[i]
+            else:
+                window[cells.labels[rows, columns] == cells.ids[i]] = confidence[i]
+        return band
+
+    return make
+
+
+def _selections(
+    items: Sequence[tuple[PixelSelection, Callable[[], npt.NDArray[np.float32]]]],
+    shape: tuple[int, int],
+) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
+    """From crops and what to draw of each."""
+    placed = [(selection_window(item, shape), values) for item, values in items]
+
+    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
+        band = np.full((stop - first, width), np.nan, np.float32)
+        for place, values in placed:
+            if place is None:
+                continue
+            (tall, wide), rows, columns = place
+            low, high = max(tall.start, first), min(tall.stop, stop)
+            if low >= high:
+                continue
+            window = band[low - first : high - first, wide]
+            drawn = values()[np.ix_(rows[low - tall.start : high - tall.start], columns)]
             # Where crops overlap, the higher counts.
-            target[window] = np.fmax(target[window], values[np.ix_(rows, columns)])
-    return [selected, score]
+            np.fmax(window, drawn, out=window)
+        return band
+
+    return make
 
 
-def _of_traversals(ways: Sequence[Traversal], shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    seen = np.full(shape, np.nan, np.float32)
-    for way in ways:
-        for level, box in zip(way.level, way.on_image(way.boxes), strict=True):
-            top, left = np.ceil(box[:2] - 0.5).clip(0).astype(int)
-            bottom, right = np.ceil(box[:2] + box[2:] - 0.5).clip(0).astype(int)
-            window = seen[top:bottom, left:right]
-            window[...] = np.fmax(window, np.float32(level))
-    return seen
+def _traversals(
+    ways: Sequence[Traversal],
+) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
+    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
+        band = np.full((stop - first, width), np.nan, np.float32)
+        for way in ways:
+            for level, box in zip(way.level, way.on_image(way.boxes), strict=True):
+                top, left = np.ceil(box[:2] - 0.5).clip(0).astype(int).tolist()
+                bottom, right = np.ceil(box[:2] + box[2:] - 0.5).clip(0).astype(int).tolist()
+                if top < stop and bottom > first:
+                    window = band[max(top - first, 0) : bottom - first, left:right]
+                    np.fmax(window, np.float32(level), out=window)
+        return band
+
+    return make
 
 
-def _omero(maps: HeatMaps) -> dict[str, Any]:
+def _write_maps(group: zarr.Group, export: Export, maps: HeatMaps) -> None:
+    known = [[np.inf, -np.inf] for _ in maps.names]
+
+    def read(first: int, stop: int) -> npt.NDArray[np.float32]:
+        band = maps.read(first, stop)
+        for limits, values in zip(known, band, strict=True):
+            # These pass over NaN without a copy.
+            limits[0] = min(limits[0], float(np.fmin.reduce(values, axis=None, initial=np.inf)))
+            limits[1] = max(limits[1], float(np.fmax.reduce(values, axis=None, initial=-np.inf)))
+        return band
+
+    shape = (len(maps.names), *maps.shape)
+    datasets = _write_levels(group, export, shape, np.dtype(np.float32), read, maps)
     channels = []
-    for number, (name, values) in enumerate(zip(maps.names, maps.data, strict=True)):
-        known = values[np.isfinite(values)]
-        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    for number, (name, (low, high)) in enumerate(zip(maps.names, known, strict=True)):
+        low, high = (low, high) if low <= high else (0.0, 1.0)
         window = {"min": low, "max": high, "start": min(low, 0.0), "end": max(high, low + 1e-6)}
         channels.append({"label": name, "color": "FFFFFF", "active": number == 0, "window": window})
-    return {"name": maps.names[0], "version": "0.4", "channels": channels}
+    omero = {"name": maps.names[0], "version": "0.4", "channels": channels}
+    _write_places(group, export, datasets, "cyx", {"metadata": {"omero": omero}})
 
 
 def _write_levels(
     group: zarr.Group,
     export: Export,
-    data: npt.NDArray[Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    read: Callable[[int, int], npt.NDArray[Any]],
     maps: HeatMaps,
-    omero: dict[str, Any] | None,
-) -> None:
-    """Write an array (…, y, x) and smaller ones of it, with their places."""
-    from ome_zarr.format import FormatV04
-    from ome_zarr.writer import write_multiscales_metadata
+) -> list[dict[str, Any]]:
+    """Write an array (…, y, x) and smaller ones of it, a few rows at a time.
 
-    size = export.pixel_size
-    unit = {} if size is None else {"unit": "micrometer"}
-    ahead = data.ndim - 2
-    axes = [{"name": "c", "type": "channel"}] * ahead
-    axes += [{"name": name, "type": "space", **unit} for name in "yx"]
-    datasets = []
-    for number, (level, factor) in enumerate(_smaller(data)):
-        chunks = (1,) * ahead + tuple(min(_CHUNK, side) for side in level.shape[-2:])
-        empty = np.nan if data.dtype.kind == "f" else 0
+    Returns
+    -------
+    list of dict
+        Where each lies, for `_write_places`.
+    """
+    ahead = len(shape) - 2
+    microns = 1.0 if export.pixel_size is None else export.pixel_size
+    datasets: list[dict[str, Any]] = []
+    factor, finer = 1, None
+    while True:
+        chunks = (1,) * ahead + tuple(min(_CHUNK, side) for side in shape[-2:])
         held = group.create_array(
-            str(number), shape=level.shape, dtype=level.dtype, chunks=chunks, fill_value=empty,
+            str(len(datasets)), shape=shape, dtype=dtype, chunks=chunks,
+            fill_value=np.nan if dtype.kind == "f" else 0,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )  # fmt: skip
-        held[...] = level
-        microns = 1.0 if size is None else size
+        for first in range(0, shape[-2], _CHUNK):
+            stop = min(first + _CHUNK, shape[-2])
+            if finer is None:
+                held[..., first:stop, :] = read(first, stop)
+                continue
+            for *index, left in np.ndindex(*shape[:ahead], -(-shape[-1] // _CHUNK)):
+                begin, end = _CHUNK * left, min(_CHUNK * (left + 1), shape[-1])
+                twice = (slice(2 * first, 2 * stop), slice(2 * begin, 2 * end))
+                part = _halve(np.asarray(finer[(*index, *twice)]))
+                held[(*index, slice(first, stop), slice(begin, end))] = part
         scale = [1.0] * ahead + [maps.scale * factor * microns] * 2
         # The first place of a coarser level has its centre between those it covers.
         middle = maps.scale * (factor - 1) / 2
         moved = [0.0] * ahead + [(value + middle) * microns for value in maps.translate]
         datasets.append(
             {
-                "path": str(number),
+                "path": str(len(datasets)),
                 "coordinateTransformations": [
                     {"type": "scale", "scale": scale},
                     {"type": "translation", "translation": moved},
                 ],
             }
         )  # fmt: skip
-    more = {} if omero is None else {"metadata": {"omero": omero}}
+        if max(shape[-2:]) <= _SMALL or min(shape[-2:]) < 2:
+            return datasets
+        finer, factor = held, 2 * factor
+        shape = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
+
+
+def _write_places(
+    group: zarr.Group,
+    export: Export,
+    datasets: list[dict[str, Any]],
+    axes: str,
+    more: dict[str, Any],
+) -> None:
+    from ome_zarr.format import FormatV04
+    from ome_zarr.writer import write_multiscales_metadata
+
+    unit = {} if export.pixel_size is None else {"unit": "micrometer"}
+    kinds: dict[str, dict[str, str]] = {"c": {"type": "channel"}}
+    told = [{"name": name, **kinds.get(name, {"type": "space", **unit})} for name in axes]
     write_multiscales_metadata(
-        group, datasets, FormatV04(), axes, name=group.basename or export.name, **more
+        group, datasets, FormatV04(), told, name=group.basename or export.name, **more
     )
 
 
-def _smaller(data: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], int]]:
-    """Give the array, and halves of it, with their factor."""
-    factor = 1
-    yield data, factor
-    while max(data.shape[-2:]) > _SMALL:
-        # A last odd row or column would get less than its place.
-        height, width = (side // 2 * 2 for side in data.shape[-2:])
-        if min(height, width) < 2:
-            return
-        parts = [data[..., y:height:2, x:width:2] for y in (0, 1) for x in (0, 1)]
-        data = parts[0] if data.dtype.kind != "f" else _mean(parts)
-        factor *= 2
-        yield data, factor
+def _halve(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return rows and columns by twos: the mean of what is known, or the first of labels."""
+    # A last odd row or column would get less than its place.
+    height, width = (side // 2 * 2 for side in data.shape[-2:])
+    parts = [data[..., y:height:2, x:width:2] for y in (0, 1) for x in (0, 1)]
+    return parts[0] if data.dtype.kind != "f" else _mean(parts)
 
 
 def _mean(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
@@ -281,27 +364,52 @@ def _mean(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     return total
 
 
-def _write_labels(group: zarr.Group, export: Export, result: Predictions) -> None:
+def _write_labels(group: zarr.Group, folder: Path, export: Export, result: Predictions) -> None:
     from ome_zarr.format import FormatV04
     from ome_zarr.writer import write_label_metadata
 
     labels = result.cells.labels
     assert labels is not None
     held = group.create_group("labels")
-    kept = np.where(np.isin(labels, result.cells.ids), labels, 0).astype(_small(labels), copy=False)
-    named = HeatMaps(("cells",), np.empty((0, 0, 0), np.float32), 1.0, (0.0, 0.0))
-    _write_levels(held.create_group("cells"), export, kept, named, None)
-    colours = [[*ImageColor.getrgb(colour)[:3], 255] for colour in export.card.colours]
-    index, confidence = result.class_index, result.confidence
-    colour_rows, rows = [], []
-    for i, number in enumerate(result.cells.ids.tolist()):
-        rgba = colours[index[i]] if index[i] >= 0 else [127, 127, 127, 255]
-        colour_rows.append({"label-value": number, "rgba": rgba})
-        row: dict[str, Any] = {"label-value": number, "class": ""}
-        if index[i] >= 0:
-            row |= {"class": result.class_names[index[i]], "confidence": float(confidence[i])}
-        rows.append(row)
-    write_label_metadata(held, "cells", colour_rows, rows, FormatV04(), source={"image": "../../"})
+    dtype = np.dtype(_small(labels))
+
+    def read(first: int, stop: int) -> npt.NDArray[Any]:
+        band = labels[first:stop].astype(dtype)
+        band[~np.isin(band, result.cells.ids)] = 0
+        return band
+
+    cells = held.create_group("cells")
+    # On the grid of the image itself.
+    grid = HeatMaps(("cells",), labels.shape, read, 1.0, (0.0, 0.0))
+    datasets = _write_levels(cells, export, labels.shape, dtype, read, grid)
+    _write_places(cells, export, datasets, "yx", {})
+    write_label_metadata(held, "cells", [], [], FormatV04(), source={"image": "../../"})
+    _list_labels(folder / "labels" / "cells" / ".zattrs", export, result)
+
+
+def _list_labels(path: Path, export: Export, result: Predictions) -> None:
+    """Put each label's colour and class into its attributes, one by one: there may be many."""
+    known = json.loads(path.read_text("utf-8"))
+    label = known.pop("image-label")
+    colours = [encode_json([*ImageColor.getrgb(name)[:3], 255]) for name in export.card.colours]
+    names = [encode_json(name) for name in result.class_names]
+    numbers, index = result.cells.ids.tolist(), result.class_index.tolist()
+    with path.open("w", encoding="utf-8") as file:
+        others = {name: label[name] for name in label.keys() - {"colors", "properties"}}
+        file.write(f'{encode_json(known)[:-1]},"image-label":{encode_json(others)[:-1]},')
+        file.write('"colors":[')
+        between = "\n"
+        for number, i in zip(numbers, index, strict=True):
+            rgba = colours[i] if i >= 0 else "[127,127,127,255]"
+            file.write(f'{between}{{"label-value":{number},"rgba":{rgba}}}')
+            between = ",\n"
+        file.write('\n],"properties":[')
+        between = "\n"
+        for number, i, confidence in zip(numbers, index, result.confidence.tolist(), strict=True):
+            said = f'{names[i]},"confidence":{confidence!r}' if i >= 0 else '""'
+            file.write(f'{between}{{"label-value":{number},"class":{said}}}')
+            between = ",\n"
+        file.write("\n]}}\n")
 
 
 def _small(labels: npt.NDArray[Any]) -> npt.DTypeLike:

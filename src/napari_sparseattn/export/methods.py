@@ -15,9 +15,10 @@ from ..inference.fields import FieldPrediction
 from ..inference.slides import SlidePrediction
 
 if TYPE_CHECKING:
+    from ..images.holograms.settings import HologramSettings
     from .request import Export
 
-__all__ = ["describe_methods", "write_methods"]
+__all__ = ["describe_methods", "describe_reconstruction", "write_methods"]
 
 _NORMALISED = {
     "fixed": "values were shifted and scaled by constants of the model",
@@ -53,6 +54,49 @@ def describe_methods(export: Export) -> str:
     ]
     lines = [" ".join(said), "", *(f"[{number}] {text}" for text, number in marks.items())]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def describe_reconstruction(settings: HologramSettings, name: str, kind: str, frames: int) -> str:
+    """Return how a recording of holography became maps, as one paragraph.
+
+    Parameters
+    ----------
+    settings : HologramSettings
+        How it was reconstructed.
+    name : str
+        Of the recording.
+    kind : {"hologram", "field", "phase", "opd"}
+        What its frames are.
+    frames : int
+        How many.
+    """
+    what = {"hologram": "off-axis holograms", "field": "complex fields", "phase": "phase images"}
+    version = importlib.metadata.version("napari-sparseattn")
+    gives = "phase (rad)" if settings.wavelength is None and kind != "opd" else (
+        "optical path difference (nm)"
+    )  # fmt: skip
+    shown = what.get(kind, "optical path difference")
+    first = f"{_count(frames, 'frame')} of {shown} ({name}) became maps of {gives}"
+    said = [f"{first} with napari-sparseattn {version}."]
+    known = {
+        "wavelength in vacuum": (settings.wavelength, "nm"),
+        "pixel size": (settings.pixel_size, "µm"),
+        "refractive index of the medium": (settings.medium_index, ""),
+    }
+    stated = [f"{k} {v:g} {unit}".rstrip() for k, (v, unit) in known.items() if v is not None]
+    if stated:
+        said.append(f"Known were: {', '.join(stated)}.")
+    if kind == "hologram":
+        said.append(
+            f"The sideband was cut out with a {settings.filter_shape} of "
+            f"{settings.filter_radius:.3g} of its distance from frequency zero."
+        )
+    if settings.profile != "none":
+        said.append(f"A background ({settings.profile}) was fitted beside the cells and removed.")
+    if settings.focus or settings.autofocus:
+        reach = f", searched within {settings.autofocus:g} µm" if settings.autofocus else ""
+        said.append(f"It was refocused numerically by {settings.focus:g} µm{reach}.")
+    return " ".join(said) + "\n"
 
 
 def write_methods(export: Export, path: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from ..images.slides.pyramid import Pyramid
 from ..inference.fields import FieldPrediction
 from ..inference.prediction import Predictions, ReadingLedger
 from ..inference.slides import SlidePrediction
+from ..reprs import short_repr
 
 __all__ = ["Export", "Kind", "Result", "kind_of"]
 
@@ -61,6 +62,8 @@ class Export:
     TypeError
         If the result is none that can be exported.
     """
+
+    __repr__ = short_repr
 
     result: Result
     image: Field | Pyramid

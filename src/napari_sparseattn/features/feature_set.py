@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..images.errors import ImageError
 from ..images.holograms._hdf5 import images, reading
+from ..reprs import short_repr
 
 __all__ = ["FeatureError", "FeatureRows", "FeatureSet", "H5Rows", "failed_notes"]
 
@@ -159,6 +160,8 @@ class FeatureSet:
     patch_um : float or None
         Side of a patch in µm, as far as the file tells.
     """
+
+    __repr__ = short_repr
 
     features: FeatureRows
     cells: npt.NDArray[np.int32]

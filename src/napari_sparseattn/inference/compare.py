@@ -17,6 +17,7 @@ from ..images.fields.cells import Cells
 from ..images.fields.field import Field
 from ..metrics import wilson
 from ..progress import Progress
+from ..reprs import short_repr
 from .cells import classify_cells
 from .prediction import Prediction
 
@@ -65,6 +66,8 @@ class Comparison:
     centres : numpy.ndarray
         (N, 2) float64, row and column; NaN of a field.
     """
+
+    __repr__ = short_repr
 
     names: tuple[str, str]
     class_names: tuple[tuple[str, ...], tuple[str, ...]]

@@ -22,6 +22,7 @@ from ..images.slides.opening import is_slide
 from ..judged import Judged
 from ..metrics import Report
 from ..progress import Progress
+from ..reprs import short_repr
 from .cells import judge_crops
 from .prediction import slide_novelty
 
@@ -53,6 +54,8 @@ class Evaluation:
     notes : tuple of str
         How the images were taken, and what else figures depend on.
     """
+
+    __repr__ = short_repr
 
     report: Report
     judged: Judged

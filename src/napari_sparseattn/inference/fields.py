@@ -62,6 +62,9 @@ class FieldPrediction(Prediction):
         Which tiles were decoded, at which level, with bytes and seconds.
     """
 
+    # A dataclass would make its own.
+    __repr__ = Prediction.__repr__
+
     reading: Reading | None = None
 
     @property

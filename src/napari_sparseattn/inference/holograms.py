@@ -18,6 +18,7 @@ from ..images.holograms.holography import (
     estimate_settings,
     iter_phase,
 )
+from ..reprs import short_repr
 from .prediction import Predictions
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class FrameResult:
         The frame's cells with class, evidence and measures; None without a
         model.
     """
+
+    __repr__ = short_repr
 
     index: int
     field: Field

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..card import TargetSpec, readable_name
 from ..evidence import PixelSelection, PyramidAttention, Traversal
 from ..images.fields.cells import Cells
+from ..reprs import short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,8 @@ class ReadingLedger:
     notes : tuple of str
         What the user should know, e.g. a fall back to the CPU.
     """
+
+    __repr__ = short_repr
 
     pixels: int
     classified: int
@@ -164,6 +167,11 @@ class Prediction:
         those are in the model's file.
     """
 
+    def __repr__(self) -> str:
+        flagged = ", flagged" if self.flagged else ""
+        said = f"{self.label!r}, {100 * self.confidence:.1f} %{flagged}"
+        return f"{type(self).__name__}({said}, by model {self.model_hash[:12]})"
+
     class_names: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     evidence: PixelSelection | PyramidAttention | Traversal | None
@@ -234,6 +242,11 @@ class Predictions:
         (N, D) float16, what the model's last layer read of each cell, for
         `map_cells`; None where that was not kept, as in files.
     """
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {name}" for name, n in self.counts().items() if n)
+        model = "@".join(filter(None, (self.model_name, self.model_hash[:12])))
+        return f"Predictions({len(self)} cells by {model}{': ' if counts else ''}{counts})"
 
     cells: Cells
     class_names: tuple[str, ...]

@@ -25,6 +25,7 @@ from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, check_slide, find_tissue
 from ..progress import Progress, ignore_progress
+from ..reprs import short_repr
 from .prediction import Estimate, Prediction, ReadingLedger, novelty_columns, slide_novelty
 from .slide_attention import merge_outputs, to_pyramid_attention
 
@@ -95,6 +96,11 @@ class SlidePrediction(Prediction):
         The risk or number, of a model that gives one.
     """
 
+    def __repr__(self) -> str:
+        if self.estimate is None:
+            return super().__repr__()
+        return f"SlidePrediction({self.estimate.headline}, by model {self.model_hash[:12]})"
+
     features: FeatureSet | None = None
     tissue: Tissue | None = None
     stages: tuple[Stage, ...] = ()
@@ -150,6 +156,8 @@ class LocalAttention:
         (heads, m) float32; together with the weight of the lattice's corners,
         where they are in the window, each head sums to 1.
     """
+
+    __repr__ = short_repr
 
     patch: int
     indices: npt.NDArray[np.int64]

@@ -11,8 +11,6 @@ from .opening import open_files
 if TYPE_CHECKING:
     import napari
 
-    from ..inference.prediction import Predictions
-
 __all__ = [
     "classify_layer",
     "demo",
@@ -20,6 +18,7 @@ __all__ = [
     "open_slide_file",
     "open_slide_folder",
     "reconstruct_layer",
+    "take_tour",
 ]
 
 
@@ -28,21 +27,7 @@ def classify_layer(viewer: napari.viewer.Viewer) -> None:
     from .session import Session
 
     open_main(viewer)
-    session = Session.of(viewer)
-
-    def classify() -> None:
-        session.task.ask("all" if session.advice.cells else "whole")
-
-    if session.selection.model is not None:
-        classify()
-        return
-
-    def ready(model: object) -> None:
-        if model is not None:
-            session.selection.model_changed.disconnect(ready)
-            classify()
-
-    session.selection.model_changed.connect(ready)
+    Session.of(viewer).ask_all()
 
 
 def reconstruct_layer(viewer: napari.viewer.Viewer) -> None:
@@ -73,6 +58,13 @@ def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
 
 
+def take_tour(viewer: napari.viewer.Viewer) -> None:
+    """Open the dock, with a sample where no image is open, and show how it is used."""
+    from .main.tour import start_tour
+
+    start_tour(viewer)
+
+
 def fetch_smear(viewer: napari.viewer.Viewer) -> None:
     """Open the dock, fetch a stained blood smear, and open it."""
     from .samples import SmearFetching
@@ -82,25 +74,7 @@ def fetch_smear(viewer: napari.viewer.Viewer) -> None:
 
 
 def demo(viewer: napari.viewer.Viewer) -> None:
-    """Open the simulated smear, classify its cells, and show what decided one of them."""
-    from qtpy.QtCore import QTimer
+    """Open the simulated smear, classify its cells, and go to what decided one of them."""
+    from .main.demo import start_demo
 
-    from .session import Session
-
-    viewer.window.resize(1400, 900)
-    viewer.open_sample("napari-sparseattn", "simulated-smear")
-    classify_layer(viewer)
-    session = Session.of(viewer)
-
-    def show_one(results: Predictions | None) -> None:
-        if results is not None and len(results):
-            session.cells.results_changed.disconnect(show_one)
-            cells = results.cells
-            # A white cell shows more than a platelet does.
-            large = (cells.diameters >= cells.diameters.max() / 2).nonzero()[0]
-            apart = ((cells.centres - cells.centres.mean(axis=0)) ** 2).sum(axis=1)
-            session.cells.click_cell(int(large[apart[large].argmin()]))
-
-    session.cells.results_changed.connect(show_one)
-    # The canvas has its size once the dock has been laid out.
-    QTimer.singleShot(300, viewer.fit_to_view)
+    start_demo(viewer)

@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.docks import open_holograms
 from .core.lanes import Lane, Lanes
 from .core.per_viewer import PerViewer
 from .core.preferences import preferences
 from .core.sources import METADATA_KEY
 from .core.status import Progress
+from .core.view import has_window
 from .session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 __all__ = [
+    "SampleOpening",
     "SmearFetching",
     "phase_cell",
     "simulated_hologram",
@@ -49,6 +52,8 @@ _FIELDS_PIXEL = 0.073
 _FOLDER_VARIABLE = "NAPARI_SPARSEATTN_DATA"
 # Some 500 patches of 112 µm: SPAN is done with it before anybody tires.
 _SLIDE_SHAPE, _SLIDE_SEED = (6144, 8192), 7
+#: After so long a window has laid itself out.
+_SETTLED_MS = 300
 
 
 def smear() -> list[LayerData]:
@@ -158,6 +163,74 @@ def _stream_smear(request: _Request) -> Iterator[int | LayerData]:
     yield _join_fields(paths)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """Make a sample, by its key in the manifest."""
+
+    key: str
+
+
+class SampleOpening(PerViewer):
+    """Opens a simulated sample in one viewer, and what comes next with it.
+
+    A model that the user chose for another image gives way to one that suits the sample.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__(viewer)
+        self._session = Session.of(viewer)
+        self._lane: Lane[_Sample] = Lanes.of(viewer).add(
+            _make_sample, given=self._take, failed=self._fail, busy="replace"
+        )
+
+    def start(self, key: str) -> None:
+        """Make a sample in another thread; the layer follows.
+
+        Parameters
+        ----------
+        key : {"simulated-smear", "simulated-hologram", "simulated-slide"}
+            As in the manifest.
+        """
+        self._session.status.notify("Drawing the sample…")
+        self._lane.ask(_Sample(key))
+
+    def _take(self, request: _Sample, layers: list[LayerData]) -> None:
+        from napari.layers import Layer
+
+        viewer = self.viewer
+        if viewer is None or not has_window(viewer):
+            return
+        selection = self._session.selection
+        selection.model_is_chosen = False
+        before = selection.image
+        for data in layers:
+            viewer.add_layer(Layer.create(*data))
+        if before is not None:
+            # What was open lies elsewhere, at another scale.
+            self._session.choose_image(selection.images()[-1])
+        # A dock that opens meanwhile leaves the canvas another size.
+        Lanes.of(viewer).runner.later(_SETTLED_MS, self._fit)
+        if request.key == "simulated-hologram" and getattr(viewer, "window", None) is not None:
+            open_holograms(viewer)
+
+    def _fit(self) -> None:
+        viewer = self.viewer
+        if viewer is not None and has_window(viewer):
+            viewer.fit_to_view()
+
+    def _fail(self, _: _Sample, error: BaseException) -> None:
+        self._session.status.fail(error)
+
+
+def _make_sample(request: _Sample) -> list[LayerData]:
+    makers: dict[str, Callable[[], list[LayerData]]] = {
+        "simulated-smear": simulated_smear,
+        "simulated-hologram": simulated_hologram,
+        "simulated-slide": simulated_slide,
+    }
+    return makers[request.key]()
+
+
 def phase_cell() -> list[LayerData]:
     """Return scikit-image's quantitative phase image of a cell (CC0), 0.107 µm per pixel.
 
@@ -176,7 +249,7 @@ def simulated_smear() -> list[LayerData]:
     image = _layer(
         field.data, "simulated smear", "brightfield", pixel_size=field.pixel_size, rgb=True
     )
-    return [image]
+    return [_simulated(image)]
 
 
 def simulated_hologram() -> list[LayerData]:
@@ -185,7 +258,7 @@ def simulated_hologram() -> list[LayerData]:
     from .holograms.recordings import recording_layer
 
     recording, _, _, _ = hologram_with_truth((640, 640), background=True)
-    return [recording_layer(recording)]
+    return [_simulated(recording_layer(recording))]
 
 
 def simulated_slide() -> list[LayerData]:
@@ -194,7 +267,13 @@ def simulated_slide() -> list[LayerData]:
     from .slides.layers import slide_layer
 
     pyramid, _ = simulate(*_SLIDE_SHAPE, kind="tumour", seed=_SLIDE_SEED)
-    return [slide_layer(pyramid)]
+    return [_simulated(slide_layer(pyramid))]
+
+
+def _simulated(layer: LayerData) -> LayerData:
+    """Note that a layer is simulated: of models that fit, one of simulated images suits it."""
+    layer[1]["metadata"][METADATA_KEY]["simulated"] = True
+    return layer
 
 
 def _fetch(name: str, sha256: str) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import SignalInstance
 
 from .cells.task import CellTask
+from .core.activity import Activity
 from .core.advice import Advice
 from .core.clicks import ClickWatcher
 from .core.file_facts import FileFacts
@@ -19,8 +20,9 @@ from .core.models import Model, Models
 from .core.parts import SETTINGS_CHANGED, Answers, Parts, Task
 from .core.per_viewer import PerViewer
 from .core.selection import Selection
-from .core.sources import is_own, is_picture
-from .core.status import Status
+from .core.sources import is_own, is_picture, is_result
+from .core.status import Progress, Status
+from .core.undo import Undo
 from .core.view import image_under, show_image
 from .slides.task import SlideTask
 from .tasks import TASKS
@@ -72,16 +74,50 @@ class Session(PerViewer):
             self.cells, self.crops, self.slides,
         )  # fmt: skip
         self._files = FileFacts(self.parts)
+        activity = Activity.of(viewer)
+        status, slides = self.status, self.slides
+        activity.follow(
+            "Classifying",
+            (status.progress_changed, slides.stages_changed),
+            status.cancel,
+            self._progress,
+        )
+        activity.follow(
+            "What speaks for the class",
+            (slides.explaining_changed, slides.explanation_changed),
+            slides.cancel_explanation,
+            lambda: slides.explaining_progress,
+        )
+        activity.follow(
+            "Loading the model",
+            (self.selection.model_changed,),
+            None,
+            lambda: Progress(what="") if self.selection.loading else None,
+        )
+        self._undo = Undo.of(viewer)
+        for space in (self.overlays, self.slides.maps):
+            self._undo.removed.add_space(space)
+        self._undo.said.connect(self.status.notify)
         self.selection.image_changed.connect(self._files.ask)
         self.selection.overlays_changed.connect(self._apply_choice)
         self.selection.modality_changed.connect(self._advise_if_idle)
         self.selection.settings_changed.connect(self._fit_model)
+        self.status.progress_changed.connect(self._fit_when_idle)
         self.selection.unsettled.connect(self._unsettle)
         self.selection.model_changed.connect(self._change_model)
         self._model_before: Model | None = None
+        #: Whether an image came while there was work, which no model may interrupt.
+        self._fit_later = False
+        #: Of which image all is to be asked, once the model is there.
+        self._asked_soon: Image | None = None
         self._watcher = ClickWatcher(self.press, self.press_here)
         #: The layer of the user's that was last selected.
         self._active: Callable[[], Layer | None] = lambda: None
+
+    def _progress(self) -> Progress | None:
+        """Return how far the work is that the user waits for."""
+        work = self.status.work
+        return None if work is None else work.progress()
 
     # -- what there is
 
@@ -121,10 +157,7 @@ class Session(PerViewer):
     @property
     def card_to_be(self) -> Card | None:
         """The card of the chosen model, or of the one that is being loaded."""
-        if not self.selection.loading:
-            return self.selection.card
-        models = self.models
-        return next((c for n, c in models.cards.items() if models.paths[n] == models.wanted), None)
+        return self.parts.card_to_be
 
     @property
     def advice(self) -> Advice:
@@ -176,6 +209,25 @@ class Session(PerViewer):
         if self.selection.image is not None:
             self._files.show_as_colour(self.selection.image)
 
+    def clear(self) -> None:
+        """Take every result of the chosen image away, with its layers; work at hand is stopped.
+
+        What the user has drawn stays: annotations, and outlines of tissue.
+        """
+        viewer, image = self.viewer, self.selection.image
+        if viewer is None or image is None:
+            return
+        self.status.cancel()
+        self.selection.generation += 1
+        self._answers.show(None)
+        self.slides.forget(image)
+        self.slides.maps.clear(image)
+        self.overlays.forget(image)
+        self.cells.forget(image)
+        for layer in [x for x in viewer.layers if is_result(x)]:
+            viewer.layers.remove(layer)
+        self.parts.advise()
+
     # -- models
 
     def start(self) -> None:
@@ -187,6 +239,17 @@ class Session(PerViewer):
             self.status.notify("No model was found. Load a model file with Load….", "warning")
         else:
             self.load(self.models.paths[name])
+
+    def ask_all(self) -> None:
+        """Ask for what the model gives of an image: all its cells, or the class of the whole.
+
+        A model that is being loaded is waited for.
+        """
+        if not self.selection.loading:
+            self.task.ask("all" if self.advice.cells else "whole")
+            return
+        self._asked_soon = self.selection.image
+        self.status.notify("Loading the model; it begins then by itself…")
 
     def load(self, name_or_path: str) -> None:
         """Load a model in another thread; until then there is none."""
@@ -204,18 +267,31 @@ class Session(PerViewer):
         return next(iter(names), None)
 
     def _fit_model(self, _: object = None) -> None:
-        """Load a model that fits the image, unless the user has chosen this one."""
-        selection, card = self.selection, self.selection.card
-        if card is None or selection.model_is_chosen or self.status.running:
+        """Load a model that fits the image, unless the user has chosen this one.
+
+        Also while another is being loaded, which is then not waited for.
+        """
+        selection, card = self.selection, self.card_to_be
+        self._fit_later = self.status.running
+        if selection.image is None or selection.model_is_chosen or self.status.running:
             return
         name = next(iter(self.parts.fitting), None)
-        if name is None or name not in self.models.paths:
+        if name is None or name not in self.models.paths or (card is None and selection.loading):
             return
-        # Another kind only where that is the likely one, as for a slide.
-        better = self.models.cards[name]
-        wrong_kind = not self.parts.suits(card) and self.parts.suits(better)
-        if selection.settings.modality != card.modality or wrong_kind:
+        if card is None:
             self.load(self.models.paths[name])
+            return
+        # The model that the user chose last counts as one that he chose now, but for a slide.
+        last = self.models.remembered()
+        if last in self.parts.fitting and not selection.on_slide and card.name == last:
+            return
+        if self.parts.rank(self.models.cards[name]) > self.parts.rank(card):
+            self.load(self.models.paths[name])
+
+    def _fit_when_idle(self, progress: object) -> None:
+        """Fit the model to an image that came while there was work."""
+        if progress is None and self._fit_later:
+            self._fit_model()
 
     def _take_model(self, model: Model | None, error: BaseException | None) -> None:
         self.selection.set_model(model)
@@ -240,6 +316,7 @@ class Session(PerViewer):
         if viewer is None:
             return
         viewer.mouse_drag_callbacks.append(self._watcher.on_mouse)
+        self._undo.attach()
         # Layers may have gone while no dock was open.
         self.slides.drop_closed()
         if selection.image is not None and not selection.is_open(selection.image):
@@ -255,6 +332,7 @@ class Session(PerViewer):
         for part in (*self.tasks, self.models, self._files):
             part.close()
         self.selection.loading = False
+        self._undo.detach()
         viewer = self.viewer
         if viewer is not None and self._watcher.on_mouse in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._watcher.on_mouse)
@@ -274,6 +352,11 @@ class Session(PerViewer):
         if model is not None and self.selection.model_is_chosen:
             self.models.remember(model)
         self.parts.advise()
+        soon = self._asked_soon
+        if not self.selection.loading:
+            self._asked_soon = None
+        if model is not None and soon is not None and soon is self.selection.image:
+            self.ask_all()
 
     def _unsettle(self, image: Image) -> None:
         """Drop what was found with other settings of an image."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..images.fields.cells import Method
+from ..images.fields.field import Modality
 from ..images.holograms.recording import Kind
 from ..images.holograms.settings import HologramSettings
 
@@ -18,7 +19,10 @@ __all__ = ["ProcessOptions", "Task", "Unit"]
 Task = Literal["auto", "cells", "hologram", "whole", "slide"]
 Unit = Literal["nm", "rad"]
 #: Came later; left out of the hash where nobody asked for them, so that older batches go on.
-_LATER = ("axes", "background", "classes", "features", "image", "snap", "unit")
+_LATER = (
+    "at", "axes", "background", "cells", "channel", "classes", "features", "frame", "image",
+    "modality", "slice", "snap", "unit",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,16 @@ class ProcessOptions:
         Of fields: which of several images in a file, from 0; by default the largest.
     unit : {"nm", "rad"}, optional
         Of fields: the unit of the values, where the files do not say it.
+    modality : str, optional
+        Of fields: what they show, in place of what the files say; see `Field`.
+    frame, slice, channel : int, optional
+        Of fields: which point in time, position in z and channel is looked at,
+        from 0. By default the first of the first two, and all channels.
+    cells : pathlib.Path, optional
+        Of fields: a file that says where the cells are; see `read_cells`. By
+        default they are found.
+    at : (float, float), optional
+        Of fields: row and column in pixels; only the cell there is classified.
     icc : bool
         Convert colours from the ICC profile in a file to sRGB, where there is one.
     locations : tuple of int, optional
@@ -89,6 +103,12 @@ class ProcessOptions:
     axes: str | None = None
     image: int | None = None
     unit: Unit | None = None
+    modality: Modality | None = None
+    frame: int | None = None
+    slice: int | None = None
+    channel: int | None = None
+    cells: Path | None = None
+    at: tuple[float, float] | None = None
     icc: bool = True
     locations: tuple[int, ...] | None = None
     halt: bool = True
@@ -104,7 +124,9 @@ class ProcessOptions:
     retrieval: Literal["cpu", "gpu"] = "cpu"
 
     def __post_init__(self) -> None:
-        known = {"task": Task, "method": Method, "kind": Kind, "unit": Unit}
+        known = {
+            "task": Task, "method": Method, "kind": Kind, "unit": Unit, "modality": Modality,
+        }  # fmt: skip
         for name, values in known.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(values):

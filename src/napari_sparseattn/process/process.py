@@ -18,6 +18,7 @@ from .options import ProcessOptions, Task
 from .result import Result
 
 if TYPE_CHECKING:
+    from ..images.fields.cells import Cells
     from ..images.holograms.recording import Recording
     from ..images.holograms.settings import HologramSettings
     from ..images.tissue.mask import Tissue
@@ -184,6 +185,7 @@ def process_image(
             options.device,
             halt=options.halt,
             progress=progress,
+            **_plane_of(options),
         )
     else:
         found = _classify_cells(image, bundle, options, progress)
@@ -194,6 +196,7 @@ def _classify_cells(
     image: Field | Pyramid, bundle: Bundle, options: ProcessOptions, progress: Progress | None
 ) -> Predictions:
     from ..images.fields.cells import find_cells, knows_platelets
+    from ..images.fields.marked import read_cells
     from ..inference.cells import classify_cells
 
     if isinstance(image, Pyramid):
@@ -206,16 +209,38 @@ def _classify_cells(
             f"{image.name} holds holograms, which '{bundle.card.name}' cannot read; choose a model "
             "of optical path difference"
         )
-    platelets = knows_platelets(bundle.card.class_names, options.classes)
-    cells = find_cells(image, options.method, platelets=platelets)
+    plane = _plane_of(options)
+    if options.cells is not None:
+        cells = read_cells(options.cells, image, **plane)
+    else:
+        platelets = knows_platelets(bundle.card.class_names, options.classes)
+        cells = find_cells(image, options.method, platelets=platelets, **plane)
+    only = None if options.at is None else [_cell_at(cells, options.at, image)]
     return classify_cells(
         image,
         cells,
-        bundle,
+        bundle.with_locations(options.locations),
         options.device,
-        evidence=_shows_evidence(options, len(cells)),
+        evidence=_shows_evidence(options, len(cells) if only is None else 1),
+        only=only,
         classes=options.classes,
+        **plane,
     )
+
+
+def _plane_of(options: ProcessOptions) -> dict[str, int]:
+    """Return the frame and the slice that are asked for."""
+    return {"t": options.frame or 0, "z": options.slice or 0}
+
+
+def _cell_at(cells: Cells, place: tuple[float, float], image: Field) -> int:
+    found = cells.nearest(place)
+    if found is None:
+        raise ValueError(
+            f"there is no cell at row {place[0]:g}, column {place[1]:g} of {image.name}; there are "
+            f"{len(cells)} in it"
+        )
+    return found
 
 
 def _shows_evidence(options: ProcessOptions, n_cells: int) -> bool:
@@ -341,9 +366,17 @@ def _open(path: Path, task: Task, options: ProcessOptions) -> Field | Pyramid:
 
     if task == "slide":
         return open_slide(path, pixel_size=options.pixel_size, icc=options.icc)
-    given = {"axes": options.axes, "image": options.image, "unit": options.unit}
+    given = {
+        "axes": options.axes,
+        "image": options.image,
+        "unit": options.unit,
+        "modality": options.modality,
+    }
     asked = {k: v for k, v in given.items() if v is not None}
-    return open_image(path, icc=options.icc, **_scale(options), **asked)
+    image = open_image(path, icc=options.icc, **_scale(options), **asked)
+    if options.channel is None or isinstance(image, Pyramid):
+        return image
+    return image.channel(options.channel)
 
 
 def _scale(options: ProcessOptions) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from ..bundle import Bundle
 from ..files import replacing
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
+from ..reprs import short_repr
 from .options import ProcessOptions, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..evidence import Foci
     from ..export.request import Result as AnyPrediction
     from ..progress import Progress
@@ -56,6 +59,8 @@ class Result:
     closing : contextlib.ExitStack
         Closes what has to stay open for `write`.
     """
+
+    __repr__ = short_repr
 
     prediction: AnyPrediction
     image: Field | Pyramid
@@ -102,6 +107,27 @@ class Result:
             found["foci"] = foci.to_dict()
         notes = [*self.facts.get("notes", ()), *found["notes"], *_notes_on_frames(self)]
         return found | dict(self.facts) | {"notes": list(dict.fromkeys(notes))}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows of the table that `write` gives: per cell, crop or patch.
+
+        Of a recording its frames follow each other, told apart by ``frame``.
+
+        Raises
+        ------
+        ValueError
+            If there is no model, and so no table.
+        """
+        import pandas as pd
+
+        from ..export.tables import iter_tables
+
+        if self.bundle is None:
+            raise ValueError(
+                f"{self.name} was reconstructed only: without a model there is no table"
+            )
+        tables = iter_tables(self.prediction, self.bundle.card.name, self.image.name)
+        return pd.concat(tables, ignore_index=True)
 
     def foci(self) -> Foci | None:
         """Return the foci of the tissue that a model finds; None of any other model."""
@@ -181,6 +207,7 @@ class Result:
                 name,
                 [each],
                 self.bundle.card,
+                index=(self.options.frame or 0, self.options.slice or 0),
                 progress=progress,
                 facts=self.summary() | self.identity,
             )
@@ -257,6 +284,10 @@ def _notes_on_frames(result: Result) -> list[str]:
     if result.task != "cells" or not isinstance(image, Field):
         return []
     count = image.n_frames * image.n_slices
+    options = result.options
+    if count > 1 and (options.frame is not None or options.slice is not None):
+        place = f"frame {options.frame or 0}, slice {options.slice or 0}"
+        return [f"only {place} (from 0) of {count} planes was classified"]
     note = (
         f"only the first of {count} frames was classified; for all frames of OPD or holograms use "
         "`napari-sparseattn hologram --model`"

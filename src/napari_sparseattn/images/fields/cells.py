@@ -72,6 +72,10 @@ class Cells:
         If shapes do not agree, or a position is not finite, or an id repeats.
     """
 
+    def __repr__(self) -> str:
+        scale = "" if self.pixel_size is None else f", {self.pixel_size:.4g} µm per pixel"
+        return f"Cells({len(self)}{', with labels' if self.labels is not None else ''}{scale})"
+
     centres: npt.NDArray[np.float64]
     boxes: npt.NDArray[np.float64]
     at_border: npt.NDArray[np.bool_]

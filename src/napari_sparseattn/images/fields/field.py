@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...reprs import short_repr
 from ..errors import isotropic_size
 
 __all__ = ["Field", "Modality"]
@@ -66,6 +67,8 @@ class Field:
         If `axes` does not fit `data`, `data` is empty, or a value is not one
         of those listed.
     """
+
+    __repr__ = short_repr
 
     data: npt.NDArray[Any]
     axes: str
@@ -196,6 +199,23 @@ class Field:
         if "C" not in self.axes:
             return image[..., np.newaxis]
         return image[..., :3] if self._has_alpha else image
+
+    def channel(self, index: int) -> Field:
+        """Return one channel as a field of its own; of a field without channels itself.
+
+        Raises
+        ------
+        IndexError
+            If there is no such channel.
+        """
+        count = self._length("C")
+        if not 0 <= index < count:
+            raise IndexError(f"no channel {index}: the field has {count}")
+        if "C" not in self.axes:
+            return self
+        return dataclasses.replace(
+            self, data=self.data[..., index], axes=self.axes.removesuffix("C")
+        )
 
     def transparent(self, t: int = 0, z: int = 0) -> npt.NDArray[np.bool_] | None:
         """Return which pixels (H, W) are fully transparent; None where none can be.

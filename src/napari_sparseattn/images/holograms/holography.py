@@ -1,8 +1,8 @@
 """From off-axis holograms to optical path difference.
 
 Subtract the mean, pad, Fourier transform, keep the disk around the sideband,
-move it to zero frequency, transform back (qpretrieve); divide by the field of
-the background hologram; refocus (nrefocus); unwrap each frame by itself; fit
+move it to zero frequency, transform back (with qpretrieve's disk); divide by the
+field of the background hologram; refocus (nrefocus); unwrap each frame by itself; fit
 tilt and offset on background pixels and remove them; OPD = phase × λ / 2π.
 
 Units: OPD in nm, phase in rad, wavelength in nm in vacuum, pixel size in µm
@@ -24,7 +24,7 @@ from ...progress import Progress
 from ..fields.field import Field, Modality
 from ..normalise import level_outside
 from .demodulate import Complex, Device, field_of, import_quietly, inverse
-from .flatten import contrast, flatten, level_field
+from .flatten import contrast, flatten, level_field, median
 from .recording import Recording
 from .settings import LIMITS, HologramSettings
 from .sideband import HologramError, fill_bad, find_sideband, spectrum
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 _SIGN_FRAMES = 5
+# Every so many pixels along rows and columns tell the background's amplitude.
+_FEW = 3
 # By what share two numbers may differ and be the same, written with fewer digits.
 _SAME = 0.005
 # What stands out the other way, of what stands out, is then more than a rim's ring.
@@ -168,12 +170,12 @@ def retrieve(
     settings : HologramSettings
         From `estimate_settings`, so that all frames are treated alike.
     device : {"cpu", "gpu"}
-        ``"gpu"`` retrieves the field with CuPy; the rest is done on the CPU.
+        ``"gpu"`` retrieves the field on CUDA; the rest is done on the CPU.
 
     Raises
     ------
     HologramError
-        If refocusing lacks a quantity, or there is no GPU or no CuPy.
+        If refocusing lacks a quantity, or there is no GPU.
     IndexError
         If there is no such frame.
     """
@@ -301,7 +303,9 @@ def _one(
     device: Device,
     index: int,
 ) -> Retrieved:
-    lost = ~np.isfinite(frame)
+    lost = np.zeros(frame.shape, np.bool_)
+    if frame.dtype.kind not in "iub":
+        lost = ~np.isfinite(frame)
     n_bad = int(np.count_nonzero(lost)) if recording.kind == "field" else fill_bad(frame)[1]
     if lost.all():
         # A frame without one finite pixel must not stop a long stack.
@@ -309,14 +313,18 @@ def _one(
         return Retrieved(empty, empty, empty, ~lost, settings.focus, n_bad)
     if _has_fields(recording):
         field = field_of(frame, recording.kind, settings, device)
-        values, amplitude = _of_field(field if plain is None else field * plain, settings)
+        if plain is not None:
+            field *= plain
+        values, amplitude = _of_field(field, settings)
     else:
         values, amplitude = _of_phase(frame, recording, settings, index)
     if bool(settings.inverted) != settings.flip:
         values = -values
     values, background = flatten(values, settings.profile, settings.background)
-    ground = amplitude[background][::8] if background.any() else amplitude
-    amplitude = amplitude / np.float32(max(float(np.median(ground)), 1e-12))
+    some = (slice(None, None, _FEW), slice(None, None, _FEW))
+    ground = amplitude[some][background[some]]
+    level = median(ground if len(ground) else amplitude)
+    amplitude = amplitude / np.float32(max(level, 1e-12))
     if recording.kind != "hologram" and lost.any():
         # What was not measured stays so; a hologram's bad pixels have spread anyway.
         values, amplitude = (np.where(lost, np.float32(np.nan), v) for v in (values, amplitude))

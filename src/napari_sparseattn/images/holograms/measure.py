@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.ndimage as ndi
 
 from ..fields.cells import Cells, check_labels
 from ..fields.field import Field
@@ -82,6 +81,9 @@ def measure_opd(
 def _one(
     plane: npt.NDArray[Any], cells: Cells, index: int, area: float, increment: float
 ) -> tuple[float, float, float, float]:
+    # A window that opens needs it not, and it is a third of what that imports.
+    from scipy import ndimage
+
     box = cells.boxes[index]
     # The box runs along outer edges: pixel i reaches from i - 0.5 to i + 0.5.
     low = np.maximum(np.ceil(box[:2]), 0).astype(int)
@@ -99,7 +101,7 @@ def _one(
         return math.nan, math.nan, math.nan, math.nan
     values = part[inside]
     filled = np.where(np.isfinite(part), part, float(np.median(values)))
-    peak = float(ndi.median_filter(filled, size=3, mode="nearest")[inside].max())
+    peak = float(ndimage.median_filter(filled, size=3, mode="nearest")[inside].max())
     # nm to µm, so that OPD x area over the increment is µm³ / (µm³/pg).
     mass = 1e-3 * float(values.sum()) * area / increment
     return count * area, float(values.mean()), peak, mass

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...reprs import short_repr
+
 __all__ = ["Frames", "Kind", "Recording"]
 
 Kind = Literal["hologram", "field", "phase", "opd"]
@@ -71,6 +73,8 @@ class Recording:
         If shapes do not agree, there are no frames, the values are not of the
         kind, or a number is not positive.
     """
+
+    __repr__ = short_repr
 
     frames: Frames
     kind: Kind

@@ -158,8 +158,33 @@ class HologramSettings:
             If there is no file.
         """
         try:
-            content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a settings file: {error}") from error
+        return cls.from_text(text, str(path))
+
+    def to_text(self) -> str:
+        """Return the settings that differ from the usual ones as JSON in one line."""
+        usual = type(self)()
+        kept = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name != "notes" and value != getattr(usual, name)
+        }
+        return json.dumps({"format": _KIND, "version": 1, **kept})
+
+    @classmethod
+    def from_text(cls, text: str, path: str = "this text") -> HologramSettings:
+        """Read settings from the JSON that `to_json` and `to_text` write.
+
+        Raises
+        ------
+        ValueError
+            If it is not of such settings, or a value is out of range.
+        """
+        try:
+            content: Any = json.loads(text)
+        except json.JSONDecodeError as error:
             raise ValueError(f"{path} is not a settings file: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != _KIND:
             raise ValueError(f"{path} is not a hologram settings file; save one in the window")

@@ -32,15 +32,16 @@ def fill_bad(frame: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int]:
     NaN and infinite pixels become the frame's median; saturated ones, at the
     maximum of an integer type, are counted and kept.
     """
+    if frame.dtype.kind in "iu":
+        saturated = int(np.count_nonzero(frame == np.iinfo(frame.dtype).max))
+        return frame.astype(np.float32), saturated
     with np.errstate(over="ignore"):
         values = frame.astype(np.float32)
     finite = np.isfinite(values)
-    if not finite.all():
-        values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
-    bad = int(finite.size - np.count_nonzero(finite))
-    if frame.dtype.kind in "iu":
-        bad += int(np.count_nonzero(frame == np.iinfo(frame.dtype).max))
-    return values.astype(np.float32, copy=False), bad
+    if finite.all():
+        return values, 0
+    values = np.where(finite, values, np.median(values[finite]) if finite.any() else 0)
+    return values.astype(np.float32, copy=False), int(finite.size - np.count_nonzero(finite))
 
 
 def spectrum(hologram: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Found", "separate"]
+__all__ = ["Found", "mean_channels", "separate"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -48,6 +49,23 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
+def mean_channels(pixels: Floats) -> Floats:
+    """Return the mean over the last axis, many times as fast as numpy's own for a few channels."""
+    total = pixels[..., 0].copy()
+    for channel in range(1, pixels.shape[-1]):
+        total += pixels[..., channel]
+    total /= np.float32(pixels.shape[-1])
+    return total
+
+
+def _highest(pixels: Floats) -> Floats:
+    return functools.reduce(np.maximum, np.moveaxis(pixels, -1, 0))
+
+
+def _lowest(pixels: Floats) -> Floats:
+    return functools.reduce(np.minimum, np.moveaxis(pixels, -1, 0))
+
+
 def separate(pixels: Floats, valid: Mask) -> Found:
     """Separate tissue, ink and background.
 
@@ -61,18 +79,18 @@ def separate(pixels: Floats, valid: Mask) -> Found:
     nothing = np.zeros(valid.shape, np.bool_)
     if not valid.any():
         return Found(nothing, nothing, False, nothing, ("no part of the slide could be read",))
-    light = pixels.mean(axis=2)
+    light = mean_channels(pixels)
     fill = _black_fill(pixels, valid)
     seen = light[valid & ~fill]
     bright = seen.size > 0 and (not fill.any() or (seen > 0.6).mean() > _BRIGHT_SHARE)
     if not bright or (seen < 0.15).mean() > (seen > 0.6).mean():
-        tissue, notes = _bright_on_dark(pixels.max(axis=2), valid)
+        tissue, notes = _bright_on_dark(_highest(pixels), valid)
         return Found(_clean(tissue, valid), nothing, True, nothing, notes)
     valid = valid & ~fill
     density = _densities(pixels, light, valid)
     pen = _ink(density) & valid
     # Dense nuclei would draw the threshold into the tissue, and the mask out of it.
-    absorbed = np.minimum(density.max(axis=2), 3 * _MOST_DENSITY)
+    absorbed = np.minimum(_highest(density), 3 * _MOST_DENSITY)
     threshold = _between(absorbed[valid & ~pen])
     tissue = (_smooth(absorbed, valid & ~pen) > threshold) & valid & ~pen
     tissue = _clean(tissue, valid & ~pen)
@@ -84,7 +102,7 @@ def _black_fill(pixels: Floats, valid: Mask) -> Mask:
     """Return what a scanner filled with black, with the mixed pixels at its edges."""
     from skimage.morphology import dilation, footprint_rectangle
 
-    black = (pixels.max(axis=2) < _FILL) & valid
+    black = (_highest(pixels) < _FILL) & valid
     black = _without_specks(black, max(_FILL_LEAST, int(_FILL_SHARE * black.size)))
     if not black.any():
         return black
@@ -94,11 +112,12 @@ def _black_fill(pixels: Floats, valid: Mask) -> Mask:
 
 def _densities(pixels: Floats, light: Floats, valid: Mask) -> Floats:
     """Return optical densities (h, w, C) relative to the glass; 0 where brighter."""
-    chroma = pixels.max(axis=2) - pixels.min(axis=2)
+    least = _lowest(pixels)
+    chroma = _highest(pixels) - least
     high = np.quantile(light[valid], 0.99)
     # Scanners fill what they did not scan with pure white, which is no glass.
     glass = valid & (light > 0.8 * high) & (chroma < _GLASS_CHROMA)
-    scanned = glass & (pixels.min(axis=2) < 0.996)
+    scanned = glass & (least < 0.996)
     glass = scanned if scanned.sum() > 0.01 * valid.sum() else glass
     if glass.sum() < 0.01 * valid.sum():
         white = np.quantile(pixels[valid], 0.99, axis=0)
@@ -156,7 +175,7 @@ def _ink(density: Floats) -> Mask:
 
     if density.shape[2] == 1:
         return np.zeros(density.shape[:2], np.bool_)
-    most, least = density.max(axis=2), density.min(axis=2)
+    most, least = _highest(density), _lowest(density)
     black = (least > _BLACK) & (most - least < _BLACK_SPREAD * most)
     black_weak = (least > _BLACK_WEAK) & (most - least < _BLACK_SPREAD * most)
     strong, weak = black, black_weak

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,11 +39,31 @@ def energies(grey: Floats) -> tuple[Floats, Floats]:
     fine, coarse : numpy.ndarray, shape (h, w), float32
         Mean squares of the Laplacian, and of the Laplacian of a Gaussian.
     """
+    (smooth_y, curved_y), (smooth_x, curved_x) = map(_filters, grey.shape)
+    # Beyond the border lies what lies within it.
+    fine = grey * np.float32(-4)
+    for part, other in ((fine, grey), (fine.T, grey.T)):
+        part[1:] += other[:-1]
+        part[:-1] += other[1:]
+        part[0] += other[0]
+        part[-1] += other[-1]
+    coarse = curved_y @ (grey @ smooth_x.T) + smooth_y @ (grey @ curved_x.T)
+    return _pool(np.square(fine, out=fine)), _pool(np.square(coarse, out=coarse))
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(n: int) -> tuple[Floats, Floats]:
+    """Filters along n pixels as matrices: a Gaussian, and its second derivative.
+
+    Products of matrices take a third of the time of filters, on blocks of some hundred pixels.
+    The latter is scaled by the square of the Gaussian's sigma.
+    """
     from scipy import ndimage
 
-    fine = ndimage.laplace(grey) ** 2
-    coarse = (ndimage.gaussian_laplace(grey, _COARSE_SIGMA) * _COARSE_SIGMA**2) ** 2
-    return _pool(fine), _pool(coarse)
+    each = np.eye(n)
+    smooth = ndimage.gaussian_filter1d(each, _COARSE_SIGMA, axis=0)
+    curved = ndimage.gaussian_filter1d(each, _COARSE_SIGMA, axis=0, order=2) * _COARSE_SIGMA**2
+    return smooth.astype(np.float32), curved.astype(np.float32)
 
 
 def find_blurred(
@@ -80,8 +102,8 @@ def find_blurred(
 
 
 def _pool(values: Floats) -> Floats:
-    h, w = values.shape[0] // FINER, values.shape[1] // FINER
-    pooled: Floats = values.reshape(h, FINER, w, FINER).mean(axis=(1, 3), dtype=np.float32)
+    rows = values.reshape(-1, FINER, values.shape[1]).sum(axis=1)
+    pooled: Floats = sum(rows[:, i::FINER] for i in range(FINER)) / np.float32(FINER**2)
     return pooled
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...progress import Progress, ignore_progress
+from ...reprs import short_repr
 from ..slides._window import level_for, read_window
 from ..slides.channels import refuse_channels
 from . import _focus as focus
-from ._colour import separate
+from ._colour import mean_channels, separate
 from ._polygons import outlines, rasterise
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Tissue:
     black_fill : bool
         Whether a part of that is filled with black.
     """
+
+    __repr__ = short_repr
 
     mask: Mask
     downsample: float
@@ -460,8 +463,9 @@ def _out_of_focus(
                 continue
             pixels, readable = _read(pyramid, downsample, *block, focus.FINER)
             # Edges of what could not be read are no structure.
-            grey = (pixels * scale).mean(axis=2)
-            grey[~readable] = np.median(grey[readable]) if readable.any() else 0
+            grey = mean_channels(pixels * scale)
+            if not readable.all():
+                grey[~readable] = np.median(grey[readable]) if readable.any() else 0
             fine[block], coarse[block] = focus.energies(grey)
             seen[block] = True
         report("tissue", n_strips + strip + 1, 2 * n_strips)

@@ -34,7 +34,7 @@ __all__ = ["FeatureArray", "run_span", "stream"]
 #: Patches of a band, by default: some 60 MB of working memory at F = 1024.
 BAND_PATCHES = 2048
 #: Patches from which on features in memory are streamed as well.
-_MANY = 2**15
+_MANY = 2**13
 
 
 def run_span(
@@ -57,7 +57,7 @@ def run_span(
         (N, 2) integer (x, y) = (column, row).
     streamed : bool, optional
         Whether to `stream`; by default where features are not a Tensor or are
-        more than 32 768.
+        more than 8192, from where on that takes no longer.
     progress : callable, optional
         See `stream`.
 

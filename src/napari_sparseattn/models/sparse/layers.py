@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ __all__ = [
     "FineAttention",
     "TileMixing",
     "TokenBlock",
+    "select_pixels",
     "sum_tiles",
     "tiles_of",
 ]
@@ -153,6 +155,60 @@ class TokenBlock(nn.Module):
         return out
 
 
+def select_pixels(
+    scores: Tensor, k: int, explore: float = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose k pixels per crop: hard top-k, with a random share when asked.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (B, N) scores; equal scores are taken in any order.
+    k : int
+        How many to keep, 1 to N.
+    explore : float
+        Share of the k drawn uniformly from pixels that are not among the top
+        ``k - round(explore * k)``. Without it a pixel that is never kept is
+        never taught, and could not enter. 0 is plain top-k, as at inference.
+    generator : torch.Generator, optional
+        Source of the random draw.
+
+    Returns
+    -------
+    Tensor
+        (B, k) int64, ascending in each row, without repeats.
+    """
+    n = scores.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must lie between 1 and {n}, got {k}")
+    drawn = min(round(explore * k), k)
+    # A graph that is exported cannot ask how many it found.
+    if not drawn and scores.device.type == "cpu" and not torch.compiler.is_compiling():
+        found = _above_threshold(scores, k)
+        if found is not None:
+            return found
+    top = scores.topk(k - drawn, dim=1, sorted=False).indices
+    if drawn:
+        lottery = torch.rand(scores.shape, generator=generator, device=scores.device)
+        lottery.scatter_(1, top, -1.0)
+        top = torch.cat([top, lottery.topk(drawn, dim=1, sorted=False).indices], dim=1)
+    return top.sort(dim=1).values
+
+
+def _above_threshold(scores: Tensor, k: int) -> Tensor | None:
+    """Top-k by its threshold, many times faster on a CPU; None where scores tie there."""
+    rows, n = scores.shape
+    # numpy finds the threshold ten times as fast as torch does.
+    values = at_least_float32(scores.detach()).numpy()
+    least = np.partition(values, n - k, axis=1)[:, n - k, None]
+    kept = np.flatnonzero(values >= least)
+    if len(kept) != k * rows:
+        return None
+    indices = kept.reshape(rows, k) - np.arange(rows)[:, None] * n
+    # As many in all, but more in one row and fewer in another where scores are not numbers.
+    return torch.from_numpy(indices) if indices.min() >= 0 and indices.max() < n else None
+
+
 def sum_tiles(tokens: Tensor, indices: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Sum the kept tokens of each tile.
 
@@ -174,17 +230,19 @@ def sum_tiles(tokens: Tensor, indices: Tensor, grid: tuple[int, int], side: int)
     """
     batch, k, width = tokens.shape
     rows, columns = -(-grid[0] // side), -(-grid[1] // side)
-    if torch.compiler.is_compiling():
-        # A graph must not add to one place twice: onnxruntime does so from
-        # several threads at once and now and then loses a token.
-        places = indices[..., None].expand(-1, -1, width)
-        canvas = tokens.new_zeros(batch, grid[0] * grid[1], width).scatter(1, places, tokens)
-        canvas = canvas.view(batch, grid[0], grid[1], width)
-        over = (0, 0, 0, columns * side - grid[1], 0, rows * side - grid[0])
-        canvas = F.pad(canvas, over).view(batch, rows, side, columns, side, width)
-        return canvas.sum(dim=(2, 4)).view(batch, rows * columns, width)
     tile = tiles_of(indices, grid, side)
     tile = tile + torch.arange(batch, device=tile.device)[:, None] * rows * columns
+    if torch.compiler.is_compiling():
+        # A graph must not add to one place twice: onnxruntime does so from
+        # several threads at once and now and then loses a token. So each pixel
+        # has a row of its own, those of a tile one after the other.
+        row = torch.div(indices, grid[1], rounding_mode="floor")
+        column = indices - row * grid[1]
+        within = torch.remainder(row, side) * side + torch.remainder(column, side)
+        place = (tile * side**2 + within).view(batch * k)
+        apart = tokens.new_zeros(batch * rows * columns * side**2, width)
+        apart = apart.index_put((place,), tokens.reshape(batch * k, width))
+        return apart.view(batch, rows * columns, side**2, width).sum(dim=2)
     total = tokens.new_zeros(batch * rows * columns, width)
     total = total.index_add(0, tile.flatten(), tokens.reshape(batch * k, width))
     return total.view(batch, rows * columns, width)

@@ -44,7 +44,7 @@ _TIPS = {
     "edit": "Select, move or delete (Delete) annotations in their layer; a key relabels them.",
     "undo": "Takes back the last change of this image's annotations (Ctrl+Z).",
     "redo": "Makes it again (Ctrl+Shift+Z).",
-    "next": "Goes to the cell whose class the model is least sure of; N skips it.",
+    "next": "Goes to the cell whose class would teach most, and says why; N skips it.",
     "whole": "The class of the image or slide as a whole, for models that classify fields.",
     "layers": "Imports classes from a layer of yours, or shows this image's annotations again.",
     "project": "Keeps annotations in another folder; those made so far stay in theirs.",
@@ -77,7 +77,7 @@ class AnnotateBox(Follower):
         self.edit = _make_button(self, "Select", "edit")
         self.undo = _make_button(self, "Undo", "undo")
         self.redo = _make_button(self, "Redo", "redo")
-        self.next = _make_button(self, "Suggest next cell (N)", "next")
+        self.next = _make_button(self, "What to mark next (N)", "next")
         self.missed = QPushButton(self)
         self.missed.setToolTip(
             "Classifies the cells that you have annotated instead of those that are found: it "
@@ -97,7 +97,8 @@ class AnnotateBox(Follower):
     def _lay_out(self) -> None:
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.empty, self.hint, self.classes, self.target):
+        # Above the list nothing comes and goes: it stays under the mouse.
+        for widget in (self.classes, self.empty, self.target):
             column.addWidget(widget)
         grid = QGridLayout()
         for i, button in enumerate((self.mark, self.draw, self.edit)):
@@ -108,7 +109,6 @@ class AnnotateBox(Follower):
         undo.addWidget(self.redo)
         grid.addLayout(undo, 1, 3, 1, 3)
         column.addLayout(grid)
-        column.addWidget(self.missed)
         row = QHBoxLayout()
         row.addWidget(QLabel("Whole image", self))
         row.addWidget(self.whole, 1)
@@ -118,6 +118,10 @@ class AnnotateBox(Follower):
         row.addWidget(self.layers)
         row.addWidget(self.project)
         column.addLayout(row)
+        column.addWidget(self.missed)
+        column.addWidget(self.hint)
+        # Room to spare goes below all, not between.
+        column.addStretch(1)
 
     def _connect(self) -> None:
         annotating = self.annotating
@@ -194,8 +198,10 @@ class AnnotateBox(Follower):
         what = "Suggested cell" if row is not None else "Clicked cell"
         what += f": predicted {readable_name(said)}." if said else "."
         how = "Press the key of its class, or click that above"
-        passing = "; N skips it" if row is not None else ""
-        self.target.setText(f"<b>{rich(breakable(what))}</b> {how}{passing}.")
+        if row is not None:
+            why = self.annotating.suggestions.why
+            how = f"{rich(breakable(why[:1].upper() + why[1:]))}. {how}; N skips it"
+        self.target.setText(f"<b>{rich(breakable(what))}</b> {how}.")
         self.target.show()
 
     def _show_whole(self) -> None:

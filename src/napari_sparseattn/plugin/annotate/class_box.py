@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMenu,
     QPushButton,
+    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -63,6 +64,7 @@ class ClassBox(Follower):
         self.menu.addAction("Remove", self._remove)
         self.more.setMenu(self.menu)
         self._dress_table()
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         row = QHBoxLayout()
         row.addWidget(self.name, 1)
         row.addWidget(self.add)

@@ -12,6 +12,7 @@ from psygnal import Signal
 from ...card import readable_name
 from ...training.data.annotations import ImageAnnotations, class_colours
 from ...training.data.project import Project, ProjectError, default_project_folder
+from ..core.undo import Steps
 from .context import Context
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Classes:
         self._saved: dict[str, str] = {}
         self._classes: dict[str, str] = {}
         self._current = ""
+        #: Changes of the list, for a common undo.
+        self.steps = Steps(context.notify)
         self.project = self._default_project()
         self.read()
 
@@ -122,6 +125,11 @@ class Classes:
             self._current = name
             self.current_changed.emit()
             self._context.changed.emit()
+            self.steps.did(
+                f"the new class '{readable_name(name)}'",
+                partial(self._take_out, name),
+                partial(self._put_in, name),
+            )
 
     def use(self, labels: Iterable[str]) -> None:
         """Write classes that are about to be used into the project, with all that are offered.
@@ -139,6 +147,17 @@ class Classes:
 
     def recolour(self, name: str, colour: str) -> None:
         """Give a class another colour, ``#rrggbb``."""
+        before = self._classes[name]
+        self._paint(name, colour)
+        self.steps.did(
+            f"the colour of '{readable_name(name)}'",
+            partial(self._paint, name, before),
+            partial(self._paint, name, colour),
+        )
+
+    def _paint(self, name: str, colour: str) -> bool:
+        if name not in self._classes:
+            return False
         self.use([name])
         classes = {**self._saved, name: colour}
         self._classes = {**self._classes, name: colour}
@@ -146,6 +165,24 @@ class Classes:
         self._context.changed.emit()
         # To see that no class in use would be lost, all of the project is read.
         self._set_classes(classes)
+        return True
+
+    def _put_in(self, name: str, colour: str = "") -> bool:
+        if name in self._saved:
+            return False
+        if not self._context.save(partial(self.use, [name])):
+            return False
+        if colour:
+            return self._paint(name, colour)
+        self._context.changed.emit()
+        return True
+
+    def _take_out(self, name: str) -> bool:
+        """Take a class out again; where annotations have it by now, that is refused."""
+        if name not in self._saved:
+            return False
+        self._set_classes({key: value for key, value in self._saved.items() if key != name})
+        return True
 
     def remove(self, name: str) -> None:
         """Take a class that no annotation has out of the list."""
@@ -154,10 +191,21 @@ class Classes:
                 f"'{readable_name(name)}' is a class of the model, and stays.", "warning"
             )
             return
-        self._set_classes({key: value for key, value in self._saved.items() if key != name})
+        colour = self._classes[name]
+        self._take_out(name)
+        self.steps.did(
+            f"removal of the class '{readable_name(name)}'",
+            partial(self._put_in, name, colour),
+            partial(self._take_out, name),
+        )
 
     def rename(
-        self, old: str, new: str, opened: Collection[ImageAnnotations], renamed: Callable[[], None]
+        self,
+        old: str,
+        new: str,
+        opened: Collection[ImageAnnotations],
+        renamed: Callable[[], None],
+        back: Collection[ImageAnnotations] = (),
     ) -> None:
         """Rename a class in all images; a name in use joins the two.
 
@@ -169,6 +217,8 @@ class Classes:
             The annotations of the images that are open here.
         renamed : callable
             Called when the other images of the project have changed too.
+        back : collection of ImageAnnotations
+            Those whose last change is that this one takes back.
         """
         new = tidy_name(new)
         if _key(new) != _key(old):
@@ -183,7 +233,7 @@ class Classes:
         if not self._context.save(partial(self.use, [old])):
             return
         joined = new in self._saved
-        colour, changed = self._rename_here(old, new, opened)
+        colour, changed = self._rename_here(old, new, opened, back)
 
         def rename() -> None:
             self.project.rename_class(old, new)
@@ -236,7 +286,11 @@ class Classes:
     # -- within
 
     def _rename_here(
-        self, old: str, new: str, opened: Collection[ImageAnnotations]
+        self,
+        old: str,
+        new: str,
+        opened: Collection[ImageAnnotations],
+        back: Collection[ImageAnnotations],
     ) -> tuple[str, list[ImageAnnotations]]:
         """Rename a class in images that are open now; what is left for a worker are the others.
 
@@ -255,7 +309,10 @@ class Classes:
             classes.clear()
             classes.update(kept)
         for each in changed:
-            each.relabel([item.id for item in each if item.label == old], new)
+            if each in back and each.can_undo:
+                each.undo()
+            else:
+                each.relabel([item.id for item in each if item.label == old], new)
         if self._current == old:
             self._current = new
         return colour, changed

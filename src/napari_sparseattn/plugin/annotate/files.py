@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -265,6 +266,10 @@ class AnnotationFiles:
         self._waiting: weakref.WeakKeyDictionary[Image, list[Act]] = weakref.WeakKeyDictionary()
         #: The images of the project as they were when they were last counted.
         self._known: Mapping[str, Known] = {}
+        #: When each change was made, and when the last was taken back, for a common undo.
+        self._times: dict[int, list[float]] = {}
+        self._undone_at: dict[int, float] = {}
+        context.changed.connect(self.note_changes)
         classes.colours_changed.connect(self._recolour)
         classes.current_changed.connect(self._show_new_class)
         # A layer of cells can be chosen as where the cells are.
@@ -466,6 +471,36 @@ class AnnotationFiles:
             self._context.notify(f"Nothing to redo {self._where}.")
         else:
             self._context.save(annotations.redo)
+
+    def note_changes(self, _: object = None) -> None:
+        """Note when the chosen image's annotations were changed, for a common undo."""
+        annotations = self.annotations(self.session.selection.image)
+        if annotations is None:
+            return
+        # What was done before this window is older than all that is done in it.
+        times = self._times.setdefault(id(annotations), [0.0] * annotations.n_before)
+        if annotations.n_done < len(times):
+            del times[annotations.n_done :]
+            self._undone_at[id(annotations)] = time.monotonic()
+        times += [time.monotonic()] * (annotations.n_done - len(times))
+
+    @property
+    def done_at(self) -> float | None:
+        """When the chosen image's annotations were last changed."""
+        self.note_changes()
+        annotations = self.annotations(self.session.selection.image)
+        if annotations is None or not annotations.can_undo:
+            return None
+        return self._times[id(annotations)][-1]
+
+    @property
+    def undone_at(self) -> float | None:
+        """When the last change of them was taken back."""
+        self.note_changes()
+        annotations = self.annotations(self.session.selection.image)
+        if annotations is None or not annotations.can_redo:
+            return None
+        return self._undone_at.get(id(annotations), 0.0)
 
     @property
     def _where(self) -> str:

@@ -13,6 +13,7 @@ from ...card import readable_name
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
 from ..core.sources import is_own, is_picture
+from ..core.undo import UNDO_KEYS, Undo
 from .classes import N_KEYS, Classes, key_of
 from .context import Context
 from .files import AnnotatedImage, AnnotationFiles
@@ -71,10 +72,11 @@ class Annotating(PerViewer):
         self.keys: dict[str, Callable[[], object]] = {
             **{key_of(row): partial(self.give_key, row + 1) for row in range(N_KEYS)},
             "N": self.suggestions.next,
-            "Ctrl+Z": self.files.undo,
-            "Ctrl+Shift+Z": self.files.redo,
-            "Ctrl+Y": self.files.redo,
+            **{key: partial(self._undo_or_redo, key) for key in UNDO_KEYS},
         }
+        self._undo = Undo.of(viewer)
+        for kind in (self.files, self.classes.steps):
+            self._undo.add(kind)
         #: The picture, or layer of annotations, that was last selected.
         self._active: Callable[[], Layer | None] = lambda: None
         self._users = 0
@@ -249,10 +251,37 @@ class Annotating(PerViewer):
                 f"There is no class {number}. Add one to the list of classes.", "warning"
             )
 
+    def _undo_or_redo(self, key: str) -> None:
+        if not self._undo.press(key):
+            # It says that there is nothing.
+            (self.files.undo if key == UNDO_KEYS[0] else self.files.redo)()
+
     def rename_class(self, old: str, new: str) -> None:
         """Rename a class in all images; a name in use joins the two."""
+        joins = len(set(self.classes.find([old, new]))) == 1 or new in self.classes.names
+        before = self.classes.names
         opened = list(self.files.open_annotations().values())
         self.classes.rename(old, new, opened, self.files.count)
+        (name,) = set(self.classes.names) - set(before) or {""}
+        if joins or not name:
+            return
+        # Taken back by the changes themselves where they are still the last of their image.
+        counts = {id(each): each.n_done for each in opened}
+
+        def turn(source: str, to: str) -> bool:
+            if source not in self.classes.names or to in self.classes.names:
+                return False
+            there = list(self.files.open_annotations().values())
+            back = [each for each in there if counts.get(id(each)) == each.n_done]
+            self.classes.rename(source, to, there, self.files.count, back)
+            counts.clear()
+            return True
+
+        self.classes.steps.did(
+            f"the class '{readable_name(old)}' was renamed to '{readable_name(name)}'",
+            lambda: turn(name, old),
+            lambda: turn(old, name),
+        )
 
     def remove_class(self, name: str) -> None:
         """Take a class that no annotation has out of the list."""

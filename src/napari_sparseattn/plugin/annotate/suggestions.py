@@ -1,4 +1,4 @@
-"""Suggests cells to annotate: those that the model is least sure of, one after the other."""
+"""Suggests what to annotate next: what the model doubts, and unlike what is annotated."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from ...card import readable_name
-from ...training.data.suggest import suggest
 from .classes import Classes
 from .context import Context
 from .files import AnnotationFiles
 from .targets import Targets
 
 if TYPE_CHECKING:
+    from ...bundle import Bundle
     from ...inference.prediction import Prediction, Predictions
+    from ...training.data.annotations import Annotation
+    from ...training.tune.next_cells import NextCells
 
-__all__ = ["Suggestions", "rank"]
+__all__ = ["Suggestions"]
 
-#: Ranked at once; the next are ranked when these are through.
-_AT_ONCE = 20
+#: Ranked at once; then the model learns from the annotations before the next are ranked.
+_AT_ONCE = 4
 #: A cell this near, in its diameters, to an annotated one counts as annotated.
 _ANNOTATED = 0.5
 
@@ -59,6 +60,9 @@ class Suggestions:
         self._classes, self._files, self._targets = classes, files, targets
         self.candidate: int | None = None
         self.missed = 0
+        #: Why the candidate is suggested, in a sentence without its full stop.
+        self.why = ""
+        self._reasons: dict[int, str] = {}
         self._queue: list[int] = []
         self._passed: set[int] = set()
         self._ranked: Predictions | None = None
@@ -84,8 +88,19 @@ class Suggestions:
                 "All classified cells of this image have been annotated or skipped."
             )
             return
+        annotated, labels = self._annotated_rows(results)
         self._context.ask(
-            partial(rank, np.asarray(results.probabilities), np.array(rows)),
+            partial(
+                _rank,
+                np.asarray(results.probabilities),
+                results.class_names,
+                np.array(rows),
+                _AT_ONCE,
+                states=results.states,
+                annotated=annotated,
+                labels=labels,
+                bundle=self._bundle_of(results),
+            ),
             partial(self._ranking, results),
         )
 
@@ -117,9 +132,29 @@ class Suggestions:
 
     # -- within
 
-    def _ranking(self, results: Predictions, rows: npt.NDArray[np.int64]) -> None:
+    def _bundle_of(self, results: Predictions) -> Bundle | None:
+        """Return the model that gave the results, if it is still the one in use."""
+        model = self.session.selection.model
+        same = model is not None and model.bundle.hash == results.model_hash
+        return model.bundle if same and model is not None else None
+
+    def _annotated_rows(self, results: Predictions) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Return the classified cells that are annotated, and their classes."""
+        places, labels = self._places(), self._labels()
+        if not len(places) or not len(results):
+            return np.empty(0, np.int64), []
+        from scipy.spatial import cKDTree
+
+        cells = results.cells
+        distance, nearest = cKDTree(cells.centres).query(places)
+        near = distance <= _ANNOTATED * np.maximum(cells.diameters[nearest], 2.0)
+        found = dict(zip(nearest[near].tolist(), np.array(labels)[near].tolist(), strict=True))
+        return np.array(list(found), np.int64), list(found.values())
+
+    def _ranking(self, results: Predictions, ranked: NextCells) -> None:
         if results is self.session.cells.results:
-            self._queue = [int(row) for row in rows]
+            self._queue = [int(row) for row in ranked.rows]
+            self._reasons = dict(zip(self._queue, ranked.why, strict=True))
             if self._queue:
                 self._go_to(self._queue.pop(0))
 
@@ -143,17 +178,10 @@ class Suggestions:
         # Brings the cell to the middle, and shows what the model saw in it.
         self.session.cells.click_cell(row)
         self._point_at(row)
-        results = self.session.cells.results
-        if results is not None:
-            ranked = results[row].rank_classes()[:2]
-            doubt = " or ".join(
-                f"{readable_name(name)} {100 * share:.0f} %" for name, share in ranked
-            )
-            self._context.notify(
-                f"Which class? The model says {doubt}. Press its key, or N to skip this cell."
-            )
+        self._context.notify(f"This cell next: {self.why}.")
 
     def _set_candidate(self, row: int | None) -> None:
+        self.why = "" if row is None else self._reasons.get(row, "")
         if row is None:
             self._point_at(None)
         if row != self.candidate:
@@ -213,19 +241,25 @@ class Suggestions:
 
     def _places(self) -> npt.NDArray[np.float64]:
         """Return (y, x) of the annotated cells (N, 2) on the plane of the results."""
+        places = [item.position for item in self._annotated()]
+        return np.array(places, dtype=np.float64).reshape(-1, 2)
+
+    def _labels(self) -> list[str]:
+        """Return the N classes of the annotated cells."""
+        return [item.label for item in self._annotated()]
+
+    def _annotated(self) -> list[Annotation]:
         annotations = self._files.annotations(self.session.selection.image)
         plane = (*self._targets.plane_of_results(), 0, 0)[:2]
-        places = [
-            item.position
+        return [
+            item
             for item in (() if annotations is None else annotations)
             if item.position is not None and (item.t, item.z) == plane
         ]
-        return np.array(places, dtype=np.float64).reshape(-1, 2)
 
 
-def rank(
-    probabilities: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Return the rows whose annotation would teach most, the most wanted first."""
-    ranked: npt.NDArray[np.int64] = rows[suggest(probabilities[rows], n=_AT_ONCE)]
-    return ranked
+def _rank(*arguments: Any, **named: Any) -> NextCells:
+    """Rank in another thread, where torch is loaded."""
+    from ...training.tune.next_cells import rank_cells
+
+    return rank_cells(*arguments, **named)

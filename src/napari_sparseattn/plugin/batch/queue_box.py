@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
+from qtpy.QtGui import QColor, QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -33,11 +33,13 @@ _EMPTY = (
     "The files will be listed here, each with its state. Those that fail do not stop the others, "
     "and a stopped batch resumes where it was."
 )
+#: Widths in pixels: of a name cut in its middle, of what is left for a result, around a name.
+_LEAST_NAME, _LEAST_RESULT, _PADDING = 110, 110, 14
 _COLUMNS = ("file", "state", "result")
 _TIPS = (
     "Named from the folder that all files have in common.",
     "Skipped: up to date (verified by size and sha256).",
-    "Summary of the result, or why it failed. Double-click a row to open image and result.",
+    "Summary of the result, or why it failed. Double-click or Enter opens image and result.",
 )
 #: Told apart with any colour vision by their lightness, and by the word.
 _COLOURS = {"failed": "#ff8f6b", "running": "#8ecae6", "done": "#8fd694", "skipped": "#a9b4c0"}
@@ -135,6 +137,19 @@ class _Names(QStyledItemDelegate):
         option.textElideMode = Qt.TextElideMode.ElideMiddle
 
 
+class _Table(QTableView):
+    """Tells of Enter, which edits on some systems and opens on others."""
+
+    entered_row = Signal()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Take Enter."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.entered_row.emit()
+        else:
+            super().keyPressEvent(event)
+
+
 class BatchQueueBox(Follower):
     """Start, cancel, retry; the bar; the queue."""
 
@@ -156,7 +171,7 @@ class BatchQueueBox(Follower):
         self.failed_only.setToolTip("Leave the other files out of the table.")
         self.show_result = QPushButton("Show result", self)
         self.show_result.setToolTip(
-            "Open the image of the chosen row with its results; so does a double click."
+            "Open the image of the chosen row with its results; so do a double click and Enter."
         )
         self.empty = WrappedLabel(_EMPTY, self)
         self.detail = WrappedLabel(parent=self)
@@ -171,6 +186,7 @@ class BatchQueueBox(Follower):
         self.failed_only.toggled.connect(self._filter)
         self.show_result.clicked.connect(self._open_chosen)
         self.table.doubleClicked.connect(self._open)
+        self.table.entered_row.connect(self._open_chosen)
         self.table.selectionModel().selectionChanged.connect(self._enable)
         self.follow(batch.items_changed, self._refill)
         self.follow(batch.item_changed, self._update_item)
@@ -180,8 +196,8 @@ class BatchQueueBox(Follower):
         self._refill()
         self._show_progress(Progress(what="files") if batch.running else None)
 
-    def _table(self) -> QTableView:
-        table = QTableView(self)
+    def _table(self) -> _Table:
+        table = _Table(self)
         table.setModel(self.model)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -195,7 +211,6 @@ class BatchQueueBox(Follower):
         table.verticalHeader().setDefaultSectionSize(22)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(20)
-        header.resizeSection(0, 120)
         header.resizeSection(1, header.fontMetrics().horizontalAdvance("skipped") + 14)
         header.setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
@@ -234,7 +249,21 @@ class BatchQueueBox(Follower):
 
     def _refill(self) -> None:
         self.model.refill()
+        self._fit_names()
         self._enable()
+
+    def _fit_names(self) -> None:
+        """Give the names what they need, as far as something is left for the results."""
+        table, metrics = self.table, self.table.fontMetrics()
+        names = (_name(state) for state in self.batch.states)
+        needed = max(map(metrics.horizontalAdvance, names), default=0) + _PADDING
+        room = table.viewport().width() - table.columnWidth(1) - _LEAST_RESULT
+        table.setColumnWidth(0, max(_LEAST_NAME, min(needed, room)))
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Give the names what they need."""
+        super().resizeEvent(event)
+        self._fit_names()
 
     def _update_item(self, item: int) -> None:
         self.model.update_item(item)

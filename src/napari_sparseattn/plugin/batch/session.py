@@ -16,6 +16,7 @@ from ...evidence import PyramidAttention, Traversal
 from ...export.formats import check_formats
 from ...inference.prediction import Predictions
 from ...process.options import ProcessOptions
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
@@ -95,6 +96,7 @@ class Batch(PerViewer):
             busy="also",
         )
         self.choices.search_changed.connect(self._look_for_files)
+        Activity.of(viewer).follow("Batch", (self.progress_changed,), self.cancel)
 
     @property
     def viewer(self) -> ViewerModel | None:
@@ -345,12 +347,12 @@ def _show_result(session: Session, layer: Layer, result: Result, colours: tuple[
     image: Any = layer
     index = (0,) * (image.ndim - 2)
     if isinstance(result, Predictions):
-        session.cells.show_all(image, index, result, colours)
+        session.cells.take_results(image, index, result, colours)
         return ""
     if isinstance(result, Mapping):
         frame, found = _find_first_with_cells(result)
         index = (*index[:-1], frame) if index else ()
-        session.cells.show_all(image, index, found, colours)
+        session.cells.take_results(image, index, found, colours)
         viewer = session.viewer
         if viewer is not None and index:
             viewer.dims.set_point(viewer.dims.ndim - 3, frame)

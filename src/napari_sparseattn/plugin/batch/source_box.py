@@ -24,7 +24,7 @@ from ...batch.machines import default_workers
 from ...export.formats import FORMATS, Format
 from ..core.docks import open_main
 from ..widgets.base import Follower, set_quietly, shrinkable
-from ..widgets.rich import ElidedLabel, WrappedLabel, rich
+from ..widgets.rich import WrappedLabel, rich
 from .session import Batch
 
 __all__ = ["BatchOptionsBox", "BatchSourceBox"]
@@ -60,11 +60,11 @@ class BatchSourceBox(Follower):
         self.pattern = QLineEdit(self)
         self.pattern.setPlaceholderText("all that can be read, or e.g. *_rgb.png")
         self.pattern.setToolTip("Take only files of folders whose name matches; * is any text.")
-        self.model = ElidedLabel(parent=self)
+        self.model = WrappedLabel(parent=self)
         self.choose_model = QToolButton(self)
         self.choose_model.setText("Choose…")
         self.choose_model.setToolTip("Opens the dock Sparse attention, where the model is chosen.")
-        self.out = ElidedLabel(parent=self)
+        self.out = WrappedLabel(parent=self)
         self.choose_out = QToolButton(self)
         self.choose_out.setText("Choose…")
         self.choose_out.setToolTip("The folder for the results; it mirrors that of the images.")

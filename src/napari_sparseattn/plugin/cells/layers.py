@@ -49,6 +49,8 @@ _NAMES: dict[Role, str] = {
 #: Fine attention is shown up to this multiple of a uniform share.
 _MOST_ATTENTION = 3.0
 _UNCLASSIFIED = "#9e9e9e"
+#: Rings lie around what was found, not on it: on a dark nucleus few colours are told apart.
+_RING, _RING_WIDTH = 1.25, 0.03
 #: Of a line of the class on the image.
 _LETTERS = 16
 #: A colour bar costs as much as half a layer: first the answer is drawn.
@@ -150,7 +152,7 @@ class CellLayers:
             self._overlays.update_layer(layer, lambda _: None, True)
             points.selected_data = set()
             points.data = data
-            points.size = size
+            points.size = size * _RING
             points.features = features
             points.border_color = edge
             move(points, place)
@@ -232,10 +234,10 @@ class CellLayers:
             data,
             ndim=source.ndim,
             name=f"[{source.name}] {_NAMES['cells']}",
-            size=size if len(size) else 10,
+            size=size * _RING if len(size) else 10,
             face_color="transparent",
             border_color=edge if len(edge) else _UNCLASSIFIED,
-            border_width=0.035,
+            border_width=_RING_WIDTH,
             features=features,
             metadata=marked("cells"),
             **place,

@@ -15,7 +15,7 @@ from ..core.sources import CellSource, ImageSettings, PlaneRef, cells_of, field_
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from ...images.fields.cells import Cells
+    from ...images.fields.cells import Cells, Method
     from ...inference.prediction import Prediction, Predictions
 
 __all__ = [
@@ -39,6 +39,9 @@ class _Request:
     cells: Cells | None
     cells_key: Hashable
     locations: tuple[int, ...] | None
+    #: The layer that says where the cells are; empty where they were found, by the method.
+    given: str = ""
+    method: Method = "auto"
 
     @property
     def classes(self) -> tuple[str, ...] | None:

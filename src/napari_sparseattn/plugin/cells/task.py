@@ -227,7 +227,7 @@ class CellTask:
         place = np.array([position], np.float64)
         source = CellSource("points", place, diameter, (1,), unset=not known)
         # Under a key of its own: these are not the cells of the image.
-        return {"cells": None, "source": source, "cells_key": ("here", position)}
+        return {"cells": None, "source": source, "cells_key": ("here", position), "given": "here"}
 
     def classify_all(self) -> RunRequest | None:
         """Ask for the classes of all cells of the displayed plane."""
@@ -369,7 +369,7 @@ class CellTask:
         if parts.selection.is_open(request.layer):
             colours = request.model.bundle.card.colours
             record = parts.selection.record_of(request.layer)
-            record.results = Results(request.plane, done, colours)
+            record.results = Results(request.plane, done, colours, request)
             self.show_all(request.layer, request.plane.index, done, colours)
             if request.layer is parts.selection.image:
                 self.results_changed.emit(done)
@@ -383,6 +383,17 @@ class CellTask:
         """Draw classified cells on an image."""
         choice = self.parts.selection.choice
         self.layers.show_cells(image, index, predictions, colours, choice)
+
+    def take_results(
+        self, image: Image, index: tuple[int, ...], found: Predictions, colours: tuple[str, ...]
+    ) -> None:
+        """Take cells that were classified elsewhere for those of a plane of an image."""
+        data = image.data[0] if image.multiscale else image.data
+        plane = PlaneRef(data, index, bool(image.rgb), image.name)
+        self.parts.selection.record_of(image).results = Results(plane, found, colours)
+        self.show_all(image, index, found, colours)
+        if image is self.parts.selection.image:
+            self.results_changed.emit(found)
 
     # -- what has been classified
 

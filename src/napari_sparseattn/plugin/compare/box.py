@@ -35,8 +35,8 @@ __all__ = ["CompareBox", "compare_answers"]
 _SAME = "the same model"
 _MOST_ROWS, _LONGEST = 7, 16
 _TIPS = {
-    "sparse-attn-net": ("k", "Pixels that the second model keeps of each crop."),
-    "tnet": ("K", "Crops on the first level of the second model."),
+    "sparse-attn-net": ("pixels", "Pixels that the second model keeps of each crop."),
+    "tnet": ("crops", "Crops on the first level of the second model."),
 }
 
 
@@ -200,7 +200,7 @@ class CompareBox(Follower):
             return
         text = f"All cells: {found.summary()[0].lower()}{found.summary()[1:]}"
         if not math.isnan(found.mean_overlap):
-            text += f". Mean IoU of selected pixels: {_percent(found.mean_overlap)}"
+            text += f". Selected by both, in the mean: {_percent(found.mean_overlap)}"
         self.summary.setText(f"{text}.")
         self.differing.clear()
         for row in rows:
@@ -241,9 +241,9 @@ def compare_answers(found: Comparison) -> str:
     if not found.shared_classes:
         lines = ["The models share no class names."]
     if not math.isnan(found.overlap[0]):
-        lines.append(f"IoU of selected pixels: {_percent(found.overlap[0])}.")
+        lines.append(f"Of the pixels that either selected, both did: {_percent(found.overlap[0])}.")
     if not math.isnan(found.correlation[0]):
-        lines.append(f"Spearman correlation of maps: {with_sign(float(found.correlation[0]))}.")
+        lines.append(f"Agreement of their maps: {with_sign(float(found.correlation[0]))}.")
     table = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table>{table}</table>{'<br>'.join(lines)}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.models import Model
 from ..core.per_viewer import PerViewer
@@ -69,6 +70,7 @@ class Compare(PerViewer):
         self._lane = Lanes.of(viewer).add(
             stream_comparison, given=self._take, failed=self._fail, busy="also"
         )
+        Activity.of(viewer).follow("Comparing", (self.changed,), self.cancel, lambda: self.progress)
 
     # -- opening and closing
 
@@ -127,8 +129,8 @@ class Compare(PerViewer):
         """The second model's name, with its setting."""
         name = self.second.name or ("" if self.card is None else self.card.name)
         if self.second.k and self.kind == "sparse-attn-net":
-            return f"{name}, k = {self.second.k}"
-        return f"{name}, K = {self.second.crops}" if self.second.crops else name
+            return f"{name}, {self.second.k} pixels"
+        return f"{name}, {self.second.crops} crops" if self.second.crops else name
 
     def why_not(self) -> str:
         """Return why the answer that is shown cannot be compared, or nothing."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from ...card import Card
 from .messages import about_large_slide, about_obstacle
 
-__all__ = ["Advice", "ImageFacts", "ModelKind", "advise", "list_fitting"]
+__all__ = ["Advice", "ImageFacts", "ModelKind", "advise", "list_fitting", "rank_card"]
 
 #: A slide up to this size is searched for cells; it then is as other images in memory.
 _MOST_CELL_PIXELS = 2**24
@@ -31,6 +31,8 @@ class ImageFacts:
         µm per pixel.
     on_slide : bool
         Whether it is a slide that is read as it is looked at.
+    simulated : bool
+        Whether it is a simulated sample.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ImageFacts:
     shape: tuple[int, int]
     pixel_size: float | None = None
     on_slide: bool = False
+    simulated: bool = False
 
     @property
     def whole(self) -> str:
@@ -98,7 +101,30 @@ def list_fitting(
     """Return the names of the models for what the image shows, the likeliest first."""
     shows = "unknown" if image is None else image.modality
     fitting = [name for name, card in cards.items() if card.modality == shows]
-    return sorted(fitting, key=lambda name: -kinds[cards[name].kind].suits(image, cards[name]))
+    simulated = image is not None and image.simulated
+
+    def order(name: str) -> tuple[int, bool]:
+        card = cards[name]
+        return -kinds[card.kind].suits(image, card), card.training.simulated != simulated
+
+    return sorted(fitting, key=order)
+
+
+def rank_card(
+    image: ImageFacts | None, card: Card, kinds: Mapping[str, type[ModelKind]]
+) -> tuple[bool, bool, bool]:
+    """Return how well a model fits an image: the greater, the better.
+
+    It is made for what the image shows, does what the image is opened for, and was trained on
+    simulated images if the image is one.
+    """
+    if image is None:
+        return False, bool(kinds[card.kind].suits(None, card)), False
+    return (
+        card.modality == image.modality,
+        bool(kinds[card.kind].suits(image, card)),
+        card.training.simulated == image.simulated,
+    )
 
 
 def advise(
@@ -142,11 +168,7 @@ def _look(
     images: bool,
 ) -> Advice:
     if image is None:
-        said = (
-            "Choose an image."
-            if images
-            else "Open an image of cells, or take one from File → Open Sample."
-        )
+        said = "Choose an image." if images else "Try a sample, or open an image of cells."
         return _refuse(said, ImageFacts("", "unknown", 3, (1, 1)), card, kind)
     shows, wants = image.modality, "opd" if card is None else card.modality
     reconstruct = shows == "hologram" or (shows == "phase" and wants == "opd")

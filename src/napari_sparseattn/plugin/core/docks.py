@@ -8,10 +8,18 @@ if TYPE_CHECKING:
     import napari
     from qtpy.QtWidgets import QDockWidget, QWidget
 
-__all__ = ["dock_of", "is_open", "open_dock", "open_holograms", "open_main", "open_training"]
+__all__ = [
+    "DOCKS",
+    "dock_of",
+    "is_open",
+    "open_dock",
+    "open_holograms",
+    "open_main",
+    "open_training",
+]
 
 #: The class of each dock by its name in the menu, as in ``napari.yaml``.
-_DOCKS = {
+DOCKS = {
     "Sparse attention": "main.dock:SparseAttentionDock",
     "Holograms": "holograms.dock:HologramDock",
     "Annotate and train": "train.dock:TrainDock",
@@ -41,7 +49,7 @@ def open_dock(viewer: napari.viewer.Viewer, title: str) -> QWidget:
 
     from qtpy.QtCore import QTimer
 
-    module, name = _DOCKS[title].split(":")
+    module, name = DOCKS[title].split(":")
     kind = getattr(import_module(f"..{module}", __package__), name)
     # As napari names it when it is opened from the menu, which then shows and hides this one.
     full = f"{title} (Sparse attention)"
@@ -64,7 +72,7 @@ def is_open(viewer: napari.viewer.Viewer, title: str) -> bool:
     """Whether one of our docks is in the viewer's window, also behind another."""
     window = getattr(viewer, "window", None)
     there = {} if window is None else window.dock_widgets
-    name = _DOCKS[title].split(":")[1]
+    name = DOCKS[title].split(":")[1]
     return any(type(widget).__name__ == name for widget in there.values())
 
 

@@ -42,6 +42,12 @@ __all__ = [
 
 #: Points along each side of an outline: enough to look like a line.
 _DOTS = 100
+#: Where a text is repeated for its halo, in rows and columns; in the end the text itself.
+_HALO = [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (0, 0)]
+#: One step of the halo is this part of the frame's side: a pixel or two of the screen.
+_HALO_SHARE = 260
+#: Of 255: a mean above which an image counts as bright.
+_BRIGHT = 110
 RoleT = TypeVar("RoleT", bound=str)
 Role = Literal["unread", "attention", "pixels", "candidates", "tree", "crops", "cells", "frame"]
 
@@ -159,6 +165,13 @@ class OverlayLayers(Generic[RoleT]):
         return (
             layer if viewer is not None and layer is not None and layer in viewer.layers else None
         )
+
+    def source_of(self, layer: Layer) -> Image | None:
+        """Return the image that a layer belongs to; None of one that is not, or no longer, ours."""
+        for source, layers in self._layers.items():
+            if any(each is layer for each in layers.values()):
+                return source
+        return None
 
     def remove(self, source: Image, roles: Iterable[RoleT]) -> None:
         """Take overlays of an image out of the viewer."""
@@ -377,17 +390,29 @@ def move(layer: Layer, place: dict[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outline:
-    """A square's outline as points, of which the first may carry a text.
+    """A square's outline as points, of which the last carries a text, on a halo of its own.
+
+    napari draws no outlined text: the points before the last carry the same text in a colour
+    that stands out from it, each a little aside.
 
     Not as a shape: on Mesa, napari 0.9 dies of points that are added after a
     Shapes layer was removed (scripts/napari_shapes_crash.py).
     """
 
     data: npt.NDArray[np.float64]
-    size: float
+    size: npt.NDArray[np.float64]
     colour: str
     ink: npt.NDArray[np.float64]
+    halo: npt.NDArray[np.float64]
     text: tuple[str, ...]
+    anchor: str
+
+    @property
+    def inks(self) -> npt.NDArray[np.float64]:
+        """RGBA of each point's text (n, 4)."""
+        inks = np.tile(self.halo, (len(self.text), 1))
+        inks[-1] = self.ink
+        return inks
 
 
 def within_image(
@@ -412,20 +437,32 @@ def outline(
 ) -> Outline:
     """Return the outline of a square of a side in pixels, from (0, 0) on; its corners first.
 
-    With the place of its corner in the image's pixels, none of it lies outside of the image.
+    With the place of its corner in the image's pixels, none of it lies outside of the image, and
+    its text runs towards the image's middle: names are longer than small frames are wide.
     """
     steps = np.linspace(0, side, _DOTS, endpoint=False)
     low, high = np.zeros(_DOTS), np.full(_DOTS, side)
     rows = np.stack([low, steps, high, side - steps], axis=1).ravel()
     columns = np.stack([steps, high, side - steps, low], axis=1).ravel()
+    left, upper = True, True
     if corner is not None:
         height, width = shape_of(source)
+        left = corner[1] + side / 2 <= width / 2
+        upper = corner[0] + side / 2 <= height / 2
         rows = rows.clip(-0.5 - corner[0], height - 0.5 - corner[0])
         columns = columns.clip(-0.5 - corner[1], width - 0.5 - corner[1])
-    data = np.zeros((4 * _DOTS, source.ndim))
-    data[:, -2], data[:, -1] = rows, columns
-    ink = readable_on(source, colour)
-    return Outline(data, side / 90, colour, ink, (text, *[""] * (4 * _DOTS - 1)))
+    data = np.zeros((4 * _DOTS + len(_HALO), source.ndim))
+    data[: 4 * _DOTS, -2], data[: 4 * _DOTS, -1] = rows, columns
+    # The corners come first: upper left, upper right, lower right, lower left.
+    at = data[(0 if left else 1) if upper else (3 if left else 2), -2:]
+    data[4 * _DOTS :, -2:] = at + np.array(_HALO) * side / _HALO_SHARE
+    ink, halo = readable_on(source, colour)
+    texts = (*[""] * (4 * _DOTS), *[text] * len(_HALO))
+    # Below the corner in the upper half of the image, above it in the lower one.
+    anchor = f"{'lower' if upper else 'upper'}_{'left' if left else 'right'}"
+    # What carries text alone is no dot.
+    sizes = np.repeat([side / 90, 0.0], [4 * _DOTS, len(_HALO)])
+    return Outline(data, sizes, colour, ink, halo, texts, anchor)
 
 
 def outline_layer(
@@ -448,7 +485,7 @@ def outline_layer(
         border_width=0,
         opacity=1.0,
         features={"text": drawn.text},
-        text={"string": "{text}", "anchor": "lower_left", "color": drawn.ink, "size": 13},
+        text={"string": "{text}", "anchor": drawn.anchor, "color": drawn.inks, "size": 13},
         metadata=mark,
         **place,
     )
@@ -461,11 +498,13 @@ def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> Non
         points.data = drawn.data
         points.size = drawn.size
     move(points, place)
+    if str(points.text.anchor) != drawn.anchor:
+        points.text.anchor = drawn.anchor
     points.features = {"text": drawn.text}
     if points.metadata[METADATA_KEY].get("colour") != drawn.colour:
         points.metadata[METADATA_KEY]["colour"] = drawn.colour
         points.face_color = points.border_color = drawn.colour
-        points.text.color = drawn.ink
+        points.text.color = drawn.inks
 
 
 def update_boxes(
@@ -477,10 +516,13 @@ def update_boxes(
     shapes.edge_width = [width] * len(corners)
 
 
-def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
-    """Return a class's colour, darkened where the image is bright; RGBA, 0 to 1.
+def readable_on(
+    source: Image, colour: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return a class's colour, darkened where the image is bright, and that of its halo.
 
-    Not black: a text may reach over the image's edge, onto the dark canvas.
+    Both RGBA, 0 to 1. The halo is as bright as the image is: it covers what is not, such as a
+    nucleus on a bright ground, and stands out from the text.
     """
     from napari.utils.colormaps.standardize_color import transform_color
 
@@ -488,8 +530,10 @@ def readable_on(source: Image, colour: str) -> npt.NDArray[np.float64]:
     drawn = thumbnail[..., 3] > 0
     light = thumbnail[drawn][:, :3].mean() if drawn.any() else 0.0
     rgba: npt.NDArray[np.float64] = transform_color(colour)[0].astype(np.float64)
-    rgba[:3] *= 0.6 if light > 110 else 1.0
-    return rgba
+    bright = light > _BRIGHT
+    rgba[:3] *= 0.6 if bright else 1.0
+    halo = np.array([1.0, 1.0, 1.0, 0.8] if bright else [0.0, 0.0, 0.0, 0.8])
+    return rgba, halo
 
 
 def outline_ellipse(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

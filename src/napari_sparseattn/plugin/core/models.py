@@ -66,13 +66,7 @@ class Model:
     def _changed(self) -> functools._lru_cache_wrapper[Bundle]:
         # No weight depends on the locations. A few are kept, for a slider that is
         # moved back and forth.
-        return functools.lru_cache(maxsize=8)(functools.partial(_with_locations, self.bundle))
-
-
-def _with_locations(bundle: Bundle, locations: tuple[int, ...]) -> Bundle:
-    architecture = {**bundle.card.architecture, "locations": locations}
-    card = bundle.card.model_copy(update={"architecture": architecture})
-    return dataclasses.replace(bundle, card=card)
+        return functools.lru_cache(maxsize=8)(self.bundle.with_locations)
 
 
 def prepare_model(name_or_path: str, device: str) -> Model:

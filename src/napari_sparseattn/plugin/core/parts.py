@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from psygnal import Signal
 
-from .advice import Advice, ModelKind, advise, list_fitting
+from .advice import Advice, ModelKind, advise, list_fitting, rank_card
 from .lanes import Lanes
 from .layers import Overlays
 from .models import Models
@@ -103,10 +103,23 @@ class Parts:
         """Return whether a model does what the image is most likely opened for."""
         return self.kinds[card.kind].suits(self.selection.facts, card)
 
+    def rank(self, card: Card) -> tuple[bool, bool, bool]:
+        """Return how well a model fits the chosen image: the greater, the better."""
+        return rank_card(self.selection.facts, card, self.kinds)
+
+    @property
+    def card_to_be(self) -> Card | None:
+        """The card of the chosen model, or of the one that is being loaded."""
+        if not self.selection.loading:
+            return self.selection.card
+        models = self.models
+        wanted = (n for n, path in models.paths.items() if models.wanted in (n, path))
+        return models.cards.get(next(wanted, ""))
+
     @property
     def advice(self) -> Advice:
-        """What can be done next."""
-        selection, card = self.selection, self.selection.card
+        """What can be done next; with the buttons of the model that is being loaded."""
+        selection, card = self.selection, self.card_to_be
         kind = next(iter(self.kinds.values())) if card is None else self.kinds[card.kind]
         return advise(
             selection.facts,

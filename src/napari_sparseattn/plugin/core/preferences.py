@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...cache import Cache
 from .layers import OverlayChoice
 
-__all__ = ["Preferences", "preferences"]
+__all__ = ["Preferences", "keep_section", "preferences"]
 
 _PLUGIN = "napari-sparseattn"
 
@@ -29,12 +30,15 @@ class Preferences:
         Folder and size limit.
     overlays : OverlayChoice
         Shown when a dock opens.
+    sections : mapping of str to bool
+        Whether each section of the dock begins open; as it was left.
     """
 
     device: str = "auto"
     precision: str = "float32"
     cache: Cache = dataclasses.field(default_factory=Cache.default)
     overlays: OverlayChoice = dataclasses.field(default_factory=OverlayChoice)
+    sections: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 def preferences() -> Preferences:
@@ -53,7 +57,15 @@ def preferences() -> Preferences:
         precision=computing.precision,
         cache=_cache(chosen.sparseattn_storage),
         overlays=OverlayChoice(**chosen.sparseattn_overlays.model_dump()),
+        sections=chosen.sparseattn_sections.model_dump(),
     )
+
+
+def keep_section(name: str, opened: bool) -> None:
+    """Remember that the user has opened or folded a section; nothing where napari cannot."""
+    chosen = _settings()
+    if chosen is not None and hasattr(chosen.sparseattn_sections, name):
+        setattr(chosen.sparseattn_sections, name, opened)
 
 
 def _settings() -> Any:

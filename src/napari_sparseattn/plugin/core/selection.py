@@ -24,6 +24,7 @@ from .sources import (
     guess_settings,
     is_cell_source,
     is_picture,
+    is_simulated,
     shape_of,
     slide_of,
 )
@@ -46,11 +47,15 @@ _CELL_EVENTS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """The cells that the last run over an image classified, and the colours of the classes."""
+    """The cells that the last run over an image classified, and the colours of the classes.
+
+    `request` is what was asked; None of results that were read from a file.
+    """
 
     plane: PlaneRef
     predictions: Predictions
     colours: tuple[str, ...]
+    request: Any = None
 
 
 @dataclasses.dataclass
@@ -207,8 +212,9 @@ class Selection:
         # Alpha is no channel to a model.
         channels = 3 if image.rgb else 1
         return ImageFacts(
-            image.name, settings.modality, channels, shape, settings.pixel_size, slide is not None
-        )
+            image.name, settings.modality, channels, shape, settings.pixel_size,
+            on_slide=slide is not None, simulated=is_simulated(image),
+        )  # fmt: skip
 
     # -- its cells
 
@@ -259,6 +265,8 @@ class Selection:
             "source": source,
             "cells": cells,
             "cells_key": key,
+            "given": "" if self.cell_layer is None else self.cell_layer.name,
+            "method": self.cell_method,
         }
 
     def keep_cells(self, layer: Image, plane: PlaneRef, key: Hashable, cells: Cells) -> None:

@@ -41,6 +41,8 @@ __all__ = [
     "is_cell_source",
     "is_own",
     "is_picture",
+    "is_result",
+    "is_simulated",
     "pixel_size_of",
     "shape_of",
     "slide_of",
@@ -174,6 +176,20 @@ def is_cell_source(layer: object) -> bool:
     if not isinstance(layer, Labels | Points):
         return False
     return not is_own(layer) or layer.metadata[METADATA_KEY].get("overlay") == _ANNOTATED
+
+
+def is_result(layer: Any) -> bool:
+    """Return whether a layer shows something of a result that is kept nowhere else.
+
+    Layers that belong to one image only are known by their image; these lie beside them.
+    """
+    role = layer.metadata.get(METADATA_KEY, {}).get("overlay", "")
+    return bool(role.startswith(("compared", "what-if")))
+
+
+def is_simulated(layer: Any) -> bool:
+    """Return whether a layer is one of our simulated samples."""
+    return bool(layer.metadata.get(METADATA_KEY, {}).get("simulated"))
 
 
 def slide_of(layer: Any) -> Pyramid | None:

@@ -131,12 +131,12 @@ class FaithfulnessDetails(QWidget):
         super().__init__(parent)
         self.faithfulness = faithfulness
         self.filled = False
-        self.deletion = ShareCurves("p, removed first", "", self)
+        self.deletion = ShareCurves("removed first", "", self)
         self.deletion.setToolTip(
             "Probability of the class while the most important parts are replaced, first to "
             "last. The sooner a line falls, the more those parts decided."
         )
-        self.insertion = ShareCurves("p, shown first", "", self)
+        self.insertion = ShareCurves("shown first", "", self)
         self.insertion.setToolTip(
             "Probability of the class where only the most important parts are left, the others "
             "replaced. The sooner a line rises, the more those parts suffice."

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from ...evidence.faithfulness import FaithfulnessOfSet
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
@@ -57,6 +58,9 @@ class CellFaithfulness(PerViewer):
         self._measured: weakref.WeakKeyDictionary[Image, _Measured] = weakref.WeakKeyDictionary()
         self._lane = Lanes.of(viewer).add(
             stream_cells, given=self._take, failed=self._fail, ended=self._finish, busy="replace"
+        )
+        Activity.of(viewer).follow(
+            "Faithfulness of the cells", (self.changed,), self.cancel, lambda: self.progress
         )
 
     # -- opening and closing

@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from ...inference.slides import SlidePrediction
 from ..cells.requests import ClickRequest
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.per_viewer import PerViewer
 from ..core.status import Progress, explain
@@ -61,6 +62,9 @@ class AnswerFaithfulness(PerViewer):
         self.why_not = ""
         self._automatic = True
         self._asked: EvidenceRequest | None = None
+        Activity.of(viewer).follow(
+            "Faithfulness of the answer", (self.changed,), self.cancel, lambda: self.progress
+        )
         self._lane = Lanes.of(viewer).add(stream_faithfulness, given=self._take, failed=self._fail)
 
     # -- opening and closing

@@ -37,7 +37,7 @@ _EMPTY = (
     "Click a cell, or classify a field or slide. Then draw around a part of it and see what the "
     "model says without it."
 )
-_HEADS = ("", "change", "class", "prob.", "IoU")
+_HEADS = ("", "change", "class", "prob.", "kept")
 _TIPS = (
     "Number of the question.",
     "The change, and of what share of the content. Click a row to see its selection again.",
@@ -133,8 +133,8 @@ class WhatIfBox(Follower):
         # A table does not wrap: it must not make the dock wider than it is.
         self.compared.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.compared.setToolTip(
-            "Before and after: probability, and how the logit moved relative to the mean of all "
-            "classes."
+            "Before and after: probability, and how the score (logit) moved "
+            "relative to the mean of all classes."
         )
         self.before = self._button("As it was", "Shows the model's own answer again.")
         self.undo = self._button("Undo", "Takes the last answer off the list.")
@@ -302,7 +302,7 @@ def before_and_after(found: WhatIf) -> str:
     rows = [
         (
             f"<td {grey}>class&nbsp;&nbsp;</td><td align='right' {grey}>before&nbsp;&nbsp;</td>"
-            f"<td align='right' {grey}>after&nbsp;&nbsp;</td><td align='right' {grey}>logit</td>"
+            f"<td align='right' {grey}>after&nbsp;&nbsp;</td><td align='right' {grey}>score</td>"
         )
     ]
     for i in np.argsort(-most, kind="stable")[:_CLASSES]:
@@ -318,5 +318,9 @@ def before_and_after(found: WhatIf) -> str:
         cells = "".join(f"<td align='right'>{text}&nbsp;&nbsp;</td>" for text in numbers)
         rows.append(f"<td style='{bold}'>{name}&nbsp;&nbsp;</td>{cells}")
     same = found.selection_overlap
-    stayed = "" if math.isnan(same) else f"<br>IoU of the selection: {100 * same:.0f} %."
+    stayed = (
+        ""
+        if math.isnan(same)
+        else f"<br>Of the pixels selected before or after, both: {100 * same:.0f} %."
+    )
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{stayed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from ...evidence import PyramidAttention, Traversal
 from ..core.lanes import Lanes
 from ..core.per_viewer import PerViewer
 from ..core.status import explain
+from ..core.undo import Undo
 from ..session import Session
 from .session import AnswerFaithfulness
 from .what_if_layers import WhatIfLayers
@@ -67,11 +69,14 @@ class AnsweredWhatIf:
         What was asked.
     found : WhatIf
         Before and after.
+    time : float
+        When it was answered, or put back on the list.
     """
 
     number: int
     request: WhatIfRequest
     found: WhatIf
+    time: float = dataclasses.field(default_factory=time.monotonic)
 
 
 @dataclasses.dataclass(eq=False)
@@ -82,6 +87,7 @@ class _History:
     undone: list[AnsweredWhatIf] = dataclasses.field(default_factory=list)
     shown: AnsweredWhatIf | None = None
     count: int = 0
+    undone_at: float = 0.0
 
 
 class WhatIfSession(PerViewer):
@@ -93,6 +99,9 @@ class WhatIfSession(PerViewer):
         self._viewer = weakref.ref(viewer)
         self.session = Session.of(viewer)
         self.layers = WhatIfLayers(viewer)
+        undo = Undo.of(viewer)
+        undo.add(self)
+        undo.removed.add_space(self.layers)
         self.fill = ""
         self.message = ""
         self._faithfulness = AnswerFaithfulness.of(viewer)
@@ -332,6 +341,7 @@ class WhatIfSession(PerViewer):
         if not history.done:
             return False
         history.undone.append(history.done.pop())
+        history.undone_at = time.monotonic()
         self.show(history.done[-1] if history.done else None)
         return True
 
@@ -340,9 +350,20 @@ class WhatIfSession(PerViewer):
         history = self._history
         if not history.undone:
             return False
-        history.done.append(history.undone.pop())
+        history.done.append(dataclasses.replace(history.undone.pop(), time=time.monotonic()))
         self.show(history.done[-1])
         return True
+
+    @property
+    def done_at(self) -> float | None:
+        """When the last question about the chosen image was answered."""
+        done = self._history.done
+        return done[-1].time if done else None
+
+    @property
+    def undone_at(self) -> float | None:
+        """When the last answer about the chosen image was taken off the list."""
+        return self._history.undone_at if self._history.undone else None
 
     def _show(self, entry: AnsweredWhatIf | None) -> None:
         image = self.session.selection.image

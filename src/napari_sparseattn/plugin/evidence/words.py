@@ -156,9 +156,9 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
     """Return rows (name, value, tip) of the measures that are one number each."""
     rows: list[tuple[str, str, str]] = []
     if numbers := versus_random(found):
-        rows.append(("vs. random", numbers, "The numbers behind the verdict."))
+        rows.append(("beside random", numbers, "The numbers behind the verdict."))
     if others := compare_to_baselines(found):
-        rows.append(("vs. others", others, "Orders that know nothing of the model."))
+        rows.append(("beside others", others, "Orders that know nothing of the model."))
     rows += [
         (
             "selected",

@@ -25,10 +25,12 @@ from qtpy.QtWidgets import (
 )
 
 from ...export.model_formats import MODEL_FORMATS
+from ..core.messages import time_left
 from ..core.status import Progress
 from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
+from .copy_button import CopyButton
 from .session import Exportable, ExportSession, ModelExport
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class ExportBox(Follower):
         self.written.setWordWrap(True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
         self.written.setOpenExternalLinks(True)
+        self.copy = CopyButton(exporting.session, self)
         self._lay_out()
         self.results.currentIndexChanged.connect(self._show_formats)
         self.choose.clicked.connect(self._choose_folder)
@@ -111,8 +114,13 @@ class ExportBox(Follower):
         inner.addLayout(act)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.empty, self.body, self.written):
+        for widget in (self.empty, self.body, self.written, self.copy):
             column.addWidget(widget)
+
+    def release(self) -> None:
+        """Stop following."""
+        super().release()
+        self.copy.release()
 
     # -- state
 
@@ -186,7 +194,10 @@ class ExportBox(Follower):
             # A range of 0 to 0 is Qt's way of saying "busy, unknown how long".
             self.bar.setRange(0, progress.total)
             self.bar.setValue(progress.done)
-            self.bar.setFormat(f"{progress.what} %p%" if progress.total else progress.what)
+            said = f"{progress.what} %p%" if progress.total else progress.what
+            if progress.seconds_left is not None:
+                said += f", {time_left(progress.seconds_left)}"
+            self.bar.setFormat(said)
 
     def show_written(self) -> None:
         """Name the files that were written, with a link to their folder."""

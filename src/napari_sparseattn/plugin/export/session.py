@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -14,6 +15,7 @@ from psygnal import Signal
 from ...inference.fields import FieldPrediction
 from ...inference.prediction import Predictions
 from ...inference.slides import SlidePrediction
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
@@ -117,6 +119,7 @@ class ExportSession(PerViewer):
         self._lane = Lanes.of(viewer).add(
             stream_export, given=self._take, failed=self._fail, busy="also"
         )
+        Activity.of(viewer).follow("Export", (self.progress_changed,), self.cancel)
 
     def _following(self) -> list[tuple[Any, Any]]:
         session = self.session
@@ -290,6 +293,12 @@ class ModelExport(PerViewer):
         self._lane = Lanes.of(viewer).add(
             _write_model, given=self._take, failed=self._fail, busy="queue"
         )
+        Activity.of(viewer).follow(
+            "Exporting the model",
+            (self.changed,),
+            None,
+            lambda: Progress(what="") if self.running else None,
+        )
 
     def export(self, bundle: Bundle, path: Path, to: str) -> None:
         """Ask for a model to be written in one of `export.model_formats.MODEL_FORMATS`."""
@@ -331,10 +340,14 @@ class _Work:
     def __init__(self, request: ExportRequest) -> None:
         self.request = request
         self.progress = Progress(0, 0, what="files")
+        self._began: dict[str, float] = {}
 
     def report(self, name: str, done: int, total: int) -> None:
         """Take how far a format is; raises when the work is to stop."""
-        self.progress = Progress(done, total, what=name)
+        now = time.monotonic()
+        spent = now - self._began.setdefault(name, now)
+        left = spent / done * (total - done) if done and total > done and spent else None
+        self.progress = Progress(done, total, left, name)
         if self.request.stop.is_set():
             raise StoppedError
 

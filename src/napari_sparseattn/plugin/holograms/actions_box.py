@@ -10,6 +10,7 @@ from ..core.docks import open_main
 from ..core.messages import time_left
 from ..core.status import Progress
 from ..widgets.base import Follower
+from ..widgets.frame import mark_next
 from ..widgets.rich import WrappedLabel, rich
 from .requests import Failure
 from .session import Holograms
@@ -63,7 +64,10 @@ class HologramActionsBox(Follower):
     def _enable(self) -> None:
         there = self.holograms.source.layer is not None
         self.reconstruct.setEnabled(there and not self.holograms.work.running)
-        self.classify.setVisible(self.holograms.result is not None)
+        done = self.holograms.result is not None
+        self.classify.setVisible(done)
+        mark_next(self.reconstruct, there and not done)
+        mark_next(self.classify, done)
 
     def _reconstruct(self) -> None:
         self.holograms.work.reconstruct()

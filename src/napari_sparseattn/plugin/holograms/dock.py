@@ -35,15 +35,15 @@ class HologramDock(DockFrame):
         self.source_box = HologramSourceBox(self.holograms, inner)
         self.preview_box = PreviewBox(self.holograms, inner)
         self.options_box = HologramOptionsBox(self.holograms, inner)
-        self.actions_box = HologramActionsBox(self.holograms, inner)
+        self.actions_box = HologramActionsBox(self.holograms, self)
         self.lay_out(
             inner,
             [
                 self.source_box,
                 section("Preview", self.preview_box, inner),
                 section("Options", self.options_box, inner, open_=False),
-                self.actions_box,
             ],
+            below=[self.actions_box],
         )
         self.holograms.attach()
         self.end_with(

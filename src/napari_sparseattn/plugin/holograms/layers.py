@@ -11,10 +11,51 @@ from ..core.sources import METADATA_KEY
 from .requests import ReconstructAnswer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.components import ViewerModel
     from napari.layers import Image
 
-__all__ = ["OpdLayers"]
+    from ...images.holograms.recording import Kind
+    from ...images.holograms.settings import HologramSettings
+
+__all__ = ["Made", "OpdLayers", "made_of"]
+
+_MADE = "made"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Made:
+    """From what, and how, a layer was reconstructed.
+
+    Parameters
+    ----------
+    path : pathlib.Path or None
+        The recording's file; None for one in memory.
+    name : str
+        Of the recording.
+    kind : {"hologram", "field", "phase", "opd"}
+        What its frames are.
+    settings : HologramSettings
+        The user's, with what was known of the recording.
+    background : pathlib.Path or None
+        The file of the background, where that is one of its own.
+    known : bool
+        Whether the background, if there is one, is in a file.
+    """
+
+    path: Path | None
+    name: str
+    kind: Kind
+    settings: HologramSettings
+    background: Path | None
+    known: bool
+
+
+def made_of(layer: Image) -> Made | None:
+    """Return how this plugin reconstructed a layer; None of other layers."""
+    found = layer.metadata.get(METADATA_KEY, {}).get(_MADE)
+    return found if isinstance(found, Made) else None
 
 
 class OpdLayers:
@@ -38,7 +79,7 @@ class OpdLayers:
             layer if viewer is not None and layer is not None and layer in viewer.layers else None
         )
 
-    def show(self, source: Image, answer: ReconstructAnswer) -> Image:
+    def show(self, source: Image, answer: ReconstructAnswer, made: Made | None = None) -> Image:
         """Add or update the reconstruction of a layer, and make it the active one."""
         viewer = self._viewer()
         assert viewer is not None
@@ -51,6 +92,7 @@ class OpdLayers:
             layer = self._add(viewer, source, name, answer)
         else:
             self._update(layer, source, name, answer)
+        layer.metadata[METADATA_KEY][_MADE] = made
         self._limits[layer] = list(layer.contrast_limits)
         viewer.layers.selection.active = layer
         return layer

@@ -13,9 +13,12 @@ from ...images.holograms.recording import Frames, Kind, Recording
 from ..core.sources import METADATA_KEY, is_picture
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.layers import Image
 
 __all__ = [
+    "IN_FILE",
     "Facts",
     "LayerData",
     "LayerFrames",
@@ -32,6 +35,8 @@ __all__ = [
 
 LayerData = tuple[Any, dict[str, Any], str]
 
+#: Name of a background that is in the recording's own file.
+IN_FILE = "in the file"
 #: Kinds of recording by what the main dock calls the image.
 _KINDS: dict[str, Kind] = {"hologram": "hologram", "phase": "phase", "opd": "opd"}
 _UNITS: dict[Kind, str] = {"hologram": "", "field": "", "phase": "rad", "opd": "nm"}
@@ -51,12 +56,15 @@ class Facts:
         The same without cells, as an array or a layer.
     background_name : str
         Its name.
+    background_path : pathlib.Path or None
+        Its file, where it is from one of its own.
     """
 
     wavelength: float | None = None
     medium_index: float | None = None
     background: Frames | Image | None = None
     background_name: str = ""
+    background_path: Path | None = None
 
 
 class ShownFrames:
@@ -173,7 +181,7 @@ def facts_of(layer: Image) -> Facts:
         recording.wavelength,
         recording.medium_index,
         recording.background,
-        "" if recording.background is None else "in the file",
+        "" if recording.background is None else IN_FILE,
     )
 
 

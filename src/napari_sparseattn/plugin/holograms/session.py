@@ -16,10 +16,11 @@ from ..core.file_facts import FileFacts
 from ..core.lanes import Lanes
 from ..core.per_viewer import PerViewer
 from ..core.status import Status
+from ..core.undo import Undo
 from ..session import Session
 from .layers import OpdLayers
 from .previews import Previews
-from .recordings import Facts, LayerFrames, facts_of
+from .recordings import Facts, LayerFrames, facts_of, is_result
 from .requests import Opened, OpenRequest, answer_open
 from .source import Source
 from .work import Work
@@ -66,6 +67,7 @@ class Holograms(PerViewer):
         self.previews = Previews(viewer, self)
         self.work = Work(viewer, self)
         self._files = FileFacts(self.main.parts, self._follow_source)
+        Undo.of(viewer).removed.add_results(is_result)
         self._lane = Lanes.of(viewer).add(
             answer_open,
             given=self._take_file,
@@ -242,4 +244,4 @@ class Holograms(PerViewer):
                 "error",
             )
             return
-        self.source.set_background(recording.frames, recording.name)
+        self.source.set_background(recording.frames, recording.name, recording.path)

@@ -6,13 +6,14 @@ import dataclasses
 import math
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
 
 from ...images.holograms.recording import Frames, Kind, Recording
-from ..core.sources import ImageSettings, displayed_plane, is_own
+from ..core.sources import ImageSettings, displayed_plane, file_of, is_own
 from ..session import Session
 from .recordings import (
     Facts,
@@ -163,9 +164,15 @@ class Source:
             self.main.selection.set_settings(self.layer, pixel_size=size, origin=origin)
             self.changed.emit()
 
-    def set_background(self, background: Frames | Image | None, name: str = "") -> None:
+    def set_background(
+        self, background: Frames | Image | None, name: str = "", path: Path | None = None
+    ) -> None:
         """Choose the recording without cells: an array, a layer or none."""
-        self._change_facts(background=background, background_name=name)
+        from napari.layers import Layer
+
+        if isinstance(background, Layer) and (file := file_of(background)) is not None:
+            path = Path(file)
+        self._change_facts(background=background, background_name=name, background_path=path)
 
     def own_background(self) -> Frames | None:
         """Return the background in the source's file."""

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.messages import counted
+from ..core.sources import file_of
 from ..core.status import Progress, explain
-from .recordings import LayerFrames, leading_shape
+from .layers import Made
+from .recordings import IN_FILE, LayerFrames, leading_shape
 from .requests import (
     Failure,
     FocusRequest,
@@ -54,6 +57,7 @@ class Work:
         self._lane = Lanes.of(viewer).add(
             stream_work, given=self._take, failed=self._fail, busy="also"
         )
+        Activity.of(viewer).follow("Reconstructing", (self.progress_changed,), self.cancel)
 
     @property
     def running(self) -> bool:
@@ -162,6 +166,26 @@ class Work:
         else:
             _log.info("outdated work failed", exc_info=error)
 
+    def _made(self, request: ReconstructRequest) -> Made:
+        """Say from which file, and how, so that it can be done again."""
+        recording, facts = request.recording, self._holograms.source.facts
+        path = recording.path or file_of(request.layer)
+        own = facts.background_name == IN_FILE
+        background = None if own else facts.background_path
+        return Made(
+            None if path is None else Path(path),
+            recording.name,
+            recording.kind,
+            dataclasses.replace(
+                request.settings,
+                wavelength=recording.wavelength,
+                pixel_size=recording.pixel_size,
+                medium_index=recording.medium_index,
+            ),
+            background,
+            facts.background is None or own or background is not None,
+        )
+
     def _sum_up(self, request: WorkRequest, answer: FolderAnswer) -> tuple[str, str]:
         assert isinstance(request, FolderRequest)
         files = counted(len(request.files), "file")
@@ -181,7 +205,7 @@ class Work:
         if main.selection.settings_of(source).modality == "unknown":
             # The user has had it reconstructed as one.
             main.selection.set_settings(source, modality="hologram")
-        layer = holograms.results.show(source, answer)
+        layer = holograms.results.show(source, answer, self._made(request))
         known = main.selection.settings_of(source)
         main.selection.set_settings(
             layer,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from ..cells.counts_box import CountsBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
-from ..core.docks import open_training
+from ..core.docks import open_dock
 from ..evidence.cells_box import CellFaithfulnessBox
 from ..evidence.cells_session import CellFaithfulness
 from ..evidence.session import AnswerFaithfulness
@@ -25,12 +26,15 @@ from ..traversal.box import TraversalBox
 from ..traversal.locations_box import LocationsBox
 from ..widgets.base import Follower
 from ..widgets.drops import FileDrops
-from ..widgets.frame import DockFrame, section
+from ..widgets.frame import DockFrame, Section, section
+from ..widgets.undo_keys import UndoKeys
 from .actions_box import ActionsBox
 from .image_box import ImageBox
 from .model_box import ModelBox
 from .result_box import ResultBox
 from .scale import ScaleHelper
+from .start_box import StartBox
+from .tour import start_tour
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -38,7 +42,17 @@ if TYPE_CHECKING:
 __all__ = ["SparseAttentionDock"]
 
 #: Sections that are opened by whoever wants them.
-_FOLDED = ("What if", "Compare", "Faithfulness per cell", "Export")
+_FOLDED = ("What if", "Compare", "Faithfulness per cell", "Export", "Crops per level")
+#: Sections that are not needed at first: they lie under More.
+_UNDER_MORE = ("What if", "Compare", "Faithfulness per cell")
+#: Our other docks, with what they are for.
+_OTHERS = {
+    "Annotate and train": (
+        "Give cells, regions or slides your own classes, and fine-tune the model on them."
+    ),
+    "Holograms": "From raw holograms to optical path difference, with a live preview.",
+    "Batch": "Many files at once.",
+}
 
 
 class SparseAttentionDock(DockFrame):
@@ -63,32 +77,81 @@ class SparseAttentionDock(DockFrame):
         )
         shared = [kind.of(napari_viewer) for kind in kinds]
         inner = QWidget(self)
-        boxes = self._make_boxes(inner)
-        folding = self._make_sections(napari_viewer, inner)
-        self.train = QPushButton("Annotate and train…", inner)
-        self.train.setToolTip(
-            "Opens a dock to give cells, regions or slides your own classes, and to fine-tune the "
-            "model on them."
-        )
-        self.train.clicked.connect(self._open_training)
-        self.lay_out(inner, [*boxes, self.train, *self.sections.values()])
+        self.start_box = StartBox(self.session, inner)
+        #: What needs an image; until there is one, the buttons to begin with stand alone.
+        self.body = QWidget(inner)
+        boxes = self._make_boxes(self.body)
+        folding = self._make_sections(napari_viewer, self.body)
+        self.more = self._make_more(inner)
+        self._fill_body(boxes)
+        self.lay_out(inner, [self.start_box, self.body, self.more])
         self.drops = FileDrops(self, self.image_box.open_files)
+        self.undo_keys = UndoKeys(napari_viewer, self)
         for part in shared:
             part.attach()
         self.session.attach()
+        watch = Follower(inner)
+        watch.hide()
+        watch.follow(self.session.cells.results_changed, self._explain_table)
+        self._explain_table(self.session.cells.results)
         closing = (*(part.detach for part in shared), self.session.detach)
-        self.end_with([*boxes, *folding], *closing)
+        self.end_with([self.start_box, watch, *boxes, *folding], *closing)
+        self.start_box.wanted.connect(self.body.setHidden)
+        self.start_box.tour_wanted.connect(self._take_tour)
+        self.start_box.show_whether_empty()
         self.session.start()
+
+    def _fill_body(self, boxes: list[Follower]) -> None:
+        column = QVBoxLayout(self.body)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        shown = [box for title, box in self.sections.items() if title not in _UNDER_MORE]
+        for widget in (*boxes, *shown):
+            column.addWidget(widget)
+
+    def _make_more(self, inner: QWidget) -> Section:
+        """Make what is not needed at first, in a section that is folded until it is."""
+        content = QWidget(inner)
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self.model_box.details)
+        column.addWidget(self.image_box.details)
+        column.addWidget(self.actions_box.clicking)
+        for title in _UNDER_MORE:
+            column.addWidget(self.sections[title])
+            self.sections[title].toggled.connect(self._show_more)
+        row = QHBoxLayout()
+        self.others: dict[str, QPushButton] = {}
+        for title, tip in _OTHERS.items():
+            button = self.others[title] = QPushButton(f"{title}…", content)
+            button.setToolTip(f"{tip} Opens a dock.")
+            button.clicked.connect(partial(self._open, title))
+            row.addWidget(button, len(title))
+        column.addLayout(row)
+        self.clear = QPushButton("Clear results", content)
+        self.clear.setToolTip(
+            "Takes every result of this image away, with its layers. Annotations and outlines of "
+            "tissue stay."
+        )
+        self.clear.clicked.connect(self._clear)
+        column.addWidget(self.clear)
+        self.tour = QPushButton("Take a tour", content)
+        self.tour.setToolTip("Six steps through this dock.")
+        self.tour.clicked.connect(self._take_tour)
+        column.addWidget(self.tour)
+        return section("More", content, inner, open_=False, key="more")
 
     def _make_boxes(self, inner: QWidget) -> list[Follower]:
         """Make what stands above the sections."""
         self.image_box = ImageBox(self.session, inner)
         self.model_box = ModelBox(self.session, inner)
         self.actions_box = ActionsBox(self.session, inner)
+        self.train = self.actions_box.train
         self.slide_box = SlideBox(self.session.slides, inner)
         self.locations_box = LocationsBox(self.session.crops, inner)
         return [
-            self.image_box, self.model_box, self.actions_box, self.slide_box, self.locations_box,
+            self.image_box, self.model_box, self.actions_box, self.slide_box,
         ]  # fmt: skip
 
     def _make_sections(self, viewer: ViewerModel, inner: QWidget) -> list[Follower]:
@@ -108,28 +171,51 @@ class SparseAttentionDock(DockFrame):
             "Compare": self.compare_box,
             "Attention": self.pyramid_box,
             "Patches": self.gallery_box,
+            "Crops per level": self.locations_box,
             "Crops": self.traversal_box,
             "Cells": self.counts_box,
             "Faithfulness per cell": self.faithfulness_box,
             "Export": self.export_box,
         }
         self.sections = {
-            title: section(title, box, inner, open_=title not in _FOLDED)
+            title: section(
+                title,
+                box,
+                inner,
+                open_=title not in _FOLDED,
+                key=title.lower().replace(" ", "_"),
+            )
             for title, box in folding.items()
         }
         sections = self.sections
         self.pyramid_box.wanted.connect(sections["Attention"].setVisible)
         self.gallery_box.wanted.connect(sections["Patches"].setVisible)
-        self.traversal_box.wanted.connect(sections["Crops"].setVisible)
+        for title in ("Crops", "Crops per level"):
+            self.traversal_box.wanted.connect(sections[title].setVisible)
+            sections[title].setVisible(self.session.crops.active)
         self.counts_box.wanted.connect(sections["Cells"].setVisible)
         self.faithfulness_box.wanted.connect(sections["Faithfulness per cell"].setVisible)
         for title in ("Attention", "Patches"):
             sections[title].setVisible(self.session.slides.active)
-        sections["Crops"].setVisible(self.session.crops.active)
         for title in ("Cells", "Faithfulness per cell"):
             sections[title].setVisible(self.session.advice.cells)
         return list(folding.values())
 
-    def _open_training(self) -> None:
+    def _show_more(self, on: bool) -> None:
+        # What is opened by something else than a click is to be seen.
+        if on and not self.more.isExpanded():
+            self.more.expand(animate=False)
+
+    def _explain_table(self, results: object) -> None:
+        self.sections["Cells"].explain(results is not None)
+
+    def _open(self, title: str, _: bool = False) -> None:
         if self.session.viewer is not None:
-            open_training(self.session.viewer)
+            open_dock(self.session.viewer, title)
+
+    def _clear(self) -> None:
+        self.session.clear()
+
+    def _take_tour(self) -> None:
+        if self.session.viewer is not None:
+            start_tour(self.session.viewer)

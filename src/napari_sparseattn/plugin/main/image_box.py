@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, get_args
 
-from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -26,6 +25,7 @@ from ..opening import open_files
 from ..session import Session
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
 from ..widgets.file_dialogs import choose_slide_folder, choose_slides
+from ..widgets.frame import mark_next
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
 from .overview_bar import OverviewBar
@@ -43,7 +43,6 @@ _ORIGINS = {
     "user": "As you gave it.",
     "unknown": "Neither the layer nor its file says it.",
 }
-_EMPTY = "Drop an image or a slide here, use napari's File menu, or:"
 _UNKNOWN_SLIDE = (
     "Pixel size unknown: the slide's file does not say it. Give the µm per pixel of its full "
     "resolution if you know it."
@@ -55,13 +54,18 @@ _UNKNOWN_SIZE = (
 
 
 class ImageBox(Follower):
-    """Follows the active layer; asks for what the layer does not say."""
+    """Follows the active layer; asks for what the layer does not say.
 
-    changed = Signal()
+    Attributes
+    ----------
+    details : QWidget
+        Where its cells come from, and which kinds there can be; stands elsewhere in the dock.
+    """
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
+        self.details = QWidget(self)
         self.image = shrinkable(QComboBox(self))
         self.image.setToolTip("The image to classify; follows the layer selected in the list.")
         self.modality = QComboBox(self)
@@ -76,7 +80,7 @@ class ImageBox(Follower):
         self.pixel_size.setKeyboardTracking(False)
         # Nobody steps to a pixel size, and the field is narrow.
         self.pixel_size.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-        self.cells = shrinkable(QComboBox(self))
+        self.cells = shrinkable(QComboBox(self.details))
         self.cells.setToolTip(
             "Found by the plugin or by a segmenter that you have installed, or taken from your "
             "Labels or Points layer. The size of the points is taken as the size of the cells."
@@ -87,7 +91,7 @@ class ImageBox(Follower):
         self.colour.setToolTip(
             "The image is three planes: shows them as red, green and blue of one image."
         )
-        self.kinds = KindsButton(session, self)
+        self.kinds = KindsButton(session, self.details)
         self.hint = WrappedLabel(_UNKNOWN_SIZE, self)
         self.hint.setObjectName("hint")
         self.scale = ScaleHelper.of(session.viewer) if session.viewer is not None else None
@@ -98,8 +102,7 @@ class ImageBox(Follower):
         )
         self.profile = ProfileBox(session, self)
         self.overview = OverviewBar(session, self)
-        self.empty = WrappedLabel(_EMPTY, self)
-        self.open = QPushButton("Open slide…", self)
+        self.open = QPushButton("Open slide…", self.details)
         self.open.setToolTip(
             "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
         )
@@ -143,10 +146,8 @@ class ImageBox(Follower):
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        for row, text in enumerate(("Image", "", "", "", "", "", "", "Cells", "Kinds")):
-            if text:
-                self.labels[text] = QLabel(text, self)
-                grid.addWidget(self.labels[text], row, 0)
+        self.labels["Image"] = QLabel("Image", self)
+        grid.addWidget(self.labels["Image"], 0, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
         grid.addWidget(self.in_file, 1, 1, 1, 2)
         grid.addWidget(self.modality, 2, 1)
@@ -155,12 +156,17 @@ class ImageBox(Follower):
         grid.addWidget(self.use, 4, 1, 1, 2)
         grid.addWidget(self.colour, 5, 1, 1, 2)
         grid.addWidget(self.reconstruct, 6, 1, 1, 2)
-        grid.addWidget(self.cells, 7, 1, 1, 2)
-        grid.addWidget(self.kinds, 8, 1, 1, 2)
-        grid.addWidget(self.empty, 9, 1, 1, 2)
-        grid.addWidget(self.open, 10, 1, 1, 2)
-        grid.addWidget(self.profile, 11, 1, 1, 2)
-        grid.addWidget(self.overview, 12, 1, 1, 2)
+        grid.addWidget(self.profile, 7, 1, 1, 2)
+        grid.addWidget(self.overview, 8, 1, 1, 2)
+        rest = QGridLayout(self.details)
+        rest.setContentsMargins(0, 0, 0, 0)
+        rest.setColumnStretch(1, 1)
+        rest.setColumnMinimumWidth(0, LABEL_WIDTH)
+        for row, (text, widget) in enumerate((("Cells", self.cells), ("Kinds", self.kinds))):
+            self.labels[text] = QLabel(text, self.details)
+            rest.addWidget(self.labels[text], row, 0)
+            rest.addWidget(widget, row, 1)
+        rest.addWidget(self.open, 2, 1)
 
     def _fill(self, _: object = None) -> None:
         selection = self.session.selection
@@ -193,8 +199,6 @@ class ImageBox(Follower):
 
     def _show_settings(self, settings: ImageSettings) -> None:
         there = self.session.selection.image is not None
-        self.empty.setVisible(not there)
-        self.open.setVisible(not there)
         self.modality.setEnabled(there)
         self.pixel_size.setEnabled(there)
         self.modality.setCurrentText(settings.modality)
@@ -225,6 +229,7 @@ class ImageBox(Follower):
     def _show_button(self, _: object = None) -> None:
         advice = self.session.advice
         self.reconstruct.setVisible(advice.reconstruct)
+        mark_next(self.reconstruct, advice.reconstruct)
         # A SPAN takes patches, whatever cells there are.
         for widget in (self.labels["Cells"], self.cells):
             widget.setVisible(advice.cells)

@@ -29,35 +29,42 @@ __all__ = ["ModelBox"]
 
 
 class ModelBox(Follower):
-    """Loads models in the background and shows their cards."""
+    """Loads models in the background and shows their cards.
+
+    Attributes
+    ----------
+    details : QWidget
+        Card, files and device; stands elsewhere in the dock.
+    """
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
+        self.details = QWidget(self)
         self.models = shrinkable(QComboBox(self))
         self.models.setPlaceholderText("no model found")
-        self.card_button = QToolButton(self)
+        self.card_button = QToolButton(self.details)
         self.card_button.setText("Card")
         self.card_button.setCheckable(True)
         self.card_button.setToolTip("What the model was trained on, how good it is, its licence.")
-        self.load_button = QPushButton("Load…", self)
+        self.load_button = QPushButton("Load…", self.details)
         self.load_button.setToolTip("Load a model from a file, or from a repository.")
         self.load_button.setMenu(self._load_menu())
-        self.address = QLineEdit(self)
+        self.address = QLineEdit(self.details)
         self.address.setPlaceholderText("hf://owner/name@COMMIT, then Enter")
         self.address.setToolTip(
             "A model in a Hugging Face repository, by its whole commit of 40 digits."
         )
         self.address.hide()
-        self.export_button = ExportButton(session, self)
-        self.devices = shrinkable(QComboBox(self))
+        self.export_button = ExportButton(session, self.details)
+        self.devices = shrinkable(QComboBox(self.details))
         self.devices.setToolTip("Where the model computes; auto takes a GPU if there is one.")
         self.devices.addItem("auto", "auto")
         wanted = session.models.device
         if wanted != "auto":
             self.devices.addItem(wanted, wanted)
             self.devices.setCurrentIndex(1)
-        self.card = WrappedLabel("", self)
+        self.card = WrappedLabel("", self.details)
         self.card.setObjectName("card")
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.hide()
@@ -82,16 +89,21 @@ class ModelBox(Follower):
         grid.addWidget(QLabel("Model", self), 0, 0)
         # Names begin alike, so they need the width to be told apart.
         grid.addWidget(self.models, 0, 1)
+        grid.addWidget(self.simulated, 1, 1)
+        rest = QGridLayout(self.details)
+        rest.setContentsMargins(0, 0, 0, 0)
+        rest.setColumnStretch(1, 1)
+        rest.setColumnMinimumWidth(0, LABEL_WIDTH)
+        rest.addWidget(QLabel("Model", self.details), 0, 0)
         row = QHBoxLayout()
         row.addWidget(self.card_button)
         row.addWidget(self.load_button, 1)
         row.addWidget(self.export_button, 1)
-        grid.addLayout(row, 1, 1)
-        grid.addWidget(self.address, 2, 1)
-        grid.addWidget(self.simulated, 3, 1)
-        grid.addWidget(self.card, 4, 0, 1, 2)
-        grid.addWidget(QLabel("Device", self), 5, 0)
-        grid.addWidget(self.devices, 5, 1)
+        rest.addLayout(row, 0, 1)
+        rest.addWidget(self.address, 1, 1)
+        rest.addWidget(self.card, 2, 0, 1, 2)
+        rest.addWidget(QLabel("Device", self.details), 3, 0)
+        rest.addWidget(self.devices, 3, 1)
 
     def _load_menu(self) -> QMenu:
         menu = QMenu(self)

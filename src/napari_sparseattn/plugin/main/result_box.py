@@ -24,13 +24,14 @@ from ...inference.prediction import Estimate, Prediction
 from ...inference.slides import SlidePrediction
 from ..annotate.class_box import swatch
 from ..annotate.session import Annotating
-from ..core.layers import OverlayChoice
+from ..core.layers import OverlayChoice, Role
 from ..core.messages import seconds_text
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
 from ..session import Session
 from ..widgets.base import Follower, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
+from .sentences import plain_answer
 
 __all__ = ["ClassBars", "ResultBox", "WrongRow", "describe_flag"]
 
@@ -65,7 +66,7 @@ _OVERLAYS = {
     "crops": (
         "Crops",
         (
-            "The seven crops that say most, each with its share of the class's score: red (+) "
+            "The few crops that say most, each with its share of the class's score: red (+) "
             "speaks for the class, blue (−) against it. The table has them all."
         ),
     ),
@@ -83,6 +84,16 @@ _OVERLAYS = {
     ),
     "frame": ("Crop and class", "The part of the image the model was given, and the class."),
     "cells": ("All cells", "Every classified cell in the colour of its class."),
+}
+
+
+#: What the colours of each mean, as the legend below them says.
+_LEGENDS: dict[Role, str] = {
+    "pixels": "Pixels: yellow got most attention, blue-green least; 1 is the average.",
+    "attention": "Map: bright was scored high, dark low.",
+    "crops": "Crops: red speaks for the class, blue against it.",
+    "candidates": "Candidates: bright was probable; white frames were chosen.",
+    "unread": "Grey: not looked at closely.",
 }
 
 
@@ -159,6 +170,7 @@ class ResultBox(Follower):
         self.empty = WrappedLabel(_EMPTY, self)
         self.estimate = QLabel(self)
         self.estimate.setWordWrap(True)
+        self.sentence = WrappedLabel("", self)
         self.bars = ClassBars(self)
         self.badge = WrappedLabel("", self)
         self.badge.setStyleSheet(_BADGE)
@@ -174,15 +186,20 @@ class ResultBox(Follower):
         column.addWidget(self.empty)
         column.addWidget(self.title)
         column.addWidget(self.estimate)
+        column.addWidget(self.sentence)
         column.addWidget(self.bars)
         column.addWidget(self.badge)
         column.addWidget(self.facts)
         column.addWidget(self.faithfulness)
         column.addWidget(self.wrong)
         column.addLayout(self._overlay_boxes())
+        self.legend = WrappedLabel("", self)
+        self.legend.setObjectName("legend")
+        column.addWidget(self.legend)
         self.follow(session.answer_changed, self.show_answer)
         self.follow(session.selection.overlays_changed, self._show_choice)
         self.follow(session.selection.model_changed, self._show_boxes)
+        self.follow(session.cells.results_changed, self._show_boxes)
         self._show_boxes()
         self._show_choice(session.selection.choice)
         self.show_answer(session.answer)
@@ -207,24 +224,32 @@ class ResultBox(Follower):
         traversing, cells = self.session.crops.active, self.session.advice.cells
         absent = _SELECTION if traversing else _TRAVERSAL
         # The maps of a slide are chosen where they are explained.
-        there = [box for name, box in self.boxes.items() if cells and name not in absent]
+        fitting = [name for name in self.boxes if cells and name not in absent]
+        if self.session.answer is None:
+            # There is nothing yet to show and hide but all cells.
+            found = self.session.cells.results is not None
+            fitting = [name for name in fitting if name == "cells" and found]
+        there = [self.boxes[name] for name in fitting]
         for box in self.boxes.values():
             self._grid.removeWidget(box)
             box.setVisible(box in there)
         for i, box in enumerate(there):
             self._grid.addWidget(box, i // 2, i % 2)
+        self._show_legend()
         by_kind = _EMPTY_TRAVERSAL if traversing else _EMPTY
         self.empty.setText(by_kind if cells else _EMPTY_SLIDE)
 
     def show_answer(self, answer: Prediction | None) -> None:
         """Show a prediction, or what to do to get one."""
         there = answer is not None
+        self._show_boxes()
         estimate = answer.estimate if isinstance(answer, SlidePrediction) else None
         # Of a risk or a number there is no class to correct.
         self.wrong.show_answer(answer if estimate is None else None)
         self.empty.setVisible(not there)
         self.bars.setVisible(there)
         self.facts.setVisible(there)
+        self.sentence.setVisible(there and estimate is None)
         self.badge.setVisible(answer is not None and bool(answer.flagged))
         self.title.setVisible(isinstance(answer, FieldPrediction | SlidePrediction))
         self.estimate.setVisible(estimate is not None)
@@ -235,6 +260,7 @@ class ResultBox(Follower):
         if estimate is None:
             ranked = answer.rank_classes()
             self.bars.set_rows([(name, share, colours[name]) for name, share in ranked])
+            self.sentence.setText(plain_answer(answer))
         else:
             self._show_estimate(estimate, selection.card.colours[0])
         if selection.image is not None:
@@ -269,6 +295,17 @@ class ResultBox(Follower):
         self.bars.set_rows([(f"at {rows[i][0]}", rows[i][1], colour) for i in chosen])
         self.bars.setVisible(bool(estimate.survival))
 
+    def _show_legend(self) -> None:
+        """Say what the colours mean of what is shown; their scale is the layer's colour bar."""
+        choice, shown = self.session.selection.choice, self.session.answer is not None
+        said = [
+            text
+            for role, text in _LEGENDS.items()
+            if choice.of(role) and not self.boxes[role].isHidden()
+        ]
+        self.legend.setText(" ".join(said))
+        self.legend.setVisible(shown and bool(said))
+
     def _chosen(self) -> None:
         self.session.selection.set_choice(
             OverlayChoice(**{name: box.isChecked() for name, box in self.boxes.items()})
@@ -279,6 +316,7 @@ class ResultBox(Follower):
             self.boxes[name].blockSignals(True)
             self.boxes[name].setChecked(shown)
             self.boxes[name].blockSignals(False)
+        self._show_legend()
 
 
 def describe_flag(answer: Prediction, on_slide: bool, others: str = "") -> tuple[str, str]:

@@ -123,10 +123,9 @@ class SlideBox(Follower):
         # What the licence says in full would take half of the dock.
         licence = encoder.licence.partition(":")[0]
         said = f" ({licence})" if licence else ""
-        self.encoder.setText(
-            f"Encoder: {encoder.name}{said}, on patches of {crop.field_of_view_um:.3g} µm"
-        )
-        self.encoder.setToolTip(rich(_ENCODER_TIP.format(encoder.licence, store_folder())))
+        self.encoder.setText(f"Looks at patches of {crop.field_of_view_um:.3g} µm")
+        tip = _ENCODER_TIP.format(encoder.licence, store_folder())
+        self.encoder.setToolTip(rich(f"Encoder: {encoder.name}{said}. {tip}"))
 
     def _show_image(self, _: object = None) -> None:
         self.find.setEnabled(self.slides.parts.selection.image is not None)

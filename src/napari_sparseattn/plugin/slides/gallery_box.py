@@ -217,7 +217,7 @@ class GalleryBox(Follower):
         assert weights is not None
         order = np.argsort(-weights, kind="stable")
         number = min(self._number, len(order))
-        unit = " × uniform" if slides.explanation is None else ""
+        unit = " times the average" if slides.explanation is None else ""
         self.titles[0].setText("Most attended" if unit else "Speak most for the class")
         self.titles[1].setText("Least attended" if unit else "Speak most against it")
         for patches, chosen in (

@@ -21,6 +21,7 @@ from ...images.slides.overview import (
     overview_file,
     place_overview,
 )
+from ..core.activity import Activity
 from ..core.lanes import Lanes
 from ..core.per_viewer import PerViewer
 from ..core.preferences import preferences
@@ -67,6 +68,7 @@ class Overviews(PerViewer):
             _make, given=self._take, failed=self._fail, ended=self._end, busy="queue"
         )
         self._states: dict[int, Progress] = {}
+        Activity.of(viewer).follow("Overview", (self.changed,), self._cancel_all, self._any)
         self._requests: dict[int, _Request] = {}
         self._asked: weakref.WeakSet[FlatSlide] = weakref.WeakSet()
         self._layers: weakref.WeakSet[Layer] = weakref.WeakSet()
@@ -110,6 +112,15 @@ class Overviews(PerViewer):
                 self.watch([event.value])
 
         viewer.layers.events.inserted.connect(inserted)
+
+    def _any(self) -> Progress | None:
+        """Return how far the overview is that is being made, of several the first."""
+        return next(iter(self._states.values()), None)
+
+    def _cancel_all(self) -> None:
+        for request in list(self._requests.values()):
+            request.stop.set()
+            self._forget(request)
 
     def progress_of(self, layer: Image | None) -> Progress | None:
         """Return how far the overview of a layer's slide is; None where none is being made."""

@@ -38,12 +38,18 @@ __all__ = ["PyramidBox"]
 
 _EMPTY = "Classify slide: what the model attended to appears here, one map per level."
 _KINDS = {
-    "relative": ("× uniform", "1 is what each would get if all got the same."),
-    "raw": ("raw", "As the model gave it: the share of all attention."),
-    "percentile": ("percentile", "The percentage of cells with no more. Hides how few hold most."),
-    "log": ("log₁₀", "The power of ten of × uniform: 0 is uniform, −1 a tenth of it."),
+    "relative": ("times the average", "1 is what each would get if all got the same."),
+    "raw": ("share of all", "As the model gave it: the share of all attention."),
+    "percentile": (
+        "rank, in %",
+        "The percentage of squares with no more. Hides how few hold most.",
+    ),
+    "log": (
+        "powers of ten",
+        "The power of ten of how often the average: 0 is the average, −1 a tenth of it.",
+    ),
 }
-_UNITS = {"relative": "×", "raw": "share", "percentile": "%", "log": "log₁₀ ×"}
+_UNITS = {"relative": "×", "raw": "share", "percentile": "%", "log": "powers of 10"}
 _SHARES_TIP = (
     "What each level adds to the class's score, less its mean over all classes. The levels and "
     "what none of them added (rest) sum up to the answer."
@@ -52,7 +58,7 @@ _SHARES_OF_ONE_TIP = (
     "What each level adds to the answer, and what none of them added (rest). Of hazards, to the "
     "mean of their log odds, from which the risk follows."
 )
-_BEYOND = "A few cells have more than {:.3g}, up to {:.3g}; they have the last colour."
+_BEYOND = "A few squares have more than {:.3g}, up to {:.3g}; they have the last colour."
 #: Positions of the slider that chooses the number of patches, and the number at first.
 _STEPS = 200
 _FIRST = 10
@@ -75,7 +81,7 @@ class PyramidBox(Follower):
             self.kinds.addItem(name, kind)
             self.kinds.setItemData(self.kinds.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.heads = shrinkable(QComboBox(self))
-        self.heads.setToolTip("One attention head of the model, or their mean.")
+        self.heads.setToolTip("One attention head of the model, or the mean of all.")
         self.levels: list[QCheckBox] = []
         self.bars: list[ColourBar] = []
         self.probability = QCheckBox("Probability per patch", self)
@@ -197,9 +203,9 @@ class PyramidBox(Follower):
         self._show_foci()
         self._make_boxes(attention)
         self.heads.clear()
-        self.heads.addItem("all heads", None)
+        self.heads.addItem("whole model", None)
         for head in range(attention.n_heads if attention.n_heads > 1 else 0):
-            self.heads.addItem(f"head {head + 1}", head)
+            self.heads.addItem(f"part {head + 1}", head)
         self.heads.setVisible(self.heads.count() > 1)
         self._head.setColumnStretch(2, 1 if self.heads.count() > 1 else 0)
         self.probability.setVisible(attention.patch_probabilities is not None)
@@ -218,9 +224,9 @@ class PyramidBox(Follower):
         self.levels, self.bars = [], []
         for number, level in enumerate(attention.levels):
             side = self.slides.side_of(number)
-            box = QCheckBox(f"Level {number} · cells of {side} · {len(level)}", self.body)
+            box = QCheckBox(f"{len(level)} squares of {side}", self.body)
             box.setToolTip(
-                f"{len(level)} cells of {level.factor} × {level.factor} patches. "
+                f"Level {number}: each of {level.factor} × {level.factor} patches. "
                 f"{100 * float(level.itself.mean()):.2g} % of this level's attention stays with "
                 "the model's own token."
             )

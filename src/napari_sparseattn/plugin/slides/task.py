@@ -90,8 +90,14 @@ class SlideRun:
     stages: tuple[StageDone, ...] = ()
 
     def progress(self) -> Progress:
-        """Return that something is going on; the stages tell how far it is."""
-        return Progress(0, 0, what="stages")
+        """Return how far the stage at hand is; the stages tell more."""
+        if not self.stages:
+            return Progress(0, 0, what="stages")
+        return _progress_of(self.stages[-1])
+
+
+def _progress_of(stage: StageDone) -> Progress:
+    return Progress(stage.done, stage.total, stage.seconds_left, f"steps ({stage.name})")
 
 
 class SlideTask:
@@ -170,6 +176,7 @@ class SlideTask:
         self._shown: SlideAnswer | None = None
         self._local_asked: LocalRequest | None = None
         self._explanation_asked: ExplanationRequest | None = None
+        self._explained: StageDone | None = None
         self._pictures_asked: PicturesRequest | None = None
         lanes = parts.lanes
         # Two at once would write to one file of features.
@@ -544,8 +551,16 @@ class SlideTask:
                 self._explanation_asked = ExplanationRequest(
                     shown, self.method, self.explained_class, rows
                 )
+                self._explained = None
                 self._explaining.ask(self._explanation_asked)
         self.explanation_changed.emit()
+
+    @property
+    def explaining_progress(self) -> Progress | None:
+        """How far it is with what speaks for the class; None where nothing is computed."""
+        if not self.explaining:
+            return None
+        return Progress(what="") if self._explained is None else _progress_of(self._explained)
 
     def cancel_explanation(self) -> None:
         """Stop computing what speaks for the class, and show attention instead."""
@@ -567,7 +582,8 @@ class SlideTask:
         if request is not self._explanation_asked:
             return
         if not isinstance(part, ExplanationAnswer):
-            self.explaining_changed.emit(part[-1] if part else None)
+            self._explained = part[-1] if part else None
+            self.explaining_changed.emit(self._explained)
             return
         self._explanation_asked = None
         self.explanation = part.values
@@ -753,7 +769,7 @@ class SlideTask:
         lines = [f"<b>Patch {patch + 1}</b>, rank {rank} of {len(attention)}"]
         for number, level in enumerate(attention.levels):
             weight = float(attention.patch_weights(number, head)[patch])
-            lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} × uniform")
+            lines.append(f"{self.side_of(number)}: {weight * len(level):.2g} times the average")
         if self.explanation is not None:
             name = html.escape(self.explained_name(), quote=False)
             said = float(self.explanation[patch])

@@ -206,7 +206,7 @@ def _figures(report: FineTuneReport) -> str:
             rows.append((f"correct, {name} ({paired.n})", _share(paired.before, paired.n),
                          _share(paired.after, paired.n)))  # fmt: skip
     if report.before is not None and report.after is not None:
-        rows.append(("calibration error (ECE)", f"{report.before.ece:.3f}",
+        rows.append(("calibration error", f"{report.before.ece:.3f}",
                      f"{report.after.ece:.3f}"))  # fmt: skip
     rows.append(("temperature", "", f"{report.temperature:.2f}"))
     kept = f"epoch {report.best_epoch}" if report.best_epoch else "the fitted last layer"

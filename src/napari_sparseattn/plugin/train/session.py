@@ -21,10 +21,11 @@ from ...training.runs.requests import (
 )
 from ...training.runs.runs import Epoch, Run, interrupted_run
 from ..annotate.session import Annotating
+from ..core.activity import Activity
 from ..core.lanes import Lanes, close_all
 from ..core.messages import counted
 from ..core.per_viewer import PerViewer
-from ..core.status import explain
+from ..core.status import Progress, explain
 from ..session import Session
 from ..slides.requests import store_folder
 from .outcome import Outcome
@@ -102,6 +103,9 @@ class FineTuning(PerViewer):
         self._trainings = lanes.add(
             stream_training, given=self._accept, failed=self._fail, ended=self._end_if_current
         )
+        Activity.of(viewer).follow(
+            "Fine-tuning", (self.state_changed, self.epoch_added), self.cancel, self._progress
+        )
 
     # -- opening and closing
 
@@ -177,6 +181,12 @@ class FineTuning(PerViewer):
         each = sum(recent) / len(recent)
         gone = min(time.monotonic() - self._epoch_began, each)
         return max(0.0, (last.epochs - last.epoch) * each - gone)
+
+    def _progress(self) -> Progress | None:
+        if not self.working:
+            return None
+        done = self.epochs[-1].epoch if self.epochs else 0
+        return Progress(done, self.epochs_total, self.seconds_left, "epochs")
 
     # -- asking
 

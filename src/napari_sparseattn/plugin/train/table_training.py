@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +20,10 @@ from ...training.runs.slide_training import (
     stream_slide_training,
     survey_table,
 )
+from ..core.activity import Activity
 from ..core.lanes import Lanes, close_all
-from ..core.status import explain
+from ..core.messages import time_left
+from ..core.status import Progress, explain
 from ..slides.requests import store_folder
 
 if TYPE_CHECKING:
@@ -115,14 +118,32 @@ class TableTraining:
         self.epoch: SlideEpoch | None = None
         self.trained: TrainedSlides | None = None
         self._request: SlideTrainingRequest | None = None
+        #: When the first epoch was over, and its number.
+        self._began, self._first = 0.0, 0
         self._lane = Lanes.of(viewer).add(
             stream_slide_training, given=self._accept, failed=self._fail, ended=self._end_if_current
+        )
+        Activity.of(viewer).follow(
+            "Training on a table", (self.changed,), self.cancel, lambda: self.progress
         )
 
     @property
     def working(self) -> bool:
         """Whether it is under way."""
         return self._request is not None
+
+    @property
+    def progress(self) -> Progress | None:
+        """How many epochs are over; None where it is not under way."""
+        if not self.working:
+            return None
+        if self.epoch is None:
+            return Progress(what="epochs")
+        done, total = self.epoch.epoch, self.epoch.epochs
+        behind, left = done - self._first, None
+        if behind > 0:
+            left = (time.monotonic() - self._began) / behind * (total - done)
+        return Progress(done, total, left, "epochs")
 
     @property
     def ready(self) -> bool:
@@ -205,7 +226,13 @@ class TableTraining:
         if isinstance(given, Stage):
             self.stage = given.text
         elif isinstance(given, SlideEpoch):
+            if self.epoch is None:
+                # What came before were the features.
+                self._began, self._first = time.monotonic(), given.epoch
             self.epoch, self.stage = given, f"epoch {given.epoch} of at most {given.epochs}"
+            progress = self.progress
+            if progress is not None and progress.seconds_left:
+                self.stage += f", {time_left(progress.seconds_left)}"
         else:
             self.trained = given
             self.tuning.session.models.refresh()

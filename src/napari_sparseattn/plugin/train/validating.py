@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +16,10 @@ from ...training.runs.messages import FineTuneRequest, Stage
 from ...training.runs.process import Switch
 from ...training.runs.validation import Validated, stream_validation
 from ...training.tune.cross_validation import FoldDone
+from ..core.activity import Activity
 from ..core.lanes import Lanes, close_all
-from ..core.status import explain
+from ..core.messages import time_left
+from ..core.status import Progress, explain
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -91,14 +94,29 @@ class Validating:
         self.reports: list[FoldDone] = []
         self.result: Validated | None = None
         self._request: FineTuneRequest | None = None
+        self._began = 0.0
         self._lane = Lanes.of(viewer).add(
             stream_validation, given=self._accept, failed=self._fail, ended=self._end_if_current
+        )
+        Activity.of(viewer).follow(
+            "Cross-validation", (self.changed,), self.cancel, lambda: self.progress
         )
 
     @property
     def working(self) -> bool:
         """Whether it is under way."""
         return self._request is not None
+
+    @property
+    def progress(self) -> Progress | None:
+        """How many trainings are over; None where none goes on."""
+        if not self.working:
+            return None
+        if not self.reports:
+            return Progress(what="trainings")
+        done, total = self.reports[-1].done, self.reports[-1].total
+        left = (time.monotonic() - self._began) / done * (total - done)
+        return Progress(done, total, left, "trainings")
 
     def start(self) -> FineTuneRequest | None:
         """Cross-validate what *Fine-tune* would do now."""
@@ -112,7 +130,7 @@ class Validating:
         tuning.annotating.files.flush()
         request = dataclasses.replace(asked, switch=Switch(), folds=self.folds, curve=self.curve)
         self._request, self.result, self.reports = request, None, []
-        self.stage = "Gathering what is annotated…"
+        self.stage, self._began = "Gathering what is annotated…", time.monotonic()
         self.changed.emit()
         self._lane.ask(request)
         return request
@@ -154,6 +172,9 @@ class Validating:
         elif isinstance(given, FoldDone):
             self.reports.append(given)
             self.stage = f"{given.done} of {given.total} trainings"
+            progress = self.progress
+            if given.done < given.total and progress is not None and progress.seconds_left:
+                self.stage += f", {time_left(progress.seconds_left)}"
         else:
             self.result = given
             self.tuning.session.status.notify(given.sentence)

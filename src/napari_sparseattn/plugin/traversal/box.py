@@ -10,6 +10,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProx
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QComboBox,
     QHBoxLayout,
     QHeaderView,
@@ -147,6 +148,12 @@ class TraversalBox(Follower):
         self.stopped.setWordWrap(True)
         self.drawn = QLabel(self)
         self.drawn.setWordWrap(True)
+        self.every = QCheckBox("Show all of them on the image", self)
+        self.every.setToolTip(
+            "Otherwise those that speak most: two for the class and two against it, or three where "
+            "all speak one way. A click on a row of the table shows its crop, too."
+        )
+        self.every.setChecked(crops.every)
         self.model = CropsModel(self)
         self.sorted = QSortFilterProxyModel(self)
         self.sorted.setSourceModel(self.model)
@@ -159,6 +166,7 @@ class TraversalBox(Follower):
         self.table.clicked.connect(self._picked)
         self.table.doubleClicked.connect(self._go_to)
         self.classes.activated.connect(crops.set_shown_class)
+        self.every.toggled.connect(self._show_every)
         self.follow(crops.parts.answers.changed, self.show_answer)
         self.follow(crops.crop_changed, self.show_crop)
         self.follow(crops.shown_class_changed, self._show_class)
@@ -192,6 +200,7 @@ class TraversalBox(Follower):
         column.addWidget(self.stopped)
         column.addLayout(head)
         column.addWidget(self.drawn)
+        column.addWidget(self.every)
         column.addWidget(self.table, 1)
         column.addWidget(self.facts)
         column.addWidget(self.close_up)
@@ -260,7 +269,7 @@ class TraversalBox(Follower):
         if traversal is None:
             return
         share = traversal.evidence_for(self.crops.shown_class).astype(float)
-        shown = drawn_crops(traversal, self.crops.shown_class)
+        shown = drawn_crops(traversal, self.crops.shown_class, self.crops.every)
         rest = float(share[1:].sum() - share[shown].sum())
         left = len(share) - 1 - len(shown)
         said = f"The whole image says {share_text(float(share[0]))}"
@@ -271,6 +280,10 @@ class TraversalBox(Follower):
             others = "the other crop" if left == 1 else f"the other {left} crops"
             said += f", {others} {share_text(rest)}"
         self.drawn.setText(f"{said}: together {share_text(float(share.sum()))}.")
+
+    def _show_every(self, on: bool) -> None:
+        self.crops.set_every(on)
+        self._say_drawn()
 
     def _show_class(self, index: int) -> None:
         self.classes.setCurrentIndex(index)

@@ -32,8 +32,12 @@ __all__ = [
 #: Overlays that only a traversal has.
 TRAVERSAL_ROLES: tuple[Role, ...] = ("unread", "candidates", "tree", "crops")
 
-#: More boxes and numbers than these cannot be told apart.
-MOST_DRAWN = 7
+#: So many that speak for the class, and against it; more boxes cannot be told apart at once.
+_EACH_WAY = 2
+#: At least so many, where all speak one way.
+_LEAST = 3
+#: More boxes and numbers than these cannot be told apart by anybody.
+MOST_DRAWN = 40
 #: Height and width of the plate behind a number, as shares of the longer side of what was
 #: looked at: it holds the number where all of that is in view.
 _PLATE = (0.03, 0.1)
@@ -64,12 +68,31 @@ def level_colours(n_levels: int) -> tuple[str, ...]:
     return ("#8c8c8c", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in details))[:n_levels]
 
 
-def drawn_crops(traversal: Traversal, shown_class: int) -> npt.NDArray[np.intp]:
-    """Return the crops that are drawn, largest share first: at most seven, and not the whole."""
-    share = np.abs(traversal.evidence_for(shown_class))
-    share[0] = -1
-    most = min(MOST_DRAWN, len(traversal) - 1)
-    return np.argsort(-share, kind="stable")[:most]
+def drawn_crops(
+    traversal: Traversal, shown_class: int, every: bool = False
+) -> npt.NDArray[np.intp]:
+    """Return the crops that are drawn, largest share first; the whole is none of them.
+
+    Parameters
+    ----------
+    traversal : Traversal
+        What was looked at.
+    shown_class : int
+        Whose shares count.
+    every : bool
+        All that can be told apart, not only the two that speak most for the class and the two
+        that speak most against it (three, where all speak one way).
+    """
+    share = traversal.evidence_for(shown_class)
+    order = 1 + np.argsort(-np.abs(share[1:]), kind="stable")
+    if every:
+        return order[:MOST_DRAWN]
+    for_it, against = order[share[order] > 0], order[share[order] <= 0]
+    few = {*for_it[:_EACH_WAY].tolist(), *against[:_EACH_WAY].tolist()}
+    for crop in order.tolist():
+        if len(few) < _LEAST:
+            few.add(crop)
+    return order[np.isin(order, list(few))]
 
 
 def crop_at(traversal: Traversal, place: tuple[float, float]) -> int | None:
@@ -111,6 +134,7 @@ class TraversalLayers:
         choice: OverlayChoice,
         shown_class: int | None = None,
         selected: int | None = None,
+        every: bool = False,
     ) -> None:
         """Draw crops, tree and candidates on an image, and grey what was not read.
 
@@ -130,6 +154,8 @@ class TraversalLayers:
         selected : int, optional
             The crop to highlight, whose candidates are shown; by default none,
             and those of the root.
+        every : bool
+            Draw more than the few crops that speak most, see `drawn_crops`.
         """
         traversal = prediction.evidence
         assert isinstance(traversal, Traversal)
@@ -143,7 +169,7 @@ class TraversalLayers:
             source, "candidates", _candidates(traversal, selected, source.ndim), place, choice
         )
         self._show_shapes(source, "tree", _tree(traversal, shown, source.ndim), place, choice)
-        crops = _crops(traversal, shown, selected, source.ndim, shape_of(source))
+        crops = _crops(traversal, shown, selected, source.ndim, shape_of(source), every)
         self._show_shapes(source, "crops", crops, place, choice)
 
     def _show_shapes(
@@ -243,10 +269,11 @@ def _crops(
     selected: int | None,
     ndim: int,
     shape: tuple[int, int],
+    every: bool = False,
 ) -> dict[str, Any]:
     """Rectangles in the colour of their share's sign, and one number on each: its share."""
     share = traversal.evidence_for(shown_class).astype(np.float64)
-    which = drawn_crops(traversal, shown_class)
+    which = drawn_crops(traversal, shown_class, every)
     if selected is not None:
         which = np.append(which[which != selected], selected)
     if not len(which):
@@ -455,7 +482,7 @@ def _sides(traversal: Traversal) -> Colours:
 
 def _edge_width(sides: Colours) -> Colours:
     """Thinner for smaller crops, but less so than they are smaller: they are to be seen too."""
-    width: Colours = sides.max() / 180 * (sides / sides.max()) ** 0.9
+    width: Colours = sides.max() / 260 * (sides / sides.max()) ** 0.9
     return width
 
 

@@ -40,7 +40,7 @@ class LocationsBox(Follower):
     def __init__(self, crops: TraversalTask, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.crops = crops
-        self.title = QLabel("Crops per level (K)", self)
+        self.title = QLabel("Crops per level", self)
         self.title.setToolTip(_TIP)
         self.reset = QToolButton(self)
         self.reset.setText("As trained")
@@ -115,7 +115,7 @@ class LocationsBox(Follower):
             slider.setRange(1, most)
             slider.setPageStep(1)
             slider.setToolTip(_TIP)
-            slider.setAccessibleName(f"Crops per level (K), level {row}")
+            slider.setAccessibleName(f"Crops per level, level {row}")
             number = QLabel(self)
             number.setMinimumWidth(18)
             number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -180,7 +180,7 @@ def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
     head = "".join(
         f"<td align='{side}' style='color:#8c98a6'>{name}&nbsp;</td>"
         for name, side in (
-            ("K", "left"), ("class", "left"), ("prob.", "right"),
+            ("asked", "left"), ("class", "left"), ("prob.", "right"),
             ("crops", "right"), ("pixels", "right"),
         )
     )  # fmt: skip

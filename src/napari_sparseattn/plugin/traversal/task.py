@@ -131,6 +131,8 @@ class TraversalTask:
         self.layers = TraversalLayers(parts.overlays)
         self.crop: int | None = None
         self.shown_class = 0
+        #: Whether more is drawn than the few crops that speak most.
+        self.every = False
         self.close_up: CloseUp | None = None
         self.halts = True
         self.trials: list[Trial] = []
@@ -277,7 +279,7 @@ class TraversalTask:
     ) -> str:
         """Show what a TNet has classified; return what to say of it."""
         choice = self.parts.selection.choice
-        self.layers.show(request.layer, request.plane.index, prediction, choice)
+        self.layers.show(request.layer, request.plane.index, prediction, choice, every=self.every)
         self.cells.show_class(request, prediction)
         if request.layer is self.parts.selection.image:
             self.parts.answers.show(prediction, request, thumbnails)
@@ -391,6 +393,12 @@ class TraversalTask:
             self._redraw()
             self.shown_class_changed.emit(index)
 
+    def set_every(self, on: bool) -> None:
+        """Draw all crops that can be told apart, or the few that speak most."""
+        if on != self.every:
+            self.every = on
+            self._redraw()
+
     def select_crop(self, crop: int | None) -> None:
         """Pick out a crop of the traversal that is shown, or none."""
         traversal, answer = self.traversal, self.parts.answers.answer
@@ -442,7 +450,9 @@ class TraversalTask:
         answer, shown = self.parts.answers.answer, self.parts.answers.request
         if answer is not None:
             index, choice = shown.plane.index, self.parts.selection.choice
-            self.layers.show(shown.layer, index, answer, choice, self.shown_class, self.crop)
+            self.layers.show(
+                shown.layer, index, answer, choice, self.shown_class, self.crop, self.every
+            )
 
     # -- a crop at the resolution of the image
 

@@ -1,10 +1,16 @@
-"""Dialogs in which the user chooses slides."""
+"""Dialogs in which the user chooses images and slides."""
 
 from __future__ import annotations
 
 from qtpy.QtWidgets import QFileDialog, QWidget
 
-__all__ = ["choose_slide_folder", "choose_slides"]
+__all__ = ["choose_images", "choose_slide_folder", "choose_slides"]
+
+
+def choose_images(parent: QWidget | None = None) -> list[str]:
+    """Let the user choose images, holograms or slides; none where that is cancelled."""
+    paths, _ = QFileDialog.getOpenFileNames(parent, "Open images, holograms or slides")
+    return list(paths)
 
 
 def choose_slides(parent: QWidget | None = None) -> list[str]:

@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap, QResizeEvent, QShowEven
 from qtpy.QtWidgets import (
     QDockWidget,
     QFrame,
+    QHBoxLayout,
     QMainWindow,
     QScrollArea,
     QVBoxLayout,
@@ -19,13 +20,15 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from ..core.docks import dock_of
+from ..core.preferences import keep_section, preferences
 from ..core.status import Message
 from .base import Follower
 from .canvas import guard_canvases
+from .help import PAGES, HelpButton
 from .keys import KeyFilter
 from .rich import WrappedLabel, rich
 
-__all__ = ["DockFrame", "MessageLine", "Notifier", "dock_of", "section"]
+__all__ = ["DockFrame", "MessageLine", "Notifier", "Section", "dock_of", "mark_next", "section"]
 
 _STYLE = """
 QLabel#hint { padding-left: 5px; border-left: 3px solid #e5b567; }
@@ -37,6 +40,9 @@ QCollapsible > QPushButton, QCollapsible > QPushButton:checked {
 }
 QPushButton#clicking:checked, QPushButton#shown:checked {
     background-color: #2f6f9f; color: white;
+}
+QPushButton[next="true"]:enabled {
+    background-color: #2f6f9f; color: white; font-weight: bold;
 }
 QLabel#message { padding: 5px; border-left: 3px solid #6c7a89; }
 QLabel#message[level="warning"] { border-left-color: #e5b567; }
@@ -118,8 +124,13 @@ class DockFrame(QWidget):
         self._placed = False
         self._end: _End | None = None
 
-    def lay_out(self, inner: QWidget, widgets: Iterable[QWidget]) -> None:
-        """Put widgets below each other in `inner`, and that in a scroll area."""
+    def lay_out(
+        self, inner: QWidget, widgets: Iterable[QWidget], below: Iterable[QWidget] = ()
+    ) -> None:
+        """Put widgets below each other in `inner`, and that in a scroll area.
+
+        What is `below` it is in sight however small the window is.
+        """
         column = QVBoxLayout(inner)
         column.setContentsMargins(2, 2, 2, 2)
         column.setSpacing(4)
@@ -135,7 +146,8 @@ class DockFrame(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.addWidget(scroll, 1)
-        outer.addWidget(self.message_line)
+        for widget in (*below, self.message_line):
+            outer.addWidget(widget)
 
     def end_with(self, parts: list[Follower], *stops: Callable[[], None]) -> None:
         """Release the parts and call `stops`, in order, when the dock goes."""
@@ -219,8 +231,36 @@ def _arrow(symbol: str) -> QIcon:
     return QIcon(pixmap)
 
 
-class _Section(QCollapsible):
-    """Lets its content grow: it keeps the height that its content had when it was opened."""
+class Section(QCollapsible):
+    """Lets its content grow: it keeps the height that its content had when it was opened.
+
+    What is folded away is hidden, so that no key reaches it either.
+    """
+
+    def __init__(self, title: str, parent: QWidget) -> None:
+        super().__init__(title, parent, _arrow("▾"), _arrow("▸"))
+        self.content().setVisible(False)
+        self.help: HelpButton | None = None
+        self._explained = True
+        if title in PAGES:
+            header = self.toggleButton()
+            self.help = HelpButton(title, header)
+            row = QHBoxLayout(header)
+            row.setContentsMargins(0, 0, 4, 0)
+            row.addStretch(1)
+            row.addWidget(self.help)
+        self.toggled.connect(self._show_content)
+        self._show_content(False)
+
+    def explain(self, on: bool) -> None:
+        """Offer help only where there is something to explain."""
+        self._explained = on
+        self._show_content(self.isExpanded())
+
+    def _show_content(self, on: bool) -> None:
+        self.content().setVisible(on)
+        if self.help is not None:
+            self.help.setVisible(on and self._explained)
 
     def event(self, event: QEvent) -> bool:
         """Follow the content, which asks for a new layout when it changes."""
@@ -229,13 +269,44 @@ class _Section(QCollapsible):
         return bool(super().event(event))
 
 
-def section(title: str, content: QWidget, parent: QWidget, *, open_: bool = True) -> QCollapsible:
-    """Return a section that folds, with its content in it."""
-    made = _Section(title, parent, _arrow("▾"), _arrow("▸"))
+def section(
+    title: str, content: QWidget, parent: QWidget, *, open_: bool = True, key: str = ""
+) -> Section:
+    """Return a section that folds, with its content in it.
+
+    Where the documentation explains it (`help.PAGES`), an open one has a "?" that leads there.
+
+    Parameters
+    ----------
+    title : str
+        Shown above it.
+    content, parent : QWidget
+        What it holds, and what it lies in.
+    open_ : bool
+        Whether it begins open.
+    key : str
+        Under which the preferences remember whether the user has it open; empty where they
+        do not.
+    """
+    made = Section(title, parent)
     made.setDuration(0)
     made.addWidget(content)
+    if key:
+        open_ = preferences().sections.get(key, open_)
+        # Only what the user folds is a wish: what is opened for somebody is none.
+        made.toggleButton().clicked.connect(lambda: keep_section(key, made.isExpanded()))
     if open_:
         made.expand(animate=False)
     made.layout().setContentsMargins(0, 0, 0, 0)
     made.content().layout().setContentsMargins(2, 0, 2, 4)
     return made
+
+
+def mark_next(button: QWidget, on: bool) -> None:
+    """Make a button stand out as the one to press next, or let it be as the others."""
+    if bool(button.property("next")) == on:
+        return
+    button.setProperty("next", on)
+    # Qt looks at properties in a style sheet only when told to.
+    button.style().unpolish(button)
+    button.style().polish(button)

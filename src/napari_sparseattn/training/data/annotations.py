@@ -242,6 +242,8 @@ class ImageAnnotations(Sequence[Annotation]):
         self._past: list[tuple[Change, ...]] = []
         self._future: list[tuple[Change, ...]] = []
         skipped = sum(not self._replay(entry) for entry in journal.entries)
+        #: How many of the changes that can be taken back were made before it was opened.
+        self.n_before = len(self._past)
         self.message = self._describe(skipped)
         if journal.writable:
             self._tidy()
@@ -271,6 +273,11 @@ class ImageAnnotations(Sequence[Annotation]):
     def can_undo(self) -> bool:
         """Whether there is a change to undo."""
         return bool(self._past) and self.writable
+
+    @property
+    def n_done(self) -> int:
+        """How many changes can be taken back one after the other."""
+        return len(self._past)
 
     @property
     def can_redo(self) -> bool:

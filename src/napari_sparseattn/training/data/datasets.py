@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ...images.class_folders import IMAGE_SUFFIXES, list_labelled_images, read_crop
 from ...images.opening import open_field
 from ...progress import Progress
+from ...reprs import short_repr
 
 __all__ = ["CropSet", "hash_folds", "read_class_folders"]
 
@@ -44,6 +45,8 @@ class CropSet:
         (N,) bool: which crops to test a fine-tuned model on, where that is
         decided already; see `split.held_out`.
     """
+
+    __repr__ = short_repr
 
     crops: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]

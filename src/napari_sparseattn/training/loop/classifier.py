@@ -17,6 +17,7 @@ from ...images.fields.field import Modality
 from ...images.normalise import Normalisation
 from ...metrics import Report, classification_report
 from ...models.sparse.network import SparseAttnNet, SparseAttnNetConfig
+from ...reprs import short_repr
 from ..data.datasets import CropSet, hash_folds
 from .augment import Augmentation
 from .fit import EpochReport, FitOptions, fit, predict_logits
@@ -100,6 +101,8 @@ class TrainingReport:
     history : tuple of EpochReport
         Every epoch.
     """
+
+    __repr__ = short_repr
 
     test: Report
     validation: Report

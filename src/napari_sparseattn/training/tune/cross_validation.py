@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...judged import Estimated, Judged, describe_figure
 from ...metrics import group_intervals
+from ...reprs import short_repr
 from ..data.folds import group_folds, share_of_groups
 
 __all__ = [
@@ -136,6 +137,8 @@ class CrossValidation:
     notes : tuple of str
         What the figures depend on.
     """
+
+    __repr__ = short_repr
 
     judged: Answers
     fold: npt.NDArray[np.int64]

@@ -18,6 +18,7 @@ from ...features.files import read_features
 from ...images.errors import ImageError
 from ...judged import Estimated, EstimateReport
 from ...progress import Progress
+from ...reprs import short_repr
 from ..data.slide_tables import SlideRow, SlideTable, read_slide_table
 
 __all__ = ["TableEvaluation", "evaluate_table"]
@@ -43,6 +44,8 @@ class TableEvaluation:
     notes : tuple of str
         What the figures depend on.
     """
+
+    __repr__ = short_repr
 
     report: EstimateReport
     judged: Estimated

@@ -13,6 +13,7 @@ from scipy.special import bdtr
 from torch import Tensor
 
 from ...metrics import Report, classification_report
+from ...reprs import short_repr
 from ..loop.classifier import fit_temperature
 
 __all__ = [
@@ -172,6 +173,8 @@ class FineTuneReport:
     unit : str
         What is counted: ``"cells"``, ``"slides"`` or ``"patches"``.
     """
+
+    __repr__ = short_repr
 
     verdict: Verdict
     sentence: str
