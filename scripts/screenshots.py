@@ -76,7 +76,7 @@ _ALIKE = 24
 # -- the window
 
 
-def wait(until: Callable[[], object], seconds: float = 120, what: str = "") -> None:
+def wait(until: Callable[[], object], seconds: float = 600, what: str = "") -> None:
     """Let Qt work until something is true.
 
     Raises
