@@ -256,6 +256,7 @@ def test_cancelling_keeps_what_was_classified(session: Session, viewer: ViewerMo
         part,
         cells=part.cells.subset([0, 1]),
         probabilities=part.probabilities[:2],
+        states=None if part.states is None else part.states[:2],
     )
     session.cells.accept(request, half)
     session.status.cancel()

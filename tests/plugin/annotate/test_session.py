@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import random
 import signal
 import subprocess
@@ -878,7 +879,10 @@ def test_cells_unlike_the_annotated_come_first(annotating: Annotating) -> None:
     results = results_of(annotating, [0.5] * 6)
     # Three kinds, two of each.
     states = np.repeat(np.eye(3), 2, axis=0).astype(np.float16)
-    object.__setattr__(results, "states", states)
+    results = dataclasses.replace(results, states=states)
+    record = annotating.session.selection.record
+    record.results = dataclasses.replace(record.results, predictions=results)
+    annotating.session.cells.results_changed.emit(results)
     for row in (0, 2):
         annotating.targets.annotate_cell(tuple(results.cells.centres[row]), "a")
     annotating.suggestions.next()

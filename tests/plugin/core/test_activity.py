@@ -17,6 +17,7 @@ from napari_sparseattn.plugin.core.status import Progress
 from napari_sparseattn.plugin.evidence.cells_session import CellFaithfulness
 from napari_sparseattn.plugin.export.session import ExportSession, ModelExport
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.population.session import Population
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 
@@ -118,6 +119,7 @@ def test_without_a_window_nothing_is_listed(
         (ModelExport, "Exporting the model", False),
         (Compare, "Comparing", True),
         (CellFaithfulness, "Faithfulness of the cells", True),
+        (Population, "Map of cells", True),
         (FineTuning, "Fine-tuning", True),
         (FineTuning, "Cross-validation", True),
         (FineTuning, "Training on a table", True),

@@ -96,7 +96,7 @@ class Suggestions:
                 results.class_names,
                 np.array(rows),
                 _AT_ONCE,
-                states=getattr(results, "states", None),
+                states=results.states,
                 annotated=annotated,
                 labels=labels,
                 bundle=self._bundle_of(results),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
-from qtpy.QtGui import QColor, QKeySequence, QResizeEvent
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
+from qtpy.QtGui import QColor, QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
-    QShortcut,
     QStyledItemDelegate,
     QTableView,
     QVBoxLayout,
@@ -138,6 +137,19 @@ class _Names(QStyledItemDelegate):
         option.textElideMode = Qt.TextElideMode.ElideMiddle
 
 
+class _Table(QTableView):
+    """Tells of Enter, which edits on some systems and opens on others."""
+
+    entered_row = Signal()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Take Enter."""
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.entered_row.emit()
+        else:
+            super().keyPressEvent(event)
+
+
 class BatchQueueBox(Follower):
     """Start, cancel, retry; the bar; the queue."""
 
@@ -174,10 +186,7 @@ class BatchQueueBox(Follower):
         self.failed_only.toggled.connect(self._filter)
         self.show_result.clicked.connect(self._open_chosen)
         self.table.doubleClicked.connect(self._open)
-        for key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            pressed = QShortcut(QKeySequence(key), self.table)
-            pressed.setContext(Qt.ShortcutContext.WidgetShortcut)
-            pressed.activated.connect(self._open_chosen)
+        self.table.entered_row.connect(self._open_chosen)
         self.table.selectionModel().selectionChanged.connect(self._enable)
         self.follow(batch.items_changed, self._refill)
         self.follow(batch.item_changed, self._update_item)
@@ -187,8 +196,8 @@ class BatchQueueBox(Follower):
         self._refill()
         self._show_progress(Progress(what="files") if batch.running else None)
 
-    def _table(self) -> QTableView:
-        table = QTableView(self)
+    def _table(self) -> _Table:
+        table = _Table(self)
         table.setModel(self.model)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

@@ -125,6 +125,8 @@ class _Job:
 
     def _update(self) -> None:
         bar, progress = self.bar, self._progress
+        if progress is None:
+            return
         if progress.total != bar.total:
             bar.total = progress.total
         bar.set_description(self.text)
@@ -156,7 +158,7 @@ def _bar(title: str, total: int, cancel: Callable[[], object] | None) -> Any:
 def _cancelable() -> Any:
     from napari.utils import cancelable_progress
 
-    class Ended(cancelable_progress):  # type: ignore[misc]
+    class Ended(cancelable_progress):
         """Ends the work at once: napari's asks an iterator, of which there is none here."""
 
         def __init__(self, end: Callable[[], object], **said: Any) -> None:

@@ -331,7 +331,7 @@ def _options_of(thing: Copyable, axes: str | None, icc: bool) -> dict[str, Any] 
     if opened is None:
         return None
     settings = thing.settings
-    said = {"axes": axes, "icc": icc, "image": thing.image}
+    said: dict[str, Any] = {"axes": axes, "icc": icc, "image": thing.image}
     if settings.pixel_size != opened.pixel_size:
         said["pixel_size"] = settings.pixel_size
     if settings.modality != opened.modality:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMainWindow, QWidget
@@ -14,8 +14,6 @@ from ..widgets.tour import Tour, TourStep
 
 if TYPE_CHECKING:
     import napari
-
-    from .dock import SparseAttentionDock
 
 __all__ = ["start_tour"]
 
@@ -46,14 +44,14 @@ def start_tour(viewer: napari.viewer.Viewer) -> None:
         _begin(dock)
 
 
-def _begin(dock: SparseAttentionDock) -> None:
+def _begin(dock: Any) -> None:
     window = dock.window()
     if window.findChild(Tour) is None and dock.isVisible():
         Tour(list_steps(dock), window).start()
 
 
-def list_steps(dock: SparseAttentionDock) -> list[TourStep]:
-    """Return what the tour shows of a dock."""
+def list_steps(dock: Any) -> list[TourStep]:
+    """Return what the tour shows of a `SparseAttentionDock`, which imports this."""
 
     def canvas() -> QWidget | None:
         window = dock.window()

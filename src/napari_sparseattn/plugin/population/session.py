@@ -15,9 +15,10 @@ from psygnal import Signal
 from ...card import plain_name
 from ...inference.cell_map import CellMap, MapMethod
 from ..annotate.session import Annotating
+from ..core.activity import Activity
 from ..core.lanes import Lanes, close_all
 from ..core.per_viewer import PerViewer
-from ..core.status import explain
+from ..core.status import Progress, explain
 from ..session import Session
 from .requests import (
     EvidenceRequest,
@@ -167,7 +168,13 @@ class Population(PerViewer):
         self.session, self.annotating = Session.of(viewer), Annotating.of(viewer)
         self.shown = self.session.cells.shown
         lanes = Lanes.of(viewer)
-        self.maps = CellMaps(lanes, self.session)
+        self.maps = maps = CellMaps(lanes, self.session)
+        Activity.of(viewer).follow(
+            "Map of cells",
+            (maps.changed,),
+            maps.cancel,
+            lambda: Progress(what="") if maps.running else None,
+        )
         self._pictures: OrderedDict[int, Picture] = OrderedDict()
         self._evidence: OrderedDict[int, Picture] = OrderedDict()
         self._look: Look | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..cells.counts_box import TABLE
 from ..session import Session
+from ..widgets.undo_keys import UndoKeys
 from .frame import CellsDock
 from .session import Population
 from .table_box import TableBox
@@ -33,6 +34,7 @@ class TableDock(CellsDock):
         super().__init__(self.session.status)
         self.box = TableBox(self.session.cells, self)
         self.fill(self.box)
+        self.undo_keys = UndoKeys(napari_viewer, self)
         self.session.attach()
         population.attach()
         self.end_with([self.box, self._warnings], population.detach, self.session.detach)

@@ -99,7 +99,7 @@ def rank_cells(
 
 
 def _reads(bundle: Bundle, states: npt.NDArray[np.float32]) -> bool:
-    return states.shape[1] == bundle.cell_model().head.in_features
+    return bool(states.shape[1] == bundle.cell_model().head.in_features)
 
 
 def _fitted(
