@@ -39,6 +39,7 @@ from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 from napari_sparseattn.plugin.export.session import ExportSession
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.population.session import Population
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
@@ -371,6 +372,8 @@ def population(out: Path) -> None:
         dock = open_dock(stage.viewer, title)
         # Pictures of cells and their places are made beside the window.
         settle(4)
+        maps = Population.of(stage.viewer).maps
+        wait(lambda maps=maps: not maps.running, what="for the map")
         stage.shoot(name, dock_of(dock) or dock)
     stage.viewer.close()
 
