@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -205,11 +205,11 @@ def _average(y: _Axis, x: _Axis, values: npt.NDArray[np.float32]) -> npt.NDArray
 
 def _average_bytes(pixels: npt.NDArray[np.uint8], tall: int, wide: int) -> npt.NDArray[np.float32]:
     """Average blocks of whole pixels (H, W, C), as 0..1: summed as whole numbers, many at once."""
-    wider = np.uint16 if tall * wide < 2**8 else np.uint32
-    rows = pixels[::tall].astype(wider)
+    wider: npt.DTypeLike = np.uint16 if tall * wide < 2**8 else np.uint32
+    rows: npt.NDArray[Any] = pixels[::tall].astype(wider)
     for i in range(1, tall):
         rows += pixels[i::tall]
-    blocks = rows[:, ::wide].copy()
+    blocks: npt.NDArray[Any] = rows[:, ::wide].copy()
     for j in range(1, wide):
         blocks += rows[:, j::wide]
     averaged: npt.NDArray[np.float32] = blocks * np.float32(1 / (255 * tall * wide))

@@ -321,7 +321,8 @@ class SparseAttnNet(nn.Module):
 
     def _apply(self, *args: Any, **options: Any) -> SparseAttnNet:
         self._frozen = None
-        return super()._apply(*args, **options)
+        applied: SparseAttnNet = super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        return applied
 
     @property
     def receptive_field(self) -> int:
