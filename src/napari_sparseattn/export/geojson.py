@@ -61,7 +61,7 @@ def write_geojson(export: Export, path: Path) -> list[Path]:
     """
     head = {"type": "FeatureCollection", "napari-sparseattn": export.provenance}
     result = export.result
-    features: Iterator[dict[str, Any] | str]
+    features: Iterator[dict[str, Any]] | Iterator[str]
     if isinstance(result, SlidePrediction):
         features = _slide(export, result)
     elif isinstance(result, FieldPrediction):

@@ -205,12 +205,12 @@ def _average(y: _Axis, x: _Axis, values: npt.NDArray[np.float32]) -> npt.NDArray
 
 def _average_bytes(pixels: npt.NDArray[np.uint8], tall: int, wide: int) -> npt.NDArray[np.float32]:
     """Average blocks of whole pixels (H, W, C), as 0..1: summed as whole numbers, many at once."""
-    wider: npt.DTypeLike = np.uint16 if tall * wide < 2**8 else np.uint32
+    wider = np.dtype(np.uint16 if tall * wide < 2**8 else np.uint32)
     rows: npt.NDArray[Any] = pixels[::tall].astype(wider)
     for i in range(1, tall):
-        rows += pixels[i::tall]
+        np.add(rows, pixels[i::tall], out=rows)
     blocks: npt.NDArray[Any] = rows[:, ::wide].copy()
     for j in range(1, wide):
-        blocks += rows[:, j::wide]
+        np.add(blocks, rows[:, j::wide], out=blocks)
     averaged: npt.NDArray[np.float32] = blocks * np.float32(1 / (255 * tall * wide))
     return averaged

@@ -131,7 +131,8 @@ class FrozenSparseAttnNet:
         # (B, H, W, D) read as (B, D, H, W) is the channels_last layout: no copy.
         told = self._talk(total.view(batch, side // 2, side // 2, width).permute(0, 3, 1, 2))
         told = told.permute(0, 2, 3, 1).reshape(-1, width).index_select(0, quad)
-        return tokens.add_(told).view(batch, k, width)
+        mixed: Tensor = tokens.add_(told).view(batch, k, width)
+        return mixed
 
     def _talk(self, total: Tensor) -> Tensor:
         tiles = self._inward(total)

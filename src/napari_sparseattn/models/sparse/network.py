@@ -321,8 +321,8 @@ class SparseAttnNet(nn.Module):
 
     def _apply(self, *args: Any, **options: Any) -> SparseAttnNet:
         self._frozen = None
-        applied: SparseAttnNet = super()._apply(*args, **options)  # type: ignore[no-untyped-call]
-        return applied
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def receptive_field(self) -> int:

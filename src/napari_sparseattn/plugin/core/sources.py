@@ -184,7 +184,7 @@ def is_result(layer: Any) -> bool:
     Layers that belong to one image only are known by their image; these lie beside them.
     """
     role = layer.metadata.get(METADATA_KEY, {}).get("overlay", "")
-    return role.startswith(("compared", "what-if"))
+    return bool(role.startswith(("compared", "what-if")))
 
 
 def is_simulated(layer: Any) -> bool:
