@@ -10,7 +10,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format docs docs-pictures clean
+.PHONY: help env demo test gpu lint format docs docs-pictures clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ test: export MKL_NUM_THREADS ?= 1
 # Each process gets a virtual display of its own where there is Xvfb.
 test: env ## Run the tests
 	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb -n $(JOBS) $(ARGS)
+
+gpu: env ## Run the tests that need a GPU, and measure it; without one, the CPU with small sizes
+	$(BIN)/python -m pytest --no-xvfb -q -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 lint: env ## Check style, types, import directions, manifest, stray addresses and documentation
 	$(BIN)/ruff check .

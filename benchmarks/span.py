@@ -147,7 +147,8 @@ def along_edges(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, graph: Any) -> Te
     if offset is not None:
         scores = scores + bias.flatten(1).T[offset]
     weights = scatter_softmax(scores, target, len(q))
-    return torch.zeros_like(q).index_add(0, target, v[source] * weights[..., None])
+    told = (v[source] * weights[..., None]).to(q.dtype)
+    return torch.zeros_like(q).index_add(0, target, told)
 
 
 def along_edges_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, graph: Any) -> Tensor:
@@ -161,11 +162,11 @@ def along_edges_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, graph: An
 def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, graph: Any) -> Tensor:
     """Attention of everything to everything under a mask that holds the bias."""
     source, target, offset = graph
-    mask = torch.full((q.shape[1], len(q), len(q)), -1e9)
-    mask[:, target, source] = bias.flatten(1)[:, offset] if offset is not None else 0.0
+    mask = q.new_full((q.shape[1], len(q), len(q)), -1e9)
+    mask[:, target, source] = bias.flatten(1)[:, offset].to(q.dtype) if offset is not None else 0.0
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])[0].transpose(0, 1)
-    reached = torch.zeros(len(mask[0]), dtype=torch.bool)
+    reached = torch.zeros(len(mask[0]), dtype=torch.bool, device=q.device)
     reached[target] = True
     return out * reached[:, None, None]
 

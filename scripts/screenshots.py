@@ -39,6 +39,7 @@ from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.evidence.what_if_session import WhatIfSession
 from napari_sparseattn.plugin.export.session import ExportSession
 from napari_sparseattn.plugin.holograms.session import Holograms
+from napari_sparseattn.plugin.population.session import Population
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
@@ -48,7 +49,8 @@ PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 #: Which function of this file takes which pictures.
 SCENES = {
     "first": ("first.png",),
-    "smear": ("smear-open.png", "smear-cell.png", "smear-classified.png", "smear-table.png"),
+    "smear": ("smear-open.png", "smear-cell.png", "smear-classified.png"),
+    "population": ("smear-table.png", "gallery.png", "map.png"),
     "click": ("click.gif",),
     "hologram": ("hologram-dock.png", "hologram-preview.png", "hologram-cells.png"),
     "slide": ("slide-open.png", "slide-attention.png", "slide-patches.png"),
@@ -76,7 +78,7 @@ _ALIKE = 24
 # -- the window
 
 
-def wait(until: Callable[[], object], seconds: float = 120, what: str = "") -> None:
+def wait(until: Callable[[], object], seconds: float = 600, what: str = "") -> None:
     """Let Qt work until something is true.
 
     Raises
@@ -344,12 +346,35 @@ def smear(out: Path) -> None:
     print(stage.said, stage.session.answer.rank_classes()[:3])
     stage.shoot("smear-cell.png")
 
-    stage.fit()
+    # Room for the table, which opens below the image.
+    stage.viewer.window.resize(WINDOW[0], 860)
     stage.classify_all()
+    stage.fit()
     print(stage.said)
     stage.shoot("smear-classified.png")
-    stage.section("Cells", alone=True)
-    stage.shoot("smear-table.png", stage.box("TableBox"))
+    stage.viewer.close()
+
+
+def population(out: Path) -> None:
+    """All cells at once: the table, the gallery, the map."""
+    stage = open_stage(out, (1200, 860))
+    field, _ = smear_with_truth((800, 1000), seed=3, n_white=40)
+    stage.viewer.add_image(
+        field.data, rgb=True, name="simulated smear", scale=(0.25, 0.25), units=("um", "um")
+    )
+    stage.wait_for_model("blood-cells")
+    stage.classify_all()
+    for name, title in (
+        ("smear-table.png", "Table of cells"),
+        ("gallery.png", "Gallery of cells"),
+        ("map.png", "Map of cells"),
+    ):
+        dock = open_dock(stage.viewer, title)
+        # Pictures of cells and their places are made beside the window.
+        settle(4)
+        maps = Population.of(stage.viewer).maps
+        wait(lambda maps=maps: not maps.running, what="for the map")
+        stage.shoot(name, dock_of(dock) or dock)
     stage.viewer.close()
 
 
@@ -685,37 +710,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PICTURES)
     parser.add_argument("--only", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--here", choices=list(SCENES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if len(options.only) == 1:
-        take(options.only[0], out)
+    if options.here:
+        take(options.here, out)
         return 0
-    failed = []
-    for name in options.only:
-        # A process each: whatever ends one, the others show other parts of the window.
-        command = [sys.executable, __file__, "--out", str(out), "--only", name]
-        if subprocess.run(command, check=False).returncode:
-            failed.append(name)
+    failed = [name for name in options.only if not take_alone(name, out)]
     total = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     print(f"{total / 1e6:.2f} MB in {out.name}; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 
 
+def take_alone(name: str, out: Path) -> bool:
+    """Take one scene's pictures in a process of its own; returns whether it could.
+
+    Whatever ends one, the others show other parts of the window. And neither settings,
+    annotations, models nor kept features of whoever runs this shall show.
+    """
+    command = [sys.executable, str(Path(__file__).resolve()), "--out", str(out), "--here", name]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {
+            "NAPARI_CONFIG": "settings.yaml",
+            "NAPARI_SPARSEATTN_ANNOTATIONS": "annotations",
+            "NAPARI_SPARSEATTN_MODELS": "models",
+            "NAPARI_SPARSEATTN_CACHE": "cache",
+        }
+        own = {variable: f"{folder}/{place}" for variable, place in kept.items()}
+        # What a scene writes is named in the window without this folder.
+        return not subprocess.run(
+            command, check=False, cwd=folder, env={**os.environ, **own}
+        ).returncode
+
+
 def take(name: str, out: Path) -> None:
     """Take one scene's pictures, and say what that cost."""
-    begun, before = time.monotonic(), os.times()
-    with tempfile.TemporaryDirectory() as folder:
-        # Neither annotations, models nor kept features of whoever runs this shall show.
-        os.environ["NAPARI_SPARSEATTN_ANNOTATIONS"] = f"{folder}/annotations"
-        os.environ["NAPARI_SPARSEATTN_MODELS"] = f"{folder}/models"
-        os.environ["NAPARI_SPARSEATTN_CACHE"] = f"{folder}/cache"
-        # What a scene writes is named in the window without this folder.
-        os.chdir(folder)
-        scene(name)(out)
-        os.chdir(out)
-    now = os.times()
-    spent = sum(now[:4]) - sum(before[:4])
+    begun = time.monotonic()
+    scene(name)(out)
+    spent = sum(os.times()[:4])
     print(f"{name}: {time.monotonic() - begun:.0f} s, {spent:.0f} s of processor time", flush=True)
     missing = [picture for picture in SCENES[name] if not (out / picture).exists()]
     if missing:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from napari_sparseattn.device import computing
 from napari_sparseattn.features import encoders
 from napari_sparseattn.features.encoders import (
     TISSUE,
@@ -122,3 +123,12 @@ def test_tumour_is_told_from_none_on_slides_of_the_official_validation_part(shar
     logits = features @ state["nodes.weight"].float().numpy().T
     scores, truth = logits[:, 1] - logits[:, 0], np.array(labels) == 1
     assert (scores[truth][:, None] > scores[~truth]).mean() > 0.85
+
+
+def test_it_may_compute_in_bfloat16() -> None:
+    encoder = load_encoder(TISSUE, "cpu")
+    patches = noise(2, 64)
+    with computing("cpu", "bfloat16"):
+        found = encoder(patches)
+    assert found.dtype == np.float32
+    assert np.abs(found - encoder(patches)).max() < 0.5

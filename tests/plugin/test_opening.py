@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QLineEdit, QWidget
 
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_ome, write_svs
 from napari_sparseattn.images.errors import ImageError
@@ -104,15 +104,16 @@ def pyramid_tiff(path: Path) -> Path:
 
 
 def test_the_empty_dock_says_what_to_drop(dock: Dock) -> None:
-    box = dock.widget.image_box
-    assert "Drop an image or a slide here" in box.empty.text()
-    assert box.empty.isVisible()
-    assert box.open.isVisible()
+    box = dock.widget.start_box
+    said = " ".join(label.text() for label in box.findChildren(QLabel))
+    assert "drop one here" in said
+    assert box.isVisible()
+    assert not dock.widget.image_box.isVisible()
     dock.viewer.add_image(np.zeros((20, 20), np.uint8))
-    assert not box.empty.isVisible()
-    assert not box.open.isVisible()
+    assert not box.isVisible()
+    assert dock.widget.image_box.isVisible()
     dock.viewer.layers.clear()
-    assert box.empty.isVisible()
+    assert box.isVisible()
 
 
 def test_dropped_slides_are_lazy_layers(dock: Dock, tmp_path: Path) -> None:

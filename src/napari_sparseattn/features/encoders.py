@@ -250,7 +250,7 @@ class TissueMobilenet(Encoder):
             pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(self._device)
             images = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
             images = images.contiguous(memory_format=torch.channels_last)
-            features: npt.NDArray[np.float32] = self._network(images).cpu().numpy()
+            features: npt.NDArray[np.float32] = self._network(images).float().cpu().numpy()
         return features
 
 

@@ -150,8 +150,8 @@ def _demodulate(values: torch.Tensor, region: _Region, side: int) -> torch.Tenso
     kept = kept * torch.from_numpy(region.weights).to(where)
     row, column = int(region.rows[0]) - region.middle[0], first - region.middle[1]
     tall = torch.fft.ifft(_place(kept, 0, row, side), dim=0)[:height]
-    wide: torch.Tensor = torch.fft.ifft(_place(tall, 1, column, side), dim=1)[:, :width].contiguous()
-    return wide
+    wide: torch.Tensor = torch.fft.ifft(_place(tall, 1, column, side), dim=1)[:, :width]
+    return wide.contiguous()
 
 
 def _place(values: torch.Tensor, axis: int, first: int, side: int) -> torch.Tensor:
