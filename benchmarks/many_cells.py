@@ -116,7 +116,11 @@ class Bench:
         names, colours = bundle.card.shown_names, bundle.card.colours
         results = made_up(centres, names, bundle.hash)
         plane = displayed_plane(self.viewer, self.layer)
-        self.session.selection.record_of(self.layer).results = Results(plane, results, colours)
+        selection = self.session.selection
+        # These are its cells: a click need not look for any.
+        key = selection.ask_fields(self.layer)["cells_key"]
+        selection.keep_cells(self.layer, plane, key, results.cells)
+        selection.record_of(self.layer).results = Results(plane, results, colours)
         self.session.cells.show_all(self.layer, plane.index, results, colours)
         self.session.cells.results_changed.emit(results)
         self.shown = self.session.cells.shown

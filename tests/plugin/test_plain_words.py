@@ -15,7 +15,6 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
-    QAbstractItemView,
     QComboBox,
     QGroupBox,
     QLabel,
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
     QListWidget,
     QProgressBar,
     QTabBar,
+    QTableView,
     QTableWidget,
     QWidget,
 )
@@ -72,7 +72,7 @@ def texts_of(widget: QWidget) -> Iterator[str]:
         if isinstance(each, QTableWidget):
             items = (each.item(i, j) for i in range(each.rowCount()) for j in range(3))
             yield from (item.text() for item in items if item is not None)
-        if isinstance(each, QAbstractItemView) and (model := each.model()) is not None:
+        if isinstance(each, QTableView) and (model := each.model()) is not None:
             across = Qt.Orientation.Horizontal
             heads = (model.headerData(i, across) for i in range(model.columnCount()))
             yield from (str(head) for head in heads if head is not None)

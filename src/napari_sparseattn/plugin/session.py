@@ -253,6 +253,8 @@ class Session(PerViewer):
 
     def load(self, name_or_path: str) -> None:
         """Load a model in another thread; until then there is none."""
+        # Whoever is told may let Qt work, and what was asked for before would arrive meanwhile.
+        self.models.outdate()
         self.models.wanted = name_or_path
         self.selection.set_model(None, loading=True)
         self.models.load(name_or_path)

@@ -126,7 +126,7 @@ class FrozenSparseAttnNet:
             quad = (quad.view(batch, k) + crop * (self.n // 16)).flatten()
         values = x.permute(0, 2, 3, 1).reshape(batch * self.n, -1).index_select(0, place)
         hidden = F.linear(values, self._values).add_(self._places.index_select(0, pixel))
-        tokens = self._embed(F.gelu(hidden))
+        tokens: Tensor = self._embed(F.gelu(hidden))
         total = tokens.new_zeros(batch * self.n // 4, width).index_add_(0, tile, tokens)
         # (B, H, W, D) read as (B, D, H, W) is the channels_last layout: no copy.
         told = self._talk(total.view(batch, side // 2, side // 2, width).permute(0, 3, 1, 2))

@@ -215,6 +215,10 @@ class Models:
             return None
         return next((name for name, each in self.paths.items() if each == path), None)
 
+    def outdate(self) -> None:
+        """Let what is being loaded not arrive: another model is about to be asked for."""
+        self._last = None
+
     def load(self, name_or_path: str) -> None:
         """Load a model and warm it up; a later call makes this one's answer stale."""
         self._last = LoadRequest(name_or_path, self.device)

@@ -79,7 +79,7 @@ class ActionsBox(Follower):
             session.answer_changed,
         ):  # fmt: skip
             self.follow(signal, self._enable)
-        self._show_progress(Progress() if session.status.running else None)
+        self._show_progress()
         self._enable()
 
     def _enable(self, _: object = None) -> None:
@@ -142,7 +142,10 @@ class ActionsBox(Follower):
         self.all.setVisible(not busy and advice.cells)
         self.field.setVisible(not busy and advice.whole)
 
-    def _show_progress(self, progress: Progress | None) -> None:
+    def _show_progress(self, _: object = None) -> None:
+        # As it is now: while others are told, Qt may work, and the work may have ended.
+        work = self.session.status.work
+        progress: Progress | None = None if work is None else work.progress()
         busy = progress is not None
         self._show_fitting(busy)
         self.cancel.setVisible(busy)
