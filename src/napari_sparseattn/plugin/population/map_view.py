@@ -34,6 +34,8 @@ _LEAST = QSize(160, 110)
 _REACH = 9.0
 #: Points are drawn so much larger than they are shown, and so get smooth edges; not of many.
 _FINE, _MANY = 2, 30_000
+#: More cells than these are picked: dots take the place of rings.
+_MOST_RINGS = 400
 _RING, _CURRENT = QColor("#ffffff"), QColor("#00d5ff")
 _FAINT = np.array((128, 128, 128, 60), np.uint8)
 _LASSO = QColor("#e5b567")
@@ -65,6 +67,7 @@ class MapView(QWidget):
         self._centre: npt.NDArray[np.float64] | None = None
         self._zoom = 1.0
         self._image: QImage | None = None
+        self._picked: QImage | None = None
         self._lasso: list[QPointF] = []
         self._pan: QPointF | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -89,7 +92,7 @@ class MapView(QWidget):
 
     def redraw(self) -> None:
         """Draw the points anew: they are others, or shown differently."""
-        self._image = None
+        self._image = self._picked = None
         self.update()
 
     def show_picked(self) -> None:
@@ -97,6 +100,7 @@ class MapView(QWidget):
         row, results = self.shown.current, self.shown.results
         if row is not None and results is not None:
             self.setAccessibleDescription(self._facts(row))
+        self._picked = None
         self.update()
 
     def points(self) -> npt.NDArray[np.float64]:
@@ -194,12 +198,9 @@ class MapView(QWidget):
             points[order] * fine, colours[order], (self.height() * fine, self.width() * fine),
             radius * fine,
         )  # fmt: skip
-        height, width = drawn.shape[:2]
-        image = QImage(
-            drawn.data, width, height, 4 * width, QImage.Format.Format_RGBA8888_Premultiplied
-        )
+        image = _image_of(drawn)
         if fine == 1:
-            return image.copy()
+            return image
         return image.scaled(self.size(), transformMode=Qt.TransformationMode.SmoothTransformation)
 
     def _draw_picked(self, painter: QPainter, ink: QColor) -> None:
@@ -207,17 +208,19 @@ class MapView(QWidget):
         points = self.points()
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(ink, 1.5))
-        # Rings of thousands take long and say nothing: then they are dots.
         there = points[picked]
         there = there[np.isfinite(there).all(1)]
-        if len(there) <= 400:
+        if len(there) <= _MOST_RINGS:
             for x, y in there:
                 painter.drawEllipse(QPointF(x, y), 4.5, 4.5)
         else:
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-            painter.setPen(QPen(ink, 2))
-            painter.drawPoints(QPolygonF([QPointF(x, y) for x, y in there]))
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            # Rings of thousands say nothing, and drawn anew with every mouse move take long.
+            if self._picked is None:
+                colours = np.full((len(there), 4), QColor(ink).getRgb(), np.uint8)
+                self._picked = _image_of(
+                    draw_points(there, colours, (self.height(), self.width()), 1.2)
+                )
+            painter.drawImage(0, 0, self._picked)
         current = self.shown.current
         if current is not None and current < len(points) and np.isfinite(points[current]).all():
             painter.setPen(QPen(_CURRENT, 2.5))
@@ -367,6 +370,13 @@ class MapView(QWidget):
                 QToolTip.showText(event.globalPos(), self._facts(row), self)
             return True
         return bool(super().event(event))
+
+
+def _image_of(drawn: npt.NDArray[np.uint8]) -> QImage:
+    """Return a picture (H, W, 4), premultiplied, as Qt's, with memory of its own."""
+    height, width = drawn.shape[:2]
+    stored = QImage.Format.Format_RGBA8888_Premultiplied
+    return QImage(drawn.data, width, height, 4 * width, stored).copy()
 
 
 def draw_points(
