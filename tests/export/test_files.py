@@ -93,6 +93,7 @@ def test_overlay_tints_selected_pixels_alone() -> None:
         table,
         cells=table.cells.subset([0]),
         probabilities=np.array([[1, 0, 0]], np.float32),
+        states=None,
         evidence=(chosen,),
     )
     overlay = Overlay(field(), ["#ff0000", "#00ff00", "#0000ff"])

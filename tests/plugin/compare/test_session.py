@@ -109,7 +109,7 @@ def test_another_k_of_the_same_model(compare: Compare, session: Session) -> None
     compare.compare()
     # The best 19 of its 38.
     assert compare.one.overlap[0] == pytest.approx(0.5)
-    assert compare.title == "small, k = 19"
+    assert compare.title == "small, 19 pixels"
     assert compare.second.model is None
     layer = compare.layers.layer(session.selection.image, "compared selection")
     assert np.isfinite(layer.data).sum() == 19

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.ndimage as ndi
 
 __all__ = ["BackgroundPixels", "Profile", "contrast", "flatten", "level_field", "median"]
 
@@ -41,6 +40,8 @@ def level_field(field: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:
     The mean phase step from pixel to pixel is the tilt: over a cell, which
     rises and falls, steps cancel.
     """
+    import scipy.ndimage as ndi
+
     height, width = field.shape
     flat = np.ascontiguousarray(field).ravel()
     down = np.vdot(flat[:-width], flat[width:]) if height > 1 else 1
@@ -140,6 +141,8 @@ def contrast(phase: Phase, background: Mask) -> tuple[float, float]:
         Sums over the pixels of a smoothed phase map beyond four standard
         deviations of its background, above and below; both not negative.
     """
+    import scipy.ndimage as ndi
+
     smooth = ndi.gaussian_filter(phase, 1.5)
     ground = smooth[background] if background.any() else smooth
     middle = float(np.median(ground))
@@ -182,6 +185,8 @@ def _fit(image: npt.NDArray[np.float64], design: list[Any], mask: Mask) -> npt.N
 
 
 def _background(small: npt.NDArray[np.float64], design: list[Any]) -> Mask:
+    import scipy.ndimage as ndi
+
     smooth = ndi.gaussian_filter(small, 1.0)
     if not design:
         design = [np.ones((1, 1))]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-import scipy.ndimage as ndi
 
 __all__ = ["HologramError", "fill_bad", "find_sideband", "spectrum"]
 
@@ -86,6 +85,8 @@ def find_sideband(hologram: npt.NDArray[Any]) -> tuple[float, float]:
     HologramError
         If no fringes stand out.
     """
+    import scipy.ndimage as ndi
+
     side = scipy.fft.next_fast_len(2 * max(hologram.shape), real=False)
     power = ndi.gaussian_filter(_power(hologram, side), 1.0, mode="wrap")
     rows, columns = np.meshgrid(*(np.fft.fftfreq(side),) * 2, indexing="ij", sparse=True)

@@ -33,7 +33,7 @@ _SIDE = 14
 _LEAST = QSize(160, 110)
 _REACH = 9.0
 #: Points are drawn so much larger than they are shown, and so get smooth edges; not of many.
-_FINE, _MANY = 2, 30_000
+_FINE, _MANY = 2, 5_000
 #: More cells than these are picked: dots take the place of rings.
 _MOST_RINGS = 400
 _RING, _CURRENT = QColor("#ffffff"), QColor("#00d5ff")
