@@ -304,6 +304,7 @@ def test_taking_all_layers_away_and_going_on_is_survived(
 ) -> None:
     """On Mesa's OpenGL napari died of it within three rounds."""
     if crops:
+        window.session.selection.model_is_chosen = True
         window.session.selection.set_model(tnet_model)
     for number in range(rounds):
         image = add(window, name=f"image {number}")

@@ -28,7 +28,7 @@ PAGES = {
     "Annotate": "annotate.md",
     "Training": "train_window.md",
     "Report": "train_window.md",
-    "Cross-validation": "train_window.md",
+    "Cross-validation": "pathology.md",
     "Train on a table of slides": "train_window.md",
 }
 
