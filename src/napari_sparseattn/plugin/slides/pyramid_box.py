@@ -135,12 +135,12 @@ class PyramidBox(Follower):
         super().release()
 
     def _lay_out(self) -> None:
-        self._head = head = QGridLayout()
+        head = QGridLayout()
         head.addWidget(QLabel("Values", self), 0, 0)
         head.addWidget(self.kinds, 0, 1)
-        head.addWidget(self.heads, 0, 2)
+        # Below, for both texts to be whole at the dock's usual width.
+        head.addWidget(self.heads, 1, 1)
         head.setColumnStretch(1, 1)
-        head.setColumnStretch(2, 1)
         self._boxes = QVBoxLayout()
         self._boxes.setSpacing(2)
         chosen = QHBoxLayout()
@@ -207,7 +207,6 @@ class PyramidBox(Follower):
         for head in range(attention.n_heads if attention.n_heads > 1 else 0):
             self.heads.addItem(f"part {head + 1}", head)
         self.heads.setVisible(self.heads.count() > 1)
-        self._head.setColumnStretch(2, 1 if self.heads.count() > 1 else 0)
         self.probability.setVisible(attention.patch_probabilities is not None)
         self.probability_bar.set_scale(colour_name(PROBABILITY), (0.0, 1.0), "")
         self.classes.clear()
