@@ -17,7 +17,7 @@ from .pyramid import Pyramid
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["SLIDE_SUFFIXES", "is_slide", "open_slide"]
+__all__ = ["SLIDE_SUFFIXES", "is_dicom", "is_slide", "open_slide"]
 
 #: Endings that scanners' files have; TIFF and folders are told from their content.
 SLIDE_SUFFIXES = (
@@ -201,6 +201,11 @@ def _has_dicom(folder: Path) -> bool:
         return any(_is_dicom(file) for file in files[:_MOST_LOOKED_INTO] if not file.suffix)
     except OSError:
         return False
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file or folder holds DICOM, from first bytes and names alone."""
+    return _has_dicom(path) if path.is_dir() else _is_dicom(path)
 
 
 def _is_dicom(file: Path) -> bool:
