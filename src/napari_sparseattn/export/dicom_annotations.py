@@ -158,7 +158,6 @@ def _encode(export: Export, number: int, group: _Group) -> AnnotationGroup:
 
     cells = export.kind == "cells"
     category = codes.SCT.AnatomicalStructure if cells else codes.SCT.Tissue
-    outlined = isinstance(export.result, Predictions) and export.result.cells.labels is not None
     kind = codes.SCT.Cell if cells else codes.DCM.ImageRegion
     return AnnotationGroup(
         number=number,
@@ -167,13 +166,16 @@ def _encode(export: Export, number: int, group: _Group) -> AnnotationGroup:
         description=f"{group.label}, by {export.model}, {export.provenance['software']}",
         annotated_property_category=category,
         annotated_property_type=kind,
-        graphic_type="POLYGON" if outlined else "RECTANGLE",
+        # Of boxes too: wsidicom opens no slide that has rectangles.
+        graphic_type="POLYGON",
         graphic_data=[ring.astype(np.float32) for ring in group.rings],
         algorithm_type="AUTOMATIC",
         algorithm_identification=describe_algorithm(export),
         measurements=[
             Measurements(own_code(name), np.asarray(values, float), codes.UCUM.NoUnits)
             for name, values in group.measures.items()
+            # wsidicom opens no slide that has measures without any value.
+            if np.isfinite(values).any()
         ],
         display_color=CIELabColor.from_rgb(*ImageColor.getrgb(group.colour)[:3]),
     )

@@ -92,7 +92,8 @@ def _make_map(
                 lut_label=f"map {n + 1}",
                 lut_explanation=name[:64],
                 unit=codes.UCUM.NoUnits,
-                value_range=(low, high),
+                # Readers refuse values outside of it; beyond the map's edge tiles hold 0.
+                value_range=(padding, max(high, 0.0)),
                 quantity_definition=meaning or own_code(name),
             )
         ],
