@@ -280,6 +280,7 @@ def keep_find(folder: Path, files: Mapping[str, bytes], wrong: str, about: str) 
     own = folder / f"{re.sub('[^a-zA-Z0-9]+', '-', wrong)[:50]}-{_short(wrong)}"
     if own.exists():
         return False
+    own.mkdir(parents=True)
     _write(files, own / "input")
     (own / "about.txt").write_text(f"{wrong}\n{about}", encoding="utf-8", errors="replace")
     return True
@@ -303,6 +304,7 @@ def watch(name: str, seed: int, seconds: float, corpus: Path, keep: Path) -> Cou
         counts = Counts(*_COUNTS.unpack((box / "counts").read_bytes()))
         if wrong:
             about = (box / "trace").read_text() or (box / "said").read_text()[-4000:]
+            about = about or "nothing was said"
             found = files_of(box / "input")
             counts.finds += keep_find(box / "finds", found, f"{wrong} {_frame(about)}", about)
         for each in sorted((box / "finds").glob("*/")):
@@ -372,7 +374,7 @@ def main() -> int:
     if arguments.again:
         print(f"declared: {TARGETS[arguments.only[0]].read(arguments.again)} bytes")
         return 0
-    os.nice(arguments.nice) if hasattr(os, "nice") else None
+    os.nice(arguments.nice)
     return fuzz(arguments.only, arguments.seconds, arguments.slice, arguments.seed, arguments.keep)
 
 
