@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..training.data.annotations import Annotation, ImageRecord, new_annotation
+from ..training.data.annotations import UNREADABLE, Annotation, ImageRecord, new_annotation
 from ..training.data.project import Project
 from ..training.data.raters import one_class_each
 from .coco import annotation_row, categories_of
@@ -289,7 +289,7 @@ def read_coco_annotations(path: str | os.PathLike[str]) -> dict[str, list[Annota
                 found[str(image["file_name"])].append(item)
         for row in images.values():
             found[str(row["file_name"])] += _whole_of(row)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (*UNREADABLE, RecursionError) as error:
         said = f"it refers to {error}, which is not in it" if isinstance(error, KeyError) else error
         raise AnnotationFileError(f"{path.name} cannot be read as COCO JSON: {said}") from error
     return found

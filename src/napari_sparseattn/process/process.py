@@ -149,7 +149,11 @@ def process_image(
     ValueError, OSError, TypeError, MemoryError
         As `process_file`.
     """
+    from ..export.formats import check_image
+
     options = options or ProcessOptions()
+    # Before minutes of work, not after them.
+    check_image(options.formats, image)
     if task == "auto":
         task = choose_task(image.path or Path(), bundle, options)
     if task == "hologram":

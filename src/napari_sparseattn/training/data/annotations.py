@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import operator
 import time
 import uuid
 from collections import Counter
@@ -22,12 +23,14 @@ from .journal import Journal, JournalError
 from .rings import split_rings
 
 __all__ = [
+    "UNREADABLE",
     "Annotation",
     "Change",
     "ClassList",
     "ImageAnnotations",
     "ImageRecord",
     "JournalError",
+    "changes_of",
     "class_colours",
     "image_hash",
     "new_annotation",
@@ -40,6 +43,9 @@ Origin = Literal["placed", "corrected", "imported"]
 
 _KINDS, _ORIGINS = ("cell", "region", "image"), ("placed", "corrected", "imported")
 _MOST_CORNERS = 100_000
+_TEXTS = frozenset({"id", "kind", "label", "origin", "model", "predicted", "rater"})
+#: What values of other types than those that were written raise.
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 _NAMESPACE = uuid.UUID("0b0f9a5e-2d0e-5a53-8f4e-7a3c1d8be1c6")
 #: Of the name of a rater.
 _MOST_LETTERS = 60
@@ -151,6 +157,15 @@ class Annotation:
         """Make one from `to_dict`; unknown entries, of a later version, are ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
         values = {key: value for key, value in plain.items() if key in known}
+        for key in values.keys() & _TEXTS:
+            # What cannot be written as UTF-8 could not be exported.
+            values[key].encode()
+        for key in values.keys() & {"t", "z"}:
+            values[key] = operator.index(values[key])
+        if not math.isfinite(values.get("time", 0.0)):
+            raise ValueError("a time must be finite")
+        if values.get("diameter_px") is not None:
+            values["diameter_px"] = float(values["diameter_px"])
         if values.get("position") is not None:
             y, x = values["position"]
             values["position"] = (float(y), float(x))
@@ -218,7 +233,7 @@ class ImageRecord:
             str(plain["hash"]),
             str(plain.get("name", "")),
             (int(height), int(width)),
-            None if size is None else float(size),
+            None if size is None or not math.isfinite(size) else float(size),
             str(plain.get("path", "")),
         )
 
@@ -285,7 +300,7 @@ class ImageAnnotations(Sequence[Annotation]):
         self.n_before = len(self._past)
         self.message = self._describe(skipped)
         if journal.writable:
-            self._tidy()
+            self._tidy(cut=not skipped)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -508,10 +523,8 @@ class ImageAnnotations(Sequence[Annotation]):
         """Apply a line of the journal; False if this version cannot read it."""
         if "image" in entry:
             return True
-        try:
-            changes = tuple(Change(*(c and Annotation.from_dict(c) for c in row))
-                            for row in entry["changes"])  # fmt: skip
-        except (KeyError, TypeError, ValueError):
+        changes = changes_of(entry)
+        if changes is None:
             return False
         self._apply(changes)
         if entry.get("op") == "undo":
@@ -530,12 +543,13 @@ class ImageAnnotations(Sequence[Annotation]):
         self._long = False
         return True
 
-    def _tidy(self) -> None:
+    def _tidy(self, cut: bool) -> None:
         """Write where the image is now, and shorten a journal that is mostly history."""
         lines = self._journal.entries
         known = [entry["image"] for entry in lines if "image" in entry]
         image = {"format": 1, "image": _plain(self.image)}
-        if len(lines) > max(_LEAST_LINES, _SLACK * len(self)):
+        # Changes of a newer version, which do not show, would be lost.
+        if cut and len(lines) > max(_LEAST_LINES, _SLACK * len(self)):
             kept = [{"op": "kept", "changes": [[None, item.to_dict()]]} for item in self]
             self._journal.rewrite([image, *kept])
             self._past.clear()
@@ -560,6 +574,17 @@ class ImageAnnotations(Sequence[Annotation]):
                 "Update napari-sparseattn to see them."
             )
         return ""
+
+
+def changes_of(entry: Mapping[str, Any]) -> tuple[Change, ...] | None:
+    """Return the changes in a line of a journal, or None where this version cannot read them."""
+    try:
+        return tuple(
+            Change(*(None if side is None else Annotation.from_dict(side) for side in row))
+            for row in entry.get("changes", ())
+        )
+    except UNREADABLE:
+        return None
 
 
 def class_colours(

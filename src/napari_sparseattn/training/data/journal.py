@@ -175,7 +175,11 @@ class Journal:
         self.damaged = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
         with replacing(self.damaged) as temporary:
             temporary.write_bytes(b"\n".join(bad))
-        self.rewrite(self.entries)
+        self._shut()
+        # As they were: what a later version wrote need not be what this one would write.
+        kept = [line for line in self.path.read_bytes().split(b"\n") if _entry(line) is not None]
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -213,7 +217,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         entry = json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 

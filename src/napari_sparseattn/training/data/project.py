@@ -14,7 +14,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...files import replacing
-from .annotations import Annotation, ImageAnnotations, ImageRecord, class_colours
+from .annotations import (
+    UNREADABLE,
+    Annotation,
+    ImageAnnotations,
+    ImageRecord,
+    changes_of,
+    class_colours,
+)
 from .journal import Journal, JournalError, read_journal
 from .raters import one_class_each
 
@@ -78,7 +85,9 @@ class Project:
             return {str(row["name"]): _colour(row["colour"]) for row in plain["classes"]}
         except FileNotFoundError:
             return {}
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, ProjectError):
+                raise
             raise ProjectError(
                 f"{path} is damaged ({error}). The annotations beside it are not: remove this one "
                 "file, and the classes are listed anew from them."
@@ -185,8 +194,9 @@ class Project:
         for path in sorted((self.folder / _IMAGES).glob(f"[!.]*{_SUFFIX}")):
             entries = [e["image"] for e in read_journal(path)[0] if "image" in e]
             try:
-                found.append(ImageRecord.from_dict(entries[-1]))
-            except (IndexError, KeyError, TypeError, ValueError):
+                # The file's name is the hash, whatever stands in it.
+                found.append(ImageRecord.from_dict({**entries[-1], "hash": path.stem}))
+            except (IndexError, *UNREADABLE):
                 found.append(ImageRecord(path.stem, path.stem))
         return tuple(sorted(found, key=lambda image: (image.name, image.hash)))
 
@@ -239,11 +249,11 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
     """Return the annotations in a journal without opening it for change."""
     items: dict[str, Annotation] = {}
     for entry in read_journal(path)[0]:
-        for before, after in entry.get("changes", ()):
-            if after is not None:
-                items[after["id"]] = Annotation.from_dict(after)
-            elif before is not None:
-                items.pop(before["id"], None)
+        for change in changes_of(entry) or ():
+            if change.after is not None:
+                items[change.after.id] = change.after
+            elif change.before is not None:
+                items.pop(change.before.id, None)
     return tuple(items.values())
 
 
