@@ -63,6 +63,8 @@ IN = (
         "features/test_files.py::test_trident_with_overlap_and_extent"),
     Row("COCO JSON", "annotations", ("pycocotools",),
         "export/test_annotation_files.py::test_what_was_written_is_read_back"),
+    Row("GeoJSON of QuPath", "annotations", ("geojson", "shapely"),
+        "export/test_geojson_annotations.py::test_what_qupath_writes"),
 )  # fmt: skip
 
 #: What is written, by the name that it is asked for. The programs read it.

@@ -19,6 +19,7 @@ from .hologram import hologram
 from .models import cache, encoders, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
+from .raters import agreement, merge
 from .train import fine_tune, train
 
 __all__ = ["app", "main"]
@@ -89,6 +90,8 @@ app.command("fine-tune")(fine_tune)
 app.command()(batch)
 app.command()(evidence)
 app.command()(hologram)
+app.command()(merge)
+app.command()(agreement)
 app.command()(slide)
 app.command()(train)
 app.add_typer(export_app, name="export")

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._decode import TIFF_ERRORS, check_tiff, ome_pixels, tiff_pixel_size
+from .._pages import open_pages
+from .._stream_sizes import picture_fault
 from .._streams import codestream_fault, jpeg_fault
 from ..errors import ImageError
 from ._channels import (
@@ -359,11 +361,9 @@ def open_tiff(
     ImageError
         If the file is damaged, or of a kind that is not read.
     """
-    import tifffile
-
     source = _Source(path, threads)
     try:
-        with tifffile.TiffFile(path) as tif:
+        with open_pages(path) as tif:
             return _from_tiff(tif, source, pixel_size)
     except ImageError:
         source.close()
@@ -601,7 +601,7 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
         return jpeg_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
     if stored.compression in _JPEG_2000:
         return codestream_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
-    return None
+    return picture_fault(stored.compression, data, *stored.chunk)
 
 
 def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[Any]:
@@ -675,10 +675,8 @@ def _read_associated(
 
 
 def _read_series(source: _Source, index: int) -> npt.NDArray[Any]:
-    import tifffile
-
     try:
-        with source.reading(), tifffile.TiffFile(source.path) as tif:
+        with source.reading(), open_pages(source.path) as tif:
             check_tiff(source.path, source.size, tif.series[index])
             if math.prod(tif.series[index].shape) > _MOST_IMAGE_VALUES:
                 raise ImageError(f"image {index} of {source.path.name} is too large to be a label")

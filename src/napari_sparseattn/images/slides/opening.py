@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
 from .._foreign import foreign_format
+from .._pages import open_pages
 from ..errors import ImageError, isotropic_size
 from ._channels import MOST_CHANNELS
 from .overview import attach_overview
@@ -142,10 +143,8 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
         return True
     if head[:4] not in TIFF_MAGIC or foreign_format(file, head):
         return False
-    import tifffile
-
     try:
-        with tifffile.TiffFile(file) as tif:
+        with open_pages(file) as tif:
             return any(_is_pyramid(tif, series) for series in tif.series)
     except (*TIFF_ERRORS, SyntaxError, AttributeError):
         return False
@@ -216,12 +215,10 @@ def _is_dicom(file: Path) -> bool:
 
 
 def _open_tiff(file: Path, pixel_size: float | None, threads: int | None) -> Pyramid:
-    import tifffile
-
     from ._tiff import open_tiff
 
     try:
-        with tifffile.TiffFile(file) as tif:
+        with open_pages(file) as tif:
             # Their levels are made of overlapping or scattered images, which
             # OpenSlide puts together.
             scattered = tif.is_bif or tif.is_scn
