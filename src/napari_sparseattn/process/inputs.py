@@ -15,12 +15,20 @@ from ..addresses import Address, as_source, is_address
 from ..images.class_folders import IMAGE_SUFFIXES
 from ..images.slides.opening import SLIDE_SUFFIXES, is_slide
 
-__all__ = ["NOTES_FOLDER", "InputFile", "find_inputs", "name_inputs", "name_sources"]
+__all__ = [
+    "INPUT_SUFFIXES",
+    "NOTES_FOLDER",
+    "InputFile",
+    "find_inputs",
+    "name_inputs",
+    "name_sources",
+]
 
 #: What a folder of results keeps about them; such a folder is never read as input.
 NOTES_FOLDER = ".napari-sparseattn"
 _HOLOGRAPHY = (".rtdc", ".h5", ".hdf5")
-_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_HOLOGRAPHY})
+#: Endings of what can be read.
+INPUT_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_HOLOGRAPHY})
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -96,7 +104,7 @@ def find_inputs(
         roots.append(root)
         found += paths
     if not found:
-        what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(_SUFFIXES))}"
+        what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(INPUT_SUFFIXES))}"
         raise FileNotFoundError(f"Nothing to work on: no file in {_list_names(inputs)} {what}.")
     return _name(_drop_duplicates(found), roots)
 
@@ -184,7 +192,11 @@ def _walk(folder: Path, pattern: str | None, results: Path | None) -> Iterator[P
             path = here / name
             if name.startswith("."):
                 continue
-            if _matches(path, folder, pattern) if pattern else path.suffix.lower() in _SUFFIXES:
+            if (
+                _matches(path, folder, pattern)
+                if pattern
+                else path.suffix.lower() in INPUT_SUFFIXES
+            ):
                 yield path
 
 
