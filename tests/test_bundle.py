@@ -120,6 +120,7 @@ def test_pickles_are_refused_unread(tmp_path: Path, maker: str) -> None:
         (struct.pack("<Q", 6) + b"\xff" * 6, "not a safetensors file"),
         (struct.pack("<Q", 2) + b"[]", "not a safetensors file"),
         (struct.pack("<Q", 100_000) + b"[" * 100_000, "not a safetensors file"),
+        (struct.pack("<Q", 5000) + b"9" * 5000, "not a safetensors file"),
         (b"just some text, longer than eight bytes", "header claims"),
     ],
 )

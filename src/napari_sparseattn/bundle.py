@@ -261,7 +261,9 @@ def read_card(path: str | os.PathLike[str]) -> Card:
                 "Update napari-sparseattn to open it."
             )
         return Card.model_validate(raw)
-    except (ValidationError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, BundleError):
+            raise
         raise BundleError(f"{path.name} has an invalid card: {_first_line(error)}") from error
 
 
@@ -377,7 +379,7 @@ def _read_header(path: Path) -> dict[str, object]:
         body = file.read(length)
     try:
         header = json.loads(body)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path.name} is not a safetensors file. Choose another.") from error
     if not isinstance(header, dict):
         raise BundleError(f"{path.name} is not a safetensors file. Choose another.")

@@ -121,6 +121,81 @@ def test_annotations_go_out_and_come_back(folder: Path) -> None:
     ]  # fmt: skip
     # A second time there is nothing new.
     assert "0 annotations added" in run(*arguments)
+    # And as GeoJSON, by the folder that was written or one file of it.
+    for source, images in (("qupath", "images"), ("qupath/smear.geojson", "images/smear.tif")):
+        said = run(
+            *("import", "annotations", folder / source, folder / "newer"),
+            *("--images", folder / images, "--json"),
+        )
+    assert json.loads(said) == {"added": 0, "changed": 0, "failed": {}, "notes": {}}
+    ((_, newer),) = Project(folder / "newer").annotations()
+    ((_, made),) = project.annotations()
+    assert [(x.id, x.label, x.position, x.polygon, x.time) for x in newer] == [
+        (x.id, x.label, x.position, x.polygon, pytest.approx(x.time, abs=1e-5)) for x in made
+    ]
+
+
+def test_geojson_of_another_program_goes_into_a_project(folder: Path) -> None:
+    square = [[[0, 0], [20, 0], [20, 20], [0, 20], [0, 0]], [[5, 5], [9, 5], [9, 9], [5, 5]]]
+    one = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": square},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": "Round", "color": [1, 2, 3]},
+        },
+    }
+    plain = {**one, "properties": {"objectType": "detection"}}
+    (folder / "smear.geojson").write_text(json.dumps([one, plain]))
+    project = Project(folder / "project")
+    project.add_classes(["round"])
+    arguments = ("import", "annotations", folder / "smear.geojson", folder / "project")
+    said = run(*arguments, "--images", folder / "images", "--rater", "anna")
+    assert "1 annotations added" in said
+    assert "1 left out: they have no class" in said
+    run(*arguments, "--images", folder / "images", "--class", "cell", "--rater", "anna")
+    ((_, items),) = project.annotations()
+    assert [(x.kind, x.label, x.rater, len(x.rings)) for x in items] == [
+        # Spelt as it is there.
+        ("region", "round", "anna", 2), ("cell", "cell", "anna", 0),
+    ]  # fmt: skip
+    (folder / "images" / "smear.png").write_bytes(b"")
+    said = json.loads(run(*arguments, "--images", folder / "images", "--json", status=1))
+    assert "smear.png, smear.tif" in said["failed"]["smear.geojson"]
+    (folder / "other.csv").write_text("a,b")
+    with pytest.raises(ValueError, match=r"takes GeoJSON .* and COCO JSON"):
+        run("import", "annotations", folder / "other.csv", folder / "project", "--images", folder)
+    helped = run("import", "annotations", "--help")
+    assert "GeoJSON" in helped
+    assert "COCO" in helped
+
+
+def test_raters_merge_and_are_compared(folder: Path) -> None:
+    record = ImageRecord("a" * 16, "=smear", (120, 160))
+    for rater, said in (("anna", "aab"), ("ben", "abb")):
+        project = Project(folder / rater)
+        book = project.open(record)
+        for number, label in enumerate(said):
+            book.add("cell", label, position=(10.0, 30.0 * number), diameter_px=9.0)
+        book.close()
+    both = (folder / "anna", folder / "ben")
+    said = json.loads(run("merge", *both, "--out", folder / "both", "--json"))
+    assert (said["annotations"], said["raters"], said["shared_images"]) == (6, ["anna", "ben"], 1)
+    printed = run("agreement", folder / "both", "--out", folder / "differ.csv")
+    # By hand: 2 of 3 agree, (2 * 1 + 1 * 2) / 9 by chance.
+    assert "Cohen's kappa 0.40 [" in printed
+    assert "n = 3, 67 % agree" in printed
+    table = pd.read_csv(folder / "differ.csv")
+    wanted = ["image", "column", "said by anna", "said by ben", "class", "by"]
+    assert table.loc[0, wanted].tolist() == ["'=smear", 30.0, "a", "b", "b", "latest"]
+    assert len(table) == 1
+    # Without merging them first, and under other names.
+    parts = ("agreement", *both, "--rater", "A", "--rater", "B", "--json", "--distance", 1)
+    (found,) = json.loads(run(*parts))["agreement"]
+    assert (found["raters"], found["overall"]["n"], found["disputed"]) == (["A", "B"], 3, 1)
+    assert found["overall"]["value"] == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no annotations by two raters"):
+        run("agreement", folder / "anna")
 
 
 def test_images_that_are_missing_are_named(folder: Path) -> None:

@@ -121,3 +121,15 @@ def test_nothing_to_write_is_said(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no annotations in"):
             write(empty, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["1e999", 5000 * "9", 400 * "9"])
+def test_numbers_beyond_all_are_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(
+        '{"images": [{"id": 1, "file_name": "a.tif", "frame": ' + value + '}], "categories": '
+        '[{"id": 1, "name": "a", "supercategory": "cell"}], "annotations": [{"image_id": 1, '
+        '"category_id": 1, "bbox": [1, ' + value + ", 3, 4]}]}"
+    )
+    with pytest.raises(AnnotationFileError, match="cannot be read as COCO"):
+        read_coco_annotations(path)

@@ -20,6 +20,7 @@ from .mcp import mcp
 from .models import cache, encoders, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
+from .raters import agreement, merge
 from .train import fine_tune, train
 
 __all__ = ["app", "main"]
@@ -91,6 +92,8 @@ app.command()(batch)
 app.command()(evidence)
 app.command()(hologram)
 app.command()(mcp)
+app.command()(merge)
+app.command()(agreement)
 app.command()(slide)
 app.command()(train)
 app.add_typer(export_app, name="export")

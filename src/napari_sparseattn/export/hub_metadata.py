@@ -14,26 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["hub_metadata"]
 
 #: Licences by the names that the site knows; of any other it wants to be told a name.
-_LICENCES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "cc0-1.0",
-        "cc-by-4.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-4.0",
-        "gpl-3.0",
-        "lgpl-3.0",
-        "agpl-3.0",
-        "mpl-2.0",
-        "unlicense",
-        "openrail",
-    ]
+_LICENCES = (
+    *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"),
+    *("cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0"),
+    *("lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense", "openrail"),
 )
 #: Figures of a card: how the site calls them, and how people do.
 _FIGURES = {

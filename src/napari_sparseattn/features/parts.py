@@ -168,7 +168,7 @@ def _read_manifest(manifest: Path) -> dict[str, Any] | None:
         if manifest.stat().st_size > _MOST_MANIFEST:
             return None
         stored = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(stored, dict) and isinstance(stored.get("batch"), int)
     return stored if whole and 1 <= stored["batch"] <= 2**16 else None

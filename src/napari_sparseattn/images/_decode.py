@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._foreign import foreign_format
+from ._pages import open_pages
 from ._streams import check_streams
 from .errors import CELL_PIXEL_UM, ImageError
 
@@ -270,10 +271,8 @@ def _check_size(path: Path, *lengths: int) -> None:
 
 
 def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as tif:
+        with open_pages(path) as tif:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
             series, notes = _choose_series(path, tif, image)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._stream_sizes import PICTURES, picture_fault
 from .errors import ImageError
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_streams", "codestream_fault", "jpeg_fault"]
 
+_Fault = Callable[[bytes, int, int, int], str | None]
 _END = b"\xff\xd9"
 _SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 
@@ -28,7 +31,7 @@ def check_streams(path: Path, series: tifffile.TiffPageSeries) -> None:
     path : pathlib.Path
         The file, for messages.
     series : tifffile.TiffPageSeries
-        Whose pages are checked; those without JPEG are not read.
+        Whose pages are checked; those of other compressions are not read.
 
     Raises
     ------
@@ -118,4 +121,15 @@ def _stream_fault(data: bytes, height: int, width: int, channels: int) -> str | 
     return None
 
 
-_FAULTS = {7: jpeg_fault} | dict.fromkeys((33003, 33004, 33005, 34712), codestream_fault)
+def _of_picture(compression: int) -> _Fault:
+    def fault(data: bytes, height: int, width: int, channels: int) -> str | None:
+        return picture_fault(compression, data, height, width)
+
+    return fault
+
+
+_FAULTS: dict[int, _Fault] = {
+    7: jpeg_fault,
+    **dict.fromkeys((33003, 33004, 33005, 34712), codestream_fault),
+    **{compression: _of_picture(compression) for compression in PICTURES},
+}

@@ -164,7 +164,11 @@ def process_image(
     ValueError, OSError, TypeError, MemoryError
         As `process_file`.
     """
+    from ..export.formats import check_image
+
     options = options or ProcessOptions()
+    # Before minutes of work, not after them.
+    check_image(options.formats, image)
     if task == "auto":
         address = image.address if isinstance(image, Pyramid) else None
         task = choose_task(image.path or address or Path(), bundle, options)

@@ -62,3 +62,24 @@ def test_one_feature_or_a_list_of_them(tmp_path: Path, wrap: Any) -> None:
 def test_what_is_no_region_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(RegionError, match=message):
         read_regions(write(tmp_path / "a.geojson", content))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type": "Feature", "n": ' + 5000 * "9" + "}", "no GeoJSON"),
+        (5000 * "[" + 5000 * "]", "no GeoJSON"),
+        (json.dumps(feature(polygon([[1, 2], [3, 10**400], [4, 5]]), label="a")), "no numbers"),
+    ],
+    ids=["long number", "deep", "large number"],
+)
+def test_numbers_and_depths_that_python_refuses(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(text)
+    with pytest.raises(RegionError, match=message):
+        read_regions(path)
+
+
+def test_names_that_are_no_list_are_no_class(tmp_path: Path) -> None:
+    odd = feature(polygon(SQUARE), classification={"names": 1e308})
+    assert read_regions(write(tmp_path / "a.geojson", odd)) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,54 @@ def test_scale_without_a_unit_is_not_used(tmp_path: Path) -> None:
 def test_many_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="700 channels"):
         open_slide(bad_zarr(tmp_path / "a.zarr", shape=[700, 512, 512], chunks=[1, 256, 256]))
+
+
+@pytest.mark.parametrize("codec", ["zstd", "zlib", "gzip", "blosc", "lz4", "bz2", "lzma"])
+def test_chunk_that_unpacks_to_much_is_not_unpacked(tmp_path: Path, codec: str) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    about = {"id": codec, **({"cname": "zstd"} if codec == "blosc" else {})}
+    packer = numcodecs.get_codec(about)
+    path = bad_zarr(tmp_path / "a.zarr", compressor=about)
+    pixels = np.random.default_rng(0).integers(0, 9, (3, 256, 256)).astype(np.uint8)
+    (path / "0/0.0.0").write_bytes(packer.encode(pixels.tobytes()))
+    (path / "0/0.0.1").write_bytes(packer.encode(bytes(256 * pixels.nbytes)))
+    with open_slide(path) as slide:
+        slide.read_region(0, 0, 0, 256, 256)  # what is imported by the first is no part of it
+        tracemalloc.start()
+        region = slide.read_region(0, 0, 0, 512, 512)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(region.pixels[:256, :256], pixels.transpose(1, 2, 0))
+        assert not region.valid[:256, 256:].any()
+        assert slide.ledger.snapshot().failed[0].keys() == {(0, 1)}
+    assert most < 128 * pixels.nbytes
+
+
+def test_a_chunk_in_a_shard_that_unpacks_to_much_is_not_unpacked(tmp_path: Path) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    path = _write(tmp_path / "a.zarr", [scene()], 3, {"shards": (1, 512, 512)})
+    shard = path / "0/c/0/0/0"
+    data = bytearray(shard.read_bytes())
+    bomb = numcodecs.get_codec({"id": "zstd"}).encode(bytes(2**24))
+    at = len(data) - 4 * 16 - 4
+    data[at : at + 16] = struct.pack("<QQ", 0, len(bomb))
+    data[: len(bomb)] = bomb
+    shard.write_bytes(data)
+    with open_slide(path) as slide:
+        slide.read_region(0, 0, 0, 200, 200)
+        assert "unpacks to more" in slide.ledger.snapshot().failed[0][0, 0]
+
+
+@pytest.mark.parametrize("attributes", ["[1]", '{"ome": 3}', '{"multiscales": [3]}'])
+def test_metadata_of_other_types_is_refused(tmp_path: Path, attributes: str) -> None:
+    path = bad_zarr(tmp_path / "a.zarr")
+    (path / ".zattrs").unlink()
+    (path / "zarr.json").write_text('{"attributes": ' + attributes + "}")
+    with pytest.raises(ImageError, match="no 'multiscales'"):
+        open_slide(path)
+
+
+def test_what_is_packed_twice_is_refused(tmp_path: Path) -> None:
+    path = bad_zarr(tmp_path / "a.zarr", compressor={"id": "zstd"}, filters=[{"id": "zlib"}])
+    with pytest.raises(ImageError, match="more than once"):
+        open_slide(path)

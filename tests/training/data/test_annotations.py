@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -362,3 +363,83 @@ def test_killed_at_any_moment_nothing_that_was_told_is_lost(project: Project) ->
         assert sum(book.counts().values()) == len(book)
         book.close()
     assert len(told) > 20
+
+
+def line(entry: dict) -> bytes:
+    """A line of a journal as another version of this plugin would write it."""
+    body = json.dumps(entry).encode()
+    return hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
+
+
+def changed(**values: object) -> dict:
+    whole = {"id": "x", "kind": "cell", "label": "a", "position": [1, 2], **values}
+    return {"op": "do", "changes": [[None, whole]]}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        changed(position=None),
+        changed(label=3),
+        changed(id=[1]),
+        changed(t="x"),
+        changed(z=0.5),
+        changed(label="\ud800"),
+        changed(position=[10**400, 1]),
+        changed(diameter_px="wide"),
+        {"op": "do", "changes": [["x", "y"]]},
+        {"op": "do", "changes": [[None]]},
+        {"op": "do", "changes": 3},
+    ],
+)
+def test_changes_that_this_version_cannot_read_do_not_stop_the_others(
+    project: Project, entry: dict
+) -> None:
+    book = opened(project)
+    cell = book.add("cell", "round", position=(1.0, 2.0))
+    book.close()
+    (path,) = (project.folder / "images").glob("*.jsonl")
+    # So many that a history without them would be cut.
+    path.write_bytes(path.read_bytes() + 600 * line(entry))
+    assert project.counts() == {"round": 1}
+    book = opened(project)
+    assert list(book) == [cell]
+    assert "600 changes were made by a newer version" in book.message
+    book.close()
+    assert path.read_bytes().count(line(entry)) == 600
+
+
+def test_a_record_of_another_image_does_not_stop_a_project(project: Project) -> None:
+    book = opened(project)
+    book.add("cell", "round", position=(1.0, 2.0))
+    book.close()
+    (path,) = (project.folder / "images").glob("*.jsonl")
+    for image in ({"hash": "../../x", "name": "b"}, {"hash": HASH, "shape": [1e999, 1]}, [1], None):
+        path.write_bytes(path.read_bytes() + line({"format": 1, "image": image}))
+        assert [record.hash for record in project.images()] == [HASH]
+        assert project.counts() == {"round": 1}
+
+
+@pytest.mark.parametrize("text", [5000 * "9", 5000 * "[" + 5000 * "]", "[1]", '"\udc80"'])
+def test_a_list_of_classes_that_python_cannot_read_is_said(project: Project, text: str) -> None:
+    project.add_classes(["round"])
+    (project.folder / "project.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ProjectError, match="is damaged"):
+        Project(project.folder)
+
+
+def test_a_torn_end_is_put_aside_beside_lines_that_this_version_would_not_write(
+    project: Project,
+) -> None:
+    book = opened(project)
+    cell = book.add("cell", "round", position=(1.0, 2.0))
+    book.close()
+    (path,) = (project.folder / "images").glob("*.jsonl")
+    odd = line({"format": 9, "op": "later", "changes": [], "size": float("nan")})
+    path.write_bytes(path.read_bytes() + odd + b"torn")
+    book = opened(project)
+    assert list(book) == [cell]
+    assert "put aside" in book.message
+    book.close()
+    assert odd in path.read_bytes()
+    assert b"torn" not in path.read_bytes()

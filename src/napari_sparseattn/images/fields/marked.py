@@ -93,8 +93,12 @@ def write_cells(cells: Cells, path: str | os.PathLike[str]) -> None:
 
 def _read_table(path: Path, field: Field) -> Cells:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    names = list(rows[0]) if rows else []
+        try:
+            # What stands beyond the last column has no name.
+            rows = list(csv.DictReader(file, restkey=""))
+        except csv.Error as error:
+            raise ValueError(f"it is no table: {error}") from error
+    names = [name for name in (rows[0] if rows else ()) if name]
     columns = {_ALSO.get(name.strip().lower(), name.strip().lower()): name for name in names}
     axes = sorted(name for name in columns if name.startswith("axis-"))
     if "row" not in columns and len(axes) > 1:
@@ -132,6 +136,9 @@ def _diameters(
 
 def _numbers(rows: list[dict[str, str]], column: str) -> npt.NDArray[np.float64]:
     try:
-        return np.array([float(row[column]) for row in rows])
+        found = np.array([float(row[column]) for row in rows])
     except (TypeError, ValueError) as error:
         raise ValueError(f"not every cell has a number in the column {column}") from error
+    if not np.isfinite(found).all():
+        raise ValueError(f"not every number in the column {column} is finite")
+    return found

@@ -21,6 +21,7 @@ from .._decode import (
     decode,
     tiff_pixel_size,
 )
+from .._pages import open_pages
 from ..errors import ImageError, isotropic_size
 from ..fields.field import Field
 from .recording import Frames, Kind, Recording
@@ -317,10 +318,8 @@ class RawStack:
 
 def _open_tiff(path: Path, kind: Kind | None, pixel_size: float | None) -> Recording:
     """Open a TIFF: Phasics', an uncompressed stack, or one to be decoded."""
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as tif:
+        with open_pages(path) as tif:
             recording = _open_undecoded(path, tif, kind, pixel_size)
         if recording is None:
             recording = _from_image(path, kind, pixel_size, decode(path), jpeg=False)

@@ -184,7 +184,7 @@ class HologramSettings:
         """
         try:
             content: Any = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a settings file: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != _KIND:
             raise ValueError(f"{path} is not a hologram settings file; save one in the window")

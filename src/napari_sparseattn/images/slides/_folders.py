@@ -68,6 +68,10 @@ class Folder(abc.ABC):
         """
 
     @abc.abstractmethod
+    def read_part(self, key: str, start: int, stop: int) -> bytes:
+        """Return a part of a file that is there."""
+
+    @abc.abstractmethod
     def store(self) -> Any:
         """Return the folder as zarr reads it."""
 
@@ -135,6 +139,12 @@ class LocalFolder(Folder):
             return (self.path / key).read_bytes()
         except FileNotFoundError:
             return None
+
+    def read_part(self, key: str, start: int, stop: int) -> bytes:
+        """Return a part of a file that is there."""
+        with (self.path / key).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
 
     def store(self) -> Any:
         """Return the folder as zarr reads it."""

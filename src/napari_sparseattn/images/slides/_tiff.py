@@ -24,6 +24,8 @@ import numpy.typing as npt
 from ...addresses import Address
 from .._decode import TIFF_ERRORS, TIFF_MAGIC, check_tiff, ome_pixels, tiff_pixel_size
 from .._foreign import foreign_format
+from .._pages import open_pages
+from .._stream_sizes import picture_fault
 from .._streams import codestream_fault, jpeg_fault
 from ..errors import ImageError
 from ._channels import (
@@ -387,7 +389,7 @@ class _Source(abc.ABC):
         self._finish()
 
     @abc.abstractmethod
-    def open(self) -> tifffile.TiffFile:
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
         """Open the file as tifffile does, to be used in a ``with``."""
 
     @abc.abstractmethod
@@ -432,11 +434,9 @@ class _LocalSource(_Source):
         self._state = file_state(path)
         super().__init__(path.name, self._state[2], threads)
 
-    def open(self) -> tifffile.TiffFile:
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
         """Open the file as tifffile does, to be used in a ``with``."""
-        import tifffile
-
-        return tifffile.TiffFile(self.path)
+        return open_pages(self.path)
 
     if sys.platform == "win32":
 
@@ -478,12 +478,9 @@ class _RemoteSource(_Source):
         """What was loaded from another machine."""
         return self._file.traffic
 
-    def open(self) -> tifffile.TiffFile:
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
         """Open the file as tifffile does, to be used in a ``with``."""
-        import tifffile
-
-        # Its description may name other files, which would be looked for on this computer.
-        return tifffile.TiffFile(Stream(self._file), name=self.name, _multifile=False)
+        return open_pages(Stream(self._file))
 
     def head(self) -> bytes:
         """Return the first bytes."""
@@ -818,7 +815,7 @@ def _fault(stored: _Stored, data: bytes) -> str | None:
         return jpeg_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
     if stored.compression in _JPEG_2000:
         return codestream_fault(data, *stored.chunk, stored.samples // len(stored.offsets))
-    return None
+    return picture_fault(stored.compression, data, *stored.chunk)
 
 
 def level_pages(tif: tifffile.TiffFile, main: tifffile.TiffPageSeries) -> list[Any]:

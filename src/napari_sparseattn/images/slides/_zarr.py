@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ._channels import MOST_CHANNELS, Channel, are_plain, omero_channels
 from ._checks import check_level, known_pixel_size
 from ._folders import Folder, LocalFolder, RemoteFolder
 from ._ledger import TileKey
+from ._packed import PACKERS, fits
 from ._remote import NetworkSettings, RemoteError, Traffic
 from ._tiles import Tile
 from .pyramid import Pyramid, levels_of
@@ -44,6 +46,10 @@ _COLOURS = 3
 _DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError)
 _METADATA = (".zattrs", "zarr.json")
 _ARRAY_METADATA = ("zarr.json", ".zarray", ".zattrs")
+# Where a chunk begins in a shard, and its bytes; behind the list of them stands a checksum.
+_ENTRY = struct.Struct("<QQ")
+_NOT_WRITTEN = 2**64 - 1
+_SUM_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +61,9 @@ class _Stored:
     other: Any | None
     folder: Folder
     axes: str
+    # What chunks are compressed by, and where the list of a shard's chunks is in its file.
+    packer: str | None = None
+    listed: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,6 +152,8 @@ class ZarrPyramid(Pyramid):
         if n_bytes > 2 * _most_bytes(stored.array) * n_chunks + 2**16:
             return Tile(failure=f"it takes {n_bytes} bytes, more than its pixels")
         try:
+            if not _unpacks(stored, tile, channels):
+                return Tile(compressed=n_bytes, failure="it unpacks to more than its pixels")
             pixels, valid = _pixels(stored, stored.array, tile, channels), None
             # A colour whose every value is the fill value is not written, by the standard and by
             # zarr's own default: it is there. Only a tile without any colour was never scanned.
@@ -295,7 +306,7 @@ def _describe_array(path: Folder, image: Folder, name: str, axes: str) -> _Store
         value = np.dtype(array.dtype).type(np.iinfo(array.dtype).max ^ int(array.fill_value))
         filled = dataclasses.replace(array.metadata, fill_value=value)
         other = zarr.Array(dataclasses.replace(array.async_array, metadata=filled))
-    stored = _Stored(array, other, folder, axes)
+    stored = _Stored(array, other, folder, axes, *_packing(path.name, held))
     n_bytes = math.prod(array.chunks[:-2]) * array.dtype.itemsize
     check_level(path.name, *stored.shape, stored.chunk, None, n_bytes)
     if not 1 <= stored.channels <= MOST_CHANNELS:
@@ -315,6 +326,28 @@ def _zarr(path: Folder) -> Any:
             f"{path.name} is OME-Zarr, which needs one more package: pip install 'zarr>=3'"
         ) from error
     return zarr
+
+
+def _packing(name: str, held: Any) -> tuple[str | None, str]:
+    """Return what the chunks of an array are compressed by, and where its shards list them.
+
+    Raises
+    ------
+    ImageError
+        If that is done twice, or in a way that cannot be checked.
+    """
+    packers = [codec for codec in _codecs(held) if codec in PACKERS]
+    outer = [codec for codec in held.get("codecs") or () if isinstance(codec, dict)]
+    shards = [codec for codec in outer if codec.get("name") == "sharding_indexed"]
+    about = shards[0].get("configuration", {}) if shards else {}
+    listed = str(about.get("index_location", "end"))
+    plain = [codec.get("name") for codec in about.get("index_codecs", ())]
+    nested = _codecs(about).count("sharding_indexed")
+    if len(packers) > 1 or (shards and (plain != ["bytes", "crc32c"] or nested or outer[1:])):
+        raise ImageError(
+            f"{name} is compressed or packed more than once; write it with zstd or blosc alone"
+        )
+    return (packers[0] if packers else None), listed if shards else ""
 
 
 def _codecs(held: Any) -> list[str]:
@@ -376,6 +409,58 @@ def _held(stored: _Stored, tile: TileKey, wanted: slice) -> tuple[int, int, int]
     sizes = [measure(key) for key in _keys(stored, tile, wanted)]
     n_bytes = 0 if stored.array.shards else sum(size or 0 for size in sizes)
     return n_bytes, sizes.count(None), len(sizes)
+
+
+def _unpacks(stored: _Stored, tile: TileKey, wanted: slice) -> bool:
+    """Tell whether the chunks of a tile unpack to no more than their pixels."""
+    if stored.packer is None:
+        return True
+    most = _most_bytes(stored.array) + _SUM_BYTES
+    return all(fits(stored.packer, chunk, most) for chunk in _packed_chunks(stored, tile, wanted))
+
+
+def _packed_chunks(stored: _Stored, tile: TileKey, wanted: slice) -> Iterator[bytes]:
+    """Give the chunks of a tile as they are stored, one by one."""
+    array, axes = stored.array, stored.axes
+    sides, chunks = array.shards or array.chunks, array.chunks
+    ratio = [s // c for s, c in zip(sides, chunks, strict=True)]
+    place = {"y": tile[0], "x": tile[1]}
+    deep = chunks[axes.index("c")] if "c" in axes else 1
+    for channel in sorted({n // deep for n in range(stored.channels)[wanted]}):
+        at = [channel if a == "c" else place.get(a, 0) for a in axes]
+        outer = tuple(n // r for n, r in zip(at, ratio, strict=True))
+        key, folder = array.metadata.encode_chunk_key(outer), stored.folder
+        if not array.shards:
+            whole = folder.read(key)
+            if whole is not None:
+                yield whole
+            continue
+        if folder.length(key) is None:
+            continue
+        inner = [n % r for n, r in zip(at, ratio, strict=True)]
+        number = int(np.ravel_multi_index(inner, ratio))
+        most = 2 * _most_bytes(array) + 2**16
+        found = _in_shard(folder, key, number, ratio, stored.listed, most)
+        if found is not None:
+            yield found
+
+
+def _in_shard(
+    folder: Folder, key: str, number: int, ratio: Sequence[int], listed: str, most: int
+) -> bytes | None:
+    """Return one chunk of a shard as it is stored, or None where it was never written."""
+    size, n_bytes = folder.length(key) or 0, _ENTRY.size * math.prod(ratio) + _SUM_BYTES
+    begin = size - n_bytes if listed == "end" else 0
+    if begin < 0:
+        raise ValueError("a shard is shorter than the list of its chunks")
+    # All of the list, as zarr will ask for it.
+    listing = folder.read_part(key, begin, begin + n_bytes)
+    start, count = _ENTRY.unpack_from(listing, _ENTRY.size * number)
+    if start == count == _NOT_WRITTEN:
+        return None
+    if start + count > size or count > most:
+        raise ValueError("a chunk lies outside of its shard, or takes more than its pixels")
+    return folder.read_part(key, start, start + count)
 
 
 def _most_bytes(array: Any) -> int:

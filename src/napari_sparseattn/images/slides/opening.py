@@ -11,6 +11,7 @@ from ...addresses import Address, as_source
 from ...progress import Progress, heard
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
 from .._foreign import foreign_format
+from .._pages import open_pages
 from ..errors import ImageError, isotropic_size
 from ._channels import MOST_CHANNELS
 from ._remote import NetworkSettings
@@ -20,7 +21,7 @@ from .pyramid import Pyramid
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["SLIDE_SUFFIXES", "NetworkSettings", "is_slide", "open_slide"]
+__all__ = ["SLIDE_SUFFIXES", "NetworkSettings", "is_dicom", "is_slide", "open_slide"]
 
 #: Endings that scanners' files have; TIFF and folders are told from their content.
 SLIDE_SUFFIXES = (
@@ -184,10 +185,8 @@ def is_slide(path: str | os.PathLike[str] | Address) -> bool:
         return True
     if head[:4] not in TIFF_MAGIC or foreign_format(file, head):
         return False
-    import tifffile
-
     try:
-        with tifffile.TiffFile(file) as tif:
+        with open_pages(file) as tif:
             return any(_is_pyramid(tif, series) for series in tif.series)
     except (*TIFF_ERRORS, SyntaxError, AttributeError):
         return False
@@ -245,6 +244,11 @@ def _has_dicom(folder: Path) -> bool:
         return False
 
 
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file or folder holds DICOM, from first bytes and names alone."""
+    return _has_dicom(path) if path.is_dir() else _is_dicom(path)
+
+
 def _is_dicom(file: Path) -> bool:
     try:
         return file.is_file() and _head(file)[128:132] == _DICOM_MAGIC
@@ -253,12 +257,10 @@ def _is_dicom(file: Path) -> bool:
 
 
 def _open_tiff(file: Path, pixel_size: float | None, threads: int | None) -> Pyramid:
-    import tifffile
-
     from ._tiff import open_tiff
 
     try:
-        with tifffile.TiffFile(file) as tif:
+        with open_pages(file) as tif:
             # Their levels are made of overlapping or scattered images, which
             # OpenSlide puts together.
             scattered = tif.is_bif or tif.is_scn

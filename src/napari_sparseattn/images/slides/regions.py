@@ -67,7 +67,7 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
         raise RegionError(f"{path.name} is over {_MOST_BYTES >> 20} MiB; export fewer regions.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RegionError(f"{path.name} is no GeoJSON file: {error}") from error
     found = []
     for number, feature in enumerate(_features(path.name, content), 1):
@@ -94,7 +94,8 @@ def _class_name(properties: Any) -> str:
         return ""
     kind = properties.get("classification")
     if isinstance(kind, dict):
-        kind = kind.get("name") or ": ".join(map(str, kind.get("names", ())))
+        names = kind.get("names")
+        kind = kind.get("name") or ": ".join(map(str, names if isinstance(names, list) else ()))
     for value in (kind, properties.get("class"), properties.get("label")):
         if isinstance(value, str) and value.strip():
             return value.strip()
@@ -117,7 +118,7 @@ def _rings(geometry: Any) -> Iterator[Any]:
 def _outline(name: str, number: int, ring: Any) -> npt.NDArray[np.float64]:
     try:
         points = np.asarray(ring, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RegionError(f"{name}: region {number} has corners that are no numbers.") from error
     if points.ndim != 2 or points.shape[1] < 2 or len(points) < 3 or not np.isfinite(points).all():
         raise RegionError(f"{name}: region {number} is no polygon of three corners or more.")

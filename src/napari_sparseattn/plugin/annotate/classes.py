@@ -312,7 +312,7 @@ class Classes:
             if each in back and each.can_undo:
                 each.undo()
             else:
-                each.relabel([item.id for item in each if item.label == old], new)
+                each.rename(old, new)
         if self._current == old:
             self._current = new
         return colour, changed

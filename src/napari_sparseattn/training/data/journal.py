@@ -67,13 +67,13 @@ class Journal:
         if self.writable and bad:
             self._set_aside(bad)
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add a line.
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Add lines: all of them or none.
 
         Raises
         ------
         JournalError
-            If it cannot be written; the file is then as it was.
+            If they cannot be written; the file is then as it was.
         """
         if not self.writable:
             raise JournalError(
@@ -85,7 +85,13 @@ class Journal:
             raise JournalError(f"Annotations cannot be written to the disk: {failed}.") from failed
         file = self._open()
         size = os.fstat(file).st_size
-        data = _line(entry)
+        lines = [_line(entry) for entry in entries]
+        if max(map(len, lines), default=0) > _LONGEST:
+            raise JournalError(
+                f"A change of the annotations of {self.name} is too large to be kept: it takes "
+                f"over {_LONGEST >> 20} MiB. Use outlines with fewer corners."
+            )
+        data = b"".join(lines)
         try:
             written = os.write(file, data)
         except OSError as error:
@@ -169,7 +175,11 @@ class Journal:
         self.damaged = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
         with replacing(self.damaged) as temporary:
             temporary.write_bytes(b"\n".join(bad))
-        self.rewrite(self.entries)
+        self._shut()
+        # As they were: what a later version wrote need not be what this one would write.
+        kept = [line for line in self.path.read_bytes().split(b"\n") if _entry(line) is not None]
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -207,7 +217,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         entry = json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 

@@ -14,8 +14,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...files import replacing
-from .annotations import Annotation, ImageAnnotations, ImageRecord, class_colours
+from .annotations import (
+    UNREADABLE,
+    Annotation,
+    ImageAnnotations,
+    ImageRecord,
+    changes_of,
+    class_colours,
+)
 from .journal import Journal, JournalError, read_journal
+from .raters import one_class_each
 
 __all__ = ["Project", "ProjectError", "default_project_folder", "read_annotations"]
 
@@ -77,7 +85,9 @@ class Project:
             return {str(row["name"]): _colour(row["colour"]) for row in plain["classes"]}
         except FileNotFoundError:
             return {}
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, ProjectError):
+                raise
             raise ProjectError(
                 f"{path} is damaged ({error}). The annotations beside it are not: remove this one "
                 "file, and the classes are listed anew from them."
@@ -150,7 +160,7 @@ class Project:
             with self._locked():
                 self._write(class_colours({}, names, colours))
             for one in opened:
-                one.relabel([item.id for item in one if item.label == old], new)
+                one.rename(old, new)
         finally:
             for one in opened:
                 one.close()
@@ -184,8 +194,9 @@ class Project:
         for path in sorted((self.folder / _IMAGES).glob(f"[!.]*{_SUFFIX}")):
             entries = [e["image"] for e in read_journal(path)[0] if "image" in e]
             try:
-                found.append(ImageRecord.from_dict(entries[-1]))
-            except (IndexError, KeyError, TypeError, ValueError):
+                # The file's name is the hash, whatever stands in it.
+                found.append(ImageRecord.from_dict({**entries[-1], "hash": path.stem}))
+            except (IndexError, *UNREADABLE):
                 found.append(ImageRecord(path.stem, path.stem))
         return tuple(sorted(found, key=lambda image: (image.name, image.hash)))
 
@@ -193,6 +204,15 @@ class Project:
         """Go through all images with their annotations, without opening them for change."""
         for image in self.images():
             yield image, read_annotations(self._path(image.hash))
+
+    def labelled(self) -> Iterator[tuple[ImageRecord, tuple[Annotation, ...]]]:
+        """Go through all images with one annotation of each thing: what is learned from.
+
+        Where several raters annotated the same thing, the decision between them counts, or
+        else what most said, or else what was said last; see `one_class_each`.
+        """
+        for image, items in self.annotations():
+            yield image, one_class_each(items)
 
     def counts(self) -> dict[str, int]:
         """How many annotations each class has, over all images."""
@@ -229,11 +249,11 @@ def read_annotations(path: Path) -> tuple[Annotation, ...]:
     """Return the annotations in a journal without opening it for change."""
     items: dict[str, Annotation] = {}
     for entry in read_journal(path)[0]:
-        for before, after in entry.get("changes", ()):
-            if after is not None:
-                items[after["id"]] = Annotation.from_dict(after)
-            elif before is not None:
-                items.pop(before["id"], None)
+        for change in changes_of(entry) or ():
+            if change.after is not None:
+                items[change.after.id] = change.after
+            elif change.before is not None:
+                items.pop(change.before.id, None)
     return tuple(items.values())
 
 

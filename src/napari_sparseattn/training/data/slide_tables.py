@@ -343,8 +343,11 @@ def _check_outcomes(name: str, rows: Sequence[SlideRow], kind: TargetKind) -> No
 
 def _find(slide: str, where: Path) -> Path:
     direct = where / slide
-    if direct.exists():
-        return direct
+    try:
+        if direct.exists():
+            return direct
+    except (OSError, ValueError) as error:
+        raise SlideTableError(f"{slide[:40]!r} names no file ({type(error).__name__})") from error
     if direct.name != slide or not where.is_dir():
         raise SlideTableError(f"no file {direct}")
     named = sorted(each for each in where.iterdir() if each.suffix and each.stem == slide)

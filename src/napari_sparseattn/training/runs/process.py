@@ -128,7 +128,7 @@ def training_events(
         switch.bind(process)
         assert process.stdout is not None
         for line in process.stdout:
-            with contextlib.suppress(json.JSONDecodeError):
+            with contextlib.suppress(ValueError, RecursionError):
                 event = json.loads(line)
                 explained = explained or event.get("event") in _LAST
                 yield event

@@ -228,13 +228,13 @@ def read_run(folder: Path) -> Run:
     """
     try:
         plain = json.loads((folder / _JOB).read_text(encoding="utf-8"))
-        if plain.pop("format") != _FORMAT:
-            raise ValueError(f"The training in {folder} is of another version of this plugin.")
-        for key in ("class_names", "names", "groups", "notes", "rehearsal"):
-            plain[key] = tuple(plain.get(key, ()))
-        return Run(**plain, folder=folder)
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        if plain.pop("format") == _FORMAT:
+            for key in ("class_names", "names", "groups", "notes", "rehearsal"):
+                plain[key] = tuple(plain.get(key, ()))
+            return Run(**plain, folder=folder)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"There is no training to go on with in {folder} ({error}).") from error
+    raise ValueError(f"The training in {folder} is of another version of this plugin.")
 
 
 def read_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
@@ -364,11 +364,11 @@ def read_epochs(folder: Path) -> list[Epoch]:
     """Return the epochs that a run has reported; lines that a kill has cut are left out."""
     found: dict[int, Epoch] = {}
     try:
-        lines = (folder / EPOCHS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / EPOCHS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     for line in lines:
-        with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError, ValueError):
+        with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError, RecursionError):
             epoch = Epoch.from_dict(json.loads(line))
             found[epoch.epoch] = epoch
     return [found[number] for number in sorted(found)]
