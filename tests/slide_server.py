@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -155,13 +156,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[SlideServer]:
-    """Serve a folder until the end of the ``with``."""
+def serving(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[SlideServer]:
+    """Serve a folder until the end of the ``with``, by HTTPS where there is a certificate."""
     server = SlideServer(folder)
     handler = type("Handler", (_Handler,), {"server_of": server})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         http.daemon_threads = True
         server.url = f"http://127.0.0.1:{http.server_address[1]}"
+        if tls is not None:
+            http.socket = tls.wrap_socket(http.socket, server_side=True)
+            server.url = server.url.replace("http:", "https:")
         thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -283,8 +285,51 @@ def test_closing_ends_what_waits(server: SlideServer) -> None:
     assert "closed" in str(failed[0])
 
 
-def test_https_is_not_led_to_plain_http(server: SlideServer) -> None:
-    """A redirect within plain HTTP is followed."""
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's certificate for this machine, which nobody has signed."""
+    pytest.importorskip("cryptography")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, day = ec.generate_private_key(ec.SECP256R1()), dt.timedelta(days=1)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .sign(key, hashes.SHA256())
+    )
+    file, plain = folder / "server.pem", serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    file.write_bytes(
+        signed.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def test_https_needs_a_known_certificate_and_is_not_left_for_plain_http(
+    server: SlideServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec.config
+
+    path = write_svs(server.folder / "a.svs")
+    with serving(server.folder, certificate(tmp_path)) as safe:
+        with pytest.raises(ImageError, match="certificate"):
+            open_slide(safe.address("a.svs"), network=QUICK)
+        # As somebody may allow for a server of the house.
+        monkeypatch.setattr(fsspec.config, "conf", {"https": {"ssl": False}})
+        with open_slide(safe.address("a.svs")) as slide, open_slide(path) as local:
+            same_pixels(slide, local)
+        safe.redirect = server.address("a.svs")
+        with pytest.raises(ImageError, match="without encryption"):
+            open_slide(safe.address("b.svs"), network=QUICK)
+
+
+def test_redirects_are_followed(server: SlideServer) -> None:
     path = write_svs(server.folder / "a.svs")
     with serving(server.folder) as second:
         second.redirect = server.address("a.svs")
