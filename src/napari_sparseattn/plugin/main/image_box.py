@@ -21,10 +21,10 @@ from ...images.fields.learned import SEGMENTERS
 from ..core.docks import open_holograms
 from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
-from ..opening import open_files
+from ..opening import open_addresses, open_files
 from ..session import Session
 from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
-from ..widgets.file_dialogs import choose_slide_folder, choose_slides
+from ..widgets.file_dialogs import choose_address, choose_slide_folder, choose_slides
 from ..widgets.frame import mark_next
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
@@ -102,14 +102,7 @@ class ImageBox(Follower):
         )
         self.profile = ProfileBox(session, self)
         self.overview = OverviewBar(session, self)
-        self.open = QPushButton("Open slide…", self.details)
-        self.open.setToolTip(
-            "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
-        )
-        menu = QMenu(self.open)
-        menu.addAction("Slide file…", self._choose_files)
-        menu.addAction("Slide folder (OME-Zarr, DICOM)…", self._choose_folder)
-        self.open.setMenu(menu)
+        self.open = self._open_button()
         self.labels: dict[str, QLabel] = {}
         self._lay_out()
         self._follow_clicks()
@@ -247,11 +240,28 @@ class ImageBox(Follower):
         if self.session.viewer is not None:
             open_files(self.session.viewer, paths, self.session.status.notify, as_slides=as_slides)
 
+    def _open_button(self) -> QPushButton:
+        button = QPushButton("Open slide…", self.details)
+        button.setToolTip(
+            "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
+        )
+        menu = QMenu(button)
+        menu.addAction("Slide file…", self._choose_files)
+        menu.addAction("Slide folder (OME-Zarr, DICOM)…", self._choose_folder)
+        menu.addAction("Slide at an address…", self._choose_address)
+        button.setMenu(menu)
+        return button
+
     def _choose_files(self) -> None:
         self.open_files(choose_slides(self), as_slides=True)
 
     def _choose_folder(self) -> None:
         self.open_files(choose_slide_folder(self), as_slides=True)
+
+    def _choose_address(self) -> None:
+        if self.session.viewer is not None:
+            addresses = choose_address(self)
+            open_addresses(self.session.viewer, addresses, self.session.status.notify)
 
     def _show_as_colour(self) -> None:
         self.session.show_as_colour()
