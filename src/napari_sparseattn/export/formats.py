@@ -369,6 +369,15 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 ("pyarrow",),
             ),
             Format(
+                "geojson",
+                ".geojson",
+                "GeoJSON for QuPath",
+                "Outlines with classes, probabilities and attention; drop it on the image in "
+                "QuPath.",
+                _ALL,
+                _geojson,
+            ),
+            Format(
                 "anndata",
                 ".h5ad",
                 "AnnData",
@@ -377,15 +386,6 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 _anndata,
                 "exports",
                 ("anndata",),
-            ),
-            Format(
-                "geojson",
-                ".geojson",
-                "GeoJSON for QuPath",
-                "Outlines with classes, probabilities and attention; drop it on the image in "
-                "QuPath.",
-                _ALL,
-                _geojson,
             ),
             Format(
                 "coco",
