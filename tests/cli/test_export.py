@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import anndata
 import numpy as np
@@ -15,6 +16,9 @@ from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
+from napari_sparseattn.cli.classify import FORMATS as ALWAYS
+from napari_sparseattn.cli.options import Formats
+from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.images.opening import open_image
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
 from napari_sparseattn.training.data.project import Project
@@ -66,10 +70,13 @@ def test_cells_in_more_formats(folder: Path) -> None:
 def test_wholes_in_more_formats(folder: Path) -> None:
     told = run(
         *("classify", "--whole", folder / "images" / "smear.tif", "--out", folder / "out"),
-        *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--formats", "csv,overlay"),
-        *("--device", "cpu"),
+        *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--device", "cpu"),
+        *("--formats", "csv,overlay,ome-zarr,ome-zarr-0.4"),
     )
     assert "smear.tif_overlay.png" in told
+    newer, older = (folder / "out" / f"smear.tif_maps{v}.ome.zarr" for v in ("", "_0.4"))
+    assert (newer / "zarr.json").is_file()
+    assert (older / ".zattrs").is_file()
     crops = pd.read_csv(folder / "out" / "smear.tif.csv")
     said = json.loads((folder / "out" / "smear.tif.json").read_text())
     assert len(crops) == len(said["traversal"]["crops"])
@@ -90,6 +97,20 @@ def test_unfit_formats_are_refused_before_any_work(
             verb, folder / "none.tif", "--model", "x", "--out", folder / "out", "--formats", formats
         )
     assert not (folder / "out").exists()
+
+
+def test_formats_that_need_a_dicom_slide_say_so(folder: Path) -> None:
+    with pytest.raises(ValueError, match="refer to places on a DICOM slide, and smear is none"):
+        run(
+            *("classify", folder / "images" / "smear.tif", "--model", folder / "cells.safetensors"),
+            *("--pixel-size", 0.5, "--out", folder / "out", "--formats", "dicom-annotations"),
+        )
+    assert not (folder / "out").exists()
+
+
+def test_help_names_each_format() -> None:
+    said = get_args(Formats)[1].help
+    assert {*said.partition(": ")[2].rstrip(".").split(", "), *ALWAYS} == {*FORMATS}
 
 
 def test_annotations_go_out_and_come_back(folder: Path) -> None:

@@ -36,11 +36,12 @@ def test_commands_can_be_called(command: Any) -> None:
 
 
 def test_it_claims_no_files_that_napari_reads() -> None:
-    recordings, slides, addresses = MANIFEST.contributions.readers
+    recordings, slides, annotations, addresses = MANIFEST.contributions.readers
     assert set(recordings.filename_patterns) == {"*.rtdc", "*.h5", "*.hdf5"}
     # A second reader of .tif would make napari ask for every TIFF.
     assert not {"*.tif", "*.tiff", "*.ome.tif", "*.png"} & set(slides.filename_patterns)
     assert {"*.svs", "*.ndpi", "*.mrxs", "*.scn"} <= set(slides.filename_patterns)
+    assert set(annotations.filename_patterns) == {"*.geojson", "*.geojson.gz"}
     assert not recordings.accepts_directories
     assert not slides.accepts_directories
     # Those of other machines only, which napari reads whole or not at all.

@@ -160,10 +160,11 @@ class ExportBox(Follower):
             box.show()
         lacking = [each for each in fitting if each.missing]
         self.missing.setVisible(bool(lacking))
-        if lacking:
-            names = ", ".join(each.title for each in lacking)
-            command = lacking[0].missing.partition(": ")[2]
-            self.missing.setText(f"For {names}, type in a terminal: {command}")
+        by_command: dict[str, list[str]] = {}
+        for each in lacking:
+            by_command.setdefault(each.missing.partition(": ")[2], []).append(each.title)
+        said = (f"For {', '.join(t)}, type in a terminal: {c}" for c, t in by_command.items())
+        self.missing.setText("\n".join(said))
         folder = self.exporting.default_folder(chosen)
         self.folder.setText(str(folder))
         self.folder.setCursorPosition(len(str(folder)))

@@ -148,7 +148,8 @@ class Annotation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; those that are not set are left out."""
-        every = dataclasses.asdict(self)
+        # Not by `asdict`, which copies each corner of an outline.
+        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {key: value for key, value in every.items() if value not in (None, "", 0, ())}
 
     @classmethod
