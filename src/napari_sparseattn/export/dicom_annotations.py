@@ -104,7 +104,10 @@ def _of_cells(export: Export, found: Predictions) -> Iterator[_Group]:
         rings.append(max(each, key=area))
         if len(rings) % _TELL_EVERY == 0 or len(rings) == len(found):
             export.report(len(rings), len(found))
-    measures = {"Cell": found.cells.ids, "Confidence": found.confidence}
+    measures: dict[str, npt.NDArray[Any]] = {
+        "Cell": found.cells.ids,
+        "Confidence": found.confidence,
+    }
     for name, chances in zip(found.class_names, found.probabilities.T, strict=True):
         measures[f"Probability of {name}"] = chances
     if found.novelty is not None:
@@ -141,7 +144,10 @@ def _of_crops(export: Export, found: FieldPrediction) -> Iterator[_Group]:
     boxes = np.hstack([way.boxes[:, :2], way.boxes[:, :2] + way.boxes[:, 2:]])
     # Crops may reach over the edge, where the slide has no pixels.
     boxes = boxes.clip(0, [height, width, height, width])
-    measures = {"Rank": way.rank, f"Evidence for {found.label}": way.evidence_for(found.index)}
+    measures: dict[str, npt.NDArray[Any]] = {
+        "Rank": way.rank,
+        f"Evidence for {found.label}": way.evidence_for(found.index),
+    }
     measures |= {f"Logit of {n}": table[f"logit_{n}"].to_numpy() for n in found.class_names}
     for level in np.unique(way.level).tolist():
         there = np.flatnonzero(way.level == level)

@@ -239,7 +239,8 @@ def _write_labels(
     if version != "0.4":
         file = "zarr.json"
         # ome-zarr leaves the version out here, which the standard wants.
-        held.attrs["ome"] = {**held.attrs["ome"], "version": version}
+        told: Any = held.attrs["ome"]
+        held.attrs["ome"] = {**told, "version": version}
     _list_labels(folder / "labels" / "cells" / file, export, result)
 
 

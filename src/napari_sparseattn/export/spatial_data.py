@@ -115,13 +115,14 @@ def _image(export: Export) -> DataArray:
         height, width = (a / b for a, b in zip(export.shape, pixels.shape[:2], strict=True))
         own = (Scale([width, height], ("x", "y")),)
     names = ["r", "g", "b"] if pixels.shape[-1] == 3 else list(map(str, range(pixels.shape[-1])))
-    return Image2DModel.parse(
+    made: DataArray = Image2DModel.parse(
         np.moveaxis(pixels, -1, 0),
         dims=("c", "y", "x"),
         c_coords=names,
         chunks=(pixels.shape[-1], _CHUNK, _CHUNK),
         transformations=_places(export, *own),
     )
+    return made
 
 
 def _maps(export: Export, maps: HeatMaps) -> DataArray:
@@ -136,12 +137,13 @@ def _maps(export: Export, maps: HeatMaps) -> DataArray:
         export.report(first, maps.shape[0])
         return maps.read(first, stop)
 
-    return Image2DModel.parse(
+    made: DataArray = Image2DModel.parse(
         _in_bands(read, (len(maps.names),), maps.shape, np.dtype(np.float32)),
         dims=("c", "y", "x"),
         c_coords=list(maps.names),
         transformations=_places(export, *own),
     )
+    return made
 
 
 def _labels(export: Export, found: Predictions) -> DataArray:
@@ -154,27 +156,29 @@ def _labels(export: Export, found: Predictions) -> DataArray:
         band = labels[first:stop]
         return np.where(np.isin(band, found.cells.ids), band, 0).astype(np.int32)
 
-    return Labels2DModel.parse(
+    made: DataArray = Labels2DModel.parse(
         _in_bands(read, (), labels.shape, np.dtype(np.int32)),
         dims=("y", "x"),
         transformations=_places(export),
     )
+    return made
 
 
 def _in_bands(
     read: Any, ahead: tuple[int, ...], shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> Array:
     """Return an array (…, y, x) that is made a few rows at a time, when it is written."""
-    import dask
     import dask.array as da
+    from dask.delayed import delayed
 
     bands = []
     for first in range(0, shape[0], _CHUNK):
         stop = min(first + _CHUNK, shape[0])
-        made = dask.delayed(read, pure=False)(first, stop)
+        made = delayed(read, pure=False)(first, stop)
         bands.append(da.from_delayed(made, (*ahead, stop - first, shape[1]), dtype))
-    whole = da.concatenate(bands, axis=len(ahead))
-    return whole.rechunk((*((1,) * len(ahead)), _CHUNK, _CHUNK))
+    chunks = (*((1,) * len(ahead)), _CHUNK, _CHUNK)
+    whole: Array = da.concatenate(bands, axis=len(ahead)).rechunk(chunks)
+    return whole
 
 
 def _shapes(export: Export) -> tuple[str, GeoDataFrame] | None:
@@ -244,8 +248,8 @@ def _annotate(table: AnnData, region: str, numbers: npt.NDArray[Any]) -> AnnData
 
 def _features(found: SlidePrediction) -> Array:
     """Return the encoder's features (N, F), which are read from their file as they are written."""
-    import dask
     import dask.array as da
+    from dask.delayed import delayed
 
     features = found.features
     assert features is not None
@@ -254,6 +258,7 @@ def _features(found: SlidePrediction) -> Array:
     parts = []
     for start in range(0, n, rows):
         stop = min(start + rows, n)
-        read = dask.delayed(features.read, pure=False)(slice(start, stop))
+        read = delayed(features.read, pure=False)(slice(start, stop))
         parts.append(da.from_delayed(read, (stop - start, width), np.float32))
-    return da.concatenate(parts)
+    whole: Array = da.concatenate(parts)
+    return whole
