@@ -228,6 +228,9 @@ def activate(dock: QWidget) -> None:
     """Let a window have the keys, also where no window manager gives them to it."""
     window = dock.window()
     window.activateWindow()
+    if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
+        # Left pressed by whoever was here before: the ring would stay away.
+        QTest.mouseRelease(window, Qt.MouseButton.LeftButton)
     QTest.qWaitForWindowActive(window)
 
 
@@ -516,9 +519,8 @@ class States:
 
     def crops(self) -> list[QWidget]:
         """The crops of a cell."""
-        if self.session.selection.image is None:
-            self.viewer.open_sample("napari-sparseattn", "simulated-smear")
-            self.pause(1)
+        self.viewer.open_sample("napari-sparseattn", "simulated-smear")
+        self.pause(1)
         self.model("blood-cells-tnet")
         session, before = self.session, self.session.answer
         image = session.selection.image
@@ -619,6 +621,7 @@ def main() -> None:
         states = States()
         found: list[Found] = []
         for name in options.only:
+            states.viewer.layers.clear()
             docks = getattr(states, name)()
             these = measure(states.viewer, name, docks, states.pause)
             tell(these, options.all)

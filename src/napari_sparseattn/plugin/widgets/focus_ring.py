@@ -36,6 +36,8 @@ class FocusRing(QWidget):
         self._dock = dock
         self._around: QWidget | None = None
         self._watched: list[QWidget] = []
+        #: While Tab moves the focus: whatever the mouse did last, it was not the mouse.
+        self.by_tab = False
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.hide()
@@ -49,7 +51,7 @@ class FocusRing(QWidget):
 
     def _follow(self, _: QWidget | None, now: QWidget | None) -> None:
         # Who presses sees where; a click is no wish to go on by keys.
-        by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
+        by_mouse = not self.by_tab and QApplication.mouseButtons() != Qt.MouseButton.NoButton
         self._let_go()
         if now is not None and not by_mouse and self._dock.isAncestorOf(now):
             self._put_around(now)

@@ -213,7 +213,10 @@ class DockFrame(QWidget):
     def focusNextPrevChild(self, forward: bool) -> bool:  # noqa: N802 - Qt's name
         """Go on in the order in which the dock is read, as it is laid out by now."""
         order_tabs(self)
-        return bool(super().focusNextPrevChild(forward))
+        self.ring.by_tab = True
+        moved = super().focusNextPrevChild(forward)
+        self.ring.by_tab = False
+        return bool(moved)
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Take note of the dock that holds this; for subclasses."""
