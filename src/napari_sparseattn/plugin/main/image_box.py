@@ -23,7 +23,7 @@ from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
 from ..opening import open_addresses, open_files
 from ..session import Session
-from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, shrinkable
 from ..widgets.file_dialogs import choose_address, choose_slide_folder, choose_slides
 from ..widgets.frame import mark_next
 from ..widgets.rich import WrappedLabel
@@ -134,12 +134,19 @@ class ImageBox(Follower):
         return button
 
     def _lay_out(self) -> None:
+        # What has no label before it.
+        for box, name in (
+            (self.modality, "Kind of image"),
+            (self.pixel_size, "Pixel size"),
+            (self.in_file, "Image in the file"),
+        ):
+            box.setAccessibleName(name)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        self.labels["Image"] = QLabel("Image", self)
+        self.labels["Image"] = label_for(self.image, "Image")
         grid.addWidget(self.labels["Image"], 0, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
         grid.addWidget(self.in_file, 1, 1, 1, 2)
@@ -156,7 +163,7 @@ class ImageBox(Follower):
         rest.setColumnStretch(1, 1)
         rest.setColumnMinimumWidth(0, LABEL_WIDTH)
         for row, (text, widget) in enumerate((("Cells", self.cells), ("Kinds", self.kinds))):
-            self.labels[text] = QLabel(text, self.details)
+            self.labels[text] = label_for(widget, text)
             rest.addWidget(self.labels[text], row, 0)
             rest.addWidget(widget, row, 1)
         rest.addWidget(self.open, 2, 1)
