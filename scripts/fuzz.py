@@ -198,7 +198,8 @@ def read_damaged(name: str, seed: int, seconds: float, box: Path, corpus: Path) 
     for each in pool:
         answer, wrong = reader.execute(each.files)
         reader.is_new(answer)
-        if wrong:
+        # What is imported for the first of a kind takes memory too.
+        if wrong and wrong != "memory":
             reader.keep(each.files, answer, wrong)
     _limit_memory()
 
@@ -224,9 +225,9 @@ def read_damaged(name: str, seed: int, seconds: float, box: Path, corpus: Path) 
 def _load(name: str, corpus: Path) -> list[Seed]:
     """Return the inputs to begin with: sound ones, then others that were met before."""
     if not corpus.exists():
-        kept = (files_of(folder) for folder in _kept(name))
-        for number, files in enumerate((*seeds_of(name), *kept)):
-            _store(Seed.of(files), corpus / f"{number:04d}")
+        kept = [Seed(files_of(folder), {}, sound=False) for folder in _kept(name)]
+        for number, seed in enumerate((*map(Seed.of, seeds_of(name)), *kept)):
+            _store(seed, corpus / f"{number:04d}")
     return [
         Seed(files_of(folder / "files"), json.loads((folder / "hot").read_text()), "+" in told)
         for folder in sorted(corpus.iterdir())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from displays import can_start, start_display
@@ -29,6 +30,20 @@ for _name, _place in {
 }.items():
     os.environ[_name] = str(Path(_OURS.name) / _place)
 
+
+# Property tests draw the same examples each time, and write nothing into the tree.
+settings.register_profile(
+    "tests",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=25,
+    # A failure is told at once: --hypothesis-profile default looks for the smallest.
+    phases=[Phase.explicit, Phase.generate],
+    # tmp_path is one folder for all examples: each writes its files anew.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 #: Files that take longest, which begin first: a process is then not left with one in the end.
 LONGEST = (

@@ -1,6 +1,7 @@
 """Processes that are killed by SIGKILL at random moments, and what must then be on disk.
 
-For ``training/test_kill.py`` and ``benchmarks/kills.py``. Victims are forked from a server that
+For ``training/test_kill.py``, ``export/test_kill.py``, ``batch/test_kill.py`` and
+``benchmarks/kills.py``. Victims are forked from a server that
 has imported everything, so that a kill takes tenths of a second.
 """
 
@@ -9,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +26,12 @@ import numpy as np
 import pytest
 import torch
 
+from batch_folders import finish, make_plan, write_fields
+from export import results as made
+from napari_sparseattn.batch.records import Records
+from napari_sparseattn.batch.run import run_batch
 from napari_sparseattn.bundle import Bundle, BundleError, load_bundle, save_bundle
+from napari_sparseattn.export.formats import formats_for, write_results
 from napari_sparseattn.training.data.annotations import (
     Annotation,
     ImageAnnotations,
@@ -88,9 +97,13 @@ def attacked(
 ) -> tuple[list[Any], bool]:
     """Run a victim for so long after it is ready; return what it told, and whether it ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])
+    # What writers import when they are first used; what is not installed is passed over.
+    context.set_forkserver_preload(
+        [__name__, "torch._dynamo", "pandas", "pyarrow.parquet", "anndata", "ome_zarr.writer"]
+    )
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(sender, *arguments), daemon=True)
+    # Not as a daemon: a batch has processes of its own.
+    process = context.Process(target=target, args=(sender, *arguments))
     # The server imports with its own path, and would leave it to each victim.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
@@ -326,6 +339,176 @@ def _change(book: ImageAnnotations, rng: np.random.Generator) -> dict[str, Annot
         made = new_annotation("cell", label, position=(float(rng.random()), 1.0))
         items[made.id] = made
     return items
+
+
+class Exports:
+    """Results of cells that are written again and again, in every format that is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        result = made.cells(evidence=True)
+        self.formats = [each.name for each in formats_for(result) if not each.missing]
+        whole = folder / "whole"
+        write_results(result, made.field(), whole, "a", self.formats, made.cell_card())
+        self.expected = {path.name: _content(path) for path in sorted(whole.iterdir())}
+        self.out = folder / "out"
+
+    def attack(self, tally: Tally, seconds: float) -> None:
+        """Write for so long, die, and read what is there."""
+        told, ended = attacked(export, (self.out, self.formats), seconds)
+        assert not ended
+        tally.kills += 1
+        tally.told += len(told)
+        found = {} if not self.out.exists() else {p.name: p for p in self.out.iterdir()}
+        left = [path for name, path in found.items() if name.startswith(".")]
+        tally.temporary = len(left)
+        for name in told:
+            tally.lost += name not in found
+        for name, path in found.items():
+            if not name.startswith("."):
+                tally.unreadable += _content(path) != self.expected[name]
+
+
+def export(sender: Connection, out: Path, formats: Sequence[str]) -> None:
+    """Write results until killed; tell the name of each file that is written."""
+    result, image, card = made.cells(evidence=True), made.field(), made.cell_card()
+    sender.send("ready")
+    while True:
+        for name in formats:
+            for path in write_results(result, image, out, "a", [name], card):
+                sender.send(path.name)
+
+
+def _content(path: Path) -> str:
+    """Say what is in a file or folder of results, but for when it was written."""
+    if path.is_dir():
+        return " ".join(f"{p.name}:{_content(p)}" for p in sorted(path.rglob("*")) if p.is_file())
+    data = path.read_bytes()
+    if path.suffix in (".h5ad", ".parquet", ".png", ".zip"):
+        # These have a tail, or a checksum, without which they are not read at all.
+        return _read_whole(path)
+    with contextlib.suppress(UnicodeDecodeError):
+        text = data.decode("utf-8")
+        if path.suffix in (".json", ".geojson", ".zattrs", ".zgroup", ".zarray"):
+            json.loads(text)
+        return re.sub(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?|\d+\.\d+ s", "", text)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_whole(path: Path) -> str:
+    if path.suffix == ".h5ad":
+        import anndata
+
+        return repr(anndata.read_h5ad(path))
+    if path.suffix == ".parquet":
+        import pandas as pd
+
+        return pd.read_parquet(path).to_csv()
+    import PIL.Image
+
+    with PIL.Image.open(path) as image:
+        return hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+
+
+class ModelFiles:
+    """One model file that is saved anew with other weights, again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "m.safetensors"
+        self.hashes = [save_bundle(_model(seed), self.path).hash for seed in (1, 0)]
+        self.last = 1
+
+    def attack(self, tally: Tally, seconds: float) -> None:
+        """Save for so long, die, and load what is there."""
+        told, ended = attacked(save, (self.path, 1 - self.last), seconds)
+        assert not ended
+        tally.kills += 1
+        tally.told += len(told)
+        last = told[-1] if told else self.last
+        try:
+            found = self.hashes.index(load_bundle(self.path).hash)
+        except (BundleError, ValueError, OSError):
+            tally.unreadable += 1
+            return
+        # What was told, or the next, which had not been told yet: there are two in turns.
+        tally.lost += found not in (last, 1 - last)
+        self.last = found
+        left = [path for path in self.path.parent.iterdir() if path.name.startswith(".")]
+        tally.temporary = len(left)
+
+
+def save(sender: Connection, path: Path, seed: int) -> None:
+    """Save two models in turns until killed; tell each once it is saved."""
+    torch.set_num_threads(1)
+    models = [_model(each) for each in (0, 1)]
+    sender.send("ready")
+    while True:
+        save_bundle(models[seed], path)
+        sender.send(seed)
+        seed = 1 - seed
+
+
+def _model(seed: int) -> Bundle:
+    return small_bundle(seed=seed)
+
+
+class Batches:
+    """A batch of a few fields, killed until it ends, again and again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where all is.
+    address : str, optional
+        Of a dask scheduler; by default a process of this machine works.
+    fields : int
+        How many.
+    """
+
+    def __init__(self, folder: Path, address: str | None = None, fields: int = 10) -> None:
+        self.inputs, self.model, self.address = folder / "in", folder / "m.safetensors", address
+        write_fields(self.inputs, fields)
+        save_bundle(small_bundle(), self.model)
+        plan = make_plan(self.inputs, self.model, folder / "whole")
+        finish(plan, **self.how)
+        self.whole = self._tables(folder / "whole")
+        self.out = folder / "out"
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {"scheduler": self.address} if self.address else {"workers": 1}
+
+    def attack(self, tally: Tally, seconds: float) -> None:
+        """Let the batch begin or go on, and kill whoever runs it after so many seconds."""
+        arguments = (self.inputs, self.model, self.out, self.how)
+        told, ended = attacked(work, arguments, seconds)
+        tally.kills += not ended
+        tally.told += len(told)
+        records = Records(self.out)
+        known = {record.key: record for record in records.read_all()}
+        tally.lost += sum(key not in known for key in told)
+        for record in known.values():
+            tally.unreadable += records.intact_formats(record) != set(record.outputs)
+        if ended:
+            tally.runs += 1
+            tally.different += self._tables(self.out) != self.whole
+            shutil.rmtree(self.out)
+
+    def _tables(self, out: Path) -> dict[str, bytes]:
+        """Return the tables of all fields, without that of the run, which has times."""
+        tables = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+        tables.pop("batch.csv")
+        return tables
+
+
+def work(sender: Connection, inputs: Path, model: Path, out: Path, how: dict[str, Any]) -> None:
+    """Run a batch to its end; tell each field that is done."""
+    plan = make_plan(inputs, model, out)
+    sender.send("ready")
+    for update in run_batch(plan, **how):
+        if update.changed.state in ("done", "skipped"):
+            sender.send(update.changed.item.key)
+    sender.send("ended")
 
 
 def digest(items: Any) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import geojson
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from shapely.geometry import box, shape
 
+from drawn import annotations
 from napari_sparseattn.export.annotation_files import (
     AnnotationFileError,
     read_coco_annotations,
     write_coco_annotations,
     write_geojson_annotations,
 )
-from napari_sparseattn.training.data.annotations import ImageRecord
+from napari_sparseattn.images.slides.regions import read_regions
+from napari_sparseattn.training.data.annotations import Annotation, ImageRecord
 from napari_sparseattn.training.data.project import Project
 
 #: (y, x), pixel centres at whole numbers: from 9.5 to 19.5 down, 4.5 to 12.5 across.
@@ -133,3 +140,57 @@ def test_numbers_beyond_all_are_refused(tmp_path: Path, value: str) -> None:
     )
     with pytest.raises(AnnotationFileError, match="cannot be read as COCO"):
         read_coco_annotations(path)
+
+
+@given(st.lists(annotations(), min_size=1, max_size=8))
+def test_whatever_was_annotated_is_read_from_coco_again(items: list[Annotation]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        project = Project(place)
+        book = project.open(ImageRecord("a" * 64, "one.tif", (480, 640), 0.25))
+        book.put(items)
+        book.close()
+        write_coco_annotations(project, Path(place) / "out.json")
+        read = read_coco_annotations(Path(place) / "out.json")
+    assert set(read) == {"one.tif"}
+    wholes = {(item.t, item.z): item.label for item in items if item.kind == "image"}
+    expected = [item for item in items if item.kind != "image"]
+    found = [item for item in read["one.tif"] if item.kind != "image"]
+    whole = [item.label for item in read["one.tif"] if item.kind == "image"]
+    assert sorted(whole) == sorted(wholes.values())
+    by_plane = sorted(expected, key=lambda item: _first_plane(expected, items, item))
+    assert [(i.kind, i.label, i.t, i.z) for i in found] == [
+        (i.kind, i.label, i.t, i.z) for i in by_plane
+    ]
+    for one, other in zip(found, by_plane, strict=True):
+        assert one.position is None or one.position == pytest.approx(other.position, abs=2e-3)
+        assert one.diameter_px == (other.diameter_px and pytest.approx(other.diameter_px, abs=2e-3))
+        # Files have thousandths of a pixel.
+        np.testing.assert_allclose(one.outline, other.outline, atol=1e-3)
+
+
+def _first_plane(
+    placed: list[Annotation], items: list[Annotation], item: Annotation
+) -> tuple[int, int]:
+    """Planes come in the order in which they were first annotated."""
+    planes = list(dict.fromkeys((each.t, each.z) for each in items))
+    return planes.index((item.t, item.z)), placed.index(item)
+
+
+@given(st.lists(annotations(), min_size=1, max_size=8))
+def test_regions_are_read_from_geojson_again(items: list[Annotation]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        project = Project(place)
+        book = project.open(ImageRecord("a" * 64, "one.tif", (480, 640), 0.25))
+        book.put(items)
+        book.close()
+        (path,) = write_geojson_annotations(project, Path(place) / "out")
+        found = read_regions(path)
+    assert Counter(each.name for each in found) == Counter(item.label.strip() for item in items)
+    regions = [item for item in items if item.kind == "region"]
+    for item in regions:
+        # A pixel's corner is at its index in GeoJSON, its centre in an annotation.
+        outlines = [each.outline - 0.5 for each in found if each.name == item.label]
+        same = [o for o in outlines if o.shape == item.outline.shape]
+        kept = item.outline[:-1] if (item.outline[0] == item.outline[-1]).all() else item.outline
+        same += [o for o in outlines if o.shape == kept.shape]
+        assert any(np.allclose(o, kept[: len(o)], atol=1e-3) for o in same)

@@ -255,7 +255,8 @@ def _list_labels(path: Path, export: Export, result: Predictions) -> None:
     names = [encode_json(name) for name in result.class_names]
     numbers, index = result.cells.ids.tolist(), result.class_index.tolist()
     with path.open("w", encoding="utf-8") as file:
-        others = {name: label[name] for name in label.keys() - {"colors", "properties"}}
+        # In their order: a set's would differ from process to process.
+        others = {k: value for k, value in label.items() if k not in ("colors", "properties")}
         file.write(f'{before}{encode_json(others)[:-1]},"colors":[')
         between = "\n"
         for number, i in zip(numbers, index, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -362,3 +363,16 @@ def test_zstandard_is_read_with_hdf5plugin(tmp_path):
     with h5py.File(tmp_path / "a.rtdc", "w") as file:
         file.create_dataset("events/qpi_oah", data=HOLOGRAMS, **hdf5plugin.Zstd(clevel=5))
     np.testing.assert_array_equal(open_hdf5(tmp_path / "a.rtdc").frames[:], HOLOGRAMS)
+
+
+@pytest.mark.parametrize(("index", "size"), [(1, 2**64 - 16), (0, 0), (1, 2**40)])
+def test_a_heap_of_texts_that_does_not_end_is_refused(tmp_path, index, size):
+    path = write_rtdc(tmp_path / "a.rtdc", {"experiment:sample": "a name"})
+    open_hdf5(path)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"GCOL") + 16
+    assert data[at] == 1  # the first object, with its size eight bytes on
+    data[at : at + 16] = struct.pack("<HHIQ", index, 1, 0, size)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="heap of its texts does not end"):
+        open_hdf5(path)

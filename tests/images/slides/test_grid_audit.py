@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from napari_sparseattn.images.slides.grid_audit import GridError, audit_grid, fit_step, infer_step
 
@@ -146,3 +148,23 @@ def test_fits_a_step_that_drifts_from_the_one_stated() -> None:
     found = audit_grid(coords, step, tolerance=tile / 16)
     assert found.cells.max() == 119
     assert len(found.cells) == 120**2
+
+
+@given(
+    st.sets(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=2, max_size=80),
+    st.floats(8, 2000),
+    st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)),
+    st.sampled_from((np.asarray, np.rint, np.floor)),
+    st.randoms(use_true_random=False),
+)
+def test_any_grid_comes_back_from_its_corners(
+    cells: set[tuple[int, int]], step: float, origin: tuple[float, float], rounded, random
+) -> None:
+    placed = np.array(random.sample(sorted(cells), len(cells)))
+    coords = rounded(placed * step + origin)
+    found = audit_grid(coords, step)
+    assert found.kept.tolist() == list(range(len(placed)))
+    np.testing.assert_array_equal(found.cells, placed - placed.min(axis=0))
+    again = found.cells * found.step + np.array(found.origin)[::-1]
+    # Corners are whole pixels; the grid lies within the rounding of them.
+    assert np.abs(again - coords).max() <= (0 if rounded is np.asarray else 1) + 1e-6 * step

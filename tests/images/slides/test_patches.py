@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.slides.patches import audit_grid, patch_grid, read_patch
@@ -117,3 +119,30 @@ def test_a_grey_slide_gives_three_channels() -> None:
     pixels, _ = read_patch(pyramid, grid, 0)
     assert pixels.shape == (32, 32, 3)
     assert (pixels == round(30_000 / 65_535 * 255)).all()
+
+
+@given(
+    st.tuples(st.integers(60, 900), st.integers(60, 900)),
+    st.floats(0.2, 1.0),
+    st.sampled_from((0.25, 0.499, 0.5, 1 / 3)),
+    st.integers(8, 24),
+    st.floats(0, 0.9),
+)
+def test_any_grid_covers_the_slide_by_whole_patches(
+    shape: tuple[int, int], wanted: float, pixel_size: float, size: int, overlap: float
+) -> None:
+    pyramid = slide(*shape, pixel_size)
+    tissue = everywhere(*shape)
+    side = size * wanted / pixel_size
+    assume(side <= min(shape))
+    grid = patch_grid(pyramid, tissue, pixel_size=wanted, size=size, overlap=overlap)
+    ends = grid.corners + grid.side
+    assert grid.corners.min() == 0
+    assert (ends <= np.array(shape) + 1e-3).all()
+    # One more in either direction would reach beyond the slide.
+    assert (ends.max(axis=0) + grid.step > np.array(shape) - 1e-3).all()
+    rows, columns = grid.cells.max(axis=0)[::-1] + 1
+    assert len(np.unique(grid.cells, axis=0)) == len(grid) == rows * columns
+    assert grid.pixel_size == pytest.approx(wanted)
+    found = audit_grid(grid.corners[:, ::-1], grid.step, extent=shape)
+    np.testing.assert_array_equal(found.cells, grid.cells)

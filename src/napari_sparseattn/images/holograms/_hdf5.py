@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ._heaps import check_heaps
 
 if TYPE_CHECKING:
     import h5py
@@ -57,6 +58,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
+        check_heaps(path)
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except ImageError:

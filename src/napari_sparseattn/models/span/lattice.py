@@ -211,14 +211,17 @@ class Lattice:
             (N, 2) integer (x, y) = (column, row) of each patch; any origin, any
             order.
         n_levels : int
-            Levels of the pyramid, at least 1.
+            Levels of the pyramid, at least 2: without a level to halve to there is no
+            padding that keeps the sentinels' cells free.
 
         Raises
         ------
         ValueError
-            If there are no cells, they are not integers, or two are the same;
-            the message names the rows.
+            If there are no cells, they are not integers, or two are the same,
+            whose rows the message names; or there are too few levels.
         """
+        if n_levels < 2:
+            raise ValueError(f"a pyramid has 2 levels or more, not {n_levels}")
         cells = _check_cells(cells)
         lowest = cells.amin(0)
         cells = cells - lowest

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from ...card import readable_name
 from ..core.messages import counted
 from ..opening import open_files
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame
 from ..widgets.keys import KeyFilter
@@ -117,7 +117,7 @@ class AnnotateBox(Follower):
         grid.addLayout(undo, 1, 3, 1, 3)
         column.addLayout(grid)
         row = QHBoxLayout()
-        row.addWidget(QLabel("Whole image", self))
+        row.addWidget(label_for(self.whole, "Whole image"))
         row.addWidget(self.whole, 1)
         column.addLayout(row)
         row = QHBoxLayout()

@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import re
 import shutil
+import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +67,8 @@ _IMAGES, _OTHERS = "images.json", "others.npy"
 #: Images that are larger together are not searched for cells that nobody annotated.
 _MOST_BYTES = 2**31
 _FORMAT = 1
+# What reading a damaged file of a run raises.
+_DAMAGE = (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError)
 #: What is kept of a field beside its pixels.
 _FACTS = ("axes", "pixel_size", "modality", "unit", "name")
 _TUNED = re.compile(r"(?P<base>.+)-tuned-\d{4}-\d{2}-\d{2}-\d+(-\d+)?")
@@ -232,7 +235,7 @@ def read_run(folder: Path) -> Run:
             for key in ("class_names", "names", "groups", "notes", "rehearsal"):
                 plain[key] = tuple(plain.get(key, ()))
             return Run(**plain, folder=folder)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"There is no training to go on with in {folder} ({error}).") from error
     raise ValueError(f"The training in {folder} is of another version of this plugin.")
 
@@ -308,20 +311,31 @@ def write_images(folder: Path, fields: Mapping[str, Field]) -> list[str]:
 
 
 def read_images(folder: Path) -> dict[str, Field]:
-    """Return the images of `write_images`, mapped into memory."""
+    """Return the images of `write_images`, mapped into memory.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged.
+    """
     from ...images.fields.field import Field
 
     try:
-        rows = json.loads((folder / _IMAGES).read_text(encoding="utf-8"))
+        text = (folder / _IMAGES).read_text(encoding="utf-8")
     except OSError:
         return {}
-    return {
-        row["hash"]: Field(
-            np.load(folder / row["file"], mmap_mode="r", allow_pickle=False),
-            **{key: row[key] for key in _FACTS},
-        )
-        for row in rows
-    }
+    try:
+        return {
+            str(row["hash"]): Field(
+                np.load(folder / Path(row["file"]).name, mmap_mode="r", allow_pickle=False),
+                **{key: row[key] for key in _FACTS},
+            )
+            for row in json.loads(text)
+        }
+    except (*_DAMAGE, tokenize.TokenError) as error:
+        raise ValueError(
+            f"The images of the training in {folder} are damaged ({error})."
+        ) from error
 
 
 def other_crops(folder: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
