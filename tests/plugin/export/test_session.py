@@ -259,7 +259,7 @@ def test_the_window_writes_what_is_ticked(
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"smear.csv", "smear.csv-metadata.json", "smear.h5ad", "smear.html"}
     assert "Open the folder" in box.written.text()
-    assert box.export.isVisible()
+    window.until(box.export.isVisible)
     assert anndata.read_h5ad(tmp_path / "out" / "smear.h5ad").n_obs == len(
         window.session.cells.results
     )
