@@ -1,6 +1,6 @@
 """Time from the mouse button to the updated layers, in a real window.
 
-    python benchmarks/interaction.py [--clicks 120] [--model NAME]
+    python benchmarks/interaction.py [--clicks 120] [--verdicts 20] [--model NAME]
 
 Opens a window on a picture of 140 drawn cells, loads the model, then presses and
 releases the mouse on one cell after another and waits for the answer. Two times
@@ -8,6 +8,10 @@ are printed, both from the release of the button:
 
 layers     all overlay layers and the result panel are updated
 drawn      the canvas has been painted again (by software where there is no GPU)
+
+and of each how long the main thread computed from the answer on, which other programs lengthen
+less. With ``--verdicts``, so many clicks wait for what is measured of the answer, too: whether
+those pixels decided.
 
 The first click also makes the layers; it is printed apart, also in processor time of
 the main thread, which other programs do not lengthen: from the arrival of the answer
@@ -28,9 +32,10 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
+from napari_sparseattn.plugin.evidence.session import AnswerFaithfulness
 from napari_sparseattn.plugin.session import Session
 
-KINDS = ("layers", "drawn")
+KINDS = ("layers", "drawn", "layers, processor", "drawn, processor")
 
 
 def cells_image(rows: int = 10, columns: int = 14, pitch: int = 90) -> tuple[Any, Any]:
@@ -81,7 +86,7 @@ class Bench:
             w for w in QApplication.allWidgets() if type(w).__name__ == "CanvasBackendDesktop"
         )
         self.answered = False
-        self.shown = 0.0
+        self.shown = self.computed = 0.0
         #: Processor time of this thread when the answer came and when its layers were there.
         self.came = self.made = 0.0
         self.session.cells._click._given = self._time(self.session.cells._click._given)
@@ -102,7 +107,7 @@ class Bench:
     def _on_message(self, message: object) -> None:
         # The last thing the session does with an answer is to say so.
         if self.answered:
-            self.shown = time.perf_counter()
+            self.shown, self.computed = time.perf_counter(), time.thread_time()
 
     def wait(self, until: Any, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
@@ -129,8 +134,18 @@ class Bench:
         self.wait(lambda: self.shown > 0)
         # napari paints the canvas in the events its layers have queued.
         QApplication.processEvents()
-        end = time.perf_counter()
-        return [1000 * (t - start) for t in (self.shown, end)]
+        end, ended = time.perf_counter(), time.thread_time()
+        # From the answer on: before, this thread only waits for it.
+        spent = [1000 * (t - self.came) for t in (self.computed, ended)]
+        return [*(1000 * (t - start) for t in (self.shown, end)), *spent]
+
+    def verdict(self, centre: Any) -> float:
+        """Click a cell; return ms from release until it is known whether those pixels decided."""
+        evidence = AnswerFaithfulness.of(self.viewer)
+        start = time.perf_counter()
+        self.click(centre)
+        self.wait(lambda: evidence.measured is not None)
+        return 1000 * (time.perf_counter() - start)
 
 
 def machine() -> str:
@@ -146,6 +161,7 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clicks", type=int, default=120)
+    parser.add_argument("--verdicts", type=int, default=0)
     parser.add_argument("--model", help="a model file; by default the one the window opens with")
     options = parser.parse_args()
     bench = Bench(options.model)
@@ -165,6 +181,10 @@ def main() -> None:
     for i in order[6:]:
         times.append(bench.click(bench.centres[i]))
         QTest.qWait(50)
+    verdicts = []
+    for i in rng.integers(0, len(bench.centres), options.verdicts):
+        verdicts.append(bench.verdict(bench.centres[i]))
+        QTest.qWait(50)
     print(f"machine: {machine()}, load {os.getloadavg()[0]:.1f}")
     device = bench.session.selection.model.device
     print(f"model: {bundle.card.name}, {bundle.n_parameters} parameters, on {device}")
@@ -172,8 +192,11 @@ def main() -> None:
     for name, column, one in zip(KINDS, np.array(times).T, first, strict=True):
         median, p95 = np.percentile(column, [50, 95])
         print(
-            f"{name:7s} median {median:6.1f}  p95 {p95:6.1f}  max {column.max():6.1f}  ({one:.0f})"
+            f"{name:17s} median {median:6.1f}  p95 {p95:6.1f}  max {column.max():6.1f}  ({one:.0f})"
         )
+    if verdicts:
+        median, p95 = np.percentile(verdicts, [50, 95])
+        print(f"{options.verdicts} clicks to the verdict, ms: median {median:.0f}  p95 {p95:.0f}")
     print(
         f"first click, s of processor time from its answer: layers made {spent[0]:.2f}, "
         f"all drawn {spent[1]:.2f}"

@@ -150,6 +150,7 @@ def test_a_pushed_model_loads_from_the_address_it_gives(
     assert set(files) == {"small.safetensors", "README.md"}, "something else was given away"
     page = files["README.md"].decode()
     assert page.startswith("---\nlibrary_name: napari-sparseattn\nlicense: cc-by-4.0\n")
+    assert "pipeline_tag: image-classification" in page.split("---")[1]
     assert "round, lobed, small" in page
     loaded = load_bundle(str(address))
     assert loaded.card.description == "Of nothing."

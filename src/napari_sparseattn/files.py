@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "replacing_folder"]
 
 
 @contextlib.contextmanager
@@ -52,3 +53,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path beside `path` where a folder can be made; put it in place on success.
+
+    A folder cannot be renamed over another: between the two moves that this
+    takes, a crash leaves the old one under a hidden name.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to write; the one that it lies in is made if need be.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to make it; there is nothing yet, and its name is that of `path`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; `path` is then as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.stem[:40]}-", dir=target.parent))
+    try:
+        made = work / target.name
+        yield made
+        if target.exists():
+            target.replace(work / "old")
+        made.replace(target)
+    finally:
+        if (work / "old").exists() and not target.exists():
+            (work / "old").replace(target)
+        shutil.rmtree(work, ignore_errors=True)

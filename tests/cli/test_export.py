@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import anndata
 import numpy as np
@@ -15,6 +16,9 @@ from typer.testing import CliRunner
 
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
+from napari_sparseattn.cli.classify import FORMATS as ALWAYS
+from napari_sparseattn.cli.options import Formats
+from napari_sparseattn.export.formats import FORMATS
 from napari_sparseattn.images.opening import open_image
 from napari_sparseattn.training.data.annotations import ImageRecord, image_hash
 from napari_sparseattn.training.data.project import Project
@@ -66,10 +70,13 @@ def test_cells_in_more_formats(folder: Path) -> None:
 def test_wholes_in_more_formats(folder: Path) -> None:
     told = run(
         *("classify", "--whole", folder / "images" / "smear.tif", "--out", folder / "out"),
-        *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--formats", "csv,overlay"),
-        *("--device", "cpu"),
+        *("--model", folder / "tnet.safetensors", "--pixel-size", 0.5, "--device", "cpu"),
+        *("--formats", "csv,overlay,ome-zarr,ome-zarr-0.4"),
     )
     assert "smear.tif_overlay.png" in told
+    newer, older = (folder / "out" / f"smear.tif_maps{v}.ome.zarr" for v in ("", "_0.4"))
+    assert (newer / "zarr.json").is_file()
+    assert (older / ".zattrs").is_file()
     crops = pd.read_csv(folder / "out" / "smear.tif.csv")
     said = json.loads((folder / "out" / "smear.tif.json").read_text())
     assert len(crops) == len(said["traversal"]["crops"])
@@ -90,6 +97,20 @@ def test_unfit_formats_are_refused_before_any_work(
             verb, folder / "none.tif", "--model", "x", "--out", folder / "out", "--formats", formats
         )
     assert not (folder / "out").exists()
+
+
+def test_formats_that_need_a_dicom_slide_say_so(folder: Path) -> None:
+    with pytest.raises(ValueError, match="refer to places on a DICOM slide, and smear is none"):
+        run(
+            *("classify", folder / "images" / "smear.tif", "--model", folder / "cells.safetensors"),
+            *("--pixel-size", 0.5, "--out", folder / "out", "--formats", "dicom-annotations"),
+        )
+    assert not (folder / "out").exists()
+
+
+def test_help_names_each_format() -> None:
+    said = get_args(Formats)[1].help
+    assert {*said.partition(": ")[2].rstrip(".").split(", "), *ALWAYS} == {*FORMATS}
 
 
 def test_annotations_go_out_and_come_back(folder: Path) -> None:
@@ -121,6 +142,81 @@ def test_annotations_go_out_and_come_back(folder: Path) -> None:
     ]  # fmt: skip
     # A second time there is nothing new.
     assert "0 annotations added" in run(*arguments)
+    # And as GeoJSON, by the folder that was written or one file of it.
+    for source, images in (("qupath", "images"), ("qupath/smear.geojson", "images/smear.tif")):
+        said = run(
+            *("import", "annotations", folder / source, folder / "newer"),
+            *("--images", folder / images, "--json"),
+        )
+    assert json.loads(said) == {"added": 0, "changed": 0, "failed": {}, "notes": {}}
+    ((_, newer),) = Project(folder / "newer").annotations()
+    ((_, made),) = project.annotations()
+    assert [(x.id, x.label, x.position, x.polygon, x.time) for x in newer] == [
+        (x.id, x.label, x.position, x.polygon, pytest.approx(x.time, abs=1e-5)) for x in made
+    ]
+
+
+def test_geojson_of_another_program_goes_into_a_project(folder: Path) -> None:
+    square = [[[0, 0], [20, 0], [20, 20], [0, 20], [0, 0]], [[5, 5], [9, 5], [9, 9], [5, 5]]]
+    one = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": square},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": "Round", "color": [1, 2, 3]},
+        },
+    }
+    plain = {**one, "properties": {"objectType": "detection"}}
+    (folder / "smear.geojson").write_text(json.dumps([one, plain]))
+    project = Project(folder / "project")
+    project.add_classes(["round"])
+    arguments = ("import", "annotations", folder / "smear.geojson", folder / "project")
+    said = run(*arguments, "--images", folder / "images", "--rater", "anna")
+    assert "1 annotations added" in said
+    assert "1 left out: they have no class" in said
+    run(*arguments, "--images", folder / "images", "--class", "cell", "--rater", "anna")
+    ((_, items),) = project.annotations()
+    assert [(x.kind, x.label, x.rater, len(x.rings)) for x in items] == [
+        # Spelt as it is there.
+        ("region", "round", "anna", 2), ("cell", "cell", "anna", 0),
+    ]  # fmt: skip
+    (folder / "images" / "smear.png").write_bytes(b"")
+    said = json.loads(run(*arguments, "--images", folder / "images", "--json", status=1))
+    assert "smear.png, smear.tif" in said["failed"]["smear.geojson"]
+    (folder / "other.csv").write_text("a,b")
+    with pytest.raises(ValueError, match=r"takes GeoJSON .* and COCO JSON"):
+        run("import", "annotations", folder / "other.csv", folder / "project", "--images", folder)
+    helped = run("import", "annotations", "--help")
+    assert "GeoJSON" in helped
+    assert "COCO" in helped
+
+
+def test_raters_merge_and_are_compared(folder: Path) -> None:
+    record = ImageRecord("a" * 16, "=smear", (120, 160))
+    for rater, said in (("anna", "aab"), ("ben", "abb")):
+        project = Project(folder / rater)
+        book = project.open(record)
+        for number, label in enumerate(said):
+            book.add("cell", label, position=(10.0, 30.0 * number), diameter_px=9.0)
+        book.close()
+    both = (folder / "anna", folder / "ben")
+    said = json.loads(run("merge", *both, "--out", folder / "both", "--json"))
+    assert (said["annotations"], said["raters"], said["shared_images"]) == (6, ["anna", "ben"], 1)
+    printed = run("agreement", folder / "both", "--out", folder / "differ.csv")
+    # By hand: 2 of 3 agree, (2 * 1 + 1 * 2) / 9 by chance.
+    assert "Cohen's kappa 0.40 [" in printed
+    assert "n = 3, 67 % agree" in printed
+    table = pd.read_csv(folder / "differ.csv")
+    wanted = ["image", "column", "said by anna", "said by ben", "class", "by"]
+    assert table.loc[0, wanted].tolist() == ["'=smear", 30.0, "a", "b", "b", "latest"]
+    assert len(table) == 1
+    # Without merging them first, and under other names.
+    parts = ("agreement", *both, "--rater", "A", "--rater", "B", "--json", "--distance", 1)
+    (found,) = json.loads(run(*parts))["agreement"]
+    assert (found["raters"], found["overall"]["n"], found["disputed"]) == (["A", "B"], 3, 1)
+    assert found["overall"]["value"] == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no annotations by two raters"):
+        run("agreement", folder / "anna")
 
 
 def test_images_that_are_missing_are_named(folder: Path) -> None:

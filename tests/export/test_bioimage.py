@@ -77,6 +77,23 @@ def test_their_own_test_passes_and_can_fail(package: tuple[Bundle, Path], tmp_pa
     assert tried(other, weight_format="onnx").status == "failed"
 
 
+def test_the_newest_description_is_used_and_nothing_in_it_is_objected_to(
+    package: tuple[Bundle, Path],
+) -> None:
+    import bioimageio.spec
+    from bioimageio.spec.model import v0_5
+
+    found = bioimageio.spec.load_description(package[1], perform_io_checks=True)
+    assert isinstance(found, v0_5.ModelDescr)
+    assert found.format_version == v0_5.ModelDescr.implemented_format_version
+    summary = found.validation_summary
+    assert summary.status != "failed"
+    assert not [error for detail in summary.details for error in detail.errors]
+    # A picture to look at is wanted of each tensor; the cover is one.
+    warned = {entry.loc[-1] for detail in summary.details for entry in detail.warnings}
+    assert warned <= {"sample_tensor"}
+
+
 def test_it_holds_weights_and_data_but_no_code(package: tuple[Bundle, Path]) -> None:
     with zipfile.ZipFile(package[1]) as archive:
         names = archive.namelist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import napari_ome_zarr
 import numpy as np
 import ome_zarr_models.v04
+import ome_zarr_models.v05
 import pytest
 import zarr
 from ome_zarr.io import parse_url
@@ -15,6 +16,8 @@ from ome_zarr.reader import Node, Reader
 
 from . import results as made
 from .conftest import Write
+
+_BOTH = ("ome-zarr", "ome-zarr-0.4")
 
 
 def nodes(path: Path) -> list[Node]:
@@ -90,7 +93,7 @@ def test_selected_pixels_and_labels_of_cells(write: Write) -> None:
     assert np.isnan(score[2, 12])
     stored = zarr.open_group(path, mode="r")
     np.testing.assert_array_equal(stored["labels/cells/0"][:], known)
-    told = json.loads((path / "labels" / "cells" / ".zattrs").read_text())["image-label"]
+    told = stored["labels/cells"].attrs["ome"]["image-label"]
     assert told["colors"][0] == {"label-value": 2, "rgba": [0, 114, 178, 255]}
     assert told["properties"][2]["class"] == "small"
     assert any("cells" in str(node.zarr) for node in labels)
@@ -136,37 +139,84 @@ def test_levels_say_where_they_lie(write: Write) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cells", "field", "slide"])
-def test_it_is_valid_and_says_where_it_came_from(write: Write, kind: str) -> None:
-    path = write(kind, "ome-zarr")
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_it_is_valid_and_says_where_it_came_from(write: Write, kind: str, version: str) -> None:
+    path = write(kind, "ome-zarr" if version == "0.5" else "ome-zarr-0.4")
     group = zarr.open_group(path, mode="r")
-    assert ome_zarr_models.v04.Image.from_zarr(group).attributes.multiscales[0].version == "0.4"
     assert group.attrs["napari-sparseattn"]["model_hash"] == made.HASH
+    models = {"0.4": ome_zarr_models.v04, "0.5": ome_zarr_models.v05}[version]
+    held = models.Image.from_zarr(group)
+    if version == "0.4":
+        assert held.attributes.multiscales[0].version == "0.4"
+    else:
+        assert held.attributes.ome.version == "0.5"
+        assert group["0"].metadata.dimension_names == ("c", "y", "x")
+    if kind == "cells":
+        models.ImageLabel.from_zarr(group["labels/cells"])
 
 
+def test_both_versions_hold_the_same(write: Write) -> None:
+    newer, older = (write("cells", name, made.cells(evidence=True)) for name in _BOTH)
+    assert (
+        zarr.open_group(newer).metadata.zarr_format,
+        zarr.open_group(older).metadata.zarr_format,
+    ) == (3, 2)
+    for one, other in zip(nodes(newer), nodes(older), strict=True):
+        for mine, yours in zip(one.data, other.data, strict=True):
+            np.testing.assert_array_equal(np.asarray(mine), np.asarray(yours))
+        for key in ("axes", "coordinateTransformations", "channel_names", "color", "properties"):
+            assert one.metadata.get(key) == other.metadata.get(key), key
+
+
+@pytest.mark.parametrize("name", _BOTH)
+def test_napari_opens_it_by_the_usual_plugin(write: Write, name: str) -> None:
+    """A layer per map with its name, on the image, and the labels."""
+    path = write("cells", name, made.cells(evidence=True))
+    read = napari_ome_zarr.napari_get_reader(str(path))
+    assert read is not None
+    (maps, about, kind), (labels, placed, other) = read(str(path))
+    assert (kind, other) == ("image", "labels")
+    assert [told.rpartition(": ")[2] for told in about["name"]] == [
+        "probability of the class", "selected pixels (x uniform)", "score of all pixels",
+    ]  # fmt: skip
+    assert about["channel_axis"] == 0
+    for each in (about, placed):
+        assert (each["scale"], each["units"]) == ([0.5] * 2, ("micrometer",) * 2)
+        np.testing.assert_array_equal(np.asarray(each["affine"]), np.eye(3))
+    np.testing.assert_array_equal(np.asarray(labels[0]), made.label_image())
+    assert np.asarray(maps[0]).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize("name", _BOTH)
 def test_large_maps_are_made_a_few_rows_at_a_time_and_are_the_same(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from napari_sparseattn.export import heatmap_zarr
 
-    whole = zarr.open_group(write("cells", "ome-zarr", made.cells(evidence=True)), mode="r")
-    expected = {name: whole[name][:] for name in ("0", "labels/cells/0")}
+    whole = zarr.open_group(write("cells", name, made.cells(evidence=True)), mode="r")
+    expected = {each: whole[each][:] for each in ("0", "labels/cells/0")}
     monkeypatch.setattr(heatmap_zarr, "_CHUNK", 7)
+    monkeypatch.setattr(heatmap_zarr, "_CHUNKS_OF_SHARD", 3)
     monkeypatch.setattr(heatmap_zarr, "_SMALL", 16)
-    parts = zarr.open_group(write("cells", "ome-zarr", made.cells(evidence=True)), mode="r")
-    for name, data in expected.items():
-        np.testing.assert_array_equal(parts[name][:], data)
-    for name in ("", "labels/cells/"):
+    path = write("cells", name, made.cells(evidence=True))
+    parts = zarr.open_group(path, mode="r")
+    for each, data in expected.items():
+        np.testing.assert_array_equal(parts[each][:], data)
+    for each in ("", "labels/cells/"):
         for level in (1, 2):
-            finer, coarser = (parts[f"{name}{number}"][:] for number in (level - 1, level))
+            finer, coarser = (parts[f"{each}{number}"][:] for number in (level - 1, level))
             np.testing.assert_array_equal(heatmap_zarr._halve(finer), coarser)
     assert max(coarser.shape) <= 16
+    held = parts["labels/cells/0"]
+    assert (held.chunks, held.shards) == ((7, 7), (7, 21) if name == "ome-zarr" else None)
 
 
-def test_labels_say_what_they_are(write: Write) -> None:
-    path = write("cells", "ome-zarr", made.cells())
-    told = json.loads((path / "labels" / "cells" / ".zattrs").read_text("utf-8"))["image-label"]
+@pytest.mark.parametrize("name", _BOTH)
+def test_labels_say_what_they_are(write: Write, name: str) -> None:
+    attributes = zarr.open_group(write("cells", name) / "labels" / "cells", mode="r").attrs
+    told = attributes.get("ome", attributes)["image-label"]
     assert told["source"] == {"image": "../../"}
-    assert told["version"] == "0.4"
+    assert told["version"] == ("0.5" if name == "ome-zarr" else "0.4")
     assert [row["rgba"] for row in told["colors"]][1] == [127, 127, 127, 255]
     first, second, third = told["properties"]
     assert first["confidence"] == pytest.approx(0.7)

@@ -36,13 +36,16 @@ def test_commands_can_be_called(command: Any) -> None:
 
 
 def test_it_claims_no_files_that_napari_reads() -> None:
-    recordings, slides = MANIFEST.contributions.readers
+    recordings, slides, annotations, addresses = MANIFEST.contributions.readers
     assert set(recordings.filename_patterns) == {"*.rtdc", "*.h5", "*.hdf5"}
     # A second reader of .tif would make napari ask for every TIFF.
     assert not {"*.tif", "*.tiff", "*.ome.tif", "*.png"} & set(slides.filename_patterns)
     assert {"*.svs", "*.ndpi", "*.mrxs", "*.scn"} <= set(slides.filename_patterns)
+    assert set(annotations.filename_patterns) == {"*.geojson", "*.geojson.gz"}
     assert not recordings.accepts_directories
     assert not slides.accepts_directories
+    # Those of other machines only, which napari reads whole or not at all.
+    assert all(pattern.startswith("[hs]*://*.") for pattern in addresses.filename_patterns)
 
 
 def test_napari_opens_a_slide_as_lazy_levels(make_napari_viewer: Any, tmp_path: Path) -> None:

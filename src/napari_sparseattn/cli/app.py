@@ -17,9 +17,11 @@ from .cross_validate import cross_validate
 from .doctor import doctor, print_version
 from .evidence import evidence
 from .hologram import hologram
+from .mcp import mcp
 from .models import cache, encoders, export_model, models, push
 from .options import AsJson, Out
 from .output import describe_row, report_rows, row_of
+from .raters import agreement, merge
 from .train import fine_tune, train
 
 __all__ = ["app", "main"]
@@ -91,6 +93,9 @@ app.command("fine-tune")(fine_tune)
 app.command()(batch)
 app.command()(evidence)
 app.command()(hologram)
+app.command()(mcp)
+app.command()(merge)
+app.command()(agreement)
 app.command()(slide)
 app.command()(train)
 app.add_typer(export_app, name="export")

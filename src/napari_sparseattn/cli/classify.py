@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from ..addresses import Address, as_sources
 from .options import (
     AllowUnknownScale,
     AsJson,
@@ -65,7 +66,12 @@ _SNAP = typer.Option(
 
 
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Fields of view: TIFF, PNG, JPEG, NPY.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Fields of view: TIFF, PNG, JPEG, NPY; with --whole also addresses of slides."
+        ),
+    ],
     out: Out,
     model: Model = "blood-cells",
     device: Device = "auto",
@@ -107,7 +113,8 @@ def classify(
     Results of another image, model or verb are not replaced without
     --overwrite. An image that fails is named and does not stop the others.
     """
-    check_single(images, formats)
+    sources = as_sources(images)
+    check_single(sources, formats)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions
@@ -139,11 +146,14 @@ def classify(
         halt=halt,
         device=device,
     )
-    process_files(images, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
+    process_files(sources, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
 
 
 def slide(
-    slides: Annotated[list[Path], typer.Argument(help="SVS, NDPI, OME-TIFF, OME-Zarr, DICOM, …")],
+    slides: Annotated[
+        list[str],
+        typer.Argument(help="SVS, NDPI, OME-TIFF, OME-Zarr, DICOM, …, or https://, s3://."),
+    ],
     model: Annotated[str, typer.Option(help="Name of a SPAN, or its file.")],
     out: Out,
     pixel_size: PixelSize = None,
@@ -171,7 +181,8 @@ def slide(
     of another slide, model or verb are not replaced without --overwrite. A
     slide that fails is named and does not stop the others.
     """
-    check_single(slides, formats)
+    sources = as_sources(slides)
+    check_single(sources, formats)
     from ..bundle import load_bundle
     from ..export.formats import parse_formats
     from ..process.options import ProcessOptions
@@ -196,11 +207,11 @@ def slide(
         least_patches=least_patches,
         device=device,
     )
-    process_files(slides, bundle, out, options, overwrite=overwrite, as_json=as_json)
+    process_files(sources, bundle, out, options, overwrite=overwrite, as_json=as_json)
 
 
 def process_files(
-    paths: Sequence[Path],
+    sources: Sequence[Path | Address],
     bundle: Bundle,
     out: Path,
     options: ProcessOptions,
@@ -209,25 +220,25 @@ def process_files(
     as_json: bool,
 ) -> None:
     """Classify and report each file; exit with status 1 if any failed."""
-    from ..process.inputs import name_inputs
+    from ..process.inputs import name_sources
     from ..process.process import process_file
     from ..process.result import check_free, identity_of
 
-    items = name_inputs(paths)
+    keys = name_sources(sources)
 
     def work(index: int) -> Row:
-        path, key = paths[index], items[index].key
+        source, key = sources[index], keys[index]
         # Before the work, not after it.
-        check_free(out / key, identity_of(options.task, bundle, path), overwrite=overwrite)
+        check_free(out / key, identity_of(options.task, bundle, source), overwrite=overwrite)
         with (
-            progress_bar(path.name, quiet=as_json) as progress,
+            progress_bar(source.name, quiet=as_json) as progress,
             process_file(
-                path, bundle, options, store=out / "features", progress=progress
+                source, bundle, options, store=out / "features", progress=progress
             ) as result,
         ):
-            return row_of(str(path), result, result.write(out, key, overwrite=overwrite))
+            return row_of(str(source), result, result.write(out, key, overwrite=overwrite))
 
-    report_rows(make_rows([str(path) for path in paths], work), as_json, describe_row)
+    report_rows(make_rows([str(source) for source in sources], work), as_json, describe_row)
 
 
 def evaluate(

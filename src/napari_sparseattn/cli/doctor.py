@@ -23,6 +23,8 @@ _CORE = ("napari", "npe2", "torch", "numpy", "scikit-image", "tifffile")
 _EXTRAS = {
     "slides": "slides of every maker, DICOM",
     "exports": "Parquet, AnnData, OME-Zarr",
+    "dicom": "annotations and maps of DICOM slides",
+    "spatialdata": "SpatialData",
     "models": "ONNX and BioImage.IO, sharing models",
     "encoders": "pretrained encoders of patches",
     "rtdc": "compressed .rtdc files",

@@ -89,7 +89,13 @@ ImageInFile = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Formats = Annotated[str | None, typer.Option(help="More files of each, e.g. geojson,html,anndata.")]
+Formats = Annotated[
+    str | None,
+    typer.Option(
+        help="More files of each, with commas: parquet, anndata, geojson, coco, ome-zarr, "
+        "ome-zarr-0.4, spatialdata, dicom-annotations, dicom-maps, html, methods."
+    ),
+]
 Locations = Annotated[str | None, typer.Option(help="Of a TNet: crops inside each crop, e.g. 4,2.")]
 MethodOption = Annotated[
     str,

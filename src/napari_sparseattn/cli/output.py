@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..addresses import Address
+
 if TYPE_CHECKING:
     from ..process.result import Result
 
@@ -51,7 +53,7 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Callable[..., None]]:
         yield show
 
 
-def check_single(paths: Sequence[Path], formats: str | None = None) -> None:
+def check_single(sources: Sequence[Path | Address], formats: str | None = None) -> None:
     """Refuse a single file that is not there before seconds go into loading a model.
 
     Where `formats` were asked for, those are checked first, which takes as long.
@@ -61,8 +63,9 @@ def check_single(paths: Sequence[Path], formats: str | None = None) -> None:
     FileNotFoundError
         If it is not there; of several files those that are there are worked on.
     """
-    if formats is None and len(paths) == 1 and not paths[0].exists():
-        raise FileNotFoundError(f"there is no file {paths[0]}")
+    first = sources[0] if len(sources) == 1 else None
+    if formats is None and isinstance(first, Path) and not first.exists():
+        raise FileNotFoundError(f"there is no file {first}")
 
 
 def make_rows(names: Sequence[str], work: Callable[[int], Row]) -> list[Row]:

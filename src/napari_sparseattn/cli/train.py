@@ -489,7 +489,7 @@ def read_source(
     def open_it(image: ImageRecord) -> Field | None:
         return _open(image, folders)
 
-    kinds = {item.kind for _, items in project.annotations() for item in items}
+    kinds = {item.kind for _, items in project.labelled() for item in items}
     if "fields" in card.model_kind.takes and "cell" not in kinds:
         found = cut_fields(project, open_it, card)
         return found.data, None, found.notes

@@ -16,10 +16,11 @@ from .tables import as_classes, iter_tables
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
     from ..features.extract import FeatureSet
 
-__all__ = ["write_anndata"]
+__all__ = ["make_table", "text_index", "write_anndata"]
 
 #: Under this key of ``uns``.
 KEY = "napari_sparseattn"
@@ -50,20 +51,36 @@ def write_anndata(export: Export, path: Path) -> list[Path]:
     list of pathlib.Path
         The file.
     """
+    features = _features(export)
+    table = make_table(export)
+    with replacing(path) as temporary:
+        table.write_h5ad(temporary)
+        if features is not None:
+            _copy_features(features, temporary, export)
+        export.report(table.n_obs, table.n_obs)
+    return [path]
+
+
+def make_table(export: Export) -> AnnData:
+    """Return the table that `write_anndata` writes; its ``X`` is None where that is features.
+
+    Parameters
+    ----------
+    export : Export
+        Cells, frames, or a slide's patches.
+    """
     import anndata
     import pandas as pd
 
     obs = pd.concat(list(iter_tables(export.result, export.card.name)), ignore_index=True).drop(
         columns=_NOT_OBS
     )
-    features: FeatureSet | None = None
     x: npt.NDArray[np.float32] | None
     if isinstance(export.result, SlidePrediction):
-        features = export.result.features
-        x, names = _of_patches(obs, features)
+        x, names = _of_patches(obs, _features(export))
         half = obs["side"].to_numpy() / 2
         spatial = np.stack([obs["left"] + half, obs["top"] + half], axis=1)
-        obs.index = _index([f"patch-{i}" for i in range(len(obs))])
+        obs.index = text_index([f"patch-{i}" for i in range(len(obs))])
     else:
         names = list(export.first.class_names)
         columns = [f"p_{name}" for name in names]
@@ -72,25 +89,22 @@ def write_anndata(export: Export, path: Path) -> list[Path]:
         frames = [f"{frame}-" for frame in obs["frame"]] if "frame" in obs else [""] * len(obs)
         named = [f"{frame}{number}" for frame, number in zip(frames, obs["id"], strict=True)]
         obs["class"] = as_classes(obs["class"], names)
-        obs.index = _index(named)
-    table = anndata.AnnData(
+        obs.index = text_index(named)
+    return anndata.AnnData(
         X=x,
         obs=obs,
-        var=pd.DataFrame(index=_index(names)),
+        var=pd.DataFrame(index=text_index(names)),
         obsm={"spatial": spatial},
         uns={KEY: _source(export), "class_colors": np.array(export.card.colours, dtype=object)},
     )
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary)
-        if x is None:
-            assert features is not None
-            _copy_features(features, temporary, export)
-        export.report(len(obs), len(obs))
-    return [path]
 
 
-def _index(names: Sequence[str]) -> pd.Index:
-    """Text as Python objects: anndata cannot write pandas 3's own kind of text."""
+def _features(export: Export) -> FeatureSet | None:
+    return export.result.features if isinstance(export.result, SlidePrediction) else None
+
+
+def text_index(names: Sequence[str]) -> pd.Index:
+    """Return text as Python objects: anndata cannot write pandas 3's own kind of text."""
     import pandas as pd
 
     made: pd.Index = pd.Index(np.array(names, dtype=object), dtype=object)

@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ import numpy.typing as npt
 
 from ..training.data.annotations import UNREADABLE, Annotation, ImageRecord, new_annotation
 from ..training.data.project import Project
+from ..training.data.raters import one_class_each
 from .coco import annotation_row, categories_of
+from .feature_stream import FeatureError, open_texts
 from .geojson import classification, feature
+from .geojson_annotations import ReadAnnotations, about_of, read_features
 from .json_stream import write_json_list
 from .outlines import Ring, box_ring
 
 __all__ = [
+    "FORMATS",
     "AnnotationFileError",
+    "read_annotation_files",
     "read_coco_annotations",
+    "read_geojson_annotations",
     "write_coco_annotations",
     "write_geojson_annotations",
 ]
@@ -31,6 +38,16 @@ __all__ = [
 _UNKNOWN_SIDE = 20.0
 _MOST_BYTES = 2**30
 _KEY = "napari-sparseattn"
+#: What can be read, for people.
+FORMATS = (
+    "GeoJSON (.geojson or .json, also as .gz or .zip; in QuPath: File > Export objects as "
+    "GeoJSON) and COCO JSON (.json with images, categories and annotations)"
+)
+_PACKED = (".geojson", ".json", ".gz", ".zip")
+#: What tells the formats apart is looked for at their beginning.
+_BEGINNING = 2**16
+_GEOJSON = re.compile(r'\A\s*\[|"type"\s*:\s*"Feature(?:Collection)?"|"features"\s*:\s*\[')
+_COCO = re.compile(r'"(?:images|categories|annotations|info|licenses)"\s*:\s*[\[{]')
 
 
 class AnnotationFileError(ValueError):
@@ -125,7 +142,12 @@ def write_geojson_annotations(project: Project, folder: str | os.PathLike[str]) 
         path = Path(folder) / f"{_stem(record, taken)}.geojson"
         head = {
             "type": "FeatureCollection",
-            _KEY: {"software": _software(), "image": record.name, "image_hash": record.hash},
+            _KEY: {
+                "software": _software(),
+                "image": record.name,
+                "image_file": Path(record.path).name,
+                "image_hash": record.hash,
+            },
         }
         features = (
             _geojson_feature(record, plane, item, usual, classes)
@@ -135,6 +157,97 @@ def write_geojson_annotations(project: Project, folder: str | os.PathLike[str]) 
         write_json_list(path, head, "features", features)
         written.append(path)
     return written
+
+
+def read_annotation_files(path: str | os.PathLike[str], label: str = "") -> list[ReadAnnotations]:
+    """Read annotations from a file of another program, or a folder of such files.
+
+    Parameters
+    ----------
+    path : path-like
+        One of `FORMATS`, told by what is in it, or a folder with some.
+    label : str, optional
+        The class of objects of GeoJSON that have none; they are left out otherwise.
+
+    Returns
+    -------
+    list of ReadAnnotations
+        One of each image.
+
+    Raises
+    ------
+    AnnotationFileError
+        If it is none of them, or damaged; the message says what to do.
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.suffix.lower() in _PACKED)
+        if not files:
+            raise AnnotationFileError(
+                f"There is no file to import in '{path}'. It takes {FORMATS}."
+            )
+        return [found for file in files for found in read_annotation_files(file, label)]
+    if _is_coco(path):
+        images = read_coco_annotations(path)
+        return [ReadAnnotations(name, items) for name, items in images.items() if items]
+    return read_geojson_annotations(path, label)
+
+
+def read_geojson_annotations(
+    path: str | os.PathLike[str], label: str = ""
+) -> list[ReadAnnotations]:
+    """Read annotations and cells from GeoJSON, as QuPath or `write_geojson_annotations` wrote it.
+
+    Annotations with an area become regions, with their holes, one for each piece; points,
+    cells and detections become cells. Lines, tiles and cores are left out.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which may be packed by gzip or zip.
+    label : str, optional
+        The class of objects that have none; they are left out otherwise.
+
+    Returns
+    -------
+    list of ReadAnnotations
+        One of each file in a zip, else one.
+
+    Raises
+    ------
+    AnnotationFileError
+        If it is no GeoJSON.
+    """
+    path = Path(path)
+    try:
+        with open_texts(path) as texts:
+            return [read_features(text, name, label) for name, text in texts]
+    except FeatureError as error:
+        raise AnnotationFileError(f"{path.name} cannot be read as GeoJSON: {error}.") from error
+
+
+def _is_coco(path: Path) -> bool:
+    """Tell COCO from GeoJSON.
+
+    Raises
+    ------
+    AnnotationFileError
+        If it is neither.
+    """
+    try:
+        with open_texts(path) as texts:
+            start = next(texts)[1].read(_BEGINNING)
+    except FeatureError as error:
+        raise AnnotationFileError(f"{path.name} cannot be imported: {error}.") from error
+    if _GEOJSON.search(start):
+        return False
+    if start.lstrip().startswith("{") and _COCO.search(start):
+        return True
+    raise AnnotationFileError(
+        f"{path.name} is no file of annotations that can be imported: it takes {FORMATS}."
+    )
 
 
 def read_coco_annotations(path: str | os.PathLike[str]) -> dict[str, list[Annotation]]:
@@ -175,9 +288,7 @@ def read_coco_annotations(path: str | os.PathLike[str]) -> dict[str, list[Annota
             if item is not None:
                 found[str(image["file_name"])].append(item)
         for row in images.values():
-            if row.get("class"):
-                item = new_annotation("image", str(row["class"]), origin="imported")
-                found[str(row["file_name"])].append(item)
+            found[str(row["file_name"])] += _whole_of(row)
     except (*UNREADABLE, RecursionError) as error:
         said = f"it refers to {error}, which is not in it" if isinstance(error, KeyError) else error
         raise AnnotationFileError(f"{path.name} cannot be read as COCO JSON: {said}") from error
@@ -196,14 +307,42 @@ def _coco_rows(
             box, rings = _shape_of(item, usual)
             row = annotation_row(number, image, numbers[item.label], box, rings)
             known = item.kind == "region" or item.diameter_px is not None
-            about = {"annotation": item.id, "kind": item.kind, "origin": item.origin}
-            yield row | about | {"size_known": known}
+            yield row | _about(item) | {"size_known": known}
+
+
+def _whole_of(row: Mapping[str, Any]) -> list[Annotation]:
+    """Return what was said of an image as a whole."""
+    known = row.get(_KEY)
+    said = known.get("classes") if isinstance(known, Mapping) else None
+    if said is None:
+        said = [{"class": row["class"]}] if row.get("class") else []
+    where = {"t": int(row.get("frame", 0)), "z": int(row.get("slice", 0))}
+    return [
+        new_annotation("image", str(one["class"]), origin="imported", **where, **about_of(one))
+        for one in said
+    ]
+
+
+def _about(item: Annotation) -> dict[str, Any]:
+    """Return what is written of an annotation beside its place, for reading it back."""
+    about: dict[str, Any] = {"annotation": item.id, "kind": item.kind, "origin": item.origin}
+    if item.rater:
+        about["rater"] = item.rater
+    if item.time:
+        when = dt.datetime.fromtimestamp(item.time, dt.UTC)
+        about["time"] = when.isoformat(timespec="microseconds")
+    if item.settles:
+        about["settles"] = " ".join(item.settles)
+    if item.predicted:
+        about |= {"predicted": item.predicted, "model": item.model}
+    return about
 
 
 def _from_coco(
     row: Mapping[str, Any], category: Mapping[str, Any], image: Mapping[str, Any]
 ) -> Annotation | None:
     values: dict[str, Any] = {"origin": "imported", "t": int(image.get("frame", 0))}
+    values |= about_of(row)
     values["z"] = int(image.get("slice", 0))
     name, rings = str(category["name"]), row.get("segmentation")
     ring = rings[0] if isinstance(rings, list) and len(rings) == 1 else ()
@@ -247,6 +386,7 @@ def _shape_of(item: Annotation, usual: float) -> tuple[npt.NDArray[np.float64], 
     """Box (left, top, width, height) and outlines, with corners at whole numbers."""
     # A pixel's centre is at its index in an annotation.
     if item.kind == "region":
+        # Of one with holes the whole way around them: COCO has no holes.
         ring = item.outline[:, ::-1] + 0.5
         low, high = ring.min(axis=0), ring.max(axis=0)
         return np.concatenate([low, high - low]), [ring]
@@ -269,8 +409,11 @@ def _coco_image(
     }
     if plane != (0, 0):
         row |= {"frame": plane[0], "slice": plane[1]}
-    whole = [item.label for item in items if item.kind == "image"]
-    return row | {"class": whole[-1]} if whole else row
+    whole = [item for item in items if item.kind == "image"]
+    if whole:
+        row["class"] = one_class_each(whole)[-1].label
+        row[_KEY]["classes"] = [{"class": item.label, **_about(item)} for item in whole]
+    return row
 
 
 def _geojson_feature(
@@ -280,19 +423,25 @@ def _geojson_feature(
     usual: float,
     classes: Mapping[str, str],
 ) -> dict[str, Any]:
+    holes: list[Ring] = []
     if item.kind == "image":
         height, width = record.shape
         rings = [box_ring((0, 0, max(height, 1), max(width, 1)))]
+    elif item.kind == "region":
+        outer, *holes = (ring[:, ::-1] + 0.5 for ring in item.rings)
+        rings = [outer]
     else:
-        (x, y, width, height), rings = _shape_of(item, usual)
-        rings = rings or [box_ring((y, x, y + height, x + width))]
+        (x, y, width, height), _ = _shape_of(item, usual)
+        rings = [box_ring((y, x, y + height, x + width))]
+    known = {} if item.kind != "cell" or item.diameter_px else {"size_known": "false"}
     return feature(
         rings,
         "annotation",
         f"{record.hash}|{item.id}",
         label=classification(item.label, classes[item.label]),
         plane=plane,
-        metadata={"origin": item.origin, "kind": item.kind},
+        metadata=_about(item) | {"class": item.label} | known,
+        holes=holes,
     )
 
 

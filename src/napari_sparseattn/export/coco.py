@@ -91,8 +91,9 @@ def annotation_row(
 
 def _image(export: Export, number: int, t: int) -> dict[str, Any]:
     height, width = export.shape
-    path = export.image.path
+    path, address = export.image.path, getattr(export.image, "address", None)
     name = export.name if path is None else path.name
+    name = name if address is None else address.name
     image = {"id": number, "file_name": name, "height": height, "width": width}
     return image if export.kind == "cells" and export.index == (0, 0) else image | {"frame": t}
 

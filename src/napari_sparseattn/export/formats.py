@@ -12,6 +12,7 @@ from typing import Any
 from ..card import Card
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
+from .dicom_slide import Named, why_no_dicom
 from .request import Export, Kind, Result, kind_of
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Format",
     "MissingExtraError",
     "check_formats",
+    "check_image",
     "formats_for",
     "parse_formats",
     "write_results",
@@ -54,6 +56,8 @@ class Format:
         What that extra installs.
     evidence : bool
         Whether it shows what was looked at of each cell.
+    refuses : callable, optional
+        Given an image, says why results of it cannot be held; empty if they can.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Format:
     needs: str = ""
     modules: tuple[str, ...] = ()
     evidence: bool = False
+    refuses: Callable[[Named], str] | None = None
 
     def takes(self, result: object) -> bool:
         """Tell whether it can hold a result."""
@@ -134,7 +139,7 @@ def write_results(
     OSError
         If a file cannot be written; those written before stay.
     """
-    chosen = check_formats(formats, result)
+    chosen = check_formats(formats, result, image)
     written: list[Path] = []
     for each in chosen:
         tell = None if progress is None else _name_progress(progress, each.name)
@@ -143,7 +148,9 @@ def write_results(
     return written
 
 
-def check_formats(names: Sequence[str], result: object = None) -> list[Format]:
+def check_formats(
+    names: Sequence[str], result: object = None, image: Named | None = None
+) -> list[Format]:
     """Return formats by name, each once.
 
     Parameters
@@ -152,11 +159,14 @@ def check_formats(names: Sequence[str], result: object = None) -> list[Format]:
         Names from `FORMATS`.
     result : object, optional
         What is to be written.
+    image : Field, Pyramid or anything with a name and a path, optional
+        What it is of.
 
     Raises
     ------
     ValueError
-        If there is no such format, or it cannot hold the result.
+        If there is no such format, or it cannot hold the result, or nothing
+        of that image.
     MissingExtraError
         If packages are missing.
     """
@@ -168,10 +178,33 @@ def check_formats(names: Sequence[str], result: object = None) -> list[Format]:
         if result is not None and not each.takes(result):
             fitting = ", ".join(each.name for each in formats_for(result))
             raise ValueError(f"'{name}' cannot hold this result; these can: {fitting}")
+        if image is not None:
+            check_image([name], image)
         if each.missing:
             raise MissingExtraError(each.missing)
         found.append(each)
     return found
+
+
+def check_image(names: Sequence[str], image: Named) -> None:
+    """Refuse formats that cannot hold any result of an image.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names from `FORMATS`; others are passed over.
+    image : Field, Pyramid or anything with a name and a path
+        The image.
+
+    Raises
+    ------
+    ValueError
+        If one of them refuses the image; the message says why and what to do.
+    """
+    for name in names:
+        refuses = FORMATS[name].refuses if name in FORMATS else None
+        if refuses is not None and (why := refuses(image)):
+            raise ValueError(why)
 
 
 def parse_formats(text: str | None, kind: Kind) -> list[str]:
@@ -200,9 +233,14 @@ def parse_formats(text: str | None, kind: Kind) -> list[str]:
     return [each.name for each in found]
 
 
-def formats_for(result: object) -> list[Format]:
-    """Return the formats that can hold a result, installed or not."""
-    return [each for each in FORMATS.values() if each.takes(result)]
+def formats_for(result: object, image: Named | None = None) -> list[Format]:
+    """Return the formats that can hold a result, of an image if one is given, installed or not."""
+    return [
+        each
+        for each in FORMATS.values()
+        if each.takes(result)
+        and not (image is not None and each.refuses is not None and each.refuses(image))
+    ]
 
 
 def _name_progress(
@@ -241,10 +279,34 @@ def _ome_zarr(export: Export, path: Path) -> list[Path]:
     return write_ome_zarr(export, path)
 
 
+def _ome_zarr_04(export: Export, path: Path) -> list[Path]:
+    from .heatmap_zarr import write_ome_zarr
+
+    return write_ome_zarr(export, path, "0.4")
+
+
 def _anndata(export: Export, path: Path) -> list[Path]:
     from .anndata_table import write_anndata
 
     return write_anndata(export, path)
+
+
+def _spatialdata(export: Export, path: Path) -> list[Path]:
+    from .spatial_data import write_spatialdata
+
+    return write_spatialdata(export, path)
+
+
+def _dicom_annotations(export: Export, path: Path) -> list[Path]:
+    from .dicom_annotations import write_dicom_annotations
+
+    return write_dicom_annotations(export, path)
+
+
+def _dicom_maps(export: Export, path: Path) -> list[Path]:
+    from .dicom_map import write_dicom_maps
+
+    return write_dicom_maps(export, path)
 
 
 def _coco(export: Export, path: Path) -> list[Path]:
@@ -316,17 +378,6 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 _geojson,
             ),
             Format(
-                "ome-zarr",
-                "_maps.ome.zarr",
-                "OME-Zarr maps",
-                "What was looked at, as maps that lie on the image; for napari and Python.",
-                _PLANES,
-                _ome_zarr,
-                "exports",
-                ("ome_zarr", "zarr"),
-                evidence=True,
-            ),
-            Format(
                 "anndata",
                 ".h5ad",
                 "AnnData",
@@ -343,6 +394,64 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "Boxes and outlines with classes and scores; for detectors and labelling tools.",
                 _CELLS,
                 _coco,
+            ),
+            Format(
+                "ome-zarr",
+                "_maps.ome.zarr",
+                "OME-Zarr maps",
+                "What was looked at, as maps that lie on the image; for napari and Python. "
+                "OME-Zarr 0.5.",
+                _PLANES,
+                _ome_zarr,
+                "exports",
+                ("ome_zarr", "zarr"),
+                evidence=True,
+            ),
+            Format(
+                "ome-zarr-0.4",
+                "_maps_0.4.ome.zarr",
+                "OME-Zarr 0.4 maps",
+                "The same maps for programs that read no OME-Zarr 0.5 yet.",
+                _PLANES,
+                _ome_zarr_04,
+                "exports",
+                ("ome_zarr", "zarr"),
+                evidence=True,
+            ),
+            Format(
+                "spatialdata",
+                ".spatialdata.zarr",
+                "SpatialData",
+                "Image, maps, labels, outlines and table in one store; for spatialdata, squidpy "
+                "and napari-spatialdata.",
+                _PLANES,
+                _spatialdata,
+                "spatialdata",
+                ("spatialdata",),
+                evidence=True,
+            ),
+            Format(
+                "dicom-annotations",
+                "_annotations.dcm",
+                "DICOM annotations",
+                "Outlines with classes and measures, for DICOM archives and viewers; of images "
+                "that are DICOM slides.",
+                _PLANES,
+                _dicom_annotations,
+                "dicom",
+                ("highdicom",),
+                refuses=why_no_dicom,
+            ),
+            Format(
+                "dicom-maps",
+                "_maps.dicom",
+                "DICOM maps",
+                "Attention and probability as parametric maps; of images that are DICOM slides.",
+                ("field", "slide"),
+                _dicom_maps,
+                "dicom",
+                ("highdicom",),
+                refuses=why_no_dicom,
             ),
             Format(
                 "overlay",

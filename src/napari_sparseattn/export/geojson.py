@@ -83,6 +83,7 @@ def feature(
     plane: tuple[int, int] = (0, 0),
     metadata: dict[str, str] | None = None,
     locked: bool = False,
+    holes: Sequence[npt.NDArray[np.float64]] = (),
 ) -> dict[str, Any]:
     """Return one object as QuPath reads it.
 
@@ -106,10 +107,12 @@ def feature(
         Of annotations.
     locked : bool
         Whether QuPath keeps it from being moved.
+    holes : sequence of numpy.ndarray
+        (n, 2) (x, y), not closed, of an object of one piece.
     """
-    closed = [rounded(np.vstack([ring, ring[:1]]), 3) for ring in rings]
+    closed = [_closed(ring) for ring in rings]
     geometry: dict[str, Any] = (
-        {"type": "Polygon", "coordinates": closed}
+        {"type": "Polygon", "coordinates": closed + [_closed(hole) for hole in holes]}
         if len(closed) == 1
         else {"type": "MultiPolygon", "coordinates": [[ring] for ring in closed]}
     )
@@ -128,6 +131,10 @@ def feature(
         properties["metadata"] = metadata
     made = str(uuid.uuid5(_NAMESPACE, key))
     return {"type": "Feature", "id": made, "geometry": geometry, "properties": properties}
+
+
+def _closed(ring: npt.NDArray[np.float64]) -> Any:
+    return rounded(np.vstack([ring, ring[:1]]), 3)
 
 
 def classification(name: str, colour: str) -> dict[str, Any]:

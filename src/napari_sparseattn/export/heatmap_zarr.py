@@ -2,88 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageColor
 
-from ..evidence import PixelSelection, PyramidAttention, Traversal
-from ..inference.fields import FieldPrediction
+from ..files import replacing_folder
 from ..inference.prediction import Predictions
-from ..inference.slides import SlidePrediction
+from .heat_maps import HeatMaps, heat_maps
 from .json_stream import encode_json
-from .overlay import selection_window
 from .request import Export
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["HeatMaps", "heat_maps", "write_ome_zarr"]
+__all__ = ["Version", "write_ome_zarr"]
 
+#: Of OME-Zarr.
+Version = Literal["0.4", "0.5"]
 #: Levels are halved until both sides are at most this.
 _SMALL = 256
 _CHUNK = 512
-#: A TNet's map has no more places along its longer side.
-_MOST_PLACES = 2048
-_MOST_PIXELS = 2**28
+#: Chunks side by side that lie in one file of OME-Zarr 0.5. A row of them and no more: maps are
+#: made a row at a time, and a file is written at once.
+_CHUNKS_OF_SHARD = 16
+#: Stands in metadata where the labels come.
+_HERE = "labels come here"
+_ZARR_FORMATS: dict[Version, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeatMaps:
-    """Maps on one grid, of which a few rows are made at a time.
-
-    Parameters
-    ----------
-    names : tuple of str
-        One per map.
-    shape : (int, int)
-        Rows and columns.
-    read : callable
-        From the first row and the one after the last to (maps, rows, columns)
-        float32, NaN where a map says nothing.
-    scale : float
-        Pixels of the full resolution per place of the grid.
-    translate : (float, float)
-        Centre of place (0, 0) in pixels, with pixel centres at integers.
-    """
-
-    names: tuple[str, ...]
-    shape: tuple[int, int]
-    read: Callable[[int, int], npt.NDArray[np.float32]]
-    scale: float
-    translate: tuple[float, float]
-
-    @classmethod
-    def of(
-        cls,
-        names: Sequence[str],
-        data: npt.NDArray[np.float32],
-        scale: float,
-        translate: tuple[float, float],
-    ) -> HeatMaps:
-        """Take maps (maps, rows, columns) that are there already."""
-        shape = (data.shape[1], data.shape[2])
-        return cls(tuple(names), shape, lambda first, stop: data[:, first:stop], scale, translate)
-
-
-def write_ome_zarr(export: Export, path: Path) -> list[Path]:
+def write_ome_zarr(export: Export, path: Path, version: Version = "0.5") -> list[Path]:
     """Write maps as one multiscale image (c, y, x), a map per channel.
 
-    OME-Zarr 0.4, which more programs read than 0.5 by now. Scale and
-    translation are in µm, or pixels where the pixel size is not known; the
-    translation is that of the centre of pixel (0, 0), with the centre of the
-    image's own first pixel at 0, as napari and ome-zarr-py have it. Cells with
-    a label image are there too, as ``labels/cells``. The folder is put in
-    place whole.
+    Scale and translation are in µm, or pixels where the pixel size is not
+    known; the translation is that of the centre of pixel (0, 0), with the
+    centre of the image's own first pixel at 0, as napari and ome-zarr-py have
+    it. Cells with a label image are there too, as ``labels/cells``. In 0.5,
+    which lies in Zarr 3, up to 16 chunks of a row share a file. The folder is
+    put in place whole.
 
     Parameters
     ----------
@@ -91,6 +51,8 @@ def write_ome_zarr(export: Export, path: Path) -> list[Path]:
         Cells, a field or a slide.
     path : pathlib.Path
         The folder.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr; the older is read by programs that do not know Zarr 3.
 
     Returns
     -------
@@ -100,155 +62,18 @@ def write_ome_zarr(export: Export, path: Path) -> list[Path]:
     import zarr
 
     maps = heat_maps(export)
-    with _replacing_folder(path) as temporary:
-        group = zarr.open_group(temporary, mode="w", zarr_format=2)
+    with replacing_folder(path) as temporary:
+        group = zarr.open_group(temporary, mode="w", zarr_format=_ZARR_FORMATS[version])
         group.attrs["napari-sparseattn"] = export.provenance
-        _write_maps(group, export, maps)
+        _write_maps(group, export, maps, version)
         result = export.result
         if isinstance(result, Predictions) and result.cells.labels is not None:
-            _write_labels(group, temporary, export, result)
+            _write_labels(group, temporary, export, result, version)
         export.report(len(maps.names), len(maps.names))
     return [path]
 
 
-def heat_maps(export: Export) -> HeatMaps:
-    """Return the maps that a result holds; `read` makes those of cells anew each time.
-
-    Of a slide, attention per level in multiples of uniform, coarser levels
-    repeated onto the finest's grid, and the probability per patch. Of a TNet's
-    field, the finest level at which a place was seen, and what the finest crop
-    there says for the class. Of cells the probability of their class, and,
-    where the evidence was kept, the attention of the selected pixels in
-    multiples of uniform, and the score of all pixels.
-    """
-    result = export.result
-    if isinstance(result, SlidePrediction):
-        return _of_slide(result.attention, result.class_names)
-    if isinstance(result, FieldPrediction):
-        return _of_field(result)
-    assert isinstance(result, Predictions)
-    return _of_cells(result, export.shape)
-
-
-def _of_slide(seen: PyramidAttention, class_names: Sequence[str]) -> HeatMaps:
-    rows, columns = (seen.cells.max(axis=0) + 1).tolist()
-    names, maps = [], []
-    places = tuple(seen.cells.T)
-    for number, level in enumerate(seen.levels):
-        grid = np.full((rows, columns), np.nan, np.float32)
-        grid[places] = seen.patch_weights(number) * np.float32(len(level))
-        names.append(f"attention, cells of {level.factor} patches (x uniform)")
-        maps.append(grid)
-    if seen.patch_probabilities is not None:
-        names.append(f"probability of {class_names[1]}")
-        maps.append(seen.probability_grid())
-    (scale, _), translate = seen.probability_placement()
-    return HeatMaps.of(names, np.stack(maps), scale, translate)
-
-
-def _of_field(result: FieldPrediction) -> HeatMaps:
-    way = result.traversal
-    step = max(1, -(-max(way.shape) // _MOST_PLACES))
-    seen = way.finest_level(step).astype(np.float32)
-    said = np.full(seen.shape, np.nan, np.float32)
-    evidence = way.evidence_for(result.index)
-    for (top, left, height, width), value in zip(way.boxes, evidence, strict=True):
-        # As in `finest_level`: centres of places count, finer crops overwrite.
-        first = np.ceil(np.array([top, left]) / step - 0.5).clip(0).astype(int)
-        last = np.ceil(np.array([top + height, left + width]) / step - 0.5).clip(0).astype(int)
-        said[first[0] : last[0], first[1] : last[1]] = value
-    names = ("finest level seen", f"evidence for {result.label} (logit)")
-    middle = (step - 1) / 2
-    return HeatMaps.of(names, np.stack([seen, said]), float(step), (middle, middle))
-
-
-def _of_cells(result: Predictions, shape: tuple[int, int]) -> HeatMaps:
-    if shape[0] * shape[1] > _MOST_PIXELS:
-        raise ValueError(
-            f"maps of {shape[0]} x {shape[1]} pixels do not fit the memory; export cells of so "
-            "large an image as GeoJSON"
-        )
-    parts: list[tuple[str, Callable[[int, int, int], npt.NDArray[np.float32]]]] = []
-    parts.append(("probability of the class", _chances(result)))
-    evidence = [item for item in result.evidence if isinstance(item, PixelSelection)]
-    if evidence:
-        fine = [(item, item.fine_map) for item in evidence]
-        score = [(item, functools.partial(getattr, item, "coarse")) for item in evidence]
-        parts.append(("selected pixels (x uniform)", _selections(fine, shape)))
-        parts.append(("score of all pixels", _selections(score, shape)))
-    ways = [item for item in result.evidence if isinstance(item, Traversal)]
-    if ways:
-        parts.append(("finest level seen", _traversals(ways)))
-
-    def read(first: int, stop: int) -> npt.NDArray[np.float32]:
-        made = [make(first, stop, shape[1])[np.newaxis] for _, make in parts]
-        return made[0] if len(made) == 1 else np.concatenate(made)
-
-    return HeatMaps(tuple(name for name, _ in parts), shape, read, 1.0, (0.0, 0.0))
-
-
-def _chances(result: Predictions) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
-    cells, confidence = result.cells, result.confidence
-    boxes = np.rint(cells.boxes + 0.5).astype(int).clip(0)
-
-    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
-        band = np.full((stop - first, width), np.nan, np.float32)
-        for i in np.flatnonzero((boxes[:, 0] < stop) & (boxes[:, 2] > first)).tolist():
-            top, left, bottom, right = boxes[i].tolist()
-            rows, columns = slice(max(top, first), min(bottom, stop)), slice(left, right)
-            window = band[rows.start - first : rows.stop - first, columns]
-            if cells.labels is None:
-                window[...] = confidence[i]
-            else:
-                window[cells.labels[rows, columns] == cells.ids[i]] = confidence[i]
-        return band
-
-    return make
-
-
-def _selections(
-    items: Sequence[tuple[PixelSelection, Callable[[], npt.NDArray[np.float32]]]],
-    shape: tuple[int, int],
-) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
-    """From crops and what to draw of each."""
-    placed = [(selection_window(item, shape), values) for item, values in items]
-
-    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
-        band = np.full((stop - first, width), np.nan, np.float32)
-        for place, values in placed:
-            if place is None:
-                continue
-            (tall, wide), rows, columns = place
-            low, high = max(tall.start, first), min(tall.stop, stop)
-            if low >= high:
-                continue
-            window = band[low - first : high - first, wide]
-            drawn = values()[np.ix_(rows[low - tall.start : high - tall.start], columns)]
-            # Where crops overlap, the higher counts.
-            np.fmax(window, drawn, out=window)
-        return band
-
-    return make
-
-
-def _traversals(
-    ways: Sequence[Traversal],
-) -> Callable[[int, int, int], npt.NDArray[np.float32]]:
-    def make(first: int, stop: int, width: int) -> npt.NDArray[np.float32]:
-        band = np.full((stop - first, width), np.nan, np.float32)
-        for way in ways:
-            for level, box in zip(way.level, way.on_image(way.boxes), strict=True):
-                top, left = np.ceil(box[:2] - 0.5).clip(0).astype(int).tolist()
-                bottom, right = np.ceil(box[:2] + box[2:] - 0.5).clip(0).astype(int).tolist()
-                if top < stop and bottom > first:
-                    window = band[max(top - first, 0) : bottom - first, left:right]
-                    np.fmax(window, np.float32(level), out=window)
-        return band
-
-    return make
-
-
-def _write_maps(group: zarr.Group, export: Export, maps: HeatMaps) -> None:
+def _write_maps(group: zarr.Group, export: Export, maps: HeatMaps, version: Version) -> None:
     known = [[np.inf, -np.inf] for _ in maps.names]
 
     def read(first: int, stop: int) -> npt.NDArray[np.float32]:
@@ -260,19 +85,20 @@ def _write_maps(group: zarr.Group, export: Export, maps: HeatMaps) -> None:
         return band
 
     shape = (len(maps.names), *maps.shape)
-    datasets = _write_levels(group, export, shape, np.dtype(np.float32), read, maps)
+    datasets = _write_levels(group, export, "cyx", shape, np.dtype(np.float32), read, maps)
     channels = []
     for number, (name, (low, high)) in enumerate(zip(maps.names, known, strict=True)):
         low, high = (low, high) if low <= high else (0.0, 1.0)
         window = {"min": low, "max": high, "start": min(low, 0.0), "end": max(high, low + 1e-6)}
         channels.append({"label": name, "color": "FFFFFF", "active": number == 0, "window": window})
-    omero = {"name": maps.names[0], "version": "0.4", "channels": channels}
-    _write_places(group, export, datasets, "cyx", {"metadata": {"omero": omero}})
+    omero = {"name": maps.names[0], "version": version, "channels": channels}
+    _write_places(group, export, datasets, "cyx", {"metadata": {"omero": omero}}, version)
 
 
 def _write_levels(
     group: zarr.Group,
     export: Export,
+    axes: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     read: Callable[[int, int], npt.NDArray[Any]],
@@ -290,22 +116,22 @@ def _write_levels(
     datasets: list[dict[str, Any]] = []
     factor, finer = 1, None
     while True:
-        chunks = (1,) * ahead + tuple(min(_CHUNK, side) for side in shape[-2:])
-        held = group.create_array(
-            str(len(datasets)), shape=shape, dtype=dtype, chunks=chunks,
-            fill_value=np.nan if dtype.kind == "f" else 0,
-            chunk_key_encoding={"name": "v2", "separator": "/"},
-        )  # fmt: skip
+        held = _create_array(group, str(len(datasets)), axes, shape, dtype)
+        wide = (held.shards or held.chunks)[-1]
         for first in range(0, shape[-2], _CHUNK):
             stop = min(first + _CHUNK, shape[-2])
             if finer is None:
                 held[..., first:stop, :] = read(first, stop)
                 continue
-            for *index, left in np.ndindex(*shape[:ahead], -(-shape[-1] // _CHUNK)):
-                begin, end = _CHUNK * left, min(_CHUNK * (left + 1), shape[-1])
-                twice = (slice(2 * first, 2 * stop), slice(2 * begin, 2 * end))
-                part = _halve(np.asarray(finer[(*index, *twice)]))
-                held[(*index, slice(first, stop), slice(begin, end))] = part
+            # A file at a time, and of the finer level as little as a chunk is made of.
+            for *index, number in np.ndindex(*shape[:ahead], -(-shape[-1] // wide)):
+                left, right = wide * number, min(wide * (number + 1), shape[-1])
+                part = np.empty((stop - first, right - left), dtype)
+                for begin in range(left, right, _CHUNK):
+                    end = min(begin + _CHUNK, right)
+                    twice = (slice(2 * first, 2 * stop), slice(2 * begin, 2 * end))
+                    part[:, begin - left : end - left] = _halve(np.asarray(finer[(*index, *twice)]))
+                held[(*index, slice(first, stop), slice(left, right))] = part
         scale = [1.0] * ahead + [maps.scale * factor * microns] * 2
         # The first place of a coarser level has its centre between those it covers.
         middle = maps.scale * (factor - 1) / 2
@@ -325,21 +151,43 @@ def _write_levels(
         shape = (*shape[:-2], shape[-2] // 2, shape[-1] // 2)
 
 
+def _create_array(
+    group: zarr.Group, name: str, axes: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Any:
+    """Make an array of chunks; in Zarr 3 with its axes' names, and with several chunks a file."""
+    chunks = (1,) * (len(shape) - 2) + tuple(min(_CHUNK, side) for side in shape[-2:])
+    side_by_side = min(_CHUNKS_OF_SHARD, -(-shape[-1] // chunks[-1]))
+    more: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    if group.metadata.zarr_format == 3:
+        more = {
+            "chunk_key_encoding": {"name": "default", "separator": "/"},
+            "dimension_names": list(axes),
+        }
+        if side_by_side > 1:
+            more["shards"] = (*chunks[:-1], chunks[-1] * side_by_side)
+    return group.create_array(
+        name, shape=shape, dtype=dtype, chunks=chunks,
+        fill_value=np.nan if dtype.kind == "f" else 0, **more,
+    )  # fmt: skip
+
+
 def _write_places(
     group: zarr.Group,
     export: Export,
     datasets: list[dict[str, Any]],
     axes: str,
     more: dict[str, Any],
+    version: Version,
 ) -> None:
-    from ome_zarr.format import FormatV04
+    from ome_zarr.format import format_from_version
     from ome_zarr.writer import write_multiscales_metadata
 
     unit = {} if export.pixel_size is None else {"unit": "micrometer"}
     kinds: dict[str, dict[str, str]] = {"c": {"type": "channel"}}
     told = [{"name": name, **kinds.get(name, {"type": "space", **unit})} for name in axes]
+    name = group.basename or export.name
     write_multiscales_metadata(
-        group, datasets, FormatV04(), told, name=group.basename or export.name, **more
+        group, datasets, format_from_version(version), told, name=name, **more
     )
 
 
@@ -364,8 +212,10 @@ def _mean(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     return total
 
 
-def _write_labels(group: zarr.Group, folder: Path, export: Export, result: Predictions) -> None:
-    from ome_zarr.format import FormatV04
+def _write_labels(
+    group: zarr.Group, folder: Path, export: Export, result: Predictions, version: Version
+) -> None:
+    from ome_zarr.format import format_from_version
     from ome_zarr.writer import write_label_metadata
 
     labels = result.cells.labels
@@ -381,24 +231,33 @@ def _write_labels(group: zarr.Group, folder: Path, export: Export, result: Predi
     cells = held.create_group("cells")
     # On the grid of the image itself.
     grid = HeatMaps(("cells",), labels.shape, read, 1.0, (0.0, 0.0))
-    datasets = _write_levels(cells, export, labels.shape, dtype, read, grid)
-    _write_places(cells, export, datasets, "yx", {})
-    write_label_metadata(held, "cells", [], [], FormatV04(), source={"image": "../../"})
-    _list_labels(folder / "labels" / "cells" / ".zattrs", export, result)
+    datasets = _write_levels(cells, export, "yx", labels.shape, dtype, read, grid)
+    _write_places(cells, export, datasets, "yx", {}, version)
+    form = format_from_version(version)
+    write_label_metadata(held, "cells", [], [], form, source={"image": "../../"})
+    file = ".zattrs"
+    if version != "0.4":
+        file = "zarr.json"
+        # ome-zarr leaves the version out here, which the standard wants.
+        told: Any = held.attrs["ome"]
+        held.attrs["ome"] = {**told, "version": version}
+    _list_labels(folder / "labels" / "cells" / file, export, result)
 
 
 def _list_labels(path: Path, export: Export, result: Predictions) -> None:
     """Put each label's colour and class into its attributes, one by one: there may be many."""
     known = json.loads(path.read_text("utf-8"))
-    label = known.pop("image-label")
+    attributes = known["attributes"]["ome"] if path.name == "zarr.json" else known
+    label = attributes.pop("image-label")
+    attributes["image-label"] = _HERE
+    before, after = encode_json(known).split(encode_json(_HERE))
     colours = [encode_json([*ImageColor.getrgb(name)[:3], 255]) for name in export.card.colours]
     names = [encode_json(name) for name in result.class_names]
     numbers, index = result.cells.ids.tolist(), result.class_index.tolist()
     with path.open("w", encoding="utf-8") as file:
         # In their order: a set's would differ from process to process.
         others = {k: value for k, value in label.items() if k not in ("colors", "properties")}
-        file.write(f'{encode_json(known)[:-1]},"image-label":{encode_json(others)[:-1]},')
-        file.write('"colors":[')
+        file.write(f'{before}{encode_json(others)[:-1]},"colors":[')
         between = "\n"
         for number, i in zip(numbers, index, strict=True):
             rgba = colours[i] if i >= 0 else "[127,127,127,255]"
@@ -410,27 +269,8 @@ def _list_labels(path: Path, export: Export, result: Predictions) -> None:
             said = f'{names[i]},"confidence":{confidence!r}' if i >= 0 else '""'
             file.write(f'{between}{{"label-value":{number},"class":{said}}}')
             between = ",\n"
-        file.write("\n]}}\n")
+        file.write(f"\n]}}{after}\n")
 
 
 def _small(labels: npt.NDArray[Any]) -> npt.DTypeLike:
     return np.int32 if int(labels.max(initial=0)) < 2**31 else np.int64
-
-
-@contextlib.contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; put it in place on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.stem[:40]}-", dir=path.parent))
-    try:
-        made = work / path.name
-        yield made
-        if path.exists():
-            # A folder cannot be renamed over another; the old one is gone only
-            # when the new one is in its place.
-            path.replace(work / "old")
-        made.replace(path)
-    finally:
-        if (work / "old").exists() and not path.exists():
-            (work / "old").replace(path)
-        shutil.rmtree(work, ignore_errors=True)

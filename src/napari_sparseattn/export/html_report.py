@@ -15,6 +15,7 @@ from ..inference.prediction import Predictions
 from ..inference.slides import SlidePrediction
 from ..metrics import whole_percent
 from ..pages import render
+from .checklist import CHECKLIST, fill_checklist
 from .pictures import Pictures, cell_picture, data_uri, draw_boxes, draw_cells
 from .request import Export
 from .slide_map import attention_picture, describe_attention
@@ -82,6 +83,8 @@ def _page(export: Export) -> str:
             ("written", source["time"]),
         ],
         summary=export.card.summary(),
+        checklist=fill_checklist(export),
+        checklist_source=CHECKLIST,
         **found,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..bundle import Bundle, save_bundle
 from ..hub import HubAddress, HubError, hub_api, hub_errors
+from .hub_metadata import hub_metadata
 from .model_page import model_page
 
 __all__ = ["push_bundle"]
@@ -76,17 +77,7 @@ def _commit(bundle: Bundle, path: Path, repo: str, private: bool, message: str) 
 
 def _page(bundle: Bundle, repo: str, file: str) -> str:
     """The repository's page, with the heading that the site reads."""
-    card = bundle.card
-    tags = ["napari", "microscopy", "sparse-attention", card.kind]
-    heading = [
-        "---",
-        "library_name: napari-sparseattn",
-        f"license: {card.weights_licence.lower()}",
-        "tags:",
-        *(f"- {tag}" for tag in tags),
-        "---",
-        "",
-    ]
+    heading = ["---", hub_metadata(bundle.card).to_yaml().rstrip(), "---", ""]
     use = [
         "## Use",
         "",

@@ -13,6 +13,7 @@ from ..card import readable_name
 from ..files import replacing
 from ..inference.fields import FieldPrediction
 from ..inference.slides import SlidePrediction
+from .checklist import CHECKLIST, open_items
 
 if TYPE_CHECKING:
     from ..images.holograms.settings import HologramSettings
@@ -41,7 +42,7 @@ def describe_methods(export: Export) -> str:
     Returns
     -------
     str
-        A paragraph, and a line for each reference.
+        A paragraph, a line for each reference, and what is left to say; see `fill_checklist`.
     """
     references = _references(export)
     marks = {text: number for number, text in enumerate(references, 1)}
@@ -53,6 +54,8 @@ def describe_methods(export: Export) -> str:
         *_noted(export),
     ]
     lines = [" ".join(said), "", *(f"[{number}] {text}" for text, number in marks.items())]
+    left = [f"- {each}" for each in open_items(export)]
+    lines += ["", f"For the authors to fill in, after {CHECKLIST}:", *left]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -141,12 +141,11 @@ class Export:
             if self.kind in ("cells", "frames")
             else [first.ledger]
         )
-        path = self.image.path
         return {
             "software": f"napari-sparseattn {importlib.metadata.version('napari-sparseattn')}",
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "image": self.name,
-            "file": "" if path is None else path.name,
+            "file": self._file,
             "height": self.shape[0],
             "width": self.shape[1],
             "pixel_size_um": self.pixel_size,
@@ -161,6 +160,13 @@ class Export:
             "share_classified": _share(ledgers),
             "notes": list(dict.fromkeys(note for x in ledgers for note in x.notes)),
         }
+
+    @property
+    def _file(self) -> str:
+        """The name of the file, and of one on another machine a hash of where; never all of it."""
+        if isinstance(self.image, Pyramid) and self.image.address is not None:
+            return self.image.address.label
+        return "" if self.image.path is None else self.image.path.name
 
     def report(self, done: int, total: int) -> None:
         """Report progress; raises if the work is to stop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextvars
 import hashlib
 import itertools
 import json
@@ -180,7 +181,9 @@ class _Work:
                 for index in itertools.islice(coming, 2 * n_threads - len(waiting)):
                     start = index * parts.batch
                     rows = range(start, start + parts.size(index))
-                    waiting.append((index, reader.submit(read, rows)))
+                    # With who is to be heard while the network is waited for.
+                    context = contextvars.copy_context()
+                    waiting.append((index, reader.submit(context.run, read, rows)))
                 if not waiting:
                     return
                 index, future = waiting.popleft()
@@ -198,6 +201,7 @@ class _Work:
         """Return the pixels of the patches that can be read, and which these are."""
         valid = np.zeros(len(rows), np.bool_)
         patches = []
+        self.pyramid.fetch_ahead([self.grid.window(row) for row in rows])
         for n, row in enumerate(rows):
             pixels, readable = read_patch(self.pyramid, self.grid, row)
             valid[n] = readable.all()

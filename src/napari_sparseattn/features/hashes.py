@@ -24,9 +24,11 @@ def slide_hash(pyramid: Pyramid) -> str:
 
     Of a file up to 64 MiB all bytes; of a larger one its size and 64 samples of
     64 KiB spread over it, the ends included, so that a change elsewhere goes
-    unseen. Of a folder the names, sizes and beginnings of its files. Of a slide
-    in memory its sizes, its smallest level and samples of the largest. A slide of which
-    the colour profile is applied is another than the same one as stored.
+    unseen: the same file has the same hash on whichever machine it is. Of a folder
+    the names, sizes and beginnings of its files. Of a slide in memory, or in
+    OME-Zarr on another machine, its sizes, its smallest level and samples of the
+    largest. A slide of which the colour profile is applied is another than the
+    same one as stored.
 
     Raises
     ------
@@ -34,8 +36,10 @@ def slide_hash(pyramid: Pyramid) -> str:
         If the file is gone.
     """
     path = pyramid.path
+    found = _remote_hash(pyramid)
     if path is not None and (path.is_file() or path.is_dir()):
         found = path_hash(path)
+    if found is not None:
         if not pyramid.profile_applied:
             return found
         # Other colours are other pixels.
@@ -43,6 +47,22 @@ def slide_hash(pyramid: Pyramid) -> str:
         return hashlib.sha256(f"{found} sRGB from {profile}".encode()).hexdigest()
     digest = hashlib.sha256()
     _add_pixels(digest, pyramid)
+    return digest.hexdigest()
+
+
+def _remote_hash(pyramid: Pyramid) -> str | None:
+    """Return the hash of a file on another machine, of which no more is loaded than that takes."""
+    told = pyramid.read_bytes(())
+    if told is None:
+        return None
+    size = told[0]
+    starts = [0] if size <= _WHOLE_BYTES else _sample_starts(size)
+    n_bytes = size if size <= _WHOLE_BYTES else _SAMPLE_BYTES
+    found = pyramid.read_bytes([(start, n_bytes) for start in starts])
+    assert found is not None
+    digest = hashlib.sha256(f"file {size}\0".encode())
+    for part in found[1]:
+        digest.update(part)
     return digest.hexdigest()
 
 
@@ -66,9 +86,13 @@ def _add_file(digest: hashlib._Hash, path: Path) -> None:
         if size <= _WHOLE_BYTES:
             digest.update(file.read())
             return
-        for start in np.linspace(0, size - _SAMPLE_BYTES, _SAMPLES).astype(int):
-            file.seek(int(start))
+        for start in _sample_starts(size):
+            file.seek(start)
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+def _sample_starts(size: int) -> list[int]:
+    return [int(start) for start in np.linspace(0, size - _SAMPLE_BYTES, _SAMPLES).astype(int)]
 
 
 def _add_folder(digest: hashlib._Hash, folder: Path) -> None:

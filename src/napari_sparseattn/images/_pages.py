@@ -6,7 +6,7 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from .errors import ImageError
 
@@ -22,8 +22,14 @@ _CUT = 99
 
 
 @contextlib.contextmanager
-def open_pages(path: Path) -> Iterator[tifffile.TiffFile]:
+def open_pages(path: Path | IO[bytes]) -> Iterator[tifffile.TiffFile]:
     """Open a TIFF whose pages have been counted; it is closed at the end of the block.
+
+    Parameters
+    ----------
+    path : pathlib.Path or binary file
+        A file; or one that is open, is not on this computer, and has a name. Files that
+        its description names are then not looked for here.
 
     Raises
     ------
@@ -34,8 +40,13 @@ def open_pages(path: Path) -> Iterator[tifffile.TiffFile]:
     """
     import tifffile
 
-    with tifffile.TiffFile(path) as tif:
-        _check_circles(path.name, tif)
+    if isinstance(path, Path):
+        opened, name = tifffile.TiffFile(path), path.name
+    else:
+        name = str(path.name)
+        opened = tifffile.TiffFile(path, name=name, _multifile=False)
+    with opened as tif:
+        _check_circles(name, tif)
         yield tif
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..addresses import Address, as_source
 from ._decode import HDF5_MAGIC, Decoded, decode
 from ._foreign import foreign_format
 from ._icc import ProfileError, to_srgb
@@ -23,13 +24,14 @@ __all__ = ["open_field", "open_image"]
 _COLOURS = (3, 4)
 
 
-def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid:
+def open_image(path: str | os.PathLike[str] | Address, **metadata: Any) -> Field | Pyramid:
     """Open a file as a field of view in memory, or as a slide that is read piece by piece.
 
     Parameters
     ----------
-    path : path-like
-        An image, a recording of holography, or a whole-slide image.
+    path : path-like, or an address
+        An image, a recording of holography, or a whole-slide image; at an address, see
+        `open_slide`, a whole-slide image.
     **metadata
         Of a field of view: pixel_size, modality, unit, axes, name, image; see
         `open_field`. Of a slide: pixel_size, in µm at full resolution. Of both: icc.
@@ -47,8 +49,8 @@ def open_image(path: str | os.PathLike[str], **metadata: Any) -> Field | Pyramid
     TypeError
         If a slide is given what only a field of view has.
     """
-    file = Path(path)
-    if not is_slide(file):
+    file = as_source(path)
+    if isinstance(file, Path) and not is_slide(file):
         return open_field(file, **metadata)
     pixel_size, icc = metadata.pop("pixel_size", None), metadata.pop("icc", True)
     if metadata:

@@ -18,7 +18,7 @@ from ..images.fields.field import Field
 from ..images.normalise import Normalisation, to_float
 from ..images.slides.pyramid import ArrayPyramid, Pyramid, Reading, level_for, read_window
 from ..images.tissue.mask import check_bright, check_slide
-from ..progress import Progress
+from ..progress import Progress, heard
 from .prediction import Prediction, ReadingLedger
 from .units import check_unit
 
@@ -118,6 +118,9 @@ class PyramidSource:
         """Return crops (M, C, base, base) float32; see `CropSource`."""
         import torch
 
+        for number, pyramid in enumerate(self.pyramids):
+            here = crops.boxes[crops.image == number].tolist()
+            pyramid.fetch_ahead([(top, left, side, side, base, base) for top, left, side in here])
         parts = []
         for image, (top, left, side), seen in zip(
             crops.image.tolist(), crops.boxes.tolist(), crops.seen.tolist(), strict=True
@@ -204,8 +207,21 @@ def classify_field(
     ImageError
         If the slide's file is gone or has changed.
     """
+    with heard(progress, "crops") as report:
+        return _classify(image, bundle, locations, choose_device(device), t, z, halt, report)
+
+
+def _classify(
+    image: Field | Pyramid,
+    bundle: Bundle,
+    locations: Sequence[int] | None,
+    chosen: str,
+    t: int,
+    z: int,
+    halt: bool,
+    progress: Progress,
+) -> FieldPrediction:
     card = bundle.card
-    chosen = choose_device(device)
     model = field_network(bundle, chosen)
     pyramid, normalisation = as_pyramid(image, bundle, t, z)
     _check_content(image, bundle, t, z)
@@ -230,6 +246,7 @@ def classify_field(
         model.config.crops_at_most(max(pyramid.shape), locations),
     )
     notes += _about_scale(pyramid, traversal, card, model.config)
+    notes += network_notes(pyramid)
     reading = pyramid.ledger.snapshot()
     ledger = _ledger(pyramid, reading, traversal, seconds, chosen, notes)
     chances = (output.logits[0] / card.temperature).softmax(0).numpy()
@@ -282,7 +299,7 @@ def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> No
     """Refuse an image with nothing on the glass, or without glass: it has no class."""
     bright = bundle.card.modality == "brightfield"
     if isinstance(image, Pyramid):
-        check_slide(image, brightfield=bright, tissue=image.path is not None)
+        check_slide(image, brightfield=bright, tissue=image.is_stored)
         return
     if not bright:
         return
@@ -302,6 +319,12 @@ def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> No
             f"{image.name or 'The image'} is even all over: there is nothing to classify. Look at "
             "it; it may be empty."
         )
+
+
+def network_notes(pyramid: Pyramid) -> list[str]:
+    """Say what was loaded of a slide on another machine; nothing of any other."""
+    traffic = pyramid.traffic
+    return [] if traffic is None else [f"from another machine: {traffic.summary()}"]
 
 
 def _ledger(

@@ -24,7 +24,7 @@ from ..features.files import read_features
 from ..images.slides.patches import PatchGrid, patch_grid
 from ..images.slides.pyramid import Pyramid, Reading
 from ..images.tissue.mask import Tissue, check_slide, find_tissue
-from ..progress import Progress, ignore_progress
+from ..progress import Progress, heard
 from ..reprs import short_repr
 from .prediction import Estimate, Prediction, ReadingLedger, novelty_columns, slide_novelty
 from .slide_attention import merge_outputs, to_pyramid_attention
@@ -215,14 +215,14 @@ def classify_slide(
         If the slide's µm per pixel is not known, or its file is gone.
     """
     chosen = choose_device(device)
-    report = progress or ignore_progress
     bundle.slide_model(chosen)  # refused before any work, if it is none
-    work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
-    if features is not None:
-        found = work.use_features(features)
-    else:
-        found = work.make_features(encoder, tissue, store, allow_unknown_scale)
-    return work.attend(found)
+    with heard(progress, "tissue") as report:
+        work = _Work(pyramid.with_own_ledger(), bundle, chosen, report)
+        if features is not None:
+            found = work.use_features(features)
+        else:
+            found = work.make_features(encoder, tissue, store, allow_unknown_scale)
+        return work.attend(found)
 
 
 class _Work:
@@ -316,6 +316,8 @@ class _Work:
                 progress=self.report,
             )
         self.notes += found.notes
+        if (traffic := self.pyramid.traffic) is not None:
+            self.notes.append(f"from another machine: {traffic.summary()}")
         return found
 
     def attend(self, found: FeatureSet) -> SlidePrediction:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .core.docks import open_holograms, open_main
 from .core.notifications import notify
-from .opening import open_files
+from .opening import open_addresses, open_files
 
 if TYPE_CHECKING:
     import napari
@@ -15,6 +15,7 @@ __all__ = [
     "classify_layer",
     "demo",
     "fetch_smear",
+    "open_slide_address",
     "open_slide_file",
     "open_slide_folder",
     "reconstruct_layer",
@@ -56,6 +57,13 @@ def open_slide_folder(viewer: napari.viewer.Viewer) -> None:
     from .widgets.file_dialogs import choose_slide_folder
 
     open_files(viewer, choose_slide_folder(), notify, as_slides=True)
+
+
+def open_slide_address(viewer: napari.viewer.Viewer) -> None:
+    """Ask for the address of a slide on another machine, and open it."""
+    from .widgets.file_dialogs import choose_address
+
+    open_addresses(viewer, choose_address(), notify)
 
 
 def take_tour(viewer: napari.viewer.Viewer) -> None:

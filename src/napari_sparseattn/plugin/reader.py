@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["get_reader", "get_slide_reader"]
+from ..addresses import is_address
+
+__all__ = ["get_address_reader", "get_reader", "get_slide_reader"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 Reader = Callable[[str | list[str]], list[LayerData]]
@@ -46,11 +48,28 @@ def get_slide_reader(path: str | list[str]) -> Reader | None:
         return None
     from ..images.slides.opening import is_slide
 
+    if is_address(path):
+        return None
     try:
         found = Path(path).exists() and is_slide(path)
     except (ValueError, OSError):
         return None
     return _read_slides if found else None
+
+
+def get_address_reader(path: str | list[str]) -> Reader | None:
+    """Return a reader of slides on other machines, or None for other paths; an npe2 command.
+
+    Nothing is loaded before it is used.
+
+    Parameters
+    ----------
+    path : str or list of str
+        One address.
+    """
+    if not isinstance(path, str) or not is_address(path):
+        return None
+    return _read_address
 
 
 def _read(path: str | list[str]) -> list[LayerData]:
@@ -59,6 +78,25 @@ def _read(path: str | list[str]) -> list[LayerData]:
 
     paths = [path] if isinstance(path, str) else path
     return [recording_layer(open_hologram(one)) for one in paths]
+
+
+def _read_address(path: str | list[str]) -> list[Any]:
+    """Open a slide on another machine: in a window without holding it up, else at once."""
+    from napari import current_viewer
+
+    from ..images.slides.opening import open_slide
+    from .core.notifications import notify
+    from .core.view import has_window
+    from .opening import open_files
+    from .slides.layers import slide_layers
+
+    paths = [path] if isinstance(path, str) else path
+    viewer = current_viewer()
+    if viewer is None or not has_window(viewer):
+        return [layer for one in paths for layer in slide_layers(open_slide(one))]
+    open_files(viewer, paths, notify)
+    # As npe2 has it, a file that gives no layers: they are added when they are there.
+    return [(None,)]
 
 
 def _read_slides(path: str | list[str]) -> list[LayerData]:

@@ -11,15 +11,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..addresses import Address, as_source, is_address
 from ..images.class_folders import IMAGE_SUFFIXES
 from ..images.slides.opening import SLIDE_SUFFIXES, is_slide
 
-__all__ = ["NOTES_FOLDER", "InputFile", "find_inputs", "name_inputs"]
+__all__ = [
+    "INPUT_SUFFIXES",
+    "NOTES_FOLDER",
+    "InputFile",
+    "find_inputs",
+    "name_inputs",
+    "name_sources",
+]
 
 #: What a folder of results keeps about them; such a folder is never read as input.
 NOTES_FOLDER = ".napari-sparseattn"
 _HOLOGRAPHY = (".rtdc", ".h5", ".hdf5")
-_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_HOLOGRAPHY})
+#: Endings of what can be read.
+INPUT_SUFFIXES = frozenset({*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, *_HOLOGRAPHY})
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -81,6 +90,11 @@ def find_inputs(
     found: list[Path] = []
     roots: list[Path] = []
     for given in inputs:
+        if is_address(given):
+            raise ValueError(
+                f"{as_source(given)} is on another machine. A batch works on files of this "
+                "computer; classify slides at addresses with `classify --whole` or `slide`."
+            )
         root, paths = _expand(os.fspath(given), pattern, results)
         if root.resolve() == results:
             raise ValueError(
@@ -90,9 +104,24 @@ def find_inputs(
         roots.append(root)
         found += paths
     if not found:
-        what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(_SUFFIXES))}"
+        what = f"matches '{pattern}'" if pattern else f"ends in {', '.join(sorted(INPUT_SUFFIXES))}"
         raise FileNotFoundError(f"Nothing to work on: no file in {_list_names(inputs)} {what}.")
     return _name(_drop_duplicates(found), roots)
+
+
+def name_sources(sources: Sequence[Path | Address]) -> tuple[str, ...]:
+    """Return what results of files are named by, here and on other machines, in the order given.
+
+    Files as by `name_inputs`; of an address the file's name, with its hash where several
+    are called the same.
+    """
+    files = iter(name_inputs([source for source in sources if isinstance(source, Path)]))
+    keys = [next(files).key if isinstance(one, Path) else one.name for one in sources]
+    count = Counter(key.casefold() for key in keys)
+    return tuple(
+        f"{key}-{one.digest}" if isinstance(one, Address) and count[key.casefold()] > 1 else key
+        for key, one in zip(keys, sources, strict=True)
+    )
 
 
 def name_inputs(paths: Sequence[str | os.PathLike[str]]) -> tuple[InputFile, ...]:
@@ -163,7 +192,11 @@ def _walk(folder: Path, pattern: str | None, results: Path | None) -> Iterator[P
             path = here / name
             if name.startswith("."):
                 continue
-            if _matches(path, folder, pattern) if pattern else path.suffix.lower() in _SUFFIXES:
+            if (
+                _matches(path, folder, pattern)
+                if pattern
+                else path.suffix.lower() in INPUT_SUFFIXES
+            ):
                 yield path
 
 

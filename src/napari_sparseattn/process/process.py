@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..addresses import Address, as_source
 from ..bundle import Bundle, load_bundle
 from ..images.fields.field import Field
 from ..images.slides.pyramid import Pyramid
@@ -31,7 +32,7 @@ _HDF5 = (".rtdc", ".h5", ".hdf5")
 
 
 def process_file(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Address,
     model: Bundle | str | os.PathLike[str] | None,
     options: ProcessOptions | None = None,
     *,
@@ -43,8 +44,9 @@ def process_file(
 
     Parameters
     ----------
-    path : path-like
-        The file, or the folder of a slide.
+    path : path-like, or an address
+        The file, or the folder of a slide; of slides also where they are on another
+        machine, see `open_slide`.
     model : Bundle, str, path-like or None
         A loaded model, its name or its file. Holograms can do without: they
         are then reconstructed only.
@@ -74,29 +76,40 @@ def process_file(
     >>> with process_file("smear.png", "blood-cells") as result:  # doctest: +SKIP
     ...     result.write("results")
     """
-    file, options = Path(path), options or ProcessOptions()
+    file, options = as_source(path), options or ProcessOptions()
     bundle = model if model is None or isinstance(model, Bundle) else load_bundle(model)
     if bundle is None or choose_task(file, bundle, options) == "hologram":
         from ..images.holograms.files import open_hologram
 
+        if isinstance(file, Address):
+            raise ValueError(
+                f"{file.name} is on another machine, from where only slides are read. Copy it to "
+                "this computer, and give its path."
+            )
         recording = open_hologram(
             file, kind=options.kind, background=options.background, **_scale(options)
         )
         return process_recording(recording, bundle, options, opd=opd, path=file, progress=progress)
     task = choose_task(file, bundle, options)
     with contextlib.ExitStack() as stack:
-        image = _open(file, task, options)
+        image = _open(file, task, options, progress)
         if isinstance(image, Pyramid):
             stack.enter_context(image)
         result = process_image(
-            image, bundle, options, task=task, path=file, store=store, progress=progress
+            image,
+            bundle,
+            options,
+            task=task,
+            path=file if isinstance(file, Path) else None,
+            store=store,
+            progress=progress,
         )
         # From here on the result closes the image.
         result.closing.push(stack.pop_all())
         return result
 
 
-def choose_task(path: Path, bundle: Bundle, options: ProcessOptions) -> Task:
+def choose_task(path: Path | Address, bundle: Bundle, options: ProcessOptions) -> Task:
     """Tell what is to be done with a file, where the options leave it open."""
     from ..images.slides.opening import is_slide
 
@@ -107,6 +120,8 @@ def choose_task(path: Path, bundle: Bundle, options: ProcessOptions) -> Task:
         return "slide"
     if options.settings is not None or options.kind is not None:
         return "hologram"
+    if isinstance(path, Address):
+        return "whole" if "fields" in takes else "cells"
     if card.modality == "opd" and path.suffix.lower() in _HDF5:
         return "hologram"
     return "whole" if "fields" in takes and is_slide(path) else "cells"
@@ -149,9 +164,14 @@ def process_image(
     ValueError, OSError, TypeError, MemoryError
         As `process_file`.
     """
+    from ..export.formats import check_image
+
     options = options or ProcessOptions()
+    # Before minutes of work, not after them.
+    check_image(options.formats, image)
     if task == "auto":
-        task = choose_task(image.path or Path(), bundle, options)
+        address = image.address if isinstance(image, Pyramid) else None
+        task = choose_task(image.path or address or Path(), bundle, options)
     if task == "hologram":
         raise ValueError("an image in memory is no recording of holograms; use process_recording")
     closing = contextlib.ExitStack()
@@ -360,12 +380,15 @@ class _Frames:
         }
 
 
-def _open(path: Path, task: Task, options: ProcessOptions) -> Field | Pyramid:
+def _open(
+    path: Path | Address, task: Task, options: ProcessOptions, progress: Progress | None
+) -> Field | Pyramid:
     from ..images.opening import open_image
     from ..images.slides.opening import open_slide
 
-    if task == "slide":
-        return open_slide(path, pixel_size=options.pixel_size, icc=options.icc)
+    if task == "slide" or isinstance(path, Address):
+        size, icc = options.pixel_size, options.icc
+        return open_slide(path, pixel_size=size, icc=icc, progress=progress)
     given = {
         "axes": options.axes,
         "image": options.image,

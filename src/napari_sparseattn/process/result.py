@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..addresses import Address
 from ..bundle import Bundle
 from ..files import replacing
 from ..images.fields.field import Field
@@ -89,12 +90,19 @@ class Result:
     @property
     def name(self) -> str:
         """What names of files begin with: the file's name with its ending, or the image's."""
+        if self.path is None and self.address is not None:
+            return self.address.name
         return (self.path or Path(self.image.name or "image")).name
+
+    @property
+    def address(self) -> Address | None:
+        """Where a slide on another machine is; None of any other image."""
+        return self.image.address if isinstance(self.image, Pyramid) else None
 
     @property
     def identity(self) -> dict[str, str]:
         """Whose results these are: task, model and input, as they stand in ``NAME.json``."""
-        return identity_of(self.task, self.bundle, self.path or self.name)
+        return identity_of(self.task, self.bundle, self.path or self.address or self.name)
 
     def summary(self) -> dict[str, Any]:
         """Return what was found as plain values, for tables and JSON; see `summarise`."""
@@ -220,9 +228,12 @@ class Result:
         return place
 
 
-def identity_of(task: str, bundle: Bundle | None, source: Path | str) -> dict[str, str]:
-    """Return what says whose results a name holds, of a file or of an image with a name."""
-    path = str(source.resolve()) if isinstance(source, Path) else source
+def identity_of(task: str, bundle: Bundle | None, source: Path | Address | str) -> dict[str, str]:
+    """Return what says whose results a name holds, of a file or of an image with a name.
+
+    Of a file on another machine its name and a hash of the address, which stays secret.
+    """
+    path = str(source.resolve() if isinstance(source, Path) else source)
     model = "" if bundle is None else f"{bundle.card.name}@{bundle.hash[:12]}"
     return {"task": task, "model": model, "input": path}
 

@@ -215,8 +215,9 @@ def test_missing_packages_are_named(
     from napari_sparseattn.export import formats
 
     find = formats.importlib.util.find_spec
+    lacking = {"anndata", "spatialdata"}
     monkeypatch.setattr(
-        formats.importlib.util, "find_spec", lambda x: None if x == "anndata" else find(x)
+        formats.importlib.util, "find_spec", lambda x: None if x in lacking else find(x)
     )
     add_picture(viewer)
     session.cells.classify_all()
@@ -224,7 +225,13 @@ def test_missing_packages_are_named(
     qtbot.addWidget(box)
     assert not box.boxes["anndata"].isEnabled()
     assert box.boxes["csv"].isEnabled()
-    assert 'pip install "napari-sparseattn[exports]"' in box.missing.text()
+    # A line per extra.
+    assert box.missing.text().splitlines() == [
+        'For AnnData, type in a terminal: pip install "napari-sparseattn[exports]"',
+        'For SpatialData, type in a terminal: pip install "napari-sparseattn[spatialdata]"',
+    ]
+    # Of an image that is no DICOM slide, nothing is offered that needs one.
+    assert not {name for name in box.boxes if name.startswith("dicom")}
     box.release()
 
 

@@ -104,6 +104,41 @@ def window(make_window: Callable[[], Window]) -> Window:
     return window
 
 
+def test_a_second_click_takes_the_overlays_along(window: Window) -> None:
+    """The layers are moved without the viewer being told: they must be drawn there all the same."""
+    viewer, session = window.viewer, window.session
+    image = add_picture(viewer)
+    # Far apart: no frame reaches the other cell; the second is at the edge, where it is cut.
+    first, second = CENTRES[0], CENTRES[3]
+    window.click(image.data_to_world(first))
+    window.until(lambda: session.answer is not None)
+    frame = next(each for each in viewer.layers if each.name.endswith("clicked cell"))
+    QTest.qWait(300)
+    before, started = viewer.screenshot(flash=False).astype(int), session.answer
+    corner_then = np.asarray(frame.data_to_world(frame.data[0]))
+    window.click(image.data_to_world(second))
+    window.until(lambda: session.answer is not started)
+    QTest.qWait(300)
+    after = viewer.screenshot(flash=False).astype(int)
+    corner_now = np.asarray(frame.data_to_world(frame.data[0]))
+    assert not np.allclose(corner_then, corner_now)
+    scale = after.shape[1] / window.canvas.width()
+
+    def changed(world: np.ndarray[Any, Any]) -> float:
+        at = window.point(tuple(world))
+        row, column = round(at.y() * scale), round(at.x() * scale)
+        place = (slice(max(row - 6, 0), row + 7), slice(max(column - 6, 0), column + 7))
+        return float(np.abs(after[place] - before[place])[..., :3].max())
+
+    # The frame's corner has left the one place and come to the other.
+    assert changed(corner_then) > 30
+    assert changed(corner_now) > 30
+    # What measures the layers finds them where they are drawn.
+    low, high = viewer.layers.extent.world
+    assert (low <= corner_now + 1e-6).all()
+    assert (high >= corner_now - 1e-6).all()
+
+
 def test_a_click_lights_up_the_cell(window: Window) -> None:
     image = add_picture(window.viewer)
     window.click(image.data_to_world(CENTRES[3]))

@@ -207,3 +207,26 @@ def test_only_what_is_near_the_view_is_asked_for(
     # What is seen comes first.
     top = wall.row_at(QPoint(10, 60))
     assert rows[0] <= top < rows[0] + 2 * wall.layout_.across
+
+
+def test_a_class_is_folded_by_a_key_and_opened_again(box: GalleryBox) -> None:
+    wall = box.wall
+    wall.shown.pick((0,), 0)
+    name = next(each for each, rows in wall.groups.items() if 0 in rows)
+    others = [each for each in wall.groups if each != name]
+    QTest.keyClick(wall, Qt.Key.Key_Minus)
+    assert wall.folded == {name}
+    assert wall.spot_of(0) is None
+    if others:
+        assert wall.shown.current in wall.groups[others[0]]
+    QTest.keyClick(wall, Qt.Key.Key_Plus)
+    assert not wall.folded
+
+
+def test_enter_goes_to_a_class(box: GalleryBox) -> None:
+    items = [box.targets.item(i) for i in range(box.targets.count())]
+    name = next(iter(box.wall.groups))
+    box.wall.fold(name)
+    wanted = next(item for item in items if item.data(Qt.ItemDataRole.UserRole) == name)
+    box.targets.itemActivated.emit(wanted)
+    assert name not in box.wall.folded

@@ -155,3 +155,38 @@ def test_what_lies_in_a_polygon() -> None:
     star = corners[np.argsort(np.arctan2(*(corners - corners.mean(0)).T))]
     inside = shapely.contains_xy(shapely.Polygon(star), *points.T)
     np.testing.assert_array_equal(inside_polygon(points, star), inside)
+
+
+def test_cells_are_picked_by_class_without_a_lasso(box: MapBox) -> None:
+    box.pick_menu.aboutToShow.emit()
+    actions = {each.text(): each for each in box.pick_menu.actions() if each.text()}
+    results = box.shown.results
+    assert results is not None
+    for name, number in results.counts().items():
+        found = [each for words, each in actions.items() if words == f"{name} ({number})"]
+        assert len(found) == (1 if number else 0)
+        if number:
+            found[0].trigger()
+            wanted = np.flatnonzero(results.class_index == results.class_names.index(name))
+            np.testing.assert_array_equal(box.shown.picked, wanted)
+    actions["All that are shown (4)"].trigger()
+    assert box.shown.picked.tolist() == [0, 1, 2, 3]
+    box.pick_menu.aboutToShow.emit()
+    next(each for each in box.pick_menu.actions() if each.text() == "None").trigger()
+    assert len(box.shown.picked) == 0
+
+
+def test_only_what_is_shown_is_picked(box: MapBox) -> None:
+    box.shown.set_filter(among=frozenset({1, 2}))
+    QTest.keyClick(box.view, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
+    assert box.shown.picked.tolist() == [1, 2]
+    assert "2 cells are picked" in box.view.accessibleDescription()
+
+
+def test_shift_and_arrows_pick_more(box: MapBox) -> None:
+    box.shown.pick((0,), 0)
+    QTest.keyClick(box.view, Qt.Key.Key_Right, SHIFT)
+    assert box.shown.picked.tolist() == [0, 1]
+    assert box.shown.current == 1
+    QTest.keyClick(box.view, Qt.Key.Key_Up, SHIFT)
+    assert box.shown.picked.tolist() == [0, 1, 3]

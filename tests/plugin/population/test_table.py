@@ -267,3 +267,14 @@ def test_a_drag_over_the_histogram_is_a_range_of_probabilities(box: TableBox) ->
     QTest.keyClick(histogram, Qt.Key.Key_Left, Qt.KeyboardModifier.ShiftModifier)
     QTest.keyClick(histogram, Qt.Key.Key_Escape)
     assert chosen[2:] == [(0.35, 0.75), (0.35, 0.7), (0.0, 1.0)]
+
+
+def test_alt_and_arrows_sort_by_the_current_column(box: TableBox) -> None:
+    alt = Qt.KeyboardModifier.AltModifier
+    keys = [column.key for column in box.shown.columns]
+    place = keys.index("confidence")
+    box.table.setCurrentIndex(box.model.index(0, place))
+    QTest.keyClick(box.table, Qt.Key.Key_Down, alt)
+    assert box.shown.sorting == ("confidence", True)
+    QTest.keyClick(box.table, Qt.Key.Key_Up, alt)
+    assert box.shown.sorting == ("confidence", False)

@@ -20,6 +20,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from .dicom import files_of_slide
+
 __all__ = ["main"]
 
 Answer = tuple[dict[str, Any], bytes]
@@ -143,7 +145,7 @@ class _Dicom(_Slide):
     def __init__(self, path: str) -> None:
         import wsidicom
 
-        self._files, self._notes = _one_slide(Path(path))
+        self._files, self._notes = files_of_slide(Path(path))
         self._slide = wsidicom.WsiDicom.open(self._files)
         self._levels = list(self._slide.levels)
 
@@ -237,57 +239,6 @@ class _Dicom(_Slide):
 
     def close(self) -> None:
         self._slide.close()
-
-
-def _one_slide(path: Path) -> tuple[list[Path], list[str]]:
-    """Return the files of one slide in a folder, or of a file's own, and what to note.
-
-    Of several slides in a folder it is the largest. A slide's images are of one
-    series; label and overview may be of another, of the same glass.
-    """
-    import pydicom
-
-    tags = ["SeriesInstanceUID", "ContainerIdentifier", "ImageType"]
-    tags += ["TotalPixelMatrixRows", "TotalPixelMatrixColumns"]
-    beside = path.iterdir() if path.is_dir() else path.parent.glob(f"*{path.suffix}")
-    found = []
-    for file in sorted(beside):
-        try:
-            if file.is_file():
-                found.append((file, pydicom.dcmread(file, specific_tags=tags)))
-        except (pydicom.errors.InvalidDicomError, OSError):
-            continue
-    whole: dict[str, tuple[int, str]] = {}
-    for _, held in found:
-        size = int(held.get("TotalPixelMatrixRows", 0) or 0)
-        size *= int(held.get("TotalPixelMatrixColumns", 0) or 0)
-        if "VOLUME" in held.get("ImageType", ()):
-            series = str(held.get("SeriesInstanceUID", ""))
-            most = (size, str(held.get("ContainerIdentifier", "") or ""))
-            whole[series] = max(whole.get(series, most), most)
-    if path.is_dir():
-        if not whole:
-            return [file for file, _ in found], []
-        chosen = max(whole, key=lambda series: whole[series][0])
-    else:
-        own = pydicom.dcmread(path, specific_tags=tags)
-        chosen = str(own.get("SeriesInstanceUID", ""))
-    glass = whole.get(chosen, (0, ""))[1]
-    files = [
-        file
-        for file, held in found
-        if str(held.get("SeriesInstanceUID", "")) == chosen
-        or (
-            glass
-            and "VOLUME" not in held.get("ImageType", ())
-            and str(held.get("ContainerIdentifier", "")) == glass
-            and sum(container == glass for _, container in whole.values()) == 1
-        )
-    ]
-    notes = []
-    if path.is_dir() and len(whole) > 1:
-        notes.append(f"holds {len(whole)} slides; the largest is read. Give a file of another")
-    return files, notes
 
 
 _KINDS: dict[str, type[_Slide]] = {"openslide": _OpenSlide, "dicom": _Dicom}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._decode import TIFF_ERRORS, check_tiff, ome_pixels, tiff_pixel_size
+from ...addresses import Address
+from .._decode import TIFF_ERRORS, TIFF_MAGIC, check_tiff, ome_pixels, tiff_pixel_size
+from .._foreign import foreign_format
 from .._pages import open_pages
 from .._stream_sizes import picture_fault
 from .._streams import codestream_fault, jpeg_fault
@@ -40,6 +43,7 @@ from ._checks import (
     known_pixel_size,
 )
 from ._ledger import TileKey
+from ._remote import NetworkSettings, RemoteError, RemoteFile, Stream, Traffic
 from ._tiles import LazyImages, Tile
 from .pyramid import Pyramid, levels_of, whole_downsample
 
@@ -68,6 +72,7 @@ _MOST_IMAGE_VALUES = 2**27
 # Pages of a file that are looked at for levels.
 _MOST_PAGES = 64
 _MOST_PROFILE = 16 * 2**20
+_HEAD_BYTES = 132
 # What decoders raise on damaged tiles; imagecodecs' errors are RuntimeErrors,
 # those of XML are SyntaxErrors.
 _DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError, SyntaxError, AttributeError)
@@ -116,6 +121,18 @@ class _Stored:
         """Height and width in pixels of what is read together."""
         return self.group[0] * self.chunk[0], self.group[1] * self.chunk[1]
 
+    @property
+    def most_bytes(self) -> int:
+        """What a chunk may take at the worst, so that no table makes us read the whole file."""
+        return 4 * self.chunk[0] * self.chunk[1] * self.samples * self.dtype.itemsize + 2**16
+
+    def chunks_of(self, tile: TileKey) -> Iterator[int]:
+        """Give the numbers of the chunks that are read together as a tile."""
+        rows, columns = self.group
+        for row in range(tile[0] * rows, min((tile[0] + 1) * rows, self.n_rows)):
+            for column in range(tile[1] * columns, min((tile[1] + 1) * columns, self.n_columns)):
+                yield row * self.n_columns + column
+
 
 class TiffPyramid(Pyramid):
     """A slide in a TIFF file; made by `open_tiff`."""
@@ -137,12 +154,13 @@ class TiffPyramid(Pyramid):
         try:
             levels = levels_of(shapes, tiles)
         except ValueError as error:
-            raise ImageError(f"{source.path.name}: {error}; export it again") from error
+            raise ImageError(f"{source.name}: {error}; export it again") from error
         super().__init__(
             levels,
             channels=len(channel_info) or (1 if stored[0].samples == 1 else 3),
-            name=source.path.stem,
+            name=Path(source.name).stem,
             path=source.path,
+            address=source.address,
             pixel_size=pixel_size,
             dtype=stored[0].dtype,
             notes=notes,
@@ -168,10 +186,40 @@ class TiffPyramid(Pyramid):
         super().close()
         self._source.close()
 
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was loaded of a slide on another machine so far; else None."""
+        return self._source.traffic
+
+    def read_bytes(self, spans: Sequence[tuple[int, int]]) -> tuple[int, list[bytes]] | None:
+        """Return the size of a file on another machine, and parts of it; else None."""
+        if self.address is None:
+            return None
+        with self._source.reading():
+            return self._source.size, self._source.read_spans(spans)
+
+    def _bring(self, level: int, tiles: Sequence[TileKey]) -> None:
+        if level < len(self._stored):
+            with self._source.reading():
+                self._load(level, tiles, slice(None))
+
+    def _load(self, level: int, tiles: Sequence[TileKey], planes: slice) -> None:
+        """Load tiles from another machine, those left out that would not be decoded."""
+        if self.address is None:
+            return
+        stored, found = self._stored[level], list[tuple[int, int]]()
+        for tile in tiles:
+            for index in stored.chunks_of(tile):
+                starts, sizes = stored.offsets[planes, index], stored.counts[planes, index]
+                places = zip(starts.tolist(), sizes.tolist(), strict=True)
+                found += [place for place in places if 0 < place[1] <= stored.most_bytes]
+        self._source.bring(found)
+
     def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
         with self._source.reading():
             if level >= len(self._stored):
                 return [self._derive(level)]
+            self._load(level, tiles, slice(None))
             if len(tiles) == 1 or self._source.threads == 1:
                 return [self._read_tile(level, tile) for tile in tiles]
             return list(self._source.pool.map(lambda tile: self._read_tile(level, tile), tiles))
@@ -181,6 +229,7 @@ class TiffPyramid(Pyramid):
         if len(self._stored[level].offsets) != self.channels:
             return super().fetch_channel(level, tiles, channel)
         with self._source.reading():
+            self._load(level, tiles, slice(channel, channel + 1))
             if len(tiles) == 1 or self._source.threads == 1:
                 return [self._read_tile(level, tile, channel) for tile in tiles]
             read = functools.partial(self._read_tile, level, plane=channel)
@@ -250,9 +299,7 @@ class TiffPyramid(Pyramid):
         n_bytes = int(stored.counts[plane, index])
         if n_bytes == 0:
             return None, None
-        # What a chunk may take at the very worst, so that no table makes us read the whole file.
-        most = 4 * stored.chunk[0] * stored.chunk[1] * stored.samples * stored.dtype.itemsize
-        if n_bytes > most + 2**16:
+        if n_bytes > stored.most_bytes:
             return None, f"it claims {n_bytes} bytes, more than its pixels"
         try:
             data = self._source.read(int(stored.offsets[plane, index]), n_bytes)
@@ -266,6 +313,8 @@ class TiffPyramid(Pyramid):
             if part is None or part.dtype.newbyteorder("=") != stored.dtype:
                 return None, f"it does not decode to {8 * stored.dtype.itemsize}-bit pixels"
             return part[0].astype(stored.dtype, copy=False), None
+        except RemoteError:
+            raise  # says nothing of the tile
         except _DECODE_ERRORS as error:
             return None, _short(error)
 
@@ -276,25 +325,29 @@ class TiffPyramid(Pyramid):
         return ~pixels if stored.inverted else pixels
 
 
-class _Source:
-    """An open file that is read at positions by several threads, and their pool."""
+class _Source(abc.ABC):
+    """A file that is read at positions by several threads, and their pool.
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.path = path
+    Parameters
+    ----------
+    name : str
+        The file's name, with its ending.
+    size : int
+        Bytes of the file.
+    threads : int, optional
+        How many decode the tiles of one region; by default the cores, at most 4.
+    """
+
+    path: Path | None = None
+    address: Address | None = None
+
+    def __init__(self, name: str, size: int, threads: int | None = None) -> None:
+        self.name, self.size = name, size
         self.threads = threads or max(1, min(_MOST_THREADS, os.cpu_count() or 1))
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._finaliser = weakref.finalize(self, os.close, self._descriptor)
-        self._seeking = threading.Lock()
         self._idle = threading.Condition()
         self._n_readers = 0
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._state = file_state(path)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._state[2]
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -304,20 +357,86 @@ class _Source:
                 self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="slide")
             return self._pool
 
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was loaded from another machine; None of a file on this one."""
+        return None
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """Keep the file open for a while; raise ImageError if it is not the one opened."""
         with self._idle:
             if self._closed:
-                raise ImageError(f"{self.path.name} has been closed; open it again")
+                raise ImageError(f"{self.name} has been closed; open it again")
             self._n_readers += 1
         try:
-            check_unchanged(self.path, self._state)
+            self._check()
             yield
         finally:
             with self._idle:
                 self._n_readers -= 1
                 self._idle.notify_all()
+
+    def close(self) -> None:
+        """Close the file once nothing is being read from it."""
+        with self._idle:
+            self._closed = True
+        self._interrupt()
+        with self._idle:
+            self._idle.wait_for(lambda: self._n_readers == 0)
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._finish()
+
+    @abc.abstractmethod
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
+        """Open the file as tifffile does, to be used in a ``with``."""
+
+    @abc.abstractmethod
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return bytes at a position, fewer where the file ends."""
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return bytes at several positions."""
+        return [self.read(*span) for span in spans]
+
+    def bring(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Load what will be read, where that takes long."""
+        return
+
+    def settle(self) -> None:
+        """End the opening of the file, in which tifffile may have passed over what failed."""
+        return
+
+    @abc.abstractmethod
+    def _check(self) -> None:
+        """Refuse a file that is not the one opened."""
+
+    def _interrupt(self) -> None:
+        """Let readers that wait stop."""
+        return
+
+    @abc.abstractmethod
+    def _finish(self) -> None:
+        """Close the file, of which nothing is being read."""
+
+
+class _LocalSource(_Source):
+    """An open file of this computer."""
+
+    path: Path
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._finaliser = weakref.finalize(self, os.close, self._descriptor)
+        self._seeking = threading.Lock()
+        self._state = file_state(path)
+        super().__init__(path.name, self._state[2], threads)
+
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
+        """Open the file as tifffile does, to be used in a ``with``."""
+        return open_pages(self.path)
 
     if sys.platform == "win32":
 
@@ -332,51 +451,146 @@ class _Source:
             """Return bytes at a position, fewer where the file ends."""
             return os.pread(self._descriptor, n_bytes, offset)
 
-    def close(self) -> None:
-        """Close the file once nothing is being read from it."""
-        with self._idle:
-            self._closed = True
-            self._idle.wait_for(lambda: self._n_readers == 0)
-        if self._pool is not None:
-            self._pool.shutdown()
+    def _check(self) -> None:
+        check_unchanged(self.path, self._state)
+
+    def _finish(self) -> None:
         self._finaliser()
 
 
+class _RemoteSource(_Source):
+    """A file on another machine."""
+
+    address: Address
+
+    def __init__(
+        self,
+        address: Address,
+        threads: int | None = None,
+        network: NetworkSettings | None = None,
+    ) -> None:
+        self.address = address
+        self._file = RemoteFile(address, network)
+        super().__init__(address.name, self._file.size, threads)
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was loaded from another machine."""
+        return self._file.traffic
+
+    def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
+        """Open the file as tifffile does, to be used in a ``with``."""
+        return open_pages(Stream(self._file))
+
+    def head(self) -> bytes:
+        """Return the first bytes."""
+        return self._file.read(0, _HEAD_BYTES)
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Return bytes at a position, fewer where the file ends."""
+        return self._file.read_spans([(offset, n_bytes)])[0]
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return bytes at several positions."""
+        return self._file.read_spans(spans)
+
+    def bring(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Load what will be read, side by side."""
+        self._file.bring(spans)
+
+    def settle(self) -> None:
+        """End the opening of the file, in which tifffile may have passed over what failed.
+
+        Raises
+        ------
+        ImageError
+            If a part of it could not be loaded.
+        """
+        self._file.settle()
+
+    def _check(self) -> None:
+        self._file.check()
+
+    def _interrupt(self) -> None:
+        self._file.close()
+
+    def _finish(self) -> None:
+        self._file.close()
+
+
 def open_tiff(
-    path: Path, pixel_size: float | None = None, threads: int | None = None
+    path: Path | Address,
+    pixel_size: float | None = None,
+    threads: int | None = None,
+    network: NetworkSettings | None = None,
 ) -> TiffPyramid:
     """Open a TIFF file as a slide.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or Address
         SVS, NDPI, OME-TIFF, Philips or generic TIFF, tiled or in strips.
     pixel_size : float, optional
         µm per pixel, in place of what the file says.
     threads : int, optional
         How many decode the tiles of one region; by default the cores, at most 4.
 
+    network : NetworkSettings, optional
+        How a file on another machine is read.
+
     Raises
     ------
+    FileNotFoundError
+        If there is no file at an address.
     ImageError
         If the file is damaged, or of a kind that is not read.
     """
-    source = _Source(path, threads)
+    source: _Source
+    if isinstance(path, Address):
+        source = _RemoteSource(path, threads, network)
+        _check_kind_of(source)
+    else:
+        source = _LocalSource(path, threads)
     try:
-        with open_pages(path) as tif:
-            return _from_tiff(tif, source, pixel_size)
+        with source.open() as tif:
+            found = _from_tiff(tif, source, pixel_size)
+        source.settle()
+        return found
     except ImageError:
         source.close()
         raise
     except _DECODE_ERRORS as error:
         source.close()
+        source.settle()
         raise ImageError(
             f"{path.name} is a damaged TIFF ({_short(error)}); copy or export it again"
         ) from error
 
 
+def _check_kind_of(source: _RemoteSource) -> None:
+    """Refuse what is no TIFF, or one of which the rest is in other files."""
+    head = source.head()
+    if foreign := foreign_format(Path(source.name), head):
+        raise ImageError(foreign)
+    if head[:4] in TIFF_MAGIC:
+        return
+    what = "neither TIFF nor OME-Zarr"
+    if head.lstrip()[:1] == b"<":
+        what = "a web page, or an error in the form of one"
+    raise ImageError(
+        f"What is at the address of {source.name} is {what}. From other machines slides of the "
+        "TIFF family (SVS, NDPI, OME-TIFF) and of OME-Zarr are read; copy any other file to this "
+        "computer, and open the copy."
+    )
+
+
 def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None) -> TiffPyramid:
-    name = source.path.name
+    name = source.name
+    if source.address is not None and (tif.is_bif or tif.is_scn):
+        raise ImageError(
+            f"{name} is of a kind that OpenSlide reads, from this computer only: copy it here, and "
+            "open the copy"
+        )
     if not tif.series:
         raise ImageError(f"{name} holds no image; export it again")
     main = _main_series(name, tif)
@@ -676,17 +890,15 @@ def _read_associated(
 
 def _read_series(source: _Source, index: int) -> npt.NDArray[Any]:
     try:
-        with source.reading(), open_pages(source.path) as tif:
-            check_tiff(source.path, source.size, tif.series[index])
+        with source.reading(), source.open() as tif:
+            check_tiff(Path(source.name), source.size, tif.series[index])
             if math.prod(tif.series[index].shape) > _MOST_IMAGE_VALUES:
-                raise ImageError(f"image {index} of {source.path.name} is too large to be a label")
+                raise ImageError(f"image {index} of {source.name} is too large to be a label")
             return np.asarray(tif.series[index].asarray())
     except ImageError:
         raise
     except _DECODE_ERRORS as error:
-        raise ImageError(
-            f"image {index} of {source.path.name} is damaged ({_short(error)})"
-        ) from error
+        raise ImageError(f"image {index} of {source.name} is damaged ({_short(error)})") from error
 
 
 def _ycbcr_to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

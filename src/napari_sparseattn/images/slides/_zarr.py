@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import struct
 import time
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...addresses import Address
 from .._decode import TIFF_ERRORS
 from ..errors import ImageError
 from ._channels import MOST_CHANNELS, Channel, are_plain, omero_channels
 from ._checks import check_level, known_pixel_size
+from ._folders import Folder, LocalFolder, RemoteFolder
 from ._ledger import TileKey
 from ._packed import PACKERS, fits
+from ._remote import NetworkSettings, RemoteError, Traffic
 from ._tiles import Tile
 from .pyramid import Pyramid, levels_of
 
@@ -38,12 +40,12 @@ _CODECS = frozenset(
     {"blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma"}
     | {"shuffle", "delta", "bytes", "transpose", "crc32c", "sharding_indexed"}
 )
-_MOST_METADATA = 16 * 2**20
 _MOST_LEVELS = 32
 _DTYPES = ("|u1", "<u1", ">u1", "uint8", "<u2", ">u2", "uint16")
 _COLOURS = 3
 _DECODE_ERRORS = (*TIFF_ERRORS, MemoryError, NotImplementedError)
 _METADATA = (".zattrs", "zarr.json")
+_ARRAY_METADATA = ("zarr.json", ".zarray", ".zattrs")
 # Where a chunk begins in a shard, and its bytes; behind the list of them stands a checksum.
 _ENTRY = struct.Struct("<QQ")
 _NOT_WRITTEN = 2**64 - 1
@@ -57,7 +59,7 @@ class _Stored:
     array: Any
     # The same with another fill value: where the two differ, nothing was written.
     other: Any | None
-    folder: Path
+    folder: Folder
     axes: str
     # What chunks are compressed by, and where the list of a shard's chunks is in its file.
     packer: str | None = None
@@ -89,23 +91,45 @@ class ZarrPyramid(Pyramid):
     def __init__(
         self,
         stored: Sequence[_Stored],
-        path: Path,
+        folder: Folder,
         pixel_size: float | None,
         notes: tuple[str, ...],
         channel_info: tuple[Channel, ...] = (),
     ) -> None:
         levels = levels_of([s.shape for s in stored], [s.chunk for s in stored])
+        name = folder.name
         super().__init__(
             levels,
             channels=len(channel_info) or (1 if stored[0].channels == 1 else _COLOURS),
-            name=path.name.removesuffix(".zarr").removesuffix(".ome") or path.name,
-            path=path,
+            name=name.removesuffix(".zarr").removesuffix(".ome") or name,
+            path=folder.path,
+            address=folder.address,
             pixel_size=pixel_size,
             dtype=stored[0].dtype,
             notes=notes,
             channel_info=channel_info,
         )
-        self._stored = tuple(stored)
+        self._stored, self._folder = tuple(stored), folder
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was loaded of a slide on another machine so far; else None."""
+        return self._folder.traffic
+
+    def close(self) -> None:
+        """Let go of the folder; what was read stays."""
+        super().close()
+        self._folder.close()
+
+    def _bring(self, level: int, tiles: Sequence[TileKey]) -> None:
+        self._load(level, tiles, slice(0, self.channels))
+
+    def _load(self, level: int, tiles: Sequence[TileKey], channels: slice) -> None:
+        stored = self._stored[level]
+        # Of a shard no more is loaded than is asked for.
+        if self.address is not None and not stored.array.shards:
+            keys = [key for tile in tiles for key in _keys(stored, tile, channels)]
+            stored.folder.bring(list(dict.fromkeys(keys)))
 
     def _fetch(self, level: int, tiles: Sequence[TileKey]) -> Sequence[Tile]:
         return self._read_tiles(level, tiles, slice(0, self.channels))
@@ -115,8 +139,9 @@ class ZarrPyramid(Pyramid):
         return self._read_tiles(level, tiles, slice(channel, channel + 1))
 
     def _read_tiles(self, level: int, tiles: Sequence[TileKey], channels: slice) -> list[Tile]:
-        if not self._stored[level].folder.is_dir():
+        if not self._stored[level].folder.is_there():
             raise ImageError(f"{self.name} cannot be reached any more; open it again")
+        self._load(level, tiles, channels)
         return [self._read_tile(self._stored[level], tile, channels) for tile in tiles]
 
     def _read_tile(self, stored: _Stored, tile: TileKey, channels: slice) -> Tile:
@@ -136,6 +161,8 @@ class ZarrPyramid(Pyramid):
             if stored.other is not None and (pixels == stored.array.fill_value).any():
                 same = pixels == _pixels(stored, stored.other, tile, channels)
                 valid = None if same.all() else np.asarray(same.any(axis=-1))
+        except RemoteError:
+            raise  # says nothing of the tile
         except _DECODE_ERRORS as error:
             why = " ".join(str(error).split())[:160] or type(error).__name__
             return Tile(compressed=n_bytes, failure=why)
@@ -150,21 +177,36 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in (*_METADATA, ".zgroup"))
 
 
-def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
+def open_zarr(
+    path: Path | Address,
+    pixel_size: float | None = None,
+    network: NetworkSettings | None = None,
+) -> ZarrPyramid:
     """Open an OME-Zarr folder as a slide.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or Address
         The folder; of a bioformats2raw one, the first image.
     pixel_size : float, optional
         µm per pixel, in place of what the file says.
+    network : NetworkSettings, optional
+        How a folder on another machine is read.
 
     Raises
     ------
     ImageError
         If it is damaged, or of a kind that is not read, or zarr is missing.
     """
+    folder: Folder = LocalFolder(path) if isinstance(path, Path) else RemoteFolder(path, network)
+    try:
+        return _open(folder, pixel_size)
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _open(path: Folder, pixel_size: float | None) -> ZarrPyramid:
     image, multiscale, omero = _multiscale(path)
     try:
         axes = "".join(
@@ -176,6 +218,7 @@ def open_zarr(path: Path, pixel_size: float | None = None) -> ZarrPyramid:
         ]
         if not datasets or "y" not in axes or "x" not in axes or set(axes) - set("tczyx"):
             raise KeyError(f"axes {axes!r}, {len(datasets)} levels")
+        image.bring([f"{name}/{key}" for name, _ in datasets for key in _ARRAY_METADATA])
         stored = [_describe_array(path, image, name, axes) for name, _ in datasets]
         notes: tuple[str, ...] = ()
         leading = [
@@ -206,9 +249,9 @@ def _channels_of(stored: _Stored, omero: object) -> tuple[Channel, ...]:
     return found if named else ()
 
 
-def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any], object]:
+def _multiscale(path: Folder) -> tuple[Folder, Mapping[str, Any], object]:
     """Return the folder of the image, its description, and that of its channels."""
-    for folder in (path, path / "0"):
+    for folder in (path, path.below("0")):
         attributes = _attributes(folder)
         described = attributes.get("ome", attributes)
         if not isinstance(described, dict):
@@ -224,37 +267,26 @@ def _multiscale(path: Path) -> tuple[Path, Mapping[str, Any], object]:
     )
 
 
-def _attributes(folder: Path) -> Mapping[str, Any]:
+def _attributes(folder: Folder) -> Mapping[str, Any]:
+    folder.bring(_METADATA)
     for name in _METADATA:
-        file = folder / name
-        if not file.is_file():
-            continue
-        held = _json(file)
-        found = held.get("attributes", {}) if name == "zarr.json" else held
-        return found if isinstance(found, dict) else {}
+        held = folder.json(name)
+        if held is not None:
+            found = held.get("attributes", {}) if name == "zarr.json" else held
+            return found if isinstance(found, dict) else {}
     return {}
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > _MOST_METADATA:
-            raise ImageError(f"{file.parent.name}/{file.name} is too large to be metadata")
-        held = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ImageError(
-            f"{file.parent.name}/{file.name} cannot be read ({error}); copy the folder again"
-        ) from error
-    if not isinstance(held, dict):
-        raise ImageError(f"{file.parent.name}/{file.name} holds no metadata; write it again")
-    return held
-
-
-def _describe_array(path: Path, image: Path, name: str, axes: str) -> _Stored:
+def _describe_array(path: Folder, image: Folder, name: str, axes: str) -> _Stored:
     """Check what a level declares before zarr sees it, and open it."""
-    folder = image / name
-    if ".." in Path(name).parts or Path(name).is_absolute() or not folder.is_dir():
+    out = ".." in Path(name).parts or Path(name).is_absolute()
+    folder = None if out else image.below(name)
+    held = None
+    if folder is not None and folder.is_there():
+        held = folder.json("zarr.json")
+        held = folder.json(".zarray") if held is None else held
+    if folder is None or held is None:
         raise ImageError(f"{path.name} lacks its level {name!r}; copy the whole folder again")
-    held = _json(folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zarray"))
     for codec in _codecs(held):
         if codec not in _CODECS:
             raise ImageError(
@@ -266,7 +298,7 @@ def _describe_array(path: Path, image: Path, name: str, axes: str) -> _Stored:
             f"{path.name} holds neither 8- nor 16-bit pixels; write it as uint8 or uint16"
         )
     zarr = _zarr(path)
-    array = zarr.open_array(zarr.storage.LocalStore(folder, read_only=True), mode="r")
+    array = zarr.open_array(folder.store(), mode="r")
     if len(array.shape) != len(axes):
         raise ImageError(f"{path.name} has axes {axes!r} but {len(array.shape)} of them")
     other = None
@@ -285,7 +317,7 @@ def _describe_array(path: Path, image: Path, name: str, axes: str) -> _Stored:
     return stored
 
 
-def _zarr(path: Path) -> Any:
+def _zarr(path: Folder) -> Any:
     try:
         import zarr
         import zarr.storage
@@ -352,27 +384,31 @@ def _scale(
     return factors[0] * units[0], factors[1] * units[1]
 
 
-def _held(stored: _Stored, tile: TileKey, wanted: slice) -> tuple[int, int, int]:
-    """Return the bytes of a tile's files, how many are missing, and how many it should have."""
+def _keys(stored: _Stored, tile: TileKey, wanted: slice) -> list[str]:
+    """Return the names of a tile's files: of its chunks, or of the shards that hold them."""
     array, axes = stored.array, stored.axes
     sides = array.shards or array.chunks
     ratio = [s // c for s, c in zip(sides, array.chunks, strict=True)]
     place = {"y": tile[0], "x": tile[1]}
     deep = sides[axes.index("c")] if "c" in axes else 1
     channels = sorted({n // deep for n in range(stored.channels)[wanted]})
-    n_bytes = n_missing = 0
-    for channel in channels:
-        key = array.metadata.encode_chunk_key(
+    return [
+        array.metadata.encode_chunk_key(
             tuple(
                 channel if a == "c" else place.get(a, 0) // r
                 for a, r in zip(axes, ratio, strict=True)
             )
         )
-        try:
-            n_bytes += (stored.folder / key).stat().st_size
-        except OSError:
-            n_missing += 1
-    return (0 if array.shards else n_bytes), n_missing, len(channels)
+        for channel in channels
+    ]
+
+
+def _held(stored: _Stored, tile: TileKey, wanted: slice) -> tuple[int, int, int]:
+    """Return the bytes of a tile's files, how many are missing, and how many it should have."""
+    measure = stored.folder.length if stored.array.shards else stored.folder.size
+    sizes = [measure(key) for key in _keys(stored, tile, wanted)]
+    n_bytes = 0 if stored.array.shards else sum(size or 0 for size in sizes)
+    return n_bytes, sizes.count(None), len(sizes)
 
 
 def _unpacks(stored: _Stored, tile: TileKey, wanted: slice) -> bool:
@@ -393,34 +429,38 @@ def _packed_chunks(stored: _Stored, tile: TileKey, wanted: slice) -> Iterator[by
     for channel in sorted({n // deep for n in range(stored.channels)[wanted]}):
         at = [channel if a == "c" else place.get(a, 0) for a in axes]
         outer = tuple(n // r for n, r in zip(at, ratio, strict=True))
-        file = stored.folder / array.metadata.encode_chunk_key(outer)
-        if not file.is_file():
-            continue
+        key, folder = array.metadata.encode_chunk_key(outer), stored.folder
         if not array.shards:
-            yield file.read_bytes()
+            whole = folder.read(key)
+            if whole is not None:
+                yield whole
+            continue
+        if folder.length(key) is None:
             continue
         inner = [n % r for n, r in zip(at, ratio, strict=True)]
         number = int(np.ravel_multi_index(inner, ratio))
-        found = _in_shard(file, number, ratio, stored.listed, 2 * _most_bytes(array) + 2**16)
+        most = 2 * _most_bytes(array) + 2**16
+        found = _in_shard(folder, key, number, ratio, stored.listed, most)
         if found is not None:
             yield found
 
 
 def _in_shard(
-    file: Path, number: int, ratio: Sequence[int], listed: str, most: int
+    folder: Folder, key: str, number: int, ratio: Sequence[int], listed: str, most: int
 ) -> bytes | None:
     """Return one chunk of a shard as it is stored, or None where it was never written."""
-    n_bytes = _ENTRY.size * math.prod(ratio) + _SUM_BYTES
-    with file.open("rb") as opened:
-        size = file.stat().st_size
-        opened.seek((size - n_bytes if listed == "end" else 0) + _ENTRY.size * number)
-        start, count = _ENTRY.unpack(opened.read(_ENTRY.size))
-        if start == count == _NOT_WRITTEN:
-            return None
-        if start + count > size or count > most:
-            raise ValueError("a chunk lies outside of its shard, or takes more than its pixels")
-        opened.seek(start)
-        return opened.read(count)
+    size, n_bytes = folder.length(key) or 0, _ENTRY.size * math.prod(ratio) + _SUM_BYTES
+    begin = size - n_bytes if listed == "end" else 0
+    if begin < 0:
+        raise ValueError("a shard is shorter than the list of its chunks")
+    # All of the list, as zarr will ask for it.
+    listing = folder.read_part(key, begin, begin + n_bytes)
+    start, count = _ENTRY.unpack_from(listing, _ENTRY.size * number)
+    if start == count == _NOT_WRITTEN:
+        return None
+    if start + count > size or count > most:
+        raise ValueError("a chunk lies outside of its shard, or takes more than its pixels")
+    return folder.read_part(key, start, start + count)
 
 
 def _most_bytes(array: Any) -> int:

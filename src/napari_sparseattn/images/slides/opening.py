@@ -7,18 +7,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...addresses import Address, as_source
+from ...progress import Progress, heard
 from .._decode import TIFF_ERRORS, TIFF_MAGIC
 from .._foreign import foreign_format
 from .._pages import open_pages
 from ..errors import ImageError, isotropic_size
 from ._channels import MOST_CHANNELS
-from .overview import attach_overview
+from ._remote import NetworkSettings
+from .overview import FLAT_PIXELS, attach_overview
 from .pyramid import Pyramid
 
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["SLIDE_SUFFIXES", "is_slide", "open_slide"]
+__all__ = ["SLIDE_SUFFIXES", "NetworkSettings", "is_dicom", "is_slide", "open_slide"]
 
 #: Endings that scanners' files have; TIFF and folders are told from their content.
 SLIDE_SUFFIXES = (
@@ -44,11 +47,13 @@ _PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"\x93NUM
 
 
 def open_slide(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Address,
     *,
     pixel_size: float | None = None,
     threads: int | None = None,
     icc: bool = True,
+    network: NetworkSettings | None = None,
+    progress: Progress | None = None,
 ) -> Pyramid:
     """Open a whole-slide image; nothing but its description is read.
 
@@ -60,8 +65,10 @@ def open_slide(
 
     Parameters
     ----------
-    path : path-like
-        The file, or the folder of an OME-Zarr or DICOM slide.
+    path : path-like, or an address
+        The file, or the folder of an OME-Zarr or DICOM slide. Of a slide of the TIFF
+        family or in OME-Zarr also an address that begins with ``https://``,
+        ``http://`` or ``s3://`` (needs aiohttp, or s3fs): only what is read is loaded.
     pixel_size : float, optional
         µm per pixel at full resolution, in place of what the file says.
     threads : int, optional
@@ -70,6 +77,11 @@ def open_slide(
     icc : bool
         Convert colours from the ICC profile in the file to sRGB, where there is one that
         would change them; without, pixels are as OpenSlide gives them.
+    network : NetworkSettings, optional
+        Of an address: how long to wait, how often to try, and how much to keep in memory.
+    progress : callable, optional
+        Of an address: called with "opening", 0 and 0 some times a second while the
+        network is waited for; it may raise to stop.
 
     Returns
     -------
@@ -88,8 +100,35 @@ def open_slide(
         If `pixel_size` is not a positive number.
     """
     size = None if pixel_size is None else isotropic_size(pixel_size)
-    pyramid = _open(Path(path), size, threads)
+    source = as_source(path)
+    if isinstance(source, Address):
+        with heard(progress, "opening"):
+            return _open_remote(source, size, threads, icc, network or NetworkSettings())
+    pyramid = _open(source, size, threads)
     attach_overview(pyramid)
+    pyramid.use_profile(icc)
+    return pyramid
+
+
+def _open_remote(
+    address: Address,
+    pixel_size: float | None,
+    threads: int | None,
+    icc: bool,
+    network: NetworkSettings,
+) -> Pyramid:
+    pyramid: Pyramid
+    if address.is_zarr:
+        from ._zarr import open_zarr
+
+        pyramid = open_zarr(address, pixel_size, network)
+    else:
+        from ._tiff import open_tiff
+
+        pyramid = open_tiff(address, pixel_size, threads, network)
+    if pyramid.levels[-1].n_pixels > FLAT_PIXELS:
+        note = f"{pyramid.name} has no coarse levels: to look at the whole of it, all of it is "
+        pyramid.notes += (note + "loaded. Better copy it to this computer",)
     pyramid.use_profile(icc)
     return pyramid
 
@@ -122,13 +161,16 @@ def _open(file: Path, pixel_size: float | None, threads: int | None) -> Pyramid:
     )
 
 
-def is_slide(path: str | os.PathLike[str]) -> bool:
+def is_slide(path: str | os.PathLike[str] | Address) -> bool:
     """Tell, from its description alone, whether a file is to be opened as a slide.
 
     True for vendors' endings, DICOM, OME-Zarr folders, and those TIFF files
-    that have several levels or are larger than a field of view.
+    that have several levels or are larger than a field of view. Whatever is at an
+    address is read as a slide.
     """
-    file = Path(path)
+    file = as_source(path)
+    if isinstance(file, Address):
+        return True
     if file.is_dir():
         from ._zarr import is_zarr
 
@@ -200,6 +242,11 @@ def _has_dicom(folder: Path) -> bool:
         return any(_is_dicom(file) for file in files[:_MOST_LOOKED_INTO] if not file.suffix)
     except OSError:
         return False
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file or folder holds DICOM, from first bytes and names alone."""
+    return _has_dicom(path) if path.is_dir() else _is_dicom(path)
 
 
 def _is_dicom(file: Path) -> bool:

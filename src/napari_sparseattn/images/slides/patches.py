@@ -103,6 +103,12 @@ class PatchGrid:
         corners: Floats = self.cells[:, ::-1] * self.step + np.asarray(self.origin)
         return corners
 
+    def window(self, index: int) -> tuple[float, float, float, float, int, int]:
+        """Return where a patch is and how large it is read; the arguments of `read_window`."""
+        x, y = self.cells[index]
+        top, left = y * self.step + self.origin[0], x * self.step + self.origin[1]
+        return float(top), float(left), self.side, self.side, self.size, self.size
+
 
 def patch_grid(
     pyramid: Pyramid,
@@ -202,11 +208,8 @@ def read_patch(
     ImageError
         As `read_window`.
     """
-    x, y = grid.cells[index]
-    top, left = y * grid.step + grid.origin[0], x * grid.step + grid.origin[1]
-    pixels, valid = read_window(
-        pyramid, float(top), float(left), grid.side, grid.side, grid.size, grid.size
-    )
+    top, left, *_ = window = grid.window(index)
+    pixels, valid = read_window(pyramid, *window)
     eight = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     if grid.black_fill:
         eight[eight.max(axis=2) < _BLACK] = pyramid.background

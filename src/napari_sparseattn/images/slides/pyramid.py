@@ -13,17 +13,19 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from ...addresses import Address
 from .._icc import ProfileError, ToSrgb, to_srgb
 from ..errors import ImageError, isotropic_size
 from ._channels import Channel
 from ._ledger import Level, Reading, TileKey, TileLedger
+from ._remote import Traffic
 from ._tiles import Region, Tile, TileCache
 from ._window import level_for, read_window
 
@@ -78,6 +80,8 @@ class Pyramid(abc.ABC):
         coloured, and 0 elsewhere.
     channel_info : tuple of Channel
         The channels of a slide that is neither colours nor grey of 8 bits; else empty.
+    address : Address, optional
+        Where it is read from on another machine.
 
     Attributes
     ----------
@@ -101,6 +105,7 @@ class Pyramid(abc.ABC):
         notes: tuple[str, ...] = (),
         background: Sequence[int] | None = None,
         channel_info: tuple[Channel, ...] = (),
+        address: Address | None = None,
     ) -> None:
         if not levels or levels[0].downsample != 1:
             raise ValueError("a pyramid needs levels, of which the first has a downsample of 1")
@@ -109,7 +114,7 @@ class Pyramid(abc.ABC):
         self.levels = tuple(levels)
         self.channels = channels
         self.name = name
-        self.path = path
+        self.path, self.address = path, address
         self.pixel_size = None if pixel_size is None else isotropic_size(pixel_size)
         self.dtype = np.dtype(dtype)
         self.notes = notes
@@ -127,6 +132,26 @@ class Pyramid(abc.ABC):
     def shape(self) -> tuple[int, int]:
         """Height and width of level 0 in pixels."""
         return self.levels[0].height, self.levels[0].width
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is read from a file, here or on another machine, and not from memory."""
+        return self.path is not None or self.address is not None
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What was loaded of a slide on another machine so far; else None."""
+        return None
+
+    def read_bytes(self, spans: Sequence[tuple[int, int]]) -> tuple[int, list[bytes]] | None:
+        """Return the size of a file on another machine, and parts of it; else None.
+
+        Parameters
+        ----------
+        spans : sequence of (int, int)
+            Start and number of bytes of each.
+        """
+        return None
 
     @property
     def associated(self) -> Mapping[str, npt.NDArray[Any]]:
@@ -266,6 +291,48 @@ class Pyramid(abc.ABC):
                 if tile.valid is not None:
                     pixels[there] *= tile.valid[here][..., np.newaxis]
         return Region(pixels, valid)
+
+    def fetch_ahead(self, windows: Iterable[Sequence[float]]) -> None:
+        """Load what windows will be read from at once, where a slide is on another machine.
+
+        One after the other each would wait for the network. Of other slides nothing is done.
+
+        Parameters
+        ----------
+        windows : iterable of (float, float, float, float, int, int)
+            Top, left, height and width in level-0 pixels, and height and width in
+            output pixels; see `read_window`.
+
+        Raises
+        ------
+        ImageError
+            As `read_region`.
+        """
+        if self.address is None:
+            return
+        wanted: dict[int, dict[TileKey, None]] = {}
+        for top, left, side_h, side_w, out_h, out_w in windows:
+            number = level_for(self, min(side_h / out_h, side_w / out_w))
+            at = self.levels[number]
+            corners = np.array([(top, top + side_h), (left, left + side_w)]) / at.downsample
+            sizes = (at.height, at.width)
+            (y0, y1), (x0, x1) = (
+                (max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, size))
+                for (low, high), size in zip(corners, sizes, strict=True)
+            )
+            if y0 >= y1 or x0 >= x1:
+                continue
+            th, tw = at.tile
+            for row in range(y0 // th, (y1 - 1) // th + 1):
+                for column in range(x0 // tw, (x1 - 1) // tw + 1):
+                    if self._cache.get((number, row, column)) is None:
+                        wanted.setdefault(number, {})[row, column] = None
+        for number, tiles in wanted.items():
+            self._bring(number, list(tiles))
+
+    def _bring(self, level: int, tiles: Sequence[TileKey]) -> None:
+        """Load tiles side by side, as they are stored; where that would save waiting."""
+        return
 
     def failed_at(
         self,

@@ -20,11 +20,14 @@ from qtpy.QtWidgets import (
 
 from ...card import readable_name
 from ..core.messages import counted
-from ..widgets.base import Follower, shrinkable
+from ..opening import open_files
+from ..widgets.base import Follower, label_for, shrinkable
+from ..widgets.drops import FileDrops
 from ..widgets.frame import DockFrame
 from ..widgets.keys import KeyFilter
 from ..widgets.rich import WrappedLabel, breakable, rich
 from .class_box import ClassBox, swatch
+from .incoming import SUFFIXES, is_annotations
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -47,6 +50,8 @@ _TIPS = {
     "next": "Goes to the cell whose class would teach most, and says why; N skips it.",
     "whole": "The class of the image or slide as a whole, for models that classify fields.",
     "layers": "Imports classes from a layer of yours, or shows this image's annotations again.",
+    "import": "Takes the annotations in a file for this image's: GeoJSON, as QuPath exports it, or "
+    "COCO JSON. A file can be dropped here too.",
     "project": "Keeps annotations in another folder; those made so far stay in theirs.",
 }
 
@@ -88,7 +93,9 @@ class AnnotateBox(Follower):
         self.layers = _make_button(self, "Layers", "layers")
         self.layers_menu = QMenu(self.layers)
         self.layers.setMenu(self.layers_menu)
+        self.from_file = _make_button(self, "Import…", "import")
         self.project = _make_button(self, "Project…", "project")
+        self.drops = FileDrops(self, self._take_files)
         self._keys = KeyFilter(annotating.keys, self._press_key, self)
         self._lay_out()
         self._connect()
@@ -110,11 +117,12 @@ class AnnotateBox(Follower):
         grid.addLayout(undo, 1, 3, 1, 3)
         column.addLayout(grid)
         row = QHBoxLayout()
-        row.addWidget(QLabel("Whole image", self))
+        row.addWidget(label_for(self.whole, "Whole image"))
         row.addWidget(self.whole, 1)
         column.addLayout(row)
         row = QHBoxLayout()
         row.addWidget(self.where, 1)
+        row.addWidget(self.from_file)
         row.addWidget(self.layers)
         row.addWidget(self.project)
         column.addLayout(row)
@@ -136,6 +144,7 @@ class AnnotateBox(Follower):
         ):
             button.clicked.connect(act)
         self.project.clicked.connect(self.choose_project)
+        self.from_file.clicked.connect(self.choose_file)
         self.whole.activated.connect(self._give_whole)
         self.layers_menu.aboutToShow.connect(self._fill_menu)
         self.follow(annotating.changed, self.refresh)
@@ -167,7 +176,8 @@ class AnnotateBox(Follower):
         self.empty.setVisible(not (there and named))
         self.hint.setText(annotating.files.message)
         self.hint.setVisible(bool(annotating.files.message))
-        for button in (self.mark, self.draw, self.edit, self.whole, self.layers):
+        needing = (self.mark, self.draw, self.edit, self.whole, self.layers, self.from_file)
+        for button in needing:
             button.setEnabled(there)
         self.undo.setEnabled(annotating.files.can_undo)
         self.redo.setEnabled(annotating.files.can_redo)
@@ -239,6 +249,27 @@ class AnnotateBox(Follower):
 
     def _import(self, layer: Layer, checked: bool = False) -> None:
         self.annotating.import_classes(layer)
+
+    def _take_files(self, paths: list[str]) -> None:
+        """Import annotations that are dropped; other files are opened."""
+        viewer = self.annotating.viewer
+        annotations = [path for path in paths if is_annotations(path)]
+        images = [path for path in paths if path not in annotations]
+        if images and viewer is not None:
+            open_files(viewer, images, self.annotating.session.status.notify)
+        for path in annotations:
+            self.annotating.incoming.import_file(path)
+
+    def choose_file(self) -> None:
+        """Let the user choose a file of annotations; nothing waits for it."""
+        endings = " ".join(f"*{suffix}" for suffix in (*SUFFIXES, ".zip"))
+        dialog = QFileDialog(
+            self, "Import annotations", "", f"Annotations ({endings});;All files (*)"
+        )
+        dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(self.annotating.incoming.import_file)
+        dialog.finished.connect(dialog.deleteLater)
+        dialog.show()
 
     def choose_project(self) -> None:
         """Let the user choose the folder of a project; nothing waits for it."""

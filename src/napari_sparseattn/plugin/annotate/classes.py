@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -131,18 +131,27 @@ class Classes:
                 partial(self._put_in, name),
             )
 
-    def use(self, labels: Iterable[str]) -> None:
+    def use(self, labels: Iterable[str], colours: Mapping[str, str] | None = None) -> None:
         """Write classes that are about to be used into the project, with all that are offered.
 
         Later ones would otherwise change their keys as they come into use.
+
+        Parameters
+        ----------
+        labels : iterable of str
+            The classes.
+        colours : mapping of str to str, optional
+            Colours that new ones come with.
 
         Raises
         ------
         OSError, ProjectError
             If the project cannot be written.
         """
+        labels = list(labels)
         if not self.are_saved(labels):
-            self.project.add_classes([*self._classes, *labels], self._classes)
+            wanted = {**(colours or {}), **self._classes}
+            self.project.add_classes([*self._classes, *labels], wanted)
             self.read()
 
     def recolour(self, name: str, colour: str) -> None:
@@ -312,7 +321,7 @@ class Classes:
             if each in back and each.can_undo:
                 each.undo()
             else:
-                each.relabel([item.id for item in each if item.label == old], new)
+                each.rename(old, new)
         if self._current == old:
             self._current = new
         return colour, changed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ..core.lanes import Lanes
+from ..core.preferences import preferences
 from ..core.status import explain
 from ..session import Session
 
@@ -43,6 +44,8 @@ class Context:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.session = Session.of(viewer)
+        #: Whose name annotations get that are made here; empty for nobody's.
+        self.rater = preferences().rater
         #: Whether a dock is open; answers that come later are dropped.
         self.in_use = False
         # In turns: what changes the list of classes must not meet another change.

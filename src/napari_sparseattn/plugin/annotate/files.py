@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AnnotatedImage", "AnnotationFiles", "AnnotationLayers"]
 
-_NAMES = {"cells": "annotations", "regions": "regions", "suggested": "suggested cell"}
+_NAMES = {"cells": "annotations", "regions": "regions", "suggested": "suggested cell",
+          "disputed": "disagreement"}  # fmt: skip
+_POINTED = ("suggested", "disputed")
 _SUGGESTED = "#00d5ff"
 _RING, _WIDTH = 1.15, 0.12
 #: Diameter of a ring where nothing is known of the cells: a share of the image's shorter side.
@@ -49,11 +51,17 @@ class AnnotationLayers(OverlayLayers[str]):
         super().__init__(viewer, lambda role, shown: None)
         self.adding = False
 
-    def point_at(self, source: Image, place: npt.NDArray[np.float64], size: float) -> None:
+    def point_at(
+        self,
+        source: Image,
+        place: npt.NDArray[np.float64],
+        size: float,
+        role: Literal["suggested", "disputed"] = "suggested",
+    ) -> None:
         """Mark one place of an image; the layer may be removed at any time."""
         from napari.layers import Points
 
-        layer: Points | None = self.layer(source, "suggested")
+        layer: Points | None = self.layer(source, role)
         if layer is None:
             layer = Points(
                 place[None],
@@ -65,13 +73,16 @@ class AnnotationLayers(OverlayLayers[str]):
                 border_width=0.06,
                 **copied_transform(source),
             )
-            self.add(source, "suggested", layer)
+            self.add(source, role, layer)
             return
         layer.data = place[None]
         layer.size = size
 
     def add(
-        self, source: Image, kind: Literal["cells", "regions", "suggested"], layer: Layer
+        self,
+        source: Image,
+        kind: Literal["cells", "regions", "suggested", "disputed"],
+        layer: Layer,
     ) -> Layer:
         """Put a layer on top of an image's others."""
         layer.metadata = marked(f"annotated {kind}")
@@ -571,6 +582,7 @@ class AnnotationFiles:
         return image
 
     def _follow(self, annotations: ImageAnnotations) -> None:
+        annotations.rater = self._context.rater
         annotations.changed.connect(self._note_changes)
         if annotations.message:
             self._context.notify(annotations.message, "warning")
@@ -622,7 +634,7 @@ class AnnotationFiles:
                 del self._images[key]
                 self._take_away_later(image.close())
         if gone in self._followed:
-            self.layers.remove(gone, ["suggested"])
+            self.layers.remove(gone, _POINTED)
         self._context.changed.emit()
 
     def look_at_new(self, event: Any) -> None:

@@ -220,6 +220,13 @@ class LayerSync(ABC):
     def _put(self, items: Sequence[Annotation]) -> None:
         self._style.use_classes({item.label for item in items})
         self.annotations.put(items)
+        kept = (self.annotations.get(item.id) for item in items)
+        if any(
+            there is None or there.label != item.label
+            for there, item in zip(kept, items, strict=True)
+        ):
+            # Another rater's stays as it was: that of this one lies beside it.
+            self._write_all()
 
     def _change(self, change: Callable[[], None]) -> None:
         try:

@@ -18,6 +18,9 @@ from .classes import N_KEYS, Classes, key_of
 from .context import Context
 from .files import AnnotatedImage, AnnotationFiles
 from .importing import importable, read_layer
+from .incoming import Incoming
+from .places import Places
+from .raters import Raters
 from .suggestions import Suggestions
 from .targets import Targets
 
@@ -59,6 +62,12 @@ class Annotating(PerViewer):
         Gives a class to what was clicked, is selected, or the whole image.
     suggestions : Suggestions
         Cells that are worth annotating.
+    incoming : Incoming
+        Takes annotations from files of other programs.
+    places : Places
+        Goes to annotations, in whichever image they are.
+    raters : Raters
+        Who annotates, how far several agree, and decisions where they differ.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -68,6 +77,9 @@ class Annotating(PerViewer):
         self.files = AnnotationFiles(viewer, self._context, self.classes)
         self.targets = Targets(self._context, self.classes, self.files)
         self.suggestions = Suggestions(self._context, self.classes, self.files, self.targets)
+        self.incoming = Incoming(self._context, self.classes, self.files)
+        self.places = Places(self._context, self.files)
+        self.raters = Raters(self._context, self.classes, self.files, self.places)
         #: By key, as Qt writes it.
         self.keys: dict[str, Callable[[], object]] = {
             **{key_of(row): partial(self.give_key, row + 1) for row in range(N_KEYS)},
@@ -121,6 +133,7 @@ class Annotating(PerViewer):
         if self._users:
             return
         self.suggestions.stop()
+        self.raters.leave()
         viewer = self.viewer
         for signal, slot in self._signals():
             signal.disconnect(slot)
@@ -140,6 +153,7 @@ class Annotating(PerViewer):
         if not self.classes.open_project(folder):
             return False
         self.files.close_all()
+        self.raters.forget()
         self._context.notify(f"Annotations are kept in {self.classes.project.folder} from now on.")
         self.changed.emit()
         self.files.open_image(self.session.selection.image)
@@ -225,10 +239,10 @@ class Annotating(PerViewer):
     def give(self, label: str) -> None:
         """Give what is at hand a class.
 
-        That is the cell that is suggested, or those that are picked in the table, the gallery or
-        the map where they are several, or what `Targets` knows.
+        That is the cell that is suggested or that raters differ on, or those that are picked in
+        the table, the gallery or the map where they are several, or what `Targets` knows.
         """
-        if self.suggestions.give(label):
+        if self.suggestions.give(label) or self.raters.give(label):
             return
         picked = self.session.cells.shown.picked
         if len(picked) > 1 and not self.targets.selected:

@@ -123,7 +123,7 @@ class Targets:
         """Take the class of the image as a whole away."""
         annotations, at = self._files.annotations(self.session.selection.image), self._plane_here()
         if annotations is not None and at is not None:
-            ids = [item.id for item in _on_plane(annotations, "image", at)]
+            ids = [item.id for item in _own(annotations, _on_plane(annotations, "image", at))]
             self._context.save(lambda: annotations.remove(ids))
 
     def correct(self, which: int | Prediction | Target, label: str) -> None:
@@ -163,7 +163,8 @@ class Targets:
         if results is None or annotations is None:
             return
         wanted = {int(row) for row in rows}
-        ids = [item.id for row, item in self._by_row(results) if row in wanted]
+        found = [item for row, item in self._by_row(results) if row in wanted]
+        ids = [item.id for item in _own(annotations, found)]
         if ids and self._context.save(lambda: annotations.remove(ids)):
             self._context.notify(f"{counted(len(ids), 'annotation')} removed.")
 
@@ -198,7 +199,7 @@ class Targets:
         at = self._plane_here() if annotations is not None and flat else None
         if annotations is None or at is None:
             return ""
-        found = _on_plane(annotations, "image", at)
+        found = _own_last(annotations, _on_plane(annotations, "image", at))
         return found[-1].label if found else ""
 
     # -- one key for all
@@ -235,9 +236,8 @@ class Targets:
             self._classes.use([label])
             annotations = image.open()
             if target.position is None:
-                self._put(
-                    annotations, target, label, _on_plane(annotations, "image", target.plane)[-1:]
-                )
+                there = _own_last(annotations, _on_plane(annotations, "image", target.plane))
+                self._put(annotations, target, label, there[-1:])
                 return
             self._put(annotations, target, label, self._cells_at(annotations, target))
             image.cell_layer()
@@ -273,7 +273,8 @@ class Targets:
             annotations = image.open()
             there = _nearest(annotations, targets)
             annotations.put(
-                _made_of(target, label, known) for target, known in zip(targets, there, strict=True)
+                _made_of(annotations, target, label, known)
+                for target, known in zip(targets, there, strict=True)
             )
             image.cell_layer()
 
@@ -291,6 +292,7 @@ class Targets:
             for item in _on_plane(annotations, "cell", self.plane_of_results())
             if item.position is not None
         ]
+        found = _own_last(annotations, found)
         if not found:
             return []
         from scipy.spatial import cKDTree
@@ -312,8 +314,10 @@ class Targets:
         distance = np.hypot(*(places - target.position).T)
         image = self.session.selection.image
         size = target.diameter or (self._files.ring(image) if image is not None else 0.0)
-        nearest = int(distance.argmin())
-        return [found[nearest]] if distance[nearest] <= max(2.0, _SAME_CELL * size) else []
+        near = [int(i) for i in np.flatnonzero(distance <= max(2.0, _SAME_CELL * size))]
+        # One's own, where others have annotated the same cell.
+        near.sort(key=lambda i: (found[i].rater != annotations.rater, distance[i]))
+        return [found[i] for i in near[:1]]
 
     def _relabel(self, annotations: ImageAnnotations, ids: list[str], label: str) -> None:
         self._classes.use([label])
@@ -404,11 +408,13 @@ def _about(target: Target, label: str) -> dict[str, Any]:
     return {"predicted": target.predicted, "model": target.model, "origin": origin}
 
 
-def _made_of(target: Target, label: str, known: Annotation | None) -> Annotation:
+def _made_of(
+    annotations: ImageAnnotations, target: Target, label: str, known: Annotation | None
+) -> Annotation:
     """Return what a cell becomes: a new annotation, or the one that is there, changed."""
     values = _about(target, label)
     if known is not None:
-        return dataclasses.replace(known, label=label, **values)
+        return annotations.opinion(known, label, **values)
     values |= dict(zip(("t", "z"), target.plane, strict=False))
     place = {"position": target.position, "diameter_px": target.diameter}
     return new_annotation("cell", label, **place, **values)
@@ -416,7 +422,16 @@ def _made_of(target: Target, label: str, known: Annotation | None) -> Annotation
 
 def _nearest(annotations: ImageAnnotations, targets: Sequence[Target]) -> list[Annotation | None]:
     """Return the annotation that each of many cells of one plane has, or None."""
-    found = [item for item in _on_plane(annotations, "cell", targets[0].plane) if item.position]
+    there = [item for item in _on_plane(annotations, "cell", targets[0].plane) if item.position]
+    own = _own(annotations, there)
+    mine = _nearest_of(own, targets)
+    if len(own) == len(there):
+        return mine
+    others = _nearest_of(there, targets)
+    return [first or second for first, second in zip(mine, others, strict=True)]
+
+
+def _nearest_of(found: list[Annotation], targets: Sequence[Target]) -> list[Annotation | None]:
     if not found:
         return [None] * len(targets)
     from scipy.spatial import cKDTree
@@ -434,6 +449,18 @@ def _nearest(annotations: ImageAnnotations, targets: Sequence[Target]) -> list[A
 def _on_plane(annotations: ImageAnnotations, kind: str, plane: tuple[int, ...]) -> list[Annotation]:
     t, z = (*plane, 0, 0)[:2]
     return [item for item in annotations if item.kind == kind and (item.t, item.z) == (t, z)]
+
+
+def _own(annotations: ImageAnnotations, items: Sequence[Annotation]) -> list[Annotation]:
+    """Return those that are not another rater's; all, for who gives no name."""
+    mine = ("", annotations.rater)
+    return [item for item in items if not annotations.rater or item.rater in mine]
+
+
+def _own_last(annotations: ImageAnnotations, items: Sequence[Annotation]) -> list[Annotation]:
+    """Return annotations with those of other raters first."""
+    own = {item.id for item in _own(annotations, items)}
+    return sorted(items, key=lambda item: item.id in own)
 
 
 def _size_at(results: Predictions, place: tuple[float, float]) -> float | None:

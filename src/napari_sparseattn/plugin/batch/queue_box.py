@@ -24,6 +24,7 @@ from ...batch.run import ItemState
 from ..core.messages import seconds_text, time_left
 from ..core.status import Progress
 from ..widgets.base import Follower
+from ..widgets.inks import ink
 from ..widgets.rich import WrappedLabel, rich
 from .session import Batch
 
@@ -41,8 +42,8 @@ _TIPS = (
     "Skipped: up to date (verified by size and sha256).",
     "Summary of the result, or why it failed. Double-click or Enter opens image and result.",
 )
-#: Told apart with any colour vision by their lightness, and by the word.
-_COLOURS = {"failed": "#ff8f6b", "running": "#8ecae6", "done": "#8fd694", "skipped": "#a9b4c0"}
+#: Of a state's word, by `inks.INKS`.
+_COLOURS = {"failed": "failed", "running": "running", "done": "done", "skipped": "muted"}
 
 
 class QueueModel(QAbstractTableModel):
@@ -50,7 +51,7 @@ class QueueModel(QAbstractTableModel):
 
     def __init__(self, batch: Batch, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._batch = batch
+        self._batch, self._box = batch, parent
         self._rows: list[int] = []
         self._only_failed = False
         self.refill()
@@ -109,7 +110,7 @@ class QueueModel(QAbstractTableModel):
             return rich("\n".join(filter(None, (str(state.item.path), state.found, state.reason))))
         if role == Qt.ItemDataRole.ForegroundRole and index.column() == 1:
             colour = _COLOURS.get(state.state)
-            return None if colour is None else QColor(colour)
+            return None if colour is None else QColor(ink(self._box, colour))
         return None
 
 

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from ...batch.machines import default_workers
 from ...export.formats import FORMATS, Format
 from ..core.docks import open_main
-from ..widgets.base import Follower, set_quietly, shrinkable
+from ..widgets.base import Follower, label_for, set_quietly, shrinkable
 from ..widgets.rich import WrappedLabel, rich
 from .session import Batch
 
@@ -55,6 +55,7 @@ class BatchSourceBox(Follower):
         self.files.setToolTip("Single images, holograms or slides.")
         self.clear = QToolButton(self)
         self.clear.setText("Clear")
+        self.clear.setAccessibleName("Clear the queue")
         self.clear.setToolTip("Empty the queue. Files and results stay where they are.")
         self.inputs = WrappedLabel(parent=self)
         self.pattern = QLineEdit(self)
@@ -63,10 +64,12 @@ class BatchSourceBox(Follower):
         self.model = WrappedLabel(parent=self)
         self.choose_model = QToolButton(self)
         self.choose_model.setText("Choose…")
+        self.choose_model.setAccessibleName("Choose the model")
         self.choose_model.setToolTip("Opens the dock Sparse attention, where the model is chosen.")
         self.out = WrappedLabel(parent=self)
         self.choose_out = QToolButton(self)
         self.choose_out.setText("Choose…")
+        self.choose_out.setAccessibleName("Choose the folder for the results")
         self.choose_out.setToolTip("The folder for the results; it mirrors that of the images.")
         self._lay_out()
         self.folder.clicked.connect(self._add_folder)
@@ -91,12 +94,12 @@ class BatchSourceBox(Follower):
         row.addWidget(self.clear)
         grid.addLayout(row, 0, 0, 1, 3)
         grid.addWidget(self.inputs, 1, 0, 1, 3)
-        grid.addWidget(QLabel("Filter", self), 2, 0)
+        grid.addWidget(label_for(self.pattern, "Filter"), 2, 0)
         grid.addWidget(self.pattern, 2, 1, 1, 2)
-        grid.addWidget(QLabel("Model", self), 3, 0)
+        grid.addWidget(label_for(self.choose_model, "Model"), 3, 0)
         grid.addWidget(self.model, 3, 1)
         grid.addWidget(self.choose_model, 3, 2)
-        grid.addWidget(QLabel("Results in", self), 4, 0)
+        grid.addWidget(label_for(self.choose_out, "Results in"), 4, 0)
         grid.addWidget(self.out, 4, 1)
         grid.addWidget(self.choose_out, 4, 2)
 
@@ -193,7 +196,7 @@ class BatchOptionsBox(Follower):
             ("Processes", self.workers),
         )
         for i, (text, widget) in enumerate(rows):
-            grid.addWidget(QLabel(text, self), 2 + i, 0)
+            grid.addWidget(label_for(widget, text), 2 + i, 0)
             grid.addWidget(widget, 2 + i, 1)
 
     def _show(self) -> None:

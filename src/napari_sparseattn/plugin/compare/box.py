@@ -25,9 +25,9 @@ from ...inference.compare import Comparison
 from ...metrics import whole_percent
 from ..core.messages import time_left
 from ..evidence.words import with_sign
-from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, shrinkable
+from ..widgets.inks import ink
 from ..widgets.rich import WrappedLabel, rich
-from .layers import COLOUR
 from .session import Compare
 
 __all__ = ["CompareBox", "compare_answers"]
@@ -68,8 +68,8 @@ class CompareBox(Follower):
         self.models.setToolTip(
             "The second model: another for this kind of image, or the same with another setting."
         )
-        self.number_name = QLabel(self)
         self.number = QSpinBox(self)
+        self.number_name = label_for(self.number, "")
         self.number.setKeyboardTracking(False)
         self.number.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.number.setSpecialValueText("as trained")
@@ -115,13 +115,14 @@ class CompareBox(Follower):
         self.differing.setAccessibleName("Cells on which the two models differ")
         self.differing.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.differing.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.differing.itemClicked.connect(self._go_to)
+        for by in (self.differing.itemClicked, self.differing.itemActivated):
+            by.connect(self._go_to)
 
     def _lay_out(self) -> None:
         grid = QGridLayout()
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
-        grid.addWidget(QLabel("With", self), 0, 0)
+        grid.addWidget(label_for(self.models, "With"), 0, 0)
         grid.addWidget(self.models, 0, 1)
         grid.addWidget(self.number_name, 1, 0)
         grid.addWidget(self.number, 1, 1)
@@ -165,6 +166,10 @@ class CompareBox(Follower):
         self.number.setValue(compare.second.crops if tnet else compare.second.k)
         self.number.blockSignals(False)
 
+    def show_theme(self) -> None:
+        """Show the answers in the colours of napari's theme."""
+        self.show_all()
+
     def show_all(self) -> None:
         """Show the choices, and the answers."""
         compare = self.compare
@@ -189,7 +194,9 @@ class CompareBox(Follower):
         self.message.setVisible(bool(text))
         self.answers.setVisible(compare.one is not None)
         if compare.one is not None:
-            self.answers.setText(compare_answers(compare.one))
+            self.answers.setText(
+                compare_answers(compare.one, ink(self, "muted"), ink(self, "second"))
+            )
         self._show_all_cells(compare.every)
 
     def _show_all_cells(self, found: Comparison | None) -> None:
@@ -223,10 +230,10 @@ class CompareBox(Follower):
         self.compare.session.cells.click_cell(item.data(Qt.ItemDataRole.UserRole))
 
 
-def compare_answers(found: Comparison) -> str:
+def compare_answers(found: Comparison, muted: str, second_ink: str) -> str:
     """Return two answers side by side as an HTML table."""
-    grey = "style='color:#8c98a6'"
-    heads = ("in use", f"<span style='color:{COLOUR}'>second</span>")
+    grey = f"style='color:{muted}'"
+    heads = ("in use", f"<span style='color:{second_ink}'>second</span>")
     (first,), (second,) = found.labels
     same = first == second
     bold = "" if same else "style='font-weight:bold'"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...addresses import is_address
 from ...images.class_folders import IMAGE_SUFFIXES
 from ...images.errors import ImageError
 from ...images.opening import open_field
@@ -82,7 +83,7 @@ class FileFacts:
         if METADATA_KEY in layer.metadata:
             return
         path = str(layer.source.path)
-        if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        if is_address(path) or Path(path).suffix.lower() not in IMAGE_SUFFIXES:
             return
         self._asked.add(layer)
         shown = layer.data if isinstance(layer.data, np.ndarray) and not layer.multiscale else None

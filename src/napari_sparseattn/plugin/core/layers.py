@@ -372,20 +372,30 @@ def marked(role: str) -> dict[str, Any]:
 def move(layer: Layer, place: dict[str, Any]) -> bool:
     """Set what differs: each transform that is set redraws the whole scene.
 
+    A layer that only goes elsewhere is drawn there, but the viewer is not told: it would measure
+    all layers anew, for a layer that lies on its image whose range it knows.
+
     Returns whether any was, which refreshes the layer too.
     """
-    moved = False
-    for name in ("scale", "translate", "rotate", "shear"):
-        if not np.allclose(getattr(layer, name), place[name]):
-            setattr(layer, name, place[name])
-            moved = True
-    if not np.allclose(layer.affine.affine_matrix, place["affine"].affine_matrix):
+    different = [
+        name
+        for name in ("scale", "translate", "rotate", "shear")
+        if not np.allclose(getattr(layer, name), place[name])
+    ]
+    turned = not np.allclose(layer.affine.affine_matrix, place["affine"].affine_matrix)
+    named = [name for name in ("units", "axis_labels") if getattr(layer, name) != place[name]]
+    if different == ["translate"] and not turned and not named:
+        # Its refresh draws it in its new place.
+        with layer.events.translate.blocker():
+            layer.translate = place["translate"]
+        return True
+    for name in different:
+        setattr(layer, name, place[name])
+    if turned:
         layer.affine = place["affine"]
-        moved = True
-    for name in ("units", "axis_labels"):
-        if getattr(layer, name) != place[name]:
-            setattr(layer, name, place[name])
-    return moved
+    for name in named:
+        setattr(layer, name, place[name])
+    return bool(different or turned or named)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -492,19 +502,26 @@ def outline_layer(
 
 
 def update_outline(points: Points, drawn: Outline, place: dict[str, Any]) -> None:
-    """Bring a layer that shows an outline up to date."""
-    # Moving the layer is cheaper than new points.
-    if points.data.shape != drawn.data.shape or not np.allclose(points.data, drawn.data):
-        points.data = drawn.data
-        points.size = drawn.size
-    move(points, place)
+    """Bring a layer that shows an outline up to date, and have it drawn once."""
+    mine = points.metadata[METADATA_KEY]
+    recoloured = mine.get("colour") != drawn.colour
+    # With each of these napari would draw all points, and for most of them measure all layers.
+    with points.events.blocker_all():
+        if points.data.shape != drawn.data.shape or not np.allclose(points.data, drawn.data):
+            points.data = drawn.data
+        if not np.array_equal(points.size, drawn.size):
+            points.size = drawn.size
+        points.features = {"text": drawn.text}
+        if recoloured:
+            mine["colour"] = drawn.colour
+            points.face_color = points.border_color = drawn.colour
     if str(points.text.anchor) != drawn.anchor:
         points.text.anchor = drawn.anchor
-    points.features = {"text": drawn.text}
-    if points.metadata[METADATA_KEY].get("colour") != drawn.colour:
-        points.metadata[METADATA_KEY]["colour"] = drawn.colour
-        points.face_color = points.border_color = drawn.colour
+    if recoloured:
         points.text.color = drawn.inks
+    # Draws all of it.
+    if not move(points, place):
+        points.refresh()
 
 
 def update_boxes(

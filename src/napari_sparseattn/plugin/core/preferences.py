@@ -11,7 +11,7 @@ from typing import Any
 from ...cache import Cache
 from .layers import OverlayChoice
 
-__all__ = ["Preferences", "keep_section", "preferences"]
+__all__ = ["Preferences", "keep_rater", "keep_section", "preferences"]
 
 _PLUGIN = "napari-sparseattn"
 
@@ -30,6 +30,8 @@ class Preferences:
         Folder and size limit.
     overlays : OverlayChoice
         Shown when a dock opens.
+    rater : str
+        Whose name annotations get; empty for nobody's.
     sections : mapping of str to bool
         Whether each section of the dock begins open; as it was left.
     """
@@ -38,6 +40,7 @@ class Preferences:
     precision: str = "float32"
     cache: Cache = dataclasses.field(default_factory=Cache.default)
     overlays: OverlayChoice = dataclasses.field(default_factory=OverlayChoice)
+    rater: str = ""
     sections: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
@@ -57,6 +60,7 @@ def preferences() -> Preferences:
         precision=computing.precision,
         cache=_cache(chosen.sparseattn_storage),
         overlays=OverlayChoice(**chosen.sparseattn_overlays.model_dump()),
+        rater=" ".join(chosen.sparseattn_annotating.rater.split()),
         sections=chosen.sparseattn_sections.model_dump(),
     )
 
@@ -66,6 +70,13 @@ def keep_section(name: str, opened: bool) -> None:
     chosen = _settings()
     if chosen is not None and hasattr(chosen.sparseattn_sections, name):
         setattr(chosen.sparseattn_sections, name, opened)
+
+
+def keep_rater(name: str) -> None:
+    """Remember who annotates; nothing where napari cannot."""
+    chosen = _settings()
+    if chosen is not None and hasattr(chosen, "sparseattn_annotating"):
+        chosen.sparseattn_annotating.rater = name
 
 
 def _settings() -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...addresses import is_address
 from ...images.fields.cells import (
     Cells,
     Method,
@@ -290,9 +291,9 @@ def pixel_size_of(layer: Layer) -> float | None:
 
 
 def file_of(layer: Layer) -> str | None:
-    """Return the file that a layer was opened from, where that is known."""
+    """Return the file that a layer was opened from, where that is known, and on this computer."""
     path = layer.source.path or layer.metadata.get(METADATA_KEY, {}).get("path")
-    return None if path is None else str(path)
+    return None if path is None or is_address(str(path)) else str(path)
 
 
 def cell_source(layer: Layer | None, image: Image, plane: PlaneRef) -> CellSource:

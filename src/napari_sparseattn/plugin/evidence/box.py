@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
 
 from ...evidence.faithfulness import Faithfulness
 from ..widgets.base import Follower
+from ..widgets.inks import ink
 from ..widgets.rich import FittedLabel, rich
 from .plots import CurveLegend, ShareCurves
 from .report_box import ReportButton
@@ -35,7 +36,6 @@ from .words import (
 
 __all__ = ["FaithfulnessBox", "FaithfulnessDetails"]
 
-_GOOD, _BAD = "#3fb68b", "#e5b567"
 _MEASURE_TIPS: dict[Subject, str] = {
     "cell": "Replaces parts of the crop and lets the model look again, about 170 times.",
     "field": "Replaces parts of the image and lets the model look again, some hundred times; "
@@ -76,6 +76,10 @@ class FaithfulnessBox(Follower):
         self.follow(faithfulness.changed, self.show_faithfulness)
         self.show_faithfulness()
 
+    def show_theme(self) -> None:
+        """Show verdict and table in the colours of napari's theme."""
+        self.show_faithfulness()
+
     def show_faithfulness(self) -> None:
         """Show what is measured, how far it is, or how to have it measured."""
         faithfulness = self.faithfulness
@@ -98,7 +102,8 @@ class FaithfulnessBox(Follower):
     def _describe(self, subject: Subject, found: Faithfulness | None) -> tuple[str, str]:
         if found is not None:
             sentence, good = plain_sentence(found, subject)
-            dot = f"<span style='color:{_GOOD if good else _BAD}'>●</span>"
+            colour = ink(self, "good" if good else "bad")
+            dot = f"<span style='color:{colour}'>●</span>"
             tips = [versus_random(found), compare_to_baselines(found), about_method(found, subject)]
             if not good:
                 tips.insert(0, about_unfaithful(subject))
@@ -213,7 +218,7 @@ class FaithfulnessDetails(QWidget):
         measures, orders = order_rows(found), shown_orders(found)
         for column, (name, tip, _) in enumerate(measures, 1):
             label = self._put(self._grid, 0, column, name, tip, right=True)
-            label.setStyleSheet("color: #8c98a6")
+            label.setStyleSheet(f"color: {ink(self, 'muted')}")
         names = ["model", *(ORDER_NAMES.get(name, name) for name in orders[1:])]
         for row, name in enumerate(names, 1):
             self._put(self._grid, row, 0, name, "What was replaced first.")

@@ -56,6 +56,7 @@ class CellFaithfulnessBox(Follower):
         self.bar = QProgressBar(self)
         self.bar.setTextVisible(True)
         self.classes = shrinkable(QComboBox(self))
+        self.classes.setAccessibleName("Class to rank")
         self.classes.setToolTip("Class to rank.")
         self.message = WrappedLabel(parent=self)
         self.summary = WrappedLabel(parent=self)
@@ -73,6 +74,7 @@ class CellFaithfulnessBox(Follower):
         self.classes.activated.connect(self._show_pictures)
         for pictures in (self.highest, self.lowest):
             pictures.itemClicked.connect(self._go_to)
+            pictures.itemActivated.connect(self._go_to)
         self.follow(cells.changed, self.show_cells)
         self.follow(cells.session.cells.selected_changed, self._select)
         self.follow(cells.session.selection.model_changed, self._report_wanted)

@@ -25,7 +25,8 @@ from qtpy.QtWidgets import (
 from ...evidence import PyramidAttention, Traversal
 from ...inference.what_if import WhatIf
 from ...metrics import whole_percent
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
+from ..widgets.inks import ink
 from ..widgets.rich import WrappedLabel, rich
 from .report_box import ReportButton
 from .what_if_session import AnsweredWhatIf, WhatIfSession
@@ -140,7 +141,8 @@ class WhatIfBox(Follower):
         self.undo = self._button("Undo", "Takes the last answer off the list.")
         self.redo = self._button("Redo", "Puts the answer that was undone last back.")
         self.save = ReportButton(self.what_ifs.session, self.body)
-        self.table.cellClicked.connect(self._show_row)
+        for by in (self.table.cellClicked, self.table.cellActivated):
+            by.connect(self._show_row)
         self.before.clicked.connect(lambda: self.what_ifs.show(None))
         self.undo.clicked.connect(self.what_ifs.undo)
         self.redo.clicked.connect(self.what_ifs.redo)
@@ -155,7 +157,7 @@ class WhatIfBox(Follower):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         filling = QHBoxLayout()
-        filling.addWidget(QLabel("replaced by", self.body))
+        filling.addWidget(label_for(self.fill, "replaced by"))
         filling.addWidget(self.fill, 1)
         for row in (
             (self.lasso, self.paint, self.clear), filling, (self.remove, self.keep, self.look),
@@ -176,6 +178,10 @@ class WhatIfBox(Follower):
         outer.addWidget(self.body)
 
     # -- showing
+
+    def show_theme(self) -> None:
+        """Show the answers in the colours of napari's theme."""
+        self.show_what_ifs()
 
     def show_what_ifs(self) -> None:
         """Show the questions that can be asked, and the answers."""
@@ -244,7 +250,9 @@ class WhatIfBox(Follower):
         header = self.table.horizontalHeader().sizeHint().height()
         self.table.setFixedHeight(header + _ROW * min(max(len(entries), 1), _MOST_ROWS) + 4)
         self.compared.setVisible(shown is not None)
-        self.compared.setText("" if shown is None else before_and_after(shown.found))
+        self.compared.setText(
+            "" if shown is None else before_and_after(shown.found, ink(self, "muted"))
+        )
         self.before.setVisible(bool(entries))
         self.save.setVisible(bool(entries))
         self.before.setEnabled(shown is not None)
@@ -295,10 +303,10 @@ def _percent(share: float) -> str:
     return whole_percent(float(share)).rstrip("%")
 
 
-def before_and_after(found: WhatIf) -> str:
+def before_and_after(found: WhatIf, muted: str) -> str:
     """Return both answers side by side as an HTML table: the classes that matter in either."""
     most = np.maximum(found.before.probabilities, found.after.probabilities)
-    grey = "style='color:#8c98a6'"
+    grey = f"style='color:{muted}'"
     rows = [
         (
             f"<td {grey}>class&nbsp;&nbsp;</td><td align='right' {grey}>before&nbsp;&nbsp;</td>"

@@ -29,6 +29,7 @@ from ..core.messages import time_left
 from ..core.status import Progress
 from ..session import Session
 from ..widgets.base import Follower, shrinkable
+from ..widgets.inks import ink
 from ..widgets.rich import WrappedLabel, breakable, rich
 from .copy_button import CopyButton
 from .session import Exportable, ExportSession, ModelExport
@@ -43,8 +44,6 @@ _EMPTY = (
     "report."
 )
 _MOST_NAMES = 3
-#: Legible on napari's dark theme and on its light one.
-_LINK = "#4c9be8"
 
 
 class ExportBox(Follower):
@@ -63,6 +62,7 @@ class ExportBox(Follower):
         self.exporting = exporting
         self.empty = WrappedLabel(_EMPTY, self)
         self.results = shrinkable(QComboBox(self))
+        self.results.setAccessibleName("Result to write")
         self.results.setToolTip("Which result to write.")
         self.body = QWidget(self)
         self.boxes: dict[str, QCheckBox] = {}
@@ -71,6 +71,7 @@ class ExportBox(Follower):
         self.missing.setObjectName("hint")
         self.missing.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.folder = QLineEdit(self)
+        self.folder.setAccessibleName("Folder that files are written to")
         self.folder.setReadOnly(True)
         self.folder.setToolTip("The folder that files are written to. Nothing there is replaced.")
         self.choose = QPushButton("Folder…", self)
@@ -160,10 +161,11 @@ class ExportBox(Follower):
             box.show()
         lacking = [each for each in fitting if each.missing]
         self.missing.setVisible(bool(lacking))
-        if lacking:
-            names = ", ".join(each.title for each in lacking)
-            command = lacking[0].missing.partition(": ")[2]
-            self.missing.setText(f"For {names}, type in a terminal: {command}")
+        by_command: dict[str, list[str]] = {}
+        for each in lacking:
+            by_command.setdefault(each.missing.partition(": ")[2], []).append(each.title)
+        said = (f"For {', '.join(t)}, type in a terminal: {c}" for c, t in by_command.items())
+        self.missing.setText("\n".join(said))
         folder = self.exporting.default_folder(chosen)
         self.folder.setText(str(folder))
         self.folder.setCursorPosition(len(str(folder)))
@@ -199,6 +201,10 @@ class ExportBox(Follower):
                 said += f", {time_left(progress.seconds_left)}"
             self.bar.setFormat(said)
 
+    def show_theme(self) -> None:
+        """Show the link in the colours of napari's theme."""
+        self.show_written()
+
     def show_written(self) -> None:
         """Name the files that were written, with a link to their folder."""
         files = self.exporting.written
@@ -207,9 +213,10 @@ class ExportBox(Follower):
             return
         names = rich(breakable(", ".join(path.name for path in files[:_MOST_NAMES])))
         more = f" and {len(files) - _MOST_NAMES} more" if len(files) > _MOST_NAMES else ""
+        colour = ink(self, "link")
         address = QUrl.fromLocalFile(str(files[0].parent)).toString()
         self.written.setText(
-            f"Written: {names}{more}. <a style='color:{_LINK}' "
+            f"Written: {names}{more}. <a style='color:{colour}' "
             f"href='{escape(address, quote=True)}'>Open the folder</a>"
         )
         self.written.setToolTip(rich("\n".join(map(str, files))))
@@ -231,6 +238,7 @@ class ExportButton(Follower):
         assert session.viewer is not None
         self.session, self._export = session, ModelExport.of(session.viewer)
         self.button = QPushButton("Export…", self)
+        self.button.setAccessibleName("Export the model")
         self.button.setToolTip("Write the model in use for other programs, or as a copy.")
         self.actions_by_format: dict[str, QAction] = {}
         menu = QMenu(self)

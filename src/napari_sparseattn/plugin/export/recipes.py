@@ -300,6 +300,11 @@ def _locate_slide(thing: Copyable, pyramid: Pyramid) -> _Place:
         options["pixel_size"] = size
     if pyramid.profile_name is not None and not pyramid.profile_applied:
         options["icc"] = False
+    if pyramid.address is not None:
+        # It may give access, and what is copied is passed on.
+        name = pyramid.address.name
+        said = f"copy {name} here, or write its address in place of '{name}': it is left out here."
+        return _Place(Path(name), options, (said,))
     if path is None:
         return _Place(*_parts(*_to_save(thing.plane.name, "it is in memory only"), options))
     return _Place(Path(path), options)

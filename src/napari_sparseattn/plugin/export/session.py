@@ -78,6 +78,11 @@ class Exportable:
     model: Model | None
     path: Path | None
 
+    @property
+    def name(self) -> str:
+        """What the image is called."""
+        return self.plane.name
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExportRequest:
@@ -166,10 +171,10 @@ class ExportSession(PerViewer):
         )
 
     def formats(self, exportable: Exportable) -> list[Format]:
-        """Return the formats that can hold a result, installed or not."""
+        """Return the formats that can hold a result of its image, installed or not."""
         from ...export.formats import formats_for
 
-        return formats_for(exportable.result)
+        return formats_for(exportable.result, exportable)
 
     def _cells(self, image: Image) -> Exportable | None:
         session = self.session

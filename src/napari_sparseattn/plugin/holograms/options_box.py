@@ -10,13 +10,12 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
-    QLabel,
     QPushButton,
     QWidget,
 )
 
 from ...images.holograms.settings import HologramSettings
-from ..widgets.base import LABEL_WIDTH, Follower, set_quietly, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, set_quietly, shrinkable
 from .session import Holograms
 
 __all__ = ["HologramOptionsBox"]
@@ -49,6 +48,7 @@ class HologramOptionsBox(Follower):
         self.reach = self._distance(0.1, "How far from there Autofocus looks, to either side.")
         self.reach.setValue(10.0)
         self.reach.setPrefix("± ")
+        self.reach.setAccessibleName("Range of Autofocus")
         # With them the number would not fit.
         self.reach.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.autofocus = QPushButton("Autofocus", self)
@@ -84,9 +84,9 @@ class HologramOptionsBox(Follower):
         grid.setColumnStretch(2, 2)
         rows = (("Remove", self.profile), ("fitted on", self.ground), ("Filter", self.filter))
         for row, (text, box) in enumerate(rows):
-            grid.addWidget(QLabel(text, self), row, 0)
+            grid.addWidget(label_for(box, text), row, 0)
             grid.addWidget(box, row, 1, 1, 2)
-        grid.addWidget(QLabel("Refocus", self), 3, 0)
+        grid.addWidget(label_for(self.focus, "Refocus"), 3, 0)
         grid.addWidget(self.focus, 3, 1, 1, 2)
         grid.addWidget(self.reach, 4, 1)
         grid.addWidget(self.autofocus, 4, 2)

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..core.messages import counted
-from ..widgets.base import Follower, set_quietly
+from ..widgets.base import Follower, label_for, set_quietly
 from ..widgets.picture import ColourBar, Disk, Picture
 from ..widgets.rich import WrappedLabel
 from .requests import PreviewAnswer
@@ -73,6 +73,11 @@ class PreviewBox(Follower):
         self.find.setToolTip("Find the sideband automatically again.")
         self.state = QLabel(self)
         self.note = WrappedLabel(_WAITING, self)
+        self.picture.setAccessibleName("Spectrum of the hologram")
+        self.picture.setAccessibleDescription(
+            "Arrow keys move the circle around the sideband, with Shift by ten; + and − change "
+            "its radius."
+        )
         self._lay_out()
         self._connect()
         self._show_settings()
@@ -109,7 +114,7 @@ class PreviewBox(Follower):
         self.sideband = QWidget(self)
         grid = QGridLayout(self.sideband)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.addWidget(QLabel("Radius", self), 0, 0)
+        grid.addWidget(label_for(self.radius, "Radius", self), 0, 0)
         grid.addWidget(self.radius, 0, 1)
         grid.addWidget(self.state, 0, 2, Qt.AlignmentFlag.AlignRight)
         grid.addWidget(self.find, 0, 3)
@@ -130,6 +135,7 @@ class PreviewBox(Follower):
         self.find.clicked.connect(self._find)
         self.picture.picked.connect(self._set_sideband)
         self.picture.turned.connect(self._step_radius)
+        self.picture.stepped.connect(self._step_sideband)
         self.follow(self.holograms.previews.changed, self.show_preview)
         self.follow(self.holograms.settings_changed, self._show_settings)
         self.follow(self.holograms.source.changed, self._paint)
@@ -179,7 +185,7 @@ class PreviewBox(Follower):
         self.sideband.setVisible(there and shown == "spectrum")
         self.wrapped.setVisible(there and shown == "phase")
         self.outline.setVisible(there and shown != "spectrum")
-        self.picture.pickable = shown == "spectrum" and self.holograms.source.kind == "hologram"
+        self.picture.set_pickable(shown == "spectrum" and self.holograms.source.kind == "hologram")
         values, colormap, limits, unit = _picture_of(answer, shown, self.wrapped.isChecked())
         self.picture.set_values(values, colormap, limits)
         self.bar.set_scale(colormap, limits, unit)
@@ -189,11 +195,13 @@ class PreviewBox(Follower):
         self.picture.set_outline(retrieved.background if wanted and retrieved else None)
         self._place_disk()
 
+    def _sideband(self) -> tuple[float, float] | None:
+        """Return the sideband that is set, or was found."""
+        answer, given = self.holograms.previews.shown, self.holograms.settings.sideband
+        return answer.settled.sideband if given is None and answer is not None else given
+
     def _place_disk(self) -> None:
-        answer = self.holograms.previews.shown
-        sideband = self.holograms.settings.sideband
-        if sideband is None and answer is not None:
-            sideband = answer.settled.sideband
+        sideband = self._sideband()
         there = self.picture.pickable and self.picture.shape[0] > 0 and sideband is not None
         for item in (self.disk, self.mirror):
             item.setVisible(there)
@@ -218,6 +226,14 @@ class PreviewBox(Follower):
         sideband = tuple(min(0.5, max(-0.5, (at - 0.5 - side // 2) / side)) for at in (row, column))
         if math.hypot(*sideband) * side >= 1:
             self.holograms.change_settings(sideband=sideband)
+
+    def _step_sideband(self, down: int, right: int) -> None:
+        sideband, side = self._sideband(), self.picture.shape[0]
+        if sideband is not None and side:
+            middle = side // 2 + 0.5
+            self._set_sideband(
+                middle + sideband[0] * side + down, middle + sideband[1] * side + right
+            )
 
     def _step_radius(self, steps: int) -> None:
         self.radius.setValue(self.radius.value() + steps * _STEP)

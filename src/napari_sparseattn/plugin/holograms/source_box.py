@@ -9,12 +9,11 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
-    QLabel,
     QPushButton,
     QWidget,
 )
 
-from ..widgets.base import LABEL_WIDTH, Follower, set_quietly, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, set_quietly, shrinkable
 from ..widgets.rich import WrappedLabel
 from .session import Holograms
 
@@ -62,6 +61,7 @@ class HologramSourceBox(Follower):
             "The same without cells. It removes the phase that the microscope itself adds."
         )
         self.open_background = QPushButton("Open…", self)
+        self.open_background.setAccessibleName("Open a background file")
         self._lay_out()
         self._connect()
         self._fill()
@@ -71,10 +71,10 @@ class HologramSourceBox(Follower):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(1, 1)
-        grid.addWidget(QLabel("Image", self), 0, 0)
+        grid.addWidget(label_for(self.layers, "Image"), 0, 0)
         grid.addWidget(self.layers, 0, 1, 1, 2)
         grid.addWidget(self.open, 0, 3)
-        grid.addWidget(QLabel("Shows", self), 1, 0)
+        grid.addWidget(label_for(self.kind, "Shows"), 1, 0)
         grid.addWidget(self.kind, 1, 1, 1, 3)
         known = (
             ("Wavelength", self.wavelength),
@@ -82,10 +82,10 @@ class HologramSourceBox(Follower):
             ("Medium index", self.medium_index),
         )
         for row, (text, box) in enumerate(known, start=2):
-            grid.addWidget(QLabel(text, self), row, 0)
+            grid.addWidget(label_for(box, text), row, 0)
             grid.addWidget(box, row, 1, 1, 3)
         grid.addWidget(self.hint, 5, 0, 1, 4)
-        grid.addWidget(QLabel("Background", self), 6, 0)
+        grid.addWidget(label_for(self.background, "Background"), 6, 0)
         grid.addWidget(self.background, 6, 1, 1, 2)
         grid.addWidget(self.open_background, 6, 3)
 

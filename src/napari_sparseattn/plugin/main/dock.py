@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
+from ..annotate.incoming import is_annotations
+from ..annotate.reader import import_into
 from ..cells.counts_box import CountsBox
 from ..compare.box import CompareBox
 from ..compare.session import Compare
@@ -85,7 +87,7 @@ class SparseAttentionDock(DockFrame):
         self.more = self._make_more(inner)
         self._fill_body(boxes)
         self.lay_out(inner, [self.start_box, self.body, self.more])
-        self.drops = FileDrops(self, self.image_box.open_files)
+        self.drops = FileDrops(self, self._take_files)
         self.undo_keys = UndoKeys(napari_viewer, self)
         for part in shared:
             part.attach()
@@ -100,6 +102,14 @@ class SparseAttentionDock(DockFrame):
         self.start_box.tour_wanted.connect(self._take_tour)
         self.start_box.show_whether_empty()
         self.session.start()
+
+    def _take_files(self, paths: list[str]) -> None:
+        """Open images that are dropped; annotations go onto the image that is open."""
+        annotations = [path for path in paths if is_annotations(path)]
+        if images := [path for path in paths if path not in annotations]:
+            self.image_box.open_files(images)
+        if annotations and self.session.viewer is not None:
+            import_into(self.session.viewer, annotations)
 
     def _fill_body(self, boxes: list[Follower]) -> None:
         column = QVBoxLayout(self.body)

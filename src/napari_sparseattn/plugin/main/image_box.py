@@ -21,10 +21,10 @@ from ...images.fields.learned import SEGMENTERS
 from ..core.docks import open_holograms
 from ..core.field_layers import could_be_colour, images_in_file
 from ..core.sources import ImageSettings
-from ..opening import open_files
+from ..opening import open_addresses, open_files
 from ..session import Session
-from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
-from ..widgets.file_dialogs import choose_slide_folder, choose_slides
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, shrinkable
+from ..widgets.file_dialogs import choose_address, choose_slide_folder, choose_slides
 from ..widgets.frame import mark_next
 from ..widgets.rich import WrappedLabel
 from .kinds_button import KindsButton
@@ -102,14 +102,7 @@ class ImageBox(Follower):
         )
         self.profile = ProfileBox(session, self)
         self.overview = OverviewBar(session, self)
-        self.open = QPushButton("Open slide…", self.details)
-        self.open.setToolTip(
-            "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
-        )
-        menu = QMenu(self.open)
-        menu.addAction("Slide file…", self._choose_files)
-        menu.addAction("Slide folder (OME-Zarr, DICOM)…", self._choose_folder)
-        self.open.setMenu(menu)
+        self.open = self._open_button()
         self.labels: dict[str, QLabel] = {}
         self._lay_out()
         self._follow_clicks()
@@ -141,12 +134,19 @@ class ImageBox(Follower):
         return button
 
     def _lay_out(self) -> None:
+        # What has no label before it.
+        for box, name in (
+            (self.modality, "Kind of image"),
+            (self.pixel_size, "Pixel size"),
+            (self.in_file, "Image in the file"),
+        ):
+            box.setAccessibleName(name)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         grid.setColumnStretch(2, 1)
-        self.labels["Image"] = QLabel("Image", self)
+        self.labels["Image"] = label_for(self.image, "Image")
         grid.addWidget(self.labels["Image"], 0, 0)
         grid.addWidget(self.image, 0, 1, 1, 2)
         grid.addWidget(self.in_file, 1, 1, 1, 2)
@@ -163,7 +163,7 @@ class ImageBox(Follower):
         rest.setColumnStretch(1, 1)
         rest.setColumnMinimumWidth(0, LABEL_WIDTH)
         for row, (text, widget) in enumerate((("Cells", self.cells), ("Kinds", self.kinds))):
-            self.labels[text] = QLabel(text, self.details)
+            self.labels[text] = label_for(widget, text)
             rest.addWidget(self.labels[text], row, 0)
             rest.addWidget(widget, row, 1)
         rest.addWidget(self.open, 2, 1)
@@ -247,11 +247,28 @@ class ImageBox(Follower):
         if self.session.viewer is not None:
             open_files(self.session.viewer, paths, self.session.status.notify, as_slides=as_slides)
 
+    def _open_button(self) -> QPushButton:
+        button = QPushButton("Open slide…", self.details)
+        button.setToolTip(
+            "Opens a slide without reading it whole; of an ordinary TIFF, napari reads all of it."
+        )
+        menu = QMenu(button)
+        menu.addAction("Slide file…", self._choose_files)
+        menu.addAction("Slide folder (OME-Zarr, DICOM)…", self._choose_folder)
+        menu.addAction("Slide at an address…", self._choose_address)
+        button.setMenu(menu)
+        return button
+
     def _choose_files(self) -> None:
         self.open_files(choose_slides(self), as_slides=True)
 
     def _choose_folder(self) -> None:
         self.open_files(choose_slide_folder(self), as_slides=True)
+
+    def _choose_address(self) -> None:
+        if self.session.viewer is not None:
+            addresses = choose_address(self)
+            open_addresses(self.session.viewer, addresses, self.session.status.notify)
 
     def _show_as_colour(self) -> None:
         self.session.show_as_colour()

@@ -28,6 +28,7 @@ class KindsButton(Follower):
         self.button = QPushButton(self)
         # Long names of classes may not make the dock wider.
         self.button.setMinimumWidth(80)
+        self.button.setAccessibleName("Kinds of cells that can be there")
         self.menu = QMenu(self.button)
         self.button.setMenu(self.menu)
         column = QVBoxLayout(self)

@@ -22,7 +22,7 @@ from ...hub import HubAddress, HubError
 from ..core.models import Model
 from ..export.box import ExportButton
 from ..session import Session
-from ..widgets.base import LABEL_WIDTH, Follower, shrinkable
+from ..widgets.base import LABEL_WIDTH, Follower, label_for, shrinkable
 from ..widgets.rich import WrappedLabel
 
 __all__ = ["ModelBox"]
@@ -45,12 +45,15 @@ class ModelBox(Follower):
         self.models.setPlaceholderText("no model found")
         self.card_button = QToolButton(self.details)
         self.card_button.setText("Card")
+        self.card_button.setAccessibleName("Card of the model")
         self.card_button.setCheckable(True)
         self.card_button.setToolTip("What the model was trained on, how good it is, its licence.")
         self.load_button = QPushButton("Load…", self.details)
+        self.load_button.setAccessibleName("Load a model")
         self.load_button.setToolTip("Load a model from a file, or from a repository.")
         self.load_button.setMenu(self._load_menu())
         self.address = QLineEdit(self.details)
+        self.address.setAccessibleName("Address of a model")
         self.address.setPlaceholderText("hf://owner/name@COMMIT, then Enter")
         self.address.setToolTip(
             "A model in a Hugging Face repository, by its whole commit of 40 digits."
@@ -86,7 +89,7 @@ class ModelBox(Follower):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
         grid.setColumnMinimumWidth(0, LABEL_WIDTH)
-        grid.addWidget(QLabel("Model", self), 0, 0)
+        grid.addWidget(label_for(self.models, "Model"), 0, 0)
         # Names begin alike, so they need the width to be told apart.
         grid.addWidget(self.models, 0, 1)
         grid.addWidget(self.simulated, 1, 1)
@@ -102,7 +105,7 @@ class ModelBox(Follower):
         rest.addLayout(row, 0, 1)
         rest.addWidget(self.address, 1, 1)
         rest.addWidget(self.card, 2, 0, 1, 2)
-        rest.addWidget(QLabel("Device", self.details), 3, 0)
+        rest.addWidget(label_for(self.devices, "Device"), 3, 0)
         rest.addWidget(self.devices, 3, 1)
 
     def _load_menu(self) -> QMenu:

@@ -29,7 +29,7 @@ from ..core.messages import seconds_text
 from ..evidence.box import FaithfulnessBox
 from ..evidence.session import AnswerFaithfulness
 from ..session import Session
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.rich import WrappedLabel, breakable, rich
 from .sentences import plain_answer
 
@@ -411,7 +411,7 @@ class WrongRow(Follower):
         )
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Wrong? It is", self))
+        row.addWidget(label_for(self.classes, "Wrong? It is"))
         row.addWidget(self.classes, 1)
         self.classes.activated.connect(self._chosen)
 

@@ -47,10 +47,12 @@ class FilterBar(SeenFollower):
         self.boxes: dict[str, QCheckBox] = {}
         self.search = QLineEdit(self)
         self.search.setPlaceholderText("Search class or number…")
+        self.search.setAccessibleName("Search class or number")
         self.search.setClearButtonEnabled(True)
         self.search.setToolTip("Part of the name of a class, or the beginning of a cell's number.")
         self.search.setMinimumWidth(110)
         self.classes = QPushButton("All classes", self)
+        self.classes.setAccessibleName("Classes that are shown")
         self.classes.setToolTip("Shows cells that the model gave some of the classes only.")
         self.menu = QMenu(self.classes)
         self.classes.setMenu(self.menu)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from psygnal import SignalInstance
 from qtpy.QtCore import QEvent, Qt, QTimer
@@ -16,9 +16,13 @@ from ..widgets.base import Follower
 from ..widgets.frame import DockFrame, dock_of
 from ..widgets.places import keep_place, note_closing, put_back
 
+if TYPE_CHECKING:
+    from .session import Population
+
 __all__ = ["CellsDock", "SeenFollower"]
 
 _KEEP_MS = 500
+BoxT = TypeVar("BoxT", bound=Follower)
 
 
 class CellsDock(DockFrame):
@@ -52,6 +56,16 @@ class CellsDock(DockFrame):
         outer.setSpacing(2)
         outer.addWidget(box, 1)
         outer.addWidget(self.message_line)
+
+    def hold(self, population: Population, make: Callable[[Population, QWidget], BoxT]) -> BoxT:
+        """Fill it with a box that shows a population and annotates in it; ends both with itself."""
+        annotating = population.annotating
+        annotating.attach()
+        population.attach()
+        box = make(population, self)
+        self.fill(box)
+        self.end_with([box, self._warnings], population.detach, annotating.detach)
+        return box
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Go where it was, or below the image."""

@@ -133,6 +133,7 @@ class GalleryBox(SeenFollower):
             "In which order the cells of each class are, here and in the table."
         )
         self.sorting.setMinimumWidth(140)
+        self.sorting.setAccessibleName("Order of the cells")
         self.filter_bar.add(self.sorting)
         self.targets = ClassTargets(self)
         self.wall = Wall(population, self)
@@ -157,7 +158,8 @@ class GalleryBox(SeenFollower):
         self.wall.dropped.connect(population.give)
         self.wall.menu_wanted.connect(self._show_menu)
         self.targets.dropped.connect(population.give)
-        self.targets.itemClicked.connect(self._go_to_class)
+        for by in (self.targets.itemClicked, self.targets.itemActivated):
+            by.connect(self._go_to_class)
         self.sorting.activated.connect(self._sort)
         self.follow_seen(self.shown.changed, self.refresh)
         self.follow_seen(self.shown.picked_changed, self._show_picked)

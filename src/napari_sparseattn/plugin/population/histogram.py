@@ -139,9 +139,6 @@ class Histogram(QWidget):
                 x = _SIDE + end * (self.width() - 2 * _SIDE)
                 painter.drawLine(QPointF(x, 1), QPointF(x, floor))
         self._draw_words(painter, ink)
-        if self.hasFocus():
-            painter.setPen(QPen(ink, 1, Qt.PenStyle.DotLine))
-            painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
         painter.end()
 
     def _draw_words(self, painter: QPainter, ink: QColor) -> None:

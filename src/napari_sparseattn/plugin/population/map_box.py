@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from ...card import readable_name
 from ...inference.cell_map import umap_is_installed
+from ..annotate.class_box import swatch
 from ..core.messages import counted
 from ..widgets.keys import KeyFilter
 from ..widgets.rich import FittedLabel, breakable, rich
@@ -43,7 +44,8 @@ _MISSING = 'UMAP is not installed. To have it: pip install "napari-sparseattn[um
 _TIP = (
     "What the model read of two cells is alike where they lie near each other. Click a point to go "
     "to its cell; draw around several to pick them, with Shift to pick more. The wheel zooms, the "
-    "middle button moves, a double click shows all."
+    "middle button moves, a double click shows all. Keys: arrows go from cell to cell, with Shift "
+    "they pick more, Ctrl+A picks all, + and − zoom, Esc picks none."
 )
 
 
@@ -57,15 +59,9 @@ class MapBox(SeenFollower):
         for words, method, tip in _METHODS:
             self.method.addItem(words, method)
             self.method.setItemData(self.method.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.method.setAccessibleName("How the map is laid out")
         self._offer_umap()
-        self.only = QPushButton("Show only these", self)
-        self.only.setToolTip("Table and gallery show the cells that are picked, and no others.")
-        self.all = QPushButton("Show all", self)
-        self.all.setToolTip("Takes every filter away, in table, gallery and map.")
-        self.annotate = QPushButton("Annotate as", self)
-        self.annotate.setToolTip("Gives the cells that are picked a class; Ctrl+Z takes it back.")
-        self.menu = QMenu(self.annotate)
-        self.annotate.setMenu(self.menu)
+        self._make_buttons()
         self.said = QLabel(self)
         self.legend = FittedLabel(self)
         self.view = MapView(self.shown, self)
@@ -85,6 +81,7 @@ class MapBox(SeenFollower):
         self.all.clicked.connect(self.shown.show_all)
         self.cancel.clicked.connect(population.maps.cancel)
         self.menu.aboutToShow.connect(self._fill_menu)
+        self.pick_menu.aboutToShow.connect(self._fill_pick_menu)
         self.view.picked.connect(self._pick)
         self.view.gone_to.connect(self._go_to)
         self.view.menu_wanted.connect(self._show_menu)
@@ -93,9 +90,25 @@ class MapBox(SeenFollower):
         self.follow_seen(population.maps.changed, self._show_map)
         self.refresh()
 
+    def _make_buttons(self) -> None:
+        self.pick = QPushButton("Pick", self)
+        self.pick.setToolTip(
+            "Picks cells without drawing around them: all that are shown, or those of a class."
+        )
+        self.pick_menu = QMenu(self.pick)
+        self.pick.setMenu(self.pick_menu)
+        self.only = QPushButton("Show only these", self)
+        self.only.setToolTip("Table and gallery show the cells that are picked, and no others.")
+        self.all = QPushButton("Show all", self)
+        self.all.setToolTip("Takes every filter away, in table, gallery and map.")
+        self.annotate = QPushButton("Annotate as", self)
+        self.annotate.setToolTip("Gives the cells that are picked a class; Ctrl+Z takes it back.")
+        self.menu = QMenu(self.annotate)
+        self.annotate.setMenu(self.menu)
+
     def _lay_out(self) -> None:
         row = QHBoxLayout()
-        for widget in (self.method, self.only, self.annotate, self.all):
+        for widget in (self.method, self.pick, self.only, self.annotate, self.all):
             row.addWidget(widget)
         row.addWidget(self.said, 1)
         progress = QHBoxLayout(self.waiting)
@@ -168,27 +181,21 @@ class MapBox(SeenFollower):
         self.bar.setFormat(f"{self.population.maps.seconds:.0f} s")
 
     def _show_legend(self) -> None:
-        shown, results = self.shown, self.shown.results
+        results = self.shown.results
         self.legend.setVisible(results is not None)
         if results is None:
             return
-        index = results.class_index[shown.rows]
-        entries = [
-            (name, colour, int((index == i).sum()))
-            for i, (name, colour) in enumerate(zip(results.class_names, shown.colours, strict=True))
-        ]
-        entries.append((NOT_CLASSIFIED, UNCLASSIFIED_COLOUR, int((index < 0).sum())))
         self.legend.setText(
             " &nbsp; ".join(
                 f"<span style='color:{colour}'>●</span>&nbsp;"
-                f"{rich(breakable(readable_name(name)))}&nbsp;{n}"
-                for name, colour, n in sorted(entries, key=lambda entry: -entry[2])
-                if n
+                f"{rich(breakable(readable_name(name)))}&nbsp;{len(rows)}"
+                for name, colour, rows in self._by_class()
             )
         )
 
     def _show_picked(self) -> None:
         n = len(self.shown.picked)
+        self.pick.setEnabled(len(self.shown) > 0)
         self.only.setEnabled(n > 0)
         self.annotate.setEnabled(n > 0)
         self.all.setEnabled(self.shown.narrowed)
@@ -204,6 +211,38 @@ class MapBox(SeenFollower):
     def _pick(self, rows: npt.NDArray[np.intp], add: bool) -> None:
         picked = np.union1d(self.shown.picked, rows) if add else rows
         self.shown.pick(picked.astype(np.intp))
+
+    def _fill_pick_menu(self) -> None:
+        """Offer all that are shown, each class of them, and none."""
+        self.pick_menu.clear()
+        rows = self.shown.rows
+        self.pick_menu.addAction(
+            f"All that are shown ({len(rows)})", lambda: self._pick(rows, False)
+        )
+        for name, colour, among in self._by_class():
+            self.pick_menu.addAction(
+                swatch(colour), f"{readable_name(name)} ({len(among)})",
+                lambda among=among: self._pick(among, False),
+            )  # fmt: skip
+        self.pick_menu.addSeparator()
+        none = self.pick_menu.addAction("None", lambda: self._pick(rows[:0], False))
+        none.setEnabled(len(self.shown.picked) > 0)
+
+    def _by_class(self) -> list[tuple[str, str, npt.NDArray[np.intp]]]:
+        """Return name, colour and rows of each class that is shown, the largest first."""
+        shown, results = self.shown, self.shown.results
+        if results is None:
+            return []
+        index = results.class_index[shown.rows]
+        classes = [*zip(results.class_names, shown.colours, strict=True)]
+        found = [
+            (name, colour, shown.rows[index == i])
+            for i, (name, colour) in [
+                *enumerate(classes),
+                (-1, (NOT_CLASSIFIED, UNCLASSIFIED_COLOUR)),
+            ]
+        ]
+        return sorted((each for each in found if len(each[2])), key=lambda each: -len(each[2]))
 
     def _go_to(self, row: int) -> None:
         self.shown.pick((row,), row)

@@ -30,9 +30,4 @@ class MapDock(CellsDock):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         self.population = Population.of(napari_viewer)
         super().__init__(self.population.session.status)
-        annotating = self.population.annotating
-        annotating.attach()
-        self.population.attach()
-        self.box = MapBox(self.population, self)
-        self.fill(self.box)
-        self.end_with([self.box, self._warnings], self.population.detach, annotating.detach)
+        self.box = self.hold(self.population, MapBox)

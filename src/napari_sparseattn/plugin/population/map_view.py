@@ -99,7 +99,9 @@ class MapView(QWidget):
         """Mark the cells that are picked."""
         row, results = self.shown.current, self.shown.results
         if row is not None and results is not None:
-            self.setAccessibleDescription(self._facts(row))
+            n = len(self.shown.picked)
+            more = f"; {n} cells are picked" if n > 1 else ""
+            self.setAccessibleDescription(f"{self._facts(row)}{more}")
         self._picked = None
         self.update()
 
@@ -323,7 +325,7 @@ class MapView(QWidget):
             self.menu_wanted.emit(event.globalPos())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
-        """Go to the next point in a direction; + and − zoom."""
+        """Go to the next point in a direction, pick more or all; + and − zoom."""
         ways = {
             Qt.Key.Key_Left: (-1.0, 0.0),
             Qt.Key.Key_Right: (1.0, 0.0),
@@ -333,8 +335,14 @@ class MapView(QWidget):
         key, middle = Qt.Key(event.key()), QPointF(self.width() / 2, self.height() / 2)
         if key in ways and self.places is not None:
             row = self._towards(np.array(ways[key]))
-            if row is not None:
+            if row is not None and event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+                self.shown.pick(np.union1d(self.shown.picked, [row]).astype(np.intp), row)
+            elif row is not None:
                 self.gone_to.emit(row)
+        elif key == Qt.Key.Key_A and event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.picked.emit(self.shown.rows, False)
+        elif key == Qt.Key.Key_Menu and len(self.shown.picked):
+            self.menu_wanted.emit(self.mapToGlobal(middle.toPoint()))
         elif (
             key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus) and self.places is not None
         ):

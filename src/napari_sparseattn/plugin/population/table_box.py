@@ -120,17 +120,36 @@ class CellsModel(QAbstractTableModel):
         return self._icons[colour]
 
 
+#: With Alt: by the column of the current field.
+_SORTING = {
+    Qt.Key.Key_Up: Qt.SortOrder.AscendingOrder,
+    Qt.Key.Key_Down: Qt.SortOrder.DescendingOrder,
+}
+
+
 class _Table(QTableView):
-    """A table whose selected rows are copied by Ctrl+C."""
+    """A table whose selected rows are copied by Ctrl+C, and that Alt and arrows sort."""
 
     def __init__(self, box: TableBox) -> None:
         super().__init__(box)
         self._box = box
+        #: That the user went to last; other rows, or another order, make Qt forget it.
+        self.column = 0
+
+    def currentChanged(self, current: QModelIndex, previous: QModelIndex) -> None:  # noqa: N802
+        """Remember the column, where it is the user's."""
+        super().currentChanged(current, previous)
+        if current.isValid() and not self._box.showing:
+            self.column = current.column()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
         """Copy, or do what tables do."""
         if event.matches(QKeySequence.StandardKey.Copy):
             self._box.copy()
+            return
+        sorting = _SORTING.get(Qt.Key(event.key()))
+        if sorting is not None and event.modifiers() & Qt.KeyboardModifier.AltModifier:
+            self.sortByColumn(self.column, sorting)
             return
         super().keyPressEvent(event)
 
@@ -141,6 +160,8 @@ class TableBox(SeenFollower):
     def __init__(self, cells: CellTask, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.cells, self.shown = cells, cells.shown
+        #: While what is picked elsewhere is shown: that is no wish of the user's here.
+        self._showing = False
         self.model = CellsModel(self.shown, self)
         self.table = _Table(self)
         self.filter_bar = FilterBar(self.shown, self)
@@ -159,8 +180,6 @@ class TableBox(SeenFollower):
         column.addWidget(self.empty)
         column.addWidget(self.filter_bar)
         column.addWidget(self.table, 1)
-        #: While what is picked elsewhere is shown: that is no wish of the user's here.
-        self._showing = False
         self._gone_to: int | None = None
         self._columns: tuple[str, ...] = ()
         status = cells.parts.status
@@ -181,6 +200,11 @@ class TableBox(SeenFollower):
         self.follow_seen(self.shown.changed, self.refresh)
         self.follow_seen(self.shown.picked_changed, self._show_picked)
         self.refresh()
+
+    @property
+    def showing(self) -> bool:
+        """Whether what is picked elsewhere is just being shown."""
+        return self._showing
 
     def release(self) -> None:
         """Disconnect; tables that are being written are finished in silence."""
@@ -269,7 +293,7 @@ class TableBox(SeenFollower):
         selection.select(wanted, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         at = -1 if shown.current is None else shown.place(shown.current)
         if at >= 0 and self.table.currentIndex().row() != at:
-            index = self.model.index(at, 0)
+            index = self.model.index(at, self.table.column)
             selection.setCurrentIndex(index, QItemSelectionModel.SelectionFlag.NoUpdate)
             self.table.scrollTo(index)
         self._showing = False

@@ -164,7 +164,9 @@ class Wall(QAbstractScrollArea):
     def _describe(self) -> None:
         row = self.shown.current
         if row is not None and self.shown.results is not None and row < self.shown.total:
-            self.setAccessibleDescription(self._facts(row).replace("\n", ", "))
+            n = len(self.shown.picked)
+            more = f"; {n} cells are picked" if n > 1 else ""
+            self.setAccessibleDescription(self._facts(row).replace("\n", ", ") + more)
 
     def _facts(self, row: int) -> str:
         results, shown = self.shown.results, self.shown
@@ -221,9 +223,6 @@ class Wall(QAbstractScrollArea):
             own, below = self.layout_.tops[section], self.layout_.tops[section + 1]
             at = min(max(own, top), below - _HEADING) - top
             self._draw_heading(painter, section, at)
-        if self.hasFocus():
-            painter.setPen(QPen(_CURRENT, 1, Qt.PenStyle.DotLine))
-            painter.drawRect(self.viewport().rect().adjusted(0, 0, -1, -1))
         painter.end()
 
     def _draw_cell(
@@ -479,10 +478,25 @@ class Wall(QAbstractScrollArea):
         elif key == Qt.Key.Key_Space and current is not None:
             self._hovered = current
             self._show_hovered()
+        elif key in (Qt.Key.Key_Minus, Qt.Key.Key_Plus, Qt.Key.Key_Equal):
+            self._fold_by_key(away=key == Qt.Key.Key_Minus)
         elif key == Qt.Key.Key_Menu and len(self.shown.picked):
             self.menu_wanted.emit(self.viewport().mapToGlobal(QPoint(40, 40)))
         else:
             super().keyPressEvent(event)
+
+    def _fold_by_key(self, *, away: bool) -> None:
+        """Fold the class of the current cell away, and go to the next; or open all."""
+        current = self.shown.current
+        spot = None if current is None else self.spot_of(current)
+        if not away:
+            for name in list(self.folded):
+                self.fold(name)
+        elif spot is not None:
+            self.fold(list(self.groups)[spot.section])
+            order = self._order()
+            if len(order):
+                self._reach(int(order[0]))
 
     def _step(self, right: int, down: int, *, extend: bool) -> None:
         current = self.shown.current

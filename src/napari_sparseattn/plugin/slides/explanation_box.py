@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.picture import ColourBar
 from .pyramid_maps import EXPLANATION, colour_name, explanation_map
 from .task import ExplainedRegion, SlideTask
@@ -60,14 +60,14 @@ class ExplanationBox(Follower):
         super().__init__(parent)
         self.slides = slides
         self.methods = shrinkable(QComboBox(self))
-        self.method_name = QLabel("Explained by", self)
+        self.method_name = label_for(self.methods, "Explained by")
         self.measured = QLabel(self)
         self.measured.setWordWrap(True)
         self.regions = shrinkable(QComboBox(self))
         for region, (name, tip) in _REGIONS.items():
             self.regions.addItem(name, region)
             self.regions.setItemData(self.regions.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.region_name = QLabel("What speaks for", self)
+        self.region_name = label_for(self.regions, "What speaks for")
         self.region_advice = QLabel(self)
         self.region_advice.setWordWrap(True)
         self.explaining = QProgressBar(self)

@@ -11,12 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...images.slides.overview import Band, is_flat, overview_levels
+from ...images.slides.overview import FLAT_PIXELS, Band, is_flat, overview_levels
 from ...images.slides.pyramid import Pyramid
 from ..core.sources import METADATA_KEY
 from .layers import AnyView, LayerData, slide_layers
 
-__all__ = ["FlatSlide", "FlatView", "PartRequest", "flat_layers", "flat_of", "read_part"]
+__all__ = [
+    "FlatSlide",
+    "FlatView",
+    "PartRequest",
+    "far_layers",
+    "flat_layers",
+    "flat_of",
+    "read_part",
+]
 
 #: Larger parts are shown from the coarse levels alone.
 _MOST_PART = 2**25
@@ -48,15 +56,21 @@ class FlatSlide:
     ----------
     pyramid : Pyramid
         The slide.
+    coarse : numpy.ndarray, optional
+        Its coarsest level (h, w, C), as stored, where its file has one that is small; by
+        default levels are to be made.
     """
 
-    def __init__(self, pyramid: Pyramid) -> None:
+    def __init__(self, pyramid: Pyramid, coarse: npt.NDArray[Any] | None = None) -> None:
         self.pyramid = pyramid
-        self.levels = (*pyramid.levels, *overview_levels(pyramid))
+        made = () if coarse is not None else overview_levels(pyramid)
+        self.levels = (*pyramid.levels, *made)
         last = self.levels[-1]
+        if coarse is None:
+            coarse = np.empty((last.height, last.width, pyramid.channels), pyramid.dtype)
+            coarse[:] = pyramid.background
         #: The coarsest level, as far as it has been made.
-        self.coarse = np.empty((last.height, last.width, pyramid.channels), pyramid.dtype)
-        self.coarse[:] = pyramid.background
+        self.coarse = coarse
         self._parts: dict[tuple[int, bool], tuple[_Box, npt.NDArray[Any]]] = {}
         #: Called with a part that is to be read; nothing is read until somebody listens.
         self.ask: Callable[[PartRequest], None] = lambda _: None
@@ -78,7 +92,7 @@ class FlatSlide:
         stored, overview = len(self.pyramid.levels), self.pyramid.overview
         if level >= stored and overview is not None:
             return _filled(overview, level, top, left, bottom, right)
-        if level < stored:
+        if level < min(stored, len(self.levels) - 1):
             if self._held(level, top, left, bottom, right) is None:
                 self._want(level, top, left, bottom, right)
             found = self._held(level, top, left, bottom, right)
@@ -157,8 +171,31 @@ def flat_layers(pyramid: Pyramid) -> list[LayerData] | None:
     """
     if not is_flat(pyramid):
         return None
-    slide = FlatSlide(pyramid)
-    found = []
+    return _layers_of(FlatSlide(pyramid))
+
+
+def far_layers(pyramid: Pyramid) -> list[LayerData]:
+    """Return the layers of a slide on another machine; call it from a worker.
+
+    Its coarsest level is loaded now. Of the others, what is looked at is loaded once
+    somebody reads for them, see `overviews.Overviews`, and shown coarsely until then:
+    napari draws in the main thread, which must not wait for the network.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be loaded.
+    """
+    if pyramid.levels[-1].n_pixels > FLAT_PIXELS:
+        return _layers_of(FlatSlide(pyramid))
+    last = pyramid.levels[-1]
+    twin = pyramid.as_stored()
+    coarse = _filled(twin, len(pyramid.levels) - 1, 0, 0, last.height, last.width)
+    return _layers_of(FlatSlide(pyramid, coarse))
+
+
+def _layers_of(slide: FlatSlide) -> list[LayerData]:
+    found, pyramid = [], slide.pyramid
     for n, (_, attributes, kind) in enumerate(slide_layers(pyramid)):
         channel = n if pyramid.channel_info else None
         views = [FlatView(slide, level, channel) for level in range(len(slide.levels))]

@@ -64,6 +64,7 @@ class PatchList(QListWidget):
             item = QListWidgetItem(QIcon(self._empty), "")
             item.setData(_PATCH, patch)
             item.setToolTip(tip)
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, tip)
             self.addItem(item)
             self._items[patch] = item
         self._fit()
@@ -141,6 +142,7 @@ class GalleryBox(Follower):
         self._lay_out()
         for patches in (self.most, self.least):
             patches.itemClicked.connect(self._picked)
+            patches.itemActivated.connect(self._picked)
         self.more.clicked.connect(self._show_more)
         self.export.clicked.connect(self._choose_file)
         self.follow(slides.parts.answers.changed, self.show_answer)

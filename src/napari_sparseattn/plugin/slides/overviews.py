@@ -94,8 +94,8 @@ class Overviews(PerViewer):
 
     def _make_overview(self, slide: FlatSlide) -> None:
         """Have the overview of a slide made, unless it is there."""
-        if slide.pyramid.overview is not None:
-            return
+        if slide.pyramid.overview is not None or slide.pyramid.path is None:
+            return  # of a slide on another machine, all of it would be loaded for that
         request = self._requests[id(slide)] = _Request(slide, preferences().cache)
         self._states[id(slide)] = Progress(0, 0, what="bands")
         self.changed.emit()

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from ...evidence import PyramidAttention, scale_weights
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.picture import ColourBar
 from .explanation_box import ExplanationBox
 from .plots import ConcentrationCurve, SignedBars
@@ -81,6 +81,7 @@ class PyramidBox(Follower):
             self.kinds.addItem(name, kind)
             self.kinds.setItemData(self.kinds.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.heads = shrinkable(QComboBox(self))
+        self.heads.setAccessibleName("Attention head")
         self.heads.setToolTip("One attention head of the model, or the mean of all.")
         self.levels: list[QCheckBox] = []
         self.bars: list[ColourBar] = []
@@ -91,8 +92,8 @@ class PyramidBox(Follower):
         self.local.setToolTip(
             "What the patch that is picked out looked at itself, in its window of up to 63."
         )
-        self.share_of = QLabel("Level shares of", self)
         self.classes = shrinkable(QComboBox(self))
+        self.share_of = label_for(self.classes, "Level shares of")
         self.shares = SignedBars(self)
         for widget in (self.share_of, self.classes, self.shares):
             widget.setToolTip(_SHARES_TIP)
@@ -127,7 +128,10 @@ class PyramidBox(Follower):
         )
         self.foci = QLabel(self)
         self.foci.setWordWrap(True)
-        self._foci_names = (QLabel("Foci from probability", self), QLabel("Patches at least", self))
+        self._foci_names = (
+            label_for(self.threshold, "Foci from probability"),
+            label_for(self.least, "Patches at least"),
+        )
 
     def release(self) -> None:
         """Disconnect, with what is in it; it is about to be deleted."""
@@ -136,7 +140,7 @@ class PyramidBox(Follower):
 
     def _lay_out(self) -> None:
         head = QGridLayout()
-        head.addWidget(QLabel("Values", self), 0, 0)
+        head.addWidget(label_for(self.kinds, "Values"), 0, 0)
         head.addWidget(self.kinds, 0, 1)
         # Below, for both texts to be whole at the dock's usual width.
         head.addWidget(self.heads, 1, 1)

@@ -6,7 +6,6 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QWidget,
@@ -15,7 +14,7 @@ from qtpy.QtWidgets import (
 from ...training.runs.requests import Survey
 from ...training.runs.runs import Epoch
 from ..core.messages import counted, time_left
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.rich import WrappedLabel, rich
 from .session import FineTuning
 
@@ -198,7 +197,7 @@ class TrainOptionsBox(Follower):
         grid.setColumnStretch(1, 1)
         rows = (("Time", self.times), ("Layers", self.layers), ("Device", self.devices))
         for row, (text, box) in enumerate(rows):
-            grid.addWidget(QLabel(text, self), row, 0)
+            grid.addWidget(label_for(box, text), row, 0)
             grid.addWidget(box, row, 1)
         self.times.activated.connect(self._choose)
         self.layers.activated.connect(self._choose)

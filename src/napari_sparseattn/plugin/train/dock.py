@@ -8,6 +8,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QScrollArea, QWidget
 
 from ..annotate.box import AnnotateBox
+from ..annotate.raters_box import RatersBox
 from ..widgets.base import Follower
 from ..widgets.frame import DockFrame, section
 from .box import TrainBox, TrainOptionsBox
@@ -42,6 +43,7 @@ class TrainDock(DockFrame):
         super().__init__(self.session.status)
         inner = QWidget(self)
         self.annotate_box = AnnotateBox(self.tuning.annotating, inner)
+        self.raters_box = RatersBox(self.tuning.annotating.raters, inner)
         self.train_box = TrainBox(self.tuning, inner)
         self.options_box = TrainOptionsBox(self.tuning, inner)
         self.curves_box = CurvesBox(self.tuning, inner)
@@ -49,16 +51,18 @@ class TrainDock(DockFrame):
         self.validation_box = ValidationBox(self.tuning.validating, inner)
         self.table_box = TableTrainingBox(self.tuning.tables, inner)
         parts: list[Follower] = [
-            self.annotate_box, self.train_box, self.options_box, self.report_box, self.curves_box,
-            self.validation_box, self.table_box,
+            self.annotate_box, self.raters_box, self.train_box, self.options_box, self.report_box,
+            self.curves_box, self.validation_box, self.table_box,
         ]  # fmt: skip
         annotate = section("Annotate", self.annotate_box, inner)
+        raters = section("Several raters", self.raters_box, inner, open_=False)
         curves = section("Training", self.curves_box, inner)
         report = section("Report", self.report_box, inner)
         options = section("Options", self.options_box, inner, open_=False)
         validation = section("Cross-validation", self.validation_box, inner, open_=False)
         table = section("Train on a table of slides", self.table_box, inner, open_=False)
-        self.lay_out(inner, [annotate, self.train_box, options, validation, report, curves, table])
+        boxes = [annotate, raters, self.train_box, options, validation, report, curves, table]
+        self.lay_out(inner, boxes)
         curves.setVisible(bool(self.tuning.epochs))
         report.setVisible(self.tuning.outcome.report is not None)
         self.curves_box.wanted.connect(curves.setVisible)

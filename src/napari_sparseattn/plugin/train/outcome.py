@@ -13,14 +13,11 @@ from ...training.runs.runs import Version, versions
 from ..annotate.session import Annotating
 from ..core.lanes import Lanes
 from ..core.models import prepare_model
-from ..core.sources import file_of
 from ..core.status import explain
-from ..opening import open_files
 from ..session import Session
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
 
     from ...training.data.annotations import Annotation, ImageRecord
     from ...training.tune.fine_tune import FineTuneReport
@@ -28,10 +25,6 @@ if TYPE_CHECKING:
     from ..core.models import Model
 
 __all__ = ["AnnotationFinder", "Outcome"]
-
-#: So many diameters of a cell are shown around it, or so many pixels where that is unknown.
-_AROUND = 12.0
-_PIXELS_AROUND = 400.0
 
 
 class Outcome:
@@ -152,7 +145,6 @@ class AnnotationFinder:
 
     def __init__(self, session: Session, annotating: Annotating) -> None:
         self._session, self._annotating = session, annotating
-        self._awaited: tuple[ImageRecord, Annotation | None] | None = None
 
     def go_to(self, name: str) -> bool:
         """Bring an annotation to the middle of the view; return whether its image is open.
@@ -166,13 +158,7 @@ class AnnotationFinder:
         if found is None:
             self._session.status.notify("This annotation has been removed since.", "warning")
             return False
-        image, annotation = found
-        layer = self._layer_of(image)
-        if layer is not None:
-            self._show(layer, annotation)
-            return True
-        self._open(image, annotation)
-        return False
+        return self._annotating.places.go(*found)
 
     def _find(self, name: str) -> tuple[ImageRecord, Annotation | None] | None:
         wanted = name.partition(":")[0]
@@ -184,59 +170,3 @@ class AnnotationFinder:
             if name == image.name or name.rsplit(":", 2)[0] == image.name:
                 return image, None
         return None
-
-    def _layer_of(self, image: ImageRecord) -> Image | None:
-        for layer in self._session.selection.images():
-            found = self._annotating.files.annotations(layer)
-            if found is not None and found.image.hash == image.hash:
-                return layer
-            # It may be open without having been looked at yet.
-            if found is None and image.path and file_of(layer) == image.path:
-                return layer
-        return None
-
-    def _open(self, image: ImageRecord, annotation: Annotation | None) -> None:
-        viewer = self._session.viewer
-        if viewer is None or not image.path or not Path(image.path).exists():
-            self._session.status.notify(
-                f"'{image.name or image.hash[:8]}' is not open, and not where it was. Open it, "
-                "then click again.",
-                "warning",
-            )
-            return
-        if self._awaited is None:
-            self._annotating.changed.connect(self._go_on)
-        self._awaited = (image, annotation)
-        open_files(viewer, [image.path], self._session.status.notify)
-
-    def _go_on(self, _: object = None) -> None:
-        """Go on when the annotations of the image that is being opened are there."""
-        if self._awaited is None:
-            return
-        image, annotation = self._awaited
-        layer = self._layer_of(image)
-        if layer is not None:
-            self._awaited = None
-            self._annotating.changed.disconnect(self._go_on)
-            self._show(layer, annotation)
-
-    def _show(self, layer: Image, annotation: Annotation | None) -> None:
-        session, viewer = self._session, self._session.viewer
-        if viewer is None:
-            return
-        session.selection.set_image(layer)
-        layer.visible = True
-        if annotation is None or annotation.centre is None:
-            viewer.fit_to_view()
-            return
-        ahead = layer.ndim - 2
-        index = (annotation.t, annotation.z)[:ahead]
-        world = layer.data_to_world((*index, *annotation.centre))
-        for axis, value in enumerate(world[:-2]):
-            viewer.dims.set_point(viewer.dims.ndim - len(world) + axis, value)
-        camera = viewer.scene.camera
-        camera.center = (0.0, *world[-2:])
-        across = _AROUND * annotation.diameter_px if annotation.diameter_px else _PIXELS_AROUND
-        across *= abs(float(layer.scale[-1]))
-        # Closer only: who looks closely at cells goes on doing so.
-        camera.zoom = max(camera.zoom, min(viewer.canvas.size) / max(across, 1e-9))

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPainter, QPaintEvent, QPen
+from qtpy.QtGui import (
+    QColor,
+    QHelpEvent,
+    QImage,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+)
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from ...card import readable_name
@@ -27,6 +36,11 @@ _GAP = 4
 _RIGHT, _WRONG, _CHOSEN = QColor("#009e73"), QColor("#d55e00"), QColor("#e5b567")
 _LEAST_FIELD, _MOST_FIELD, _SWATCH = 18, 34, 8
 _MOST_NAME = 110
+
+_STEPS = {
+    Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1),
+    Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0),
+}  # fmt: skip
 
 Values = Sequence[float | None]
 
@@ -207,6 +221,7 @@ class ConfusionMatrix(QWidget):
         self.setMouseTracking(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAccessibleName("Confusion matrix")
 
     def set_counts(
         self, counts: npt.NDArray[np.int64], names: Sequence[str], colours: Sequence[str]
@@ -262,6 +277,20 @@ class ConfusionMatrix(QWidget):
         found = self.field_at(event.position().x(), event.position().y())
         if found is not None and event.button() == Qt.MouseButton.LeftButton:
             self.choose(*found)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Go from field to field, and pick it."""
+        step = _STEPS.get(Qt.Key(event.key()))
+        n = len(self.names)
+        if step is None or not n:
+            super().keyPressEvent(event)
+            return
+        row, column = self.chosen or (0, 0)
+        if self.chosen is not None:
+            row, column = (
+                min(max(at + by, 0), n - 1) for at, by in zip((row, column), step, strict=True)
+            )
+        self.choose(row, column)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's name
         """Show a hand over fields with cells in them."""

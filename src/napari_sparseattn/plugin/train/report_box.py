@@ -62,6 +62,7 @@ class ReportBox(Follower):
         self.cells = QListWidget(self)
         self.cells.setIconSize(QSize(_ICON, _ICON))
         self.cells.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.cells.setAccessibleName("Held-out cells")
         self.cells.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.cells.setWordWrap(True)
         self.cells.setToolTip("Click a cell to see it in its image, which is opened if need be.")
@@ -70,7 +71,8 @@ class ReportBox(Follower):
         self.keep.clicked.connect(self._keep)
         self.save.clicked.connect(self._choose_file)
         self.matrix.picked.connect(self._list)
-        self.cells.itemClicked.connect(self._go_to)
+        for by in (self.cells.itemClicked, self.cells.itemActivated):
+            by.connect(self._go_to)
         self.follow(tuning.outcome.changed, self.show_report)
         self.show_report(tuning.outcome.report)
 

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from ...features.registry import ENCODERS
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
 from ..widgets.rich import WrappedLabel
 from .table_training import TableTraining
 
@@ -103,7 +103,7 @@ class TableTrainingBox(Follower):
             ("Encoder", self.encoder), ("Patch", self.patch), ("Model", self.name),
         )  # fmt: skip
         for row, (text, widget) in enumerate(rows, 2):
-            self._names[widget] = QLabel(text, self)
+            self._names[widget] = label_for(widget, text)
             grid.addWidget(self._names[widget], row, 0)
             grid.addWidget(widget, row, 1)
         wide = (self.start, self.cancel, self.bar, self.held, self.found)

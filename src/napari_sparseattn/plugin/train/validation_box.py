@@ -8,7 +8,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QGridLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QSpinBox,
@@ -16,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..core.status import explain
-from ..widgets.base import Follower
+from ..widgets.base import Follower, label_for
 from ..widgets.rich import WrappedLabel
 from .plots import LearningCurve
 from .validating import Validating
@@ -61,7 +60,7 @@ class ValidationBox(Follower):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
-        grid.addWidget(QLabel("Folds", self), 0, 0)
+        grid.addWidget(label_for(self.folds, "Folds"), 0, 0)
         grid.addWidget(self.folds, 0, 1)
         wide = (self.curve, self.start, self.cancel, self.bar, self.found, self.plot, self.save)
         for row, widget in enumerate(wide, 1):

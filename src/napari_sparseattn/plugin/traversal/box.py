@@ -24,7 +24,8 @@ from ...evidence import Traversal
 from ...inference.prediction import Prediction
 from ..core.messages import share_text, why_stopped
 from ..core.pictures import Thumbnails
-from ..widgets.base import Follower, shrinkable
+from ..widgets.base import Follower, label_for, shrinkable
+from ..widgets.inks import ink
 from ..widgets.picture import pixmap
 from ..widgets.rich import breakable, rich
 from .close_up import CloseUpBox
@@ -53,6 +54,7 @@ class CropsModel(QAbstractTableModel):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._box = parent
         self.traversal: Traversal | None = None
         self.share: npt.NDArray[np.float32] = np.empty(0, np.float32)
         self._pictures: list[QPixmap] = []
@@ -121,7 +123,7 @@ class CropsModel(QAbstractTableModel):
                 return QIcon(picture)
             return self._swatches[level] if column == "level" else None
         if role == Qt.ItemDataRole.ForegroundRole and column == "share":
-            return QColor("#ff8a7a" if share > 0 else "#7fb8f0")
+            return QColor(ink(self._box, "for" if share > 0 else "against"))
         if role == Qt.ItemDataRole.TextAlignmentRole and column != "crop":
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         return None
@@ -143,7 +145,7 @@ class TraversalBox(Follower):
             "Class whose contributions are shown, and colour the rectangles: red (+) for it, blue "
             "(−) against it."
         )
-        self.share_of = QLabel("Share of", self)
+        self.share_of = label_for(self.classes, "Share of")
         self.stopped = QLabel(self)
         self.stopped.setWordWrap(True)
         self.drawn = QLabel(self)
@@ -165,6 +167,8 @@ class TraversalBox(Follower):
         self._lay_out()
         self.table.clicked.connect(self._picked)
         self.table.doubleClicked.connect(self._go_to)
+        self.table.activated.connect(self._go_to)
+        self.table.selectionModel().currentRowChanged.connect(self._follow_keys)
         self.classes.activated.connect(crops.set_shown_class)
         self.every.toggled.connect(self._show_every)
         self.follow(crops.parts.answers.changed, self.show_answer)
@@ -177,6 +181,7 @@ class TraversalBox(Follower):
     def _make_table(self) -> QTableView:
         table = QTableView(self)
         table.setModel(self.sorted)
+        table.setAccessibleName("Table of crops")
         table.setSortingEnabled(True)
         table.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -289,6 +294,11 @@ class TraversalBox(Follower):
         self.classes.setCurrentIndex(index)
         self._say_drawn()
         self.model.set_class(index)
+
+    def _follow_keys(self, index: QModelIndex, _: QModelIndex) -> None:
+        # What is shown anew changes the row too; only keys do it while the table has the focus.
+        if index.isValid() and self.table.hasFocus():
+            self._picked(index)
 
     def _picked(self, index: QModelIndex) -> None:
         self.crops.select_crop(self.sorted.mapToSource(index).row())

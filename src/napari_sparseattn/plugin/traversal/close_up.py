@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QMouseEvent, QPainter, QPaintEvent, QPixmap
+from qtpy.QtGui import QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QWidget
 
 from ...evidence import Traversal
@@ -35,6 +35,7 @@ class PixelView(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
         self.setMinimumSize(_LEAST, _LEAST)
         self.setMaximumSize(most, most)
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
 
     @property
     def picture(self) -> QPixmap:
@@ -55,6 +56,14 @@ class PixelView(QWidget):
         """Show the picture at its own size, until the next click elsewhere."""
         if not self._picture.isNull():
             self.enlarge()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """Do by Space or Enter what a click does."""
+        keys = (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if event.key() in keys and not self._picture.isNull():
+            self.enlarge()
+        else:
+            super().keyPressEvent(event)
 
     def enlarge(self) -> QLabel:
         """Open a small window with the picture, pixel by pixel, tiny ones enlarged."""
@@ -92,7 +101,9 @@ class CloseUpBox(QWidget):
             "The crop at the resolution of the image itself, for you to judge; the model saw only "
             "the picture beside it. Click to see it pixel by pixel."
         )
+        self.native.setAccessibleName("The crop in the image")
         self.read = PixelView(_READ_SIDE, self)
+        self.read.setAccessibleName("The crop as the model read it")
         self.read.setFixedSize(_READ_SIDE, _READ_SIDE)
         self.read.setToolTip("The crop as the model read it: all that it saw of this place.")
         self.native_caption, self.read_caption = QLabel(self), QLabel(self)

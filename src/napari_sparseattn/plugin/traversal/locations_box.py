@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..widgets.base import Follower
+from ..widgets.inks import ink
 from ..widgets.rich import rich
 from .task import TraversalTask, Trial
 
@@ -160,10 +161,14 @@ class LocationsBox(Follower):
         self.crops.set_locations(None)
         self._show_locations(None)
 
+    def show_theme(self) -> None:
+        """Show the table in the colours of napari's theme."""
+        self._show_trials()
+
     def _show_trials(self) -> None:
         trials = self.crops.trials
         self.trials.setVisible(bool(trials))
-        self.trials.setText(_table(trials, self.crops.trained_locations))
+        self.trials.setText(_table(trials, self.crops.trained_locations, ink(self, "muted")))
 
 
 def _about_halting(spec: HaltingSpec) -> str:
@@ -175,10 +180,10 @@ def _about_halting(spec: HaltingSpec) -> str:
     )
 
 
-def _table(trials: list[Trial], trained: tuple[int, ...]) -> str:
+def _table(trials: list[Trial], trained: tuple[int, ...], grey: str) -> str:
     """Return the trials as an HTML table, the last in bold."""
     head = "".join(
-        f"<td align='{side}' style='color:#8c98a6'>{name}&nbsp;</td>"
+        f"<td align='{side}' style='color:{grey}'>{name}&nbsp;</td>"
         for name, side in (
             ("asked", "left"), ("class", "left"), ("prob.", "right"),
             ("crops", "right"), ("pixels", "right"),

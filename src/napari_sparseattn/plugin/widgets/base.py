@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from psygnal import SignalInstance
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QSizePolicy, QWidget
 
-__all__ = ["LABEL_WIDTH", "Follower", "set_quietly", "shrinkable"]
+__all__ = ["LABEL_WIDTH", "Follower", "label_for", "set_quietly", "shrinkable"]
 
 #: Lines up the boxes of different grids, in screen pixels.
 LABEL_WIDTH = 52
@@ -26,11 +26,21 @@ class Follower(QWidget):
         signal.connect(slot)
         self._followed.append((signal, slot))
 
+    def show_theme(self) -> None:
+        """Show texts with colours of their own anew: napari's theme has changed."""
+
     def release(self) -> None:
         """Disconnect; the widget is about to be deleted."""
         for signal, slot in self._followed:
             signal.disconnect(slot)
         self._followed.clear()
+
+
+def label_for(widget: QWidget, text: str, parent: QWidget | None = None) -> QLabel:
+    """Return a label that stands before a widget and names it to screen readers."""
+    label = QLabel(text, widget.parentWidget() if parent is None else parent)
+    label.setBuddy(widget)
+    return label
 
 
 def shrinkable(combo: QComboBox) -> QComboBox:

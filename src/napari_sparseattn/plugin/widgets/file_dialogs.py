@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QWidget
 
-__all__ = ["choose_images", "choose_slide_folder", "choose_slides"]
+__all__ = ["choose_address", "choose_images", "choose_slide_folder", "choose_slides"]
 
 
 def choose_images(parent: QWidget | None = None) -> list[str]:
@@ -28,3 +28,14 @@ def choose_slide_folder(parent: QWidget | None = None) -> list[str]:
     """Let the user choose the folder of a slide; none where that is cancelled."""
     path = QFileDialog.getExistingDirectory(parent, "Open the folder of an OME-Zarr or DICOM slide")
     return [path] if path else []
+
+
+def choose_address(parent: QWidget | None = None) -> list[str]:
+    """Let the user write the address of a slide; none where that is cancelled."""
+    text, given = QInputDialog.getText(
+        parent,
+        "Open a slide at an address",
+        "https://, http:// or s3://, of a slide in TIFF (SVS, NDPI, OME-TIFF) or OME-Zarr.\n"
+        "Only what is looked at is loaded.",
+    )
+    return [text.strip()] if given and text.strip() else []

@@ -25,13 +25,27 @@ from ..core.preferences import keep_section, preferences
 from ..core.status import Message
 from .base import Follower
 from .canvas import guard_canvases
+from .focus_ring import FocusRing
 from .help import PAGES, HelpButton
+from .inks import INKS, is_dark
 from .keys import KeyFilter
 from .rich import WrappedLabel, rich
+from .tab_order import order_tabs
 
 __all__ = ["DockFrame", "MessageLine", "Notifier", "Section", "dock_of", "mark_next", "section"]
 
+#: `%(edge)s` and the like are `inks.INKS` for the theme.
 _STYLE = """
+QPushButton, QToolButton { border: 1px solid transparent; padding: 3px; }
+QPushButton:checked, QToolButton:checked { border-color: %(text)s; }
+QComboBox, QAbstractSpinBox, QLineEdit, QTextEdit, QPlainTextEdit { border: 1px solid %(edge)s; }
+QAbstractSpinBox QLineEdit, QComboBox QLineEdit { border: none; }
+QLineEdit, QAbstractSpinBox { placeholder-text-color: %(placeholder)s; }
+QCheckBox::indicator, QRadioButton::indicator:unchecked { border: 1px solid %(edge)s; }
+QSlider::handle:horizontal { background-color: %(edge)s; }
+QAbstractItemView::item:selected {
+    border-top: 1px solid %(text)s; border-bottom: 1px solid %(text)s;
+}
 QLabel#hint { padding-left: 5px; border-left: 3px solid #e5b567; }
 QLabel#card { padding: 4px; border-left: 2px solid #6c7a89; }
 QLabel#simulated { padding-left: 5px; border-left: 3px solid #e5b567; font-weight: bold; }
@@ -119,7 +133,13 @@ class DockFrame(QWidget):
     def __init__(self, notifier: Notifier) -> None:
         super().__init__()
         watch_for_crashes()
-        self.setStyleSheet(_STYLE)
+        self._dark: bool | None = None
+        self.ring = FocusRing(self)
+        self._dressing = QTimer(self)
+        self._dressing.setSingleShot(True)
+        self._dressing.setInterval(0)
+        self._dressing.timeout.connect(self._follow_theme)
+        self._follow_theme()
         self.setMinimumWidth(340)
         self.message_line = MessageLine(notifier, self)
         self._docked = False
@@ -144,6 +164,8 @@ class DockFrame(QWidget):
         # Nothing here needs more width than the dock has; boxes elide instead.
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
+        # What it holds takes the Tab key; the area itself has nothing to do.
+        scroll.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         scroll.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
@@ -161,6 +183,8 @@ class DockFrame(QWidget):
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """Share the place of the other dock of ours, when shown first."""
         super().showEvent(event)
+        self._follow_theme()
+        order_tabs(self)
         if not self._placed:
             self._placed = True
             guard_canvases(self.window())
@@ -168,6 +192,33 @@ class DockFrame(QWidget):
                 keys.watch_dock(self)
             # Only after napari has put the dock where it wants it.
             QTimer.singleShot(0, self._join_others)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Follow napari's theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() in (
+            QEvent.Type.StyleChange,
+            QEvent.Type.PaletteChange,
+        ):
+            # Once all of the window is dressed.
+            self._dressing.start()
+
+    def _follow_theme(self) -> None:
+        dark = is_dark(self)
+        if dark is self._dark:
+            return
+        self._dark = dark
+        self.setStyleSheet(_STYLE % {name: each[0 if dark else 1] for name, each in INKS.items()})
+        for part in self.findChildren(Follower):
+            part.show_theme()
+
+    def focusNextPrevChild(self, forward: bool) -> bool:  # noqa: N802 - Qt's name
+        """Go on in the order in which the dock is read, as it is laid out by now."""
+        order_tabs(self)
+        self.ring.by_tab = True
+        moved = super().focusNextPrevChild(forward)
+        self.ring.by_tab = False
+        return bool(moved)
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Take note of the dock that holds this; for subclasses."""
@@ -227,7 +278,7 @@ def _arrow(symbol: str) -> QIcon:
     font = painter.font()
     font.setPixelSize(30)
     painter.setFont(font)
-    painter.setPen(QColor("#8c98a6"))
+    painter.setPen(QColor("#78838f"))
     painter.drawText(pixmap.rect(), Qt.AlignmentFlag.AlignCenter, symbol)
     painter.end()
     return QIcon(pixmap)

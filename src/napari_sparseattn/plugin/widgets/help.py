@@ -26,6 +26,7 @@ PAGES = {
     "More": "window.md#more",
     "Preview": "holography.md",
     "Annotate": "annotate.md",
+    "Several raters": "annotate.md#several-raters",
     "Training": "train_window.md",
     "Report": "train_window.md",
     "Cross-validation": "pathology.md",

@@ -26,6 +26,11 @@ _BAD = 0xFF5A5A5A
 _BAR_HEIGHT = 12
 _TICK = 4
 _DISK = "#ffb000"
+_STEPS = {
+    Qt.Key.Key_Left: (0, -1), Qt.Key.Key_Right: (0, 1),
+    Qt.Key.Key_Up: (-1, 0), Qt.Key.Key_Down: (1, 0),
+}  # fmt: skip
+_TURNS = {Qt.Key.Key_Plus: 1, Qt.Key.Key_Equal: 1, Qt.Key.Key_Minus: -1}
 _OUTLINE = 0xFFFF5A36
 
 
@@ -121,11 +126,14 @@ class Picture(QGraphicsView):
     picked : (float, float)
         Row and column, while the left button is down.
     turned : int
-        Steps of the wheel.
+        Steps of the wheel, or of the keys + and −.
+    stepped : (int, int)
+        Rows and columns by which an arrow key moves what was picked.
     """
 
     picked = Signal(float, float)
     turned = Signal(int)
+    stepped = Signal(int, int)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -136,6 +144,7 @@ class Picture(QGraphicsView):
         self.shape = (0, 0)
         self.pickable = False
         self.setFrameShape(QGraphicsView.Shape.NoFrame)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         for policy in (self.setHorizontalScrollBarPolicy, self.setVerticalScrollBarPolicy):
             policy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -182,6 +191,25 @@ class Picture(QGraphicsView):
     def mouseMoveEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Tell where the picture is dragged to."""
         self._pick(event)
+
+    def set_pickable(self, on: bool) -> None:
+        """Say whether a place can be picked; only then do keys come here."""
+        self.pickable = on
+        policy = Qt.FocusPolicy.StrongFocus if on else Qt.FocusPolicy.NoFocus
+        self.setFocusPolicy(policy)
+
+    def keyPressEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Move what is picked by arrow keys, by more with Shift; tell of + and −."""
+        key = Qt.Key(event.key())
+        far = 10 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 1
+        if self.pickable and key in _STEPS:
+            down, right = _STEPS[key]
+            self.stepped.emit(far * down, far * right)
+        elif self.pickable and key in _TURNS:
+            self.turned.emit(_TURNS[key])
+        else:
+            # What QGraphicsView does with keys is to scroll, and there is nothing to scroll.
+            event.ignore()
 
     def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         """Tell of the wheel, where that means something; else scroll the dock."""

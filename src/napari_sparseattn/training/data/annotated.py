@@ -116,7 +116,7 @@ def plan_cells(images: Images, card: Card) -> CropSet:
     Parameters
     ----------
     images : sequence of (ImageRecord, sequence of Annotation)
-        As `Project.annotations` gives them.
+        As `Project.labelled` gives them.
     card : Card
         Of the model.
     """
@@ -216,7 +216,7 @@ def cut_cells(
     placed: list[PlacedCells] = []
     crops, notes = [], []
     size = _OVERSIZE * card.crop.size
-    for image, items in project.annotations():
+    for image, items in project.labelled():
         cells = [item for item in items if item.kind == "cell"]
         if not cells:
             continue
@@ -262,7 +262,7 @@ def cut_unannotated_cells(
     """
     size = _OVERSIZE * card.crop.size
     parts = [_store(np.empty((0, size, size, len(card.channels)), np.float32), card)]
-    for image, items in project.annotations():
+    for image, items in project.labelled():
         field, _ = _open(open_image, image, card)
         if field is None or not items:
             continue
@@ -301,7 +301,7 @@ def cut_fields(
     ids: list[str] = []
     groups: list[str] = []
     labels: list[str] = []
-    for image, items in project.annotations():
+    for image, items in project.labelled():
         wanted = [item for item in items if item.kind in ("region", "image")]
         if not wanted:
             continue

@@ -64,7 +64,7 @@ def gather_slides(
     """
     names = [] if wanted is None else ["other", wanted]
     examples, notes = [], []
-    for image, items in project.annotations():
+    for image, items in project.labelled():
         kind = "image" if wanted is None else "region"
         own = [item for item in items if item.kind == kind]
         if not own:

@@ -20,6 +20,7 @@ from ...card import CLASS_COLOURS
 from ...images.fields.field import Field
 from ...images.slides.pyramid import Pyramid
 from .journal import Journal, JournalError
+from .rings import split_rings
 
 __all__ = [
     "UNREADABLE",
@@ -33,6 +34,8 @@ __all__ = [
     "class_colours",
     "image_hash",
     "new_annotation",
+    "second_id",
+    "tidy_rater",
 ]
 
 Kind = Literal["cell", "region", "image"]
@@ -40,9 +43,14 @@ Origin = Literal["placed", "corrected", "imported"]
 
 _KINDS, _ORIGINS = ("cell", "region", "image"), ("placed", "corrected", "imported")
 _MOST_CORNERS = 100_000
-_TEXTS = frozenset({"id", "kind", "label", "origin", "model", "predicted"})
+_TEXTS = frozenset({"id", "kind", "label", "origin", "model", "predicted", "rater"})
 #: What values of other types than those that were written raise.
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_NAMESPACE = uuid.UUID("0b0f9a5e-2d0e-5a53-8f4e-7a3c1d8be1c6")
+#: Of the name of a rater.
+_MOST_LETTERS = 60
+#: Changes are written in lines of about so many characters: a longer one is not read back.
+_LONG_LINE = 2**22
 #: A history this many times longer than what is left of it is cut when it is opened.
 _SLACK, _LEAST_LINES = 4, 500
 
@@ -65,15 +73,19 @@ class Annotation:
     diameter_px : float, optional
         Of a cell, where it is known.
     polygon : tuple of (float, float), optional
-        (y, x) corners of a region.
+        (y, x) corners of a region; holes hang on it by seams, see `join_rings`.
     origin : {"placed", "corrected", "imported"}
         Whether it was put there, corrects a prediction, or comes from a file.
     model, predicted : str
         Of a correction: the hash of the model, and the class that it gave.
     time : float
-        Seconds since 1970.
+        When it got its class, in seconds since 1970.
     t, z : int
         Frame and slice of a stack.
+    rater : str
+        Who gave the class; empty where nobody said.
+    settles : tuple of str
+        Of a decision between opinions that differ: their ids.
 
     Raises
     ------
@@ -93,6 +105,8 @@ class Annotation:
     time: float = 0.0
     t: int = 0
     z: int = 0
+    rater: str = ""
+    settles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS or self.origin not in _ORIGINS:
@@ -106,6 +120,8 @@ class Annotation:
             raise ValueError(f"a region needs 3 to {_MOST_CORNERS} corners, got {len(corners)}")
         if not _finite(corners):
             raise ValueError("the corners of a region must be finite")
+        if len(self.rater) > _MOST_LETTERS:
+            raise ValueError(f"the name of a rater has at most {_MOST_LETTERS} characters")
         diameter = self.diameter_px
         if diameter is not None and not (math.isfinite(diameter) and diameter > 0):
             raise ValueError(f"a diameter must be positive, got {diameter}")
@@ -116,19 +132,25 @@ class Annotation:
         return np.array(self.polygon or (), dtype=np.float64).reshape(-1, 2)
 
     @property
+    def rings(self) -> list[npt.NDArray[np.float64]]:
+        """(n, 2) corners of a region without its holes, then of each hole; of others none."""
+        return split_rings(self.outline) if self.polygon else []
+
+    @property
     def centre(self) -> tuple[float, float] | None:
         """(y, x) of a cell, the mean corner of a region, None for an image."""
         if self.position is not None:
             return self.position
         if self.polygon:
-            y, x = self.outline.mean(axis=0)
+            y, x = self.rings[0].mean(axis=0)
             return float(y), float(x)
         return None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; those that are not set are left out."""
-        every = dataclasses.asdict(self)
-        return {key: value for key, value in every.items() if value not in (None, "", 0)}
+        # Not by `asdict`, which copies each corner of an outline.
+        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {key: value for key, value in every.items() if value not in (None, "", 0, ())}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Annotation:
@@ -149,6 +171,8 @@ class Annotation:
             values["position"] = (float(y), float(x))
         if values.get("polygon") is not None:
             values["polygon"] = tuple((float(y), float(x)) for y, x in values["polygon"])
+        if values.get("settles") is not None:
+            values["settles"] = tuple(map(str, values["settles"]))
         return cls(**values)
 
 
@@ -156,6 +180,16 @@ def new_annotation(kind: Kind, label: str, **values: Any) -> Annotation:
     """Return an annotation with a new id and the present time."""
     values = {"id": uuid.uuid4().hex, "time": time.time(), **values}
     return Annotation(kind=kind, label=label, **values)
+
+
+def second_id(first: str, rater: str) -> str:
+    """Return the id of another rater's opinion on what an annotation is of."""
+    return uuid.uuid5(_NAMESPACE, f"{first}|{rater}").hex
+
+
+def tidy_rater(name: str) -> str:
+    """Return a rater's name on one line, without spaces around it, and not too long."""
+    return " ".join(name.split())[:_MOST_LETTERS].rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +274,9 @@ class ImageAnnotations(Sequence[Annotation]):
     message : str
         What to tell the user: why they cannot be changed, or that a part
         of its file was damaged; empty where all is well.
+    rater : str
+        Who works here: whose name new annotations and classes get. What is
+        imported keeps the name that it came with.
     """
 
     changed = Signal(tuple)
@@ -252,10 +289,12 @@ class ImageAnnotations(Sequence[Annotation]):
         released: Callable[[], object] | None = None,
     ) -> None:
         self.image, self.project = image, project
+        self.rater = ""
         self._journal, self._released, self._users = journal, released, 1
         self._items: dict[str, Annotation] = {}
         self._past: list[tuple[Change, ...]] = []
         self._future: list[tuple[Change, ...]] = []
+        self._long = False
         skipped = sum(not self._replay(entry) for entry in journal.entries)
         #: How many of the changes that can be taken back were made before it was opened.
         self.n_before = len(self._past)
@@ -314,19 +353,58 @@ class ImageAnnotations(Sequence[Annotation]):
         return made
 
     def put(self, annotations: Iterable[Annotation]) -> None:
-        """Add annotations, or replace those with the same ids, as one change."""
-        changes = {a.id: Change(self._items.get(a.id), a) for a in annotations}
+        """Add annotations, or replace those with the same ids, as one change.
+
+        One that is new is by `rater`; one that has another class than before becomes
+        what `opinion` makes of it.
+        """
+        changes: dict[str, Change] = {}
+        for item in annotations:
+            after = self._signed(self._items.get(item.id), item)
+            changes[after.id] = Change(self._items.get(after.id), after)
         self._do(tuple(c for c in changes.values() if c.before != c.after))
 
     def relabel(self, ids: Iterable[str], label: str, **values: Any) -> None:
-        """Give annotations another class, as one change; `values` are replaced with it.
+        """Give annotations a class, as one change; see `opinion`.
 
         Raises
         ------
         KeyError
             If there is no such annotation.
         """
-        self.put(dataclasses.replace(self._items[i], label=label, **values) for i in ids)
+        self.put(self.opinion(self._items[i], label, **values) for i in ids)
+
+    def opinion(self, item: Annotation, label: str, **values: Any) -> Annotation:
+        """Return what an annotation becomes when `rater` gives it a class; nothing is kept yet.
+
+        One by another rater stays as it is: there will be a second one, by this rater.
+
+        Parameters
+        ----------
+        item : Annotation
+            One of these.
+        label : str
+            The class.
+        **values
+            Of `Annotation`, replaced with it.
+        """
+        mine = dataclasses.replace(item, label=label, **values)
+        if item.rater and self.rater not in ("", item.rater) and not item.settles:
+            id_ = second_id(item.id, self.rater)
+            own = self._items.get(id_)
+            if own is not None:
+                if own.label == label:
+                    return own
+                mine = dataclasses.replace(own, label=label, **values)
+            return dataclasses.replace(mine, id=id_, rater=self.rater, time=time.time())
+        if label == item.label and self.rater in ("", item.rater):
+            return mine
+        return dataclasses.replace(mine, rater=self.rater, time=time.time())
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, as one change: who gave it stays who it was."""
+        renamed = [(item, dataclasses.replace(item, label=new)) for item in self]
+        self._do(tuple(Change(item, to) for item, to in renamed if item.label == old))
 
     def remove(self, ids: Iterable[str]) -> None:
         """Remove annotations, as one change; ids that are not there are ignored."""
@@ -394,6 +472,15 @@ class ImageAnnotations(Sequence[Annotation]):
         if self._released is not None:
             self._released()
 
+    def _signed(self, before: Annotation | None, after: Annotation) -> Annotation:
+        if before is None:
+            signs = self.rater and not after.rater and after.origin != "imported"
+            return dataclasses.replace(after, rater=self.rater) if signs else after
+        same = (before.rater, before.time) == (after.rater, after.time)
+        if same and before.label != after.label:
+            return self.opinion(dataclasses.replace(after, label=before.label), after.label)
+        return after
+
     def _do(self, changes: tuple[Change, ...]) -> None:
         if not changes:
             return
@@ -406,7 +493,19 @@ class ImageAnnotations(Sequence[Annotation]):
 
     def _write(self, op: str, changes: tuple[Change, ...]) -> None:
         rows = [[c and c.to_dict() for c in (change.before, change.after)] for change in changes]
-        self._journal.append({"op": op, "changes": rows})
+        lines: list[list[Any]] = [[]]
+        room = _LONG_LINE
+        for row in rows:
+            size = sum(_length(item) for item in row if item is not None)
+            if lines[-1] and size > room:
+                lines.append([])
+                room = _LONG_LINE
+            lines[-1].append(row)
+            room -= size
+        self._journal.append(
+            *({"op": op if number == 0 else "more", "changes": line}
+              for number, line in enumerate(lines))
+        )  # fmt: skip
 
     def _apply_and_emit(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
         self._apply(changes)
@@ -435,6 +534,13 @@ class ImageAnnotations(Sequence[Annotation]):
         elif entry.get("op") == "do":
             self._past.append(changes)
             self._future.clear()
+            self._long = True
+            return True
+        elif entry.get("op") == "more" and self._long and self._past:
+            # A change that took several lines is still taken back as one.
+            self._past[-1] += changes
+            return True
+        self._long = False
         return True
 
     def _tidy(self, cut: bool) -> None:
@@ -517,6 +623,11 @@ def image_hash(image: Field | Pyramid) -> str:
 
 def _plain(image: ImageRecord) -> dict[str, Any]:
     return {**dataclasses.asdict(image), "shape": list(image.shape)}
+
+
+def _length(plain: Mapping[str, Any]) -> int:
+    """About how many characters the plain values of an annotation take."""
+    return 400 + 48 * len(plain.get("polygon", ())) + 40 * len(plain.get("settles", ()))
 
 
 def _finite(points: Iterable[Sequence[float]]) -> bool:

@@ -68,13 +68,13 @@ class Journal:
         if self.writable and bad:
             self._set_aside(bad)
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add a line.
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Add lines: all of them or none.
 
         Raises
         ------
         JournalError
-            If it cannot be written; the file is then as it was.
+            If they cannot be written; the file is then as it was.
         """
         if not self.writable:
             raise JournalError(
@@ -86,7 +86,13 @@ class Journal:
             raise JournalError(f"Annotations cannot be written to the disk: {failed}.") from failed
         file = self._open()
         size = os.fstat(file).st_size
-        data = _line(entry)
+        lines = [_line(entry) for entry in entries]
+        if max(map(len, lines), default=0) > _LONGEST:
+            raise JournalError(
+                f"A change of the annotations of {self.name} is too large to be kept: it takes "
+                f"over {_LONGEST >> 20} MiB. Use outlines with fewer corners."
+            )
+        data = b"".join(lines)
         try:
             written = os.write(file, data)
         except OSError as error:

@@ -23,6 +23,7 @@ from .annotations import (
     class_colours,
 )
 from .journal import Journal, JournalError, read_journal
+from .raters import one_class_each
 
 __all__ = ["Project", "ProjectError", "default_project_folder", "read_annotations"]
 
@@ -159,7 +160,7 @@ class Project:
             with self._locked():
                 self._write(class_colours({}, names, colours))
             for one in opened:
-                one.relabel([item.id for item in one if item.label == old], new)
+                one.rename(old, new)
         finally:
             for one in opened:
                 one.close()
@@ -203,6 +204,15 @@ class Project:
         """Go through all images with their annotations, without opening them for change."""
         for image in self.images():
             yield image, read_annotations(self._path(image.hash))
+
+    def labelled(self) -> Iterator[tuple[ImageRecord, tuple[Annotation, ...]]]:
+        """Go through all images with one annotation of each thing: what is learned from.
+
+        Where several raters annotated the same thing, the decision between them counts, or
+        else what most said, or else what was said last; see `one_class_each`.
+        """
+        for image, items in self.annotations():
+            yield image, one_class_each(items)
 
     def counts(self) -> dict[str, int]:
         """How many annotations each class has, over all images."""

@@ -83,7 +83,7 @@ def survey_project(folder: Path, card: Card) -> tuple[str, tuple[str, ...], bool
             "anew on a table, or choose another model."
         )
         return text, (), False
-    images = list(Project(folder).annotations())
+    images = list(Project(folder).labelled())
     if card.takes_slides:
         return _survey_slides(images, card)
     from ..data.annotated import plan_cells, plan_fields, too_few
@@ -127,7 +127,7 @@ def gather_cells(request: FineTuneRequest, folder: Path) -> Generator[Stage, Non
     opened = _fields(request.opener, fields)
     yield Stage("Cutting out what is annotated…")
     notes: tuple[str, ...] = ()
-    if _kind(list(project.annotations()), card) == "cell":
+    if _kind(list(project.labelled()), card) == "cell":
         found = cut_cells(project, opened, card)
         notes = tuple(
             f"Cells that nobody annotated are not looked for in {name}, which is too large."
@@ -158,7 +158,7 @@ def gather_slides(request: FineTuneRequest, folder: Path) -> Generator[Stage, No
     wanted = card.class_names[1] if card.segments else None
     features: dict[str, FeatureSet] = {}
     failed: list[str] = []
-    for image, items in project.annotations():
+    for image, items in project.labelled():
         if any(item.kind == ("region" if wanted else "image") for item in items):
             name = image.name or image.hash[:8]
             yield Stage(f"Features of {name}…")
