@@ -46,7 +46,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 # Before torch: its threads would wait for each other, and for a fork.
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 
-import torch  # noqa: F401 - for all who are forked
+import torch._dynamo  # noqa: F401 - with all that it takes, for all who are forked
 from hypothesis import HealthCheck, given, settings
 
 from fuzzing.edits import Edit, Seed, apply_edits, edits
