@@ -210,7 +210,7 @@ def _iter_members(packed: zipfile.ZipFile) -> Iterator[tuple[str, IO[str]]]:
             yield PurePosixPath(info.filename).name, text
 
 
-def _as_text(file: IO[bytes]) -> IO[str]:
+def _as_text(file: IO[bytes] | gzip.GzipFile) -> IO[str]:
     return io.TextIOWrapper(file, encoding="utf-8-sig")
 
 
