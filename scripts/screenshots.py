@@ -630,7 +630,7 @@ def raters(out: Path) -> None:
     wait(lambda: annotating.files.chosen is not None, what="for the image to be known")
     annotating.raters.set_name("Anna")
     rng = np.random.default_rng(0)
-    white = np.flatnonzero(cells.diameters > 1.2 * np.median(cells.diameters))
+    white = np.flatnonzero(cells.diameters > np.median(cells.diameters))
     names = ("granulocyte", "lymphocyte", "monocyte")
     said = rng.integers(0, 3, len(white))
     for row, which in zip(white, said, strict=True):

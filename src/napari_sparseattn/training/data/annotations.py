@@ -122,8 +122,8 @@ class Annotation:
             raise ValueError(f"a region needs 3 to {_MOST_CORNERS} corners, got {len(corners)}")
         if not _finite(corners):
             raise ValueError("the corners of a region must be finite")
-        if not isinstance(self.rater, str) or len(self.rater) > _MOST_LETTERS:
-            raise ValueError(f"the name of a rater is a text of at most {_MOST_LETTERS} characters")
+        if len(self.rater) > _MOST_LETTERS:
+            raise ValueError(f"the name of a rater has at most {_MOST_LETTERS} characters")
         diameter = self.diameter_px
         if diameter is not None and not (math.isfinite(diameter) and diameter > 0):
             raise ValueError(f"a diameter must be positive, got {diameter}")
@@ -173,6 +173,7 @@ class Annotation:
             values["position"] = (float(y), float(x))
         if values.get("polygon") is not None:
             values["polygon"] = tuple((float(y), float(x)) for y, x in values["polygon"])
+        values["rater"] = str(values.get("rater", ""))
         if values.get("settles") is not None:
             values["settles"] = tuple(map(str, values["settles"]))
         return cls(**values)
@@ -230,7 +231,8 @@ def _encode(op: str, changes: Iterable[Change]) -> list[bytes]:
     lines: list[list[Any]] = [[]]
     room = _LONG_LINE
     for change in changes:
-        row = [item and item.to_dict() for item in (change.before, change.after)]
+        sides = (change.before, change.after)
+        row = [None if item is None else item.to_dict() for item in sides]
         size = sum(_length(plain) for plain in row if plain is not None)
         if lines[-1] and size > room:
             lines.append([])
