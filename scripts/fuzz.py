@@ -384,7 +384,10 @@ def fuzz(names: Sequence[str], seconds: float, turn: float, seed: int, keep: Pat
     print(f"seed {seed}, Python {sys.version.split()[0]}, {os.cpu_count()} processors", flush=True)
     end, done = time.monotonic() + seconds, dict.fromkeys(names, Counts())
     number = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as place,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         while time.monotonic() < end:
             name, left = names[number % len(names)], end - time.monotonic()
             # Of the first round each gets its share of the time, so that none is left out.

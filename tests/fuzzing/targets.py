@@ -24,6 +24,7 @@ from napari_sparseattn.batch.records import Output, Record, Records, write_table
 from napari_sparseattn.bundle import BundleError, load_bundle, save_bundle
 from napari_sparseattn.export.annotation_files import (
     AnnotationFileError,
+    read_annotation_files,
     read_coco_annotations,
     write_coco_annotations,
     write_geojson_annotations,
@@ -517,7 +518,12 @@ def _write_geojson(folder: Path) -> None:
 
 
 def _read_geojson(folder: Path) -> int:
-    for region in read_regions(_only(folder)):
+    """Read as regions to train on and as annotations, which have readers of their own."""
+    path = _only(folder)
+    with contextlib.suppress(AnnotationFileError):
+        for found in read_annotation_files(path):
+            assert all(item.to_dict() for item in found.items)
+    for region in read_regions(path):
         assert np.isfinite(region.outline).all()
     return 0
 

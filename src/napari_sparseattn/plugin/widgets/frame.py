@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from ...crash import watch_for_crashes
 from ..core.docks import dock_of
 from ..core.preferences import keep_section, preferences
 from ..core.status import Message
@@ -133,6 +134,7 @@ class DockFrame(QWidget):
 
     def __init__(self, notifier: Notifier) -> None:
         super().__init__()
+        watch_for_crashes()
         self._dark: bool | None = None
         self.ring = FocusRing(self)
         self._dressing = QTimer(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -172,7 +173,13 @@ class Journal:
 
     def _set_aside(self, bad: list[bytes]) -> None:
         stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-        self.damaged = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
+        # A clock that was put back must not write over what was put aside before.
+        numbered = (f"{stamp}-{number}" for number in itertools.count(1))
+        self.damaged = next(
+            path
+            for name in itertools.chain([stamp], numbered)
+            if not (path := self.path.with_name(f"{self.path.name}.damaged-{name}")).exists()
+        )
         with replacing(self.damaged) as temporary:
             temporary.write_bytes(b"\n".join(bad))
         self._shut()
