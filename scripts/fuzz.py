@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import hashlib
+import itertools
 import json
 import logging
 import mmap
@@ -62,6 +63,8 @@ _REFUSED = 512 * 2**20
 _MOST_SEEDS = 400
 _COUNTS = struct.Struct("<QQQQd")
 _SLICE = 40.0
+# Damaged inputs of a turn, however slow the machine is.
+_LEAST = 3
 
 
 @dataclasses.dataclass
@@ -217,7 +220,8 @@ def read_damaged(name: str, seed: int, seconds: float, box: Path, corpus: Path) 
             pool.append(Seed(files, found.hot, sound=False))
             _store(pool[-1], corpus / f"{len(pool):04d}")
 
-    while time.monotonic() < end:
+    done = itertools.count()
+    while next(done) < _LEAST or time.monotonic() < end:
         once.hypothesis.fuzz_one_input(rng.randbytes(rng.choice((60, 120, 400))))
     reader.tell()
 
