@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import faulthandler
 import hashlib
+import itertools
 import json
 import logging
 import mmap
@@ -46,7 +47,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 # Before torch: its threads would wait for each other, and for a fork.
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 
-import torch  # noqa: F401 - for all who are forked
+import torch._dynamo  # noqa: F401 - with all that it takes, for all who are forked
 from hypothesis import HealthCheck, given, settings
 
 from fuzzing.edits import Edit, Seed, apply_edits, edits
@@ -62,6 +63,8 @@ _REFUSED = 512 * 2**20
 _MOST_SEEDS = 400
 _COUNTS = struct.Struct("<QQQQd")
 _SLICE = 40.0
+# Damaged inputs of a turn, however slow the machine is.
+_LEAST = 3
 
 
 @dataclasses.dataclass
@@ -217,7 +220,8 @@ def read_damaged(name: str, seed: int, seconds: float, box: Path, corpus: Path) 
             pool.append(Seed(files, found.hot, sound=False))
             _store(pool[-1], corpus / f"{len(pool):04d}")
 
-    while time.monotonic() < end:
+    done = itertools.count()
+    while next(done) < _LEAST or time.monotonic() < end:
         once.hypothesis.fuzz_one_input(rng.randbytes(rng.choice((60, 120, 400))))
     reader.tell()
 
@@ -384,7 +388,10 @@ def fuzz(names: Sequence[str], seconds: float, turn: float, seed: int, keep: Pat
     print(f"seed {seed}, Python {sys.version.split()[0]}, {os.cpu_count()} processors", flush=True)
     end, done = time.monotonic() + seconds, dict.fromkeys(names, Counts())
     number = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as place,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         while time.monotonic() < end:
             name, left = names[number % len(names)], end - time.monotonic()
             # Of the first round each gets its share of the time, so that none is left out.

@@ -43,6 +43,7 @@ from napari_sparseattn.plugin.population.session import Population
 from napari_sparseattn.plugin.session import Session
 from napari_sparseattn.plugin.train.session import FineTuning
 from napari_sparseattn.simulate.smears import smear_with_truth
+from napari_sparseattn.training.data.project import Project
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
@@ -55,6 +56,7 @@ SCENES = {
     "hologram": ("hologram-dock.png", "hologram-preview.png", "hologram-cells.png"),
     "slide": ("slide-open.png", "slide-attention.png", "slide-patches.png"),
     "crops": ("crops.png",),
+    "raters": ("raters.png",),
     "train": ("annotate.png", "train-curves.png", "train-report.png"),
     "evidence": (
         "evidence-cell.png",
@@ -612,6 +614,54 @@ def train(out: Path) -> None:
     stage.section("Report", dock, alone=True)
     stage.fit()
     stage.shoot("train-report.png")
+    stage.viewer.close()
+
+
+def raters(out: Path) -> None:
+    """Two raters: how far they agree, and one of the cells on which they differ."""
+    stage = open_stage(out, (1060, 820))
+    field, cells = smear_with_truth((700, 900), seed=3, n_white=30)
+    stage.viewer.add_image(
+        field.data, rgb=True, name="simulated smear", scale=(0.25, 0.25), units=("um", "um")
+    )
+    dock = open_dock(stage.viewer, "Annotate and train")
+    stage.wait_for_model("blood-cells")
+    annotating = FineTuning.of(stage.viewer).annotating
+    wait(lambda: annotating.files.chosen is not None, what="for the image to be known")
+    annotating.raters.set_name("Anna")
+    rng = np.random.default_rng(0)
+    white = np.flatnonzero(cells.diameters > np.median(cells.diameters))
+    names = ("granulocyte", "lymphocyte", "monocyte")
+    said = rng.integers(0, 3, len(white))
+    for row, which in zip(white, said, strict=True):
+        annotating.targets.annotate_cell(
+            tuple(map(float, cells.centres[row])),
+            names[which],
+            diameter=float(cells.diameters[row]),
+        )
+    wait(lambda: sum(annotating.files.counts_here.values()) == len(white), what="for all of them")
+    with tempfile.TemporaryDirectory() as place:
+        other = Project(Path(place) / "Ben")
+        book = other.open(annotating.files.chosen.record)
+        book.rater = "Ben"
+        for row, which in zip(white, said, strict=True):
+            label = names[which if rng.random() < 0.8 else (which + 1) % 3]
+            where = cells.centres[row] + rng.normal(0, 2, 2)
+            book.add("cell", label, position=tuple(where), diameter_px=float(cells.diameters[row]))
+        book.close()
+        annotating.raters.add_project(other.folder)
+        wait(
+            lambda: sum(annotating.files.counts_here.values()) == 2 * len(white),
+            what="for the colleague's",
+        )
+    annotating.raters.compare()
+    wait(lambda: annotating.raters.found is not None, what="for the agreement")
+    section = stage.section("Several raters", dock, alone=True)
+    annotating.raters.next()
+    settle(1.0)
+    scroll(dock, section)
+    stage.shoot("raters.png")
+    annotating.raters.set_name("")
     stage.viewer.close()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["replacing", "replacing_folder"]
+
+#: How safetensors and HDF5, which are not Python, say that the system refused to write.
+_ERRNO = re.compile(r"\bos error (\d+)|\berrno = (\d+)")
 
 
 @contextlib.contextmanager
@@ -51,6 +55,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(target)
+    except OSError:
+        raise
+    except Exception as error:
+        if (number := _ERRNO.search(str(error))) is None:
+            raise
+        code = int(number[1] or number[2])
+        raise OSError(code, os.strerror(code), str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

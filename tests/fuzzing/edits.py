@@ -169,7 +169,7 @@ def _edit_text(name: str, data: bytes, edit: Edit) -> bytes | None:
             return _edit_table(data, edit)
         if name.endswith(_JSON):
             return _edit_json(data.decode(), edit).encode("utf-8", "surrogatepass")
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, struct.error):
         return None  # another edit came before it
     return None
 

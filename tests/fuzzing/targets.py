@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gzip
 import json
 import math
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from napari_sparseattn.batch.records import Output, Record, Records, write_table
 from napari_sparseattn.bundle import BundleError, load_bundle, save_bundle
 from napari_sparseattn.export.annotation_files import (
     AnnotationFileError,
+    read_annotation_files,
     read_coco_annotations,
     write_coco_annotations,
     write_geojson_annotations,
@@ -43,9 +46,12 @@ from napari_sparseattn.images.slides.opening import is_slide, open_slide
 from napari_sparseattn.images.slides.patches import PatchGrid
 from napari_sparseattn.images.slides.pyramid import Pyramid
 from napari_sparseattn.images.slides.regions import RegionError, read_regions
+from napari_sparseattn.training.data.agreement import compare_raters
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project, ProjectError
+from napari_sparseattn.training.data.raters import one_class_each
 from napari_sparseattn.training.data.slide_tables import SlideTableError, read_slide_table
+from napari_sparseattn.training.data.taking_in import plan_arrivals, spell_classes
 from napari_sparseattn.training.loop.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from napari_sparseattn.training.runs.reports import read_report
 from napari_sparseattn.training.runs.runs import read_epochs, read_images, read_run
@@ -463,6 +469,7 @@ def _project(folder: Path) -> Project:
     for name in ("a", "b"):
         book = project.open(ImageRecord(name * 64, f"{name}.tif", (480, 640), 0.25))
         for n in range(4):
+            book.rater = ("", "anna", "ben")[n % 3]
             book.add("cell", f"class {n % 2}", position=(1.5 * n, 2.0), diameter_px=9.0 + n)
         book.add("region", "tissue", polygon=((0, 0), (0, 9), (9.5, 9)))
         book.add("image", "whole")
@@ -482,6 +489,8 @@ def _write_project(folder: Path) -> None:
 def _read_project(folder: Path) -> int:
     project = Project(_only(folder))
     list(project.annotations())
+    list(project.labelled())
+    compare_raters(project.annotations())
     project.counts()
     project.add_classes(["another"])
     for record in project.images():
@@ -517,8 +526,54 @@ def _write_geojson(folder: Path) -> None:
 
 
 def _read_geojson(folder: Path) -> int:
-    for region in read_regions(_only(folder)):
+    """Read as regions to train on and as annotations, which have readers of their own."""
+    path = _only(folder)
+    with contextlib.suppress(AnnotationFileError):
+        for found in read_annotation_files(path):
+            assert all(item.to_dict() for item in found.items)
+    for region in read_regions(path):
         assert np.isfinite(region.outline).all()
+    return 0
+
+
+def _write_imports(folder: Path) -> None:
+    """GeoJSON as we write it, and as QuPath does: cells, points, pieces, holes, packed."""
+    path = _fresh(folder)
+    with tempfile.TemporaryDirectory() as place:
+        for file in write_geojson_annotations(_project(Path(place)), Path(place) / "out"):
+            path("a.geojson").write_bytes(file.read_bytes())
+    ring = [[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]
+    hole = [[2, 2], [2, 4], [4, 4], [2, 2]]
+    shapes = {"Polygon": [ring, hole], "MultiPolygon": [[ring, hole], [hole]],
+              "MultiPoint": [[1, 2], [3, 4]], "LineString": ring}  # fmt: skip
+    kinds = ("annotation", "cell", "detection", "tile")
+    classes = ({"name": "a", "color": [1, 2, 3]}, {"name": "b", "colorRGB": -65536},
+               {"names": ["a", "b"]}, {"name": "c", "parentClass": {"name": "d"}})  # fmt: skip
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": form, "coordinates": places, "plane": {"c": -1, "z": 1, "t": 2}},
+            "nucleusGeometry": {"type": "Polygon", "coordinates": [hole]},
+            "properties": {"objectType": kind, "classification": label, "childObjects": []},
+        }
+        for (form, places), kind, label in zip(shapes.items(), kinds, classes, strict=True)
+    ]
+    text = json.dumps(features).encode()
+    path("a.geojson").write_bytes(text)
+    path("a.geojson.gz").write_bytes(gzip.compress(text, mtime=0))
+    with zipfile.ZipFile(path("a.zip"), "w") as packed:
+        packed.writestr(zipfile.ZipInfo("b.geojson"), text)
+
+
+def _read_imports(folder: Path) -> int:
+    for found in read_annotation_files(_only(folder)):
+        assert all(item.to_dict() for item in found.items)
+        assert all(np.isfinite(item.outline).all() for item in found.items)
+        items, classes = spell_classes(found.items, {}, found.colours)
+        assert {item.label for item in items} <= set(classes)
+        with contextlib.suppress(ValueError):
+            taken = plan_arrivals(items[:3], items, (480, 640), "a")
+            one_class_each((*taken.new, *taken.changed))
     return 0
 
 
@@ -652,6 +707,7 @@ TARGETS: dict[str, Target] = {
     "features": Target(_write_features, _read_features, (FeatureError, GridError)),
     "models": Target(_write_models, _read_model, (BundleError,)),
     "geojson": Target(_write_geojson, _read_geojson, (RegionError,)),
+    "imports": Target(_write_imports, _read_imports, (AnnotationFileError,)),
     "coco": Target(_write_coco, _read_coco, (AnnotationFileError,)),
     "projects": Target(_write_project, _read_project, (ProjectError,)),
     "tables": Target(_write_tables, _read_tables, (SlideTableError,)),

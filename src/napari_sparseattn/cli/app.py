@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..crash import watch_for_crashes
 from .annotations import export_app, import_app
 from .batch import batch
 from .classify import FORMATS, classify, evaluate, slide
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors of the user's are one line, exit status 1."""
+    watch_for_crashes()
     try:
         app()
     except (ValueError, OSError, MemoryError, TypeError) as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import re
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from ..crash import find_crashes
 from .options import AsJson
 
 __all__ = ["doctor", "examine", "print_version"]
@@ -64,8 +66,16 @@ def examine() -> dict[str, Any]:
     return {**found, "advice": _advice(found)}
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    crashes: Annotated[
+        bool, typer.Option("--crashes", help="Print where the program was when it last crashed.")
+    ] = False,
+) -> None:
     """Say what is installed, where models run, what is missing and how to get it."""
+    if crashes:
+        _print_crashes(as_json)
+        return
     found = examine()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -83,6 +93,17 @@ def doctor(as_json: AsJson = False) -> None:
     typer.echo("")
     for sentence in found["advice"] or ["Nothing is missing."]:
         typer.echo(sentence)
+
+
+def _print_crashes(as_json: bool) -> None:
+    found = find_crashes()
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(crash) for crash in found], indent=2))
+        return
+    for crash in found:
+        typer.echo(f"{crash.when}\n{crash.text}")
+    if not found:
+        typer.echo("No crash is known.")
 
 
 def _devices() -> dict[str, Any]:
@@ -104,6 +125,11 @@ def _advice(found: dict[str, Any]) -> list[str]:
         advice.append(
             f"{len(found['qt'])} Qt bindings are installed ({', '.join(found['qt'])}). If the "
             "window does not open, remove all but one, or name one in QT_API."
+        )
+    if crashes := find_crashes():
+        advice.append(
+            f"The program crashed, last at {crashes[0].when}. napari-sparseattn doctor --crashes "
+            "prints where: functions and lines, nothing of images. Please send it with a report."
         )
     missing = [name for name, extra in found["extras"].items() if extra["missing"]]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -63,6 +64,11 @@ def open_texts(path: Path) -> Iterator[Iterator[tuple[str, IO[str]]]]:
         except (NotImplementedError, RuntimeError) as error:
             # A password, or a way to pack that Python does not know.
             raise FeatureError(f"it cannot be unpacked ({error}); unpack it first") from error
+        except OSError as error:
+            # A zip that says that a part lies before its beginning.
+            if error.errno != errno.EINVAL:
+                raise
+            raise FeatureError("it is damaged; make it anew") from error
         except UnicodeDecodeError as error:
             raise FeatureError("it is no text in UTF-8") from error
 
@@ -210,7 +216,7 @@ def _iter_members(packed: zipfile.ZipFile) -> Iterator[tuple[str, IO[str]]]:
             yield PurePosixPath(info.filename).name, text
 
 
-def _as_text(file: IO[bytes]) -> IO[str]:
+def _as_text(file: IO[bytes] | gzip.GzipFile) -> IO[str]:
     return io.TextIOWrapper(file, encoding="utf-8-sig")
 
 

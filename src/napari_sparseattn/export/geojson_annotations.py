@@ -36,6 +36,8 @@ _NO_AREA = ("LineString", "MultiLineString")
 #: A region's outline; corners, beyond which it cannot be kept.
 _MOST_CORNERS = 100_000
 _MOST_LETTERS = 200
+#: Of classes within each other.
+_MOST_NAMES = 20
 
 Ring = npt.NDArray[np.float64]
 
@@ -125,7 +127,8 @@ def _read_object(value: Any, found: ReadAnnotations, label: str) -> None:
             found.left_out[f"they are {_NEITHER[kind]}, which carry no class of a cell"] += 1
             return
         name, colour = _class_of(properties.get("classification"))
-        known = properties.get("metadata") if isinstance(properties.get("metadata"), dict) else {}
+        beside = properties.get("metadata")
+        known: dict[str, Any] = beside if isinstance(beside, dict) else {}
         exact = known.get("class")
         # QuPath has no colons in names.
         if isinstance(exact, str) and exact.replace(":", " ") == name:
@@ -161,13 +164,12 @@ def _class_of(value: Any) -> tuple[str, str]:
     if isinstance(names, list):
         parts = [str(each) for each in names]
     else:
-        parts, one = [], value
+        parts = []
+        one: Any = value
         # Before QuPath 0.4 a class within another held that one.
-        while isinstance(one, Mapping) and len(parts) < 20:
+        while isinstance(one, Mapping) and one and len(parts) < _MOST_NAMES:
             parts.insert(0, str(one.get("name") or ""))
-            one = one.get("parentClass") or {}
-            if not one:
-                break
+            one = one.get("parentClass")
     name = ": ".join(part for part in parts if part)
     return name, _colour(value.get("color", value.get("colorRGB")))
 
@@ -260,7 +262,8 @@ def _number(text: Any) -> float | None:
 
 def _parts(geometry: Mapping[str, Any]) -> Iterator[tuple[list[Any], list[list[Ring]]]]:
     """Give the points and the polygons, each with its holes, of a geometry."""
-    form, places = geometry["type"], geometry.get("coordinates")
+    form = geometry["type"]
+    places: Any = geometry.get("coordinates")
     if form == "GeometryCollection":
         for one in geometry["geometries"]:
             if one["type"] != "GeometryCollection":

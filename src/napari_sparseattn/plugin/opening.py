@@ -138,7 +138,9 @@ class _Batch:
         elif part is None:
             self._notify(f"Opening {request.name}…", "info")
         elif isinstance(part, Waiting):
-            _Opening.of(viewer).show(Progress(what="files"))
+            # What was on its way when it was stopped arrives after that.
+            if not request.stop.is_set():
+                _Opening.of(viewer).show(Progress(what="files"))
         else:
             added = [Layer.create(*layer) for layer in part.layers]
             for layer in added:
@@ -212,6 +214,7 @@ class _Opening(PerViewer):
             _read,
             given=lambda request, part: request.batch.take(request, part),
             failed=lambda request, error: request.batch.fail(error),
+            ended=lambda _: self.show(None),
             busy="queue",
         )
 

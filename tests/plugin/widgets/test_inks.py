@@ -50,3 +50,17 @@ def test_it_stands_out_on_the_theme(name: str, theme: str, index: int) -> None:
 def test_what_a_field_asks_for_can_be_read(theme: str, index: int) -> None:
     field = tuple(get_theme(theme).primary.as_rgb_tuple()[:3])
     assert contrast(rgb(INKS["placeholder"][index]), field) >= 4.5
+
+
+def test_curves_stand_out_on_both_themes_and_differ_without_colours() -> None:
+    from qtpy.QtGui import QColor
+
+    from napari_sparseattn.plugin.evidence.plots import COLOURS, pen_of
+    from napari_sparseattn.plugin.widgets.axes import AXIS_COLOUR
+
+    for colour in (*COLOURS.values(), AXIS_COLOUR.name(), "#2f86c8", "#b5780f", "#008f68"):
+        for theme in ("dark", "light"):
+            ground = tuple(get_theme(theme).background.as_rgb_tuple()[:3])
+            assert contrast(QColor(colour).getRgb()[:3], ground) >= 3.0, (colour, theme)
+    styles = [pen_of(name, False).style() for name in COLOURS if name != "own"]
+    assert len(set(styles)) == len(styles)

@@ -176,11 +176,13 @@ class RemoteFolder(Folder):
     ) -> None:
         super().__init__(address.name)
         self.address, self.settings = address, network or NetworkSettings()
-        self._loader = Loader(address, self.settings) if whole is None else whole._loader
-        self._cache = ByteCache(self.settings.cache_bytes) if whole is None else whole._cache
+        self._loader: Loader = Loader(address, self.settings) if whole is None else whole._loader
+        self._cache: ByteCache = (
+            ByteCache(self.settings.cache_bytes) if whole is None else whole._cache
+        )
         self._absent: set[str] = set() if whole is None else whole._absent
         self._lengths: dict[str, int] = {} if whole is None else whole._lengths
-        self._lock = threading.Lock() if whole is None else whole._lock
+        self._lock: threading.Lock = threading.Lock() if whole is None else whole._lock
 
     @property
     def traffic(self) -> Traffic | None:

@@ -208,6 +208,7 @@ class Transport(abc.ABC):
 
     async def _attempt(self, address: Address, start: int, stop: int | None) -> Part | _LoadError:
         """Try once; what failed is returned, so that no chain of errors tells the address."""
+        theirs: tuple[type[Exception], ...] = (OSError, ValueError, *self.errors)
         try:
             return await self.fetch(address, start, stop)
         except _LoadError as failure:
@@ -220,7 +221,7 @@ class Transport(abc.ABC):
             )
         except FileNotFoundError:
             return _LoadError("", missing=True)
-        except (OSError, ValueError, *self.errors) as error:
+        except theirs as error:
             return _LoadError(self.explain(error), again=self.may_pass(error))
 
     @abc.abstractmethod

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -480,7 +480,7 @@ class _RemoteSource(_Source):
 
     def open(self) -> contextlib.AbstractContextManager[tifffile.TiffFile]:
         """Open the file as tifffile does, to be used in a ``with``."""
-        return open_pages(Stream(self._file))
+        return open_pages(cast("IO[bytes]", Stream(self._file)))
 
     def head(self) -> bytes:
         """Return the first bytes."""

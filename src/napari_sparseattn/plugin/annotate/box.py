@@ -121,11 +121,10 @@ class AnnotateBox(Follower):
         row.addWidget(self.whole, 1)
         column.addLayout(row)
         row = QHBoxLayout()
-        row.addWidget(self.where, 1)
-        row.addWidget(self.from_file)
-        row.addWidget(self.layers)
-        row.addWidget(self.project)
+        for button in (self.from_file, self.layers, self.project):
+            row.addWidget(button, 1)
         column.addLayout(row)
+        column.addWidget(self.where)
         column.addWidget(self.missed)
         column.addWidget(self.hint)
         # Room to spare goes below all, not between.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ...training.data.annotations import Annotation, ImageRecord
+from ...training.data.annotations import Annotation, ImageRecord, Prepared, prepare
 from ...training.data.taking_in import Arrivals, plan_arrivals, spell_classes
 from ..core.messages import counted
 from .classes import Classes
@@ -30,6 +30,7 @@ class _Read:
     """A file that has been read for an image."""
 
     arrivals: Arrivals
+    prepared: Prepared
     classes: dict[str, str]
     notes: tuple[str, ...]
 
@@ -89,7 +90,7 @@ class Incoming:
 
         def save() -> None:
             self._classes.use([item.label for item in items], read.classes)
-            image.open().put(items)
+            image.open().commit(read.prepared)
             image.show()
 
         if not items or self._context.save(save):
@@ -125,7 +126,8 @@ def _read_file(
         raise ValueError(f"There are no annotations in {Path(path).name}.")
     items, classes = spell_classes(found[0].items, known, found[0].colours)
     arrivals = plan_arrivals(there, items, record.shape, record.name)
-    return _Read(arrivals, classes, tuple(found[0].notes))
+    prepared = prepare({x.id: x for x in there}, (*arrivals.new, *arrivals.changed))
+    return _Read(arrivals, prepared, classes, tuple(found[0].notes))
 
 
 def _stem(name: str) -> str:

@@ -17,6 +17,8 @@ from ...training.data.annotations import (
     Annotation,
     ImageAnnotations,
     ImageRecord,
+    Prepared,
+    prepare,
     second_id,
     tidy_rater,
 )
@@ -57,6 +59,7 @@ class _Added:
     images: Mapping[ImageRecord, tuple[Annotation, ...]]
     #: What was there before in place of it, by image and id.
     before: Mapping[str, Mapping[str, Annotation]]
+    prepared: Mapping[str, Prepared]
     classes: Mapping[str, str]
     raters: tuple[str, ...]
 
@@ -372,7 +375,7 @@ class Raters:
             book = opened.get(record.hash)
             if book is None:
                 others[record] = items
-            elif self._context.save(partial(book.put, items)):
+            elif self._context.save(partial(book.commit, added.prepared[record.hash])):
                 done_at[record.hash] = book.n_done
         self._show_all()
         self._write(project, others)
@@ -482,14 +485,16 @@ def _plan(project: Project, folder: str | os.PathLike[str]) -> _Added:
     merged = join_projects([project, other], ["", name])
     images: dict[ImageRecord, tuple[Annotation, ...]] = {}
     before: dict[str, dict[str, Annotation]] = {}
+    prepared: dict[str, Prepared] = {}
     for record, items in merged.images.items():
         there = mine.get(record.hash, {})
         new = [x for x in items if x.id not in there or x.time > there[x.id].time]
         if new:
             images[record] = tuple(new)
             before[record.hash] = {x.id: there[x.id] for x in new if x.id in there}
+            prepared[record.hash] = prepare(there, new)
     raters = sorted({x.rater for items in images.values() for x in items})
-    return _Added(name, images, before, merged.classes, tuple(raters))
+    return _Added(name, images, before, prepared, merged.classes, tuple(raters))
 
 
 def _restore(

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QVBoxLayout,
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from ...card import readable_name
 from ...training.data.agreement import Agreement, Kappa, shown_rater
-from ..widgets.base import Follower
+from ..widgets.base import Follower, label_for
 from ..widgets.flight import Flight
 from ..widgets.rich import FittedLabel, WrappedLabel, breakable, rich
 from .class_box import swatch
@@ -108,7 +107,7 @@ class RatersBox(Follower):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         row = QHBoxLayout()
-        row.addWidget(QLabel("Your name", self))
+        row.addWidget(label_for(self.name, "Your name"))
         row.addWidget(self.name, 1)
         column.addLayout(row)
         column.addWidget(self.hint)

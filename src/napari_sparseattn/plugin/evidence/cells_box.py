@@ -97,6 +97,11 @@ class CellFaithfulnessBox(Follower):
             column.addWidget(title)
             column.addWidget(pictures)
 
+    def show_theme(self) -> None:
+        """Follow napari's theme."""
+        for pictures in (self.highest, self.lowest):
+            pictures.show_theme()
+
     def _report_wanted(self, _: object = None) -> None:
         self.wanted.emit(not self.cells.session.slides.active)
 

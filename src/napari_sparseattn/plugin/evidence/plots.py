@@ -15,19 +15,27 @@ from ..widgets.picture import nice_ticks
 
 __all__ = ["COLOURS", "CurveLegend", "ShareCurves"]
 
-#: Okabe and Ito's colours, told apart by the colour-blind: the model's own order, then baselines.
+#: The model's own order, then baselines; as bright as each other, to stand out on dark and light.
 COLOURS = {
-    "own": "#56b4e9",
-    "random": "#8c98a6",
-    "edges": "#e69f00",
-    "centre": "#cc79a7",
+    "own": "#2f86c8",
+    "random": "#78838f",
+    "edges": "#b5780f",
+    "centre": "#b0609a",
     "dark": "#d55e00",
-    "dark blurred": "#f0e442",
+    "dark blurred": "#8a7d00",
+}
+#: What tells them apart without colours.
+_DASHES = {
+    "random": Qt.PenStyle.DotLine,
+    "edges": Qt.PenStyle.DashLine,
+    "centre": Qt.PenStyle.DashDotLine,
+    "dark": Qt.PenStyle.SolidLine,
+    "dark blurred": Qt.PenStyle.DashDotDotLine,
 }
 _HEIGHT, _LEAST_WIDTH = 132, 110
 _MOST_TICKS = 3
 _NAMES_A_LINE = 4
-_OTHER = "#009e73"
+_OTHER = "#008f68"
 
 Line = tuple[str, npt.NDArray[np.float64]]
 
@@ -38,10 +46,10 @@ def colour_of(name: str, first: bool) -> QColor:
 
 
 def pen_of(name: str, first: bool) -> QPen:
-    """Return the pen of an order's line: random is dotted, the model's own is thick."""
+    """Return the pen of an order's line: the model's own is thick, others have their dashes."""
     pen = QPen(colour_of(name, first), 2.2 if first else 1.3)
-    if name.startswith("random"):
-        pen.setStyle(Qt.PenStyle.DotLine)
+    if not first:
+        pen.setStyle(_DASHES.get("random" if name.startswith("random") else name, pen.style()))
     return pen
 
 

@@ -15,7 +15,7 @@ __all__ = ["Histogram"]
 _BINS = 20
 _HEIGHT, _LEAST_WIDTH = 34, 150
 _SIDE = 6
-_KEPT, _LEFT_OUT = QColor("#3d8fd1"), QColor("#7d8794")
+_KEPT, _LEFT_OUT = QColor("#3584c4"), QColor("#7d8794")
 _TIP = (
     "How many cells have which probability. Drag over it to show only those between; a click "
     "shows one bar's; a double click, or Esc, all. Arrow keys move the lower end, with Shift the "

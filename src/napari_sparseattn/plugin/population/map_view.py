@@ -24,7 +24,7 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 from ...card import readable_name
 from ...metrics import whole_percent
 from ..cells.shown import ShownCells
-from ..widgets.axes import AXIS_COLOUR
+from ..widgets.inks import ink as ink_of
 from .filter_bar import UNCLASSIFIED_COLOUR
 
 __all__ = ["MapView", "draw_points", "inside_polygon"]
@@ -38,7 +38,6 @@ _FINE, _MANY = 2, 5_000
 _MOST_RINGS = 400
 _RING, _CURRENT = QColor("#ffffff"), QColor("#00d5ff")
 _FAINT = np.array((128, 128, 128, 60), np.uint8)
-_LASSO = QColor("#e5b567")
 _STILL = 5.0
 
 
@@ -172,7 +171,7 @@ class MapView(QWidget):
         self._draw_picked(painter, ink)
         self._draw_axes(painter, ink)
         if len(self._lasso) > 1:
-            painter.setPen(QPen(_LASSO, 1.5, Qt.PenStyle.DashLine))
+            painter.setPen(QPen(ink, 1.5, Qt.PenStyle.DashLine))
             painter.setBrush(QColor(229, 181, 103, 40))
             painter.drawPolygon(QPolygonF(self._lasso))
         if self.hasFocus():
@@ -227,12 +226,14 @@ class MapView(QWidget):
         if current is not None and current < len(points) and np.isfinite(points[current]).all():
             painter.setPen(QPen(_CURRENT, 2.5))
             painter.drawEllipse(QPointF(*points[current]), 7, 7)
+            painter.setPen(QPen(ink, 1.5))
+            painter.drawEllipse(QPointF(*points[current]), 9, 9)
 
     def _draw_axes(self, painter: QPainter, ink: QColor) -> None:
         font = painter.font()
         font.setPointSizeF(max(6.0, font.pointSizeF() - 1))
         painter.setFont(font)
-        painter.setPen(AXIS_COLOUR)
+        painter.setPen(QColor(ink_of(self, "muted")))
         across, up = self.axes
         metrics = painter.fontMetrics()
         at = self.width() - metrics.horizontalAdvance(across) - 6

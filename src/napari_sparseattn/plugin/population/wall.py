@@ -254,8 +254,12 @@ class Wall(QAbstractScrollArea):
             QRect(x, y + PICTURE_SIZE, PICTURE_SIZE, _CAPTION), Qt.AlignmentFlag.AlignCenter, words
         )
         if row < len(self._picked) and self._picked[row]:
-            painter.setPen(QPen(_CURRENT if row == self.shown.current else _PICKED, 3))
+            current = row == self.shown.current
+            painter.setPen(QPen(_CURRENT if current else _PICKED, 3))
             painter.drawRect(frame.adjusted(1, 1, -2, -2))
+            # Seen on any ground and without the colour; of the current one it is thick.
+            painter.setPen(QPen(ink, 2 if current else 1))
+            painter.drawRect(frame.adjusted(-1, -1, 0, 0))
 
     def _draw_heading(self, painter: QPainter, section: int, y: int) -> None:
         name = list(self.groups)[section]

@@ -24,6 +24,7 @@ from ...export.tables import write_csv
 from ...inference.slides import SlidePrediction
 from ..core.status import explain
 from ..widgets.base import Follower
+from ..widgets.inks import ink
 from ..widgets.picture import pixmap
 from .task import SlideTask
 
@@ -49,12 +50,17 @@ class PatchList(QListWidget):
         # As tall as its pictures: the dock scrolls, not each of its parts.
         for policy in (self.setHorizontalScrollBarPolicy, self.setVerticalScrollBarPolicy):
             policy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setStyleSheet(
-            "QListWidget::item:selected { background: transparent; border: 2px solid #00d5ff; }"
-        )
+        self.show_theme()
         self._empty = QPixmap(_ICON, _ICON)
         self._empty.fill(QColor("#5a5a5a"))
         self._items: dict[int, QListWidgetItem] = {}
+
+    def show_theme(self) -> None:
+        """Mark what is picked in the colour of the theme's words: on dark and light, it is seen."""
+        self.setStyleSheet(
+            "QListWidget::item:selected { background: transparent; "
+            f"border: 2px solid {ink(self, 'text')}; }}"
+        )
 
     def set_patches(self, patches: Sequence[int], tips: Sequence[str]) -> None:
         """Make room for patches, in this order."""
@@ -179,6 +185,11 @@ class GalleryBox(Follower):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self.empty)
         outer.addWidget(self.body)
+
+    def show_theme(self) -> None:
+        """Follow napari's theme."""
+        for patches in (self.most, self.least):
+            patches.show_theme()
 
     def _show_wanted(self, _: object = None) -> None:
         self.wanted.emit(self.slides.active)

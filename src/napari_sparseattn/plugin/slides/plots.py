@@ -15,7 +15,7 @@ __all__ = ["ConcentrationCurve", "SignedBars"]
 
 _ROW_HEIGHT = 20
 _FOR, _AGAINST = QColor("#d6604d"), QColor("#4393c3")
-_CURVE = QColor("#56b4e9")
+_CURVE = QColor("#2f86c8")
 _CURVE_HEIGHT = 84
 
 

@@ -28,8 +28,8 @@ from ..widgets.rich import rich
 
 __all__ = ["ConfusionMatrix", "LearningCurve", "TrainingCurve", "WatchedCells"]
 
-_LINES = (AXIS_COLOUR, QColor("#56b4e9"))
-_BEST = QColor("#e5b567")
+_LINES = (AXIS_COLOUR, QColor("#2f86c8"))
+_BEST = QColor("#b5780f")
 _HEIGHT, _LEAST_WIDTH = 124, 120
 _MOST_TICKS_X, _MOST_TICKS_Y, _TICK_ROOM = 6, 3, 34
 _GAP = 4

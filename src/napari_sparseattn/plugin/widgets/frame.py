@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from ...crash import watch_for_crashes
 from ..core.docks import dock_of
 from ..core.preferences import keep_section, preferences
 from ..core.status import Message
@@ -35,10 +36,12 @@ __all__ = ["DockFrame", "MessageLine", "Notifier", "Section", "dock_of", "mark_n
 
 #: `%(edge)s` and the like are `inks.INKS` for the theme.
 _STYLE = """
-QPushButton, QToolButton { border: 1px solid transparent; padding: 3px; }
+QPushButton { border: 1px solid transparent; padding: 3px; }
+QToolButton { border: 1px solid %(edge)s; border-radius: 2px; padding: 3px; }
 QPushButton:checked, QToolButton:checked { border-color: %(text)s; }
 QComboBox, QAbstractSpinBox, QLineEdit, QTextEdit, QPlainTextEdit { border: 1px solid %(edge)s; }
 QAbstractSpinBox QLineEdit, QComboBox QLineEdit { border: none; }
+QLineEdit QToolButton { border: none; padding: 0; }
 QLineEdit, QAbstractSpinBox { placeholder-text-color: %(placeholder)s; }
 QCheckBox::indicator, QRadioButton::indicator:unchecked { border: 1px solid %(edge)s; }
 QSlider::handle:horizontal { background-color: %(edge)s; }
@@ -131,6 +134,7 @@ class DockFrame(QWidget):
 
     def __init__(self, notifier: Notifier) -> None:
         super().__init__()
+        watch_for_crashes()
         self._dark: bool | None = None
         self.ring = FocusRing(self)
         self._dressing = QTimer(self)

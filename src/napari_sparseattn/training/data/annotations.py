@@ -19,7 +19,7 @@ from psygnal import Signal
 from ...card import CLASS_COLOURS
 from ...images.fields.field import Field
 from ...images.slides.pyramid import Pyramid
-from .journal import Journal, JournalError
+from .journal import Journal, JournalError, encode_line
 from .rings import split_rings
 
 __all__ = [
@@ -30,10 +30,12 @@ __all__ = [
     "ImageAnnotations",
     "ImageRecord",
     "JournalError",
+    "Prepared",
     "changes_of",
     "class_colours",
     "image_hash",
     "new_annotation",
+    "prepare",
     "second_id",
     "tidy_rater",
 ]
@@ -171,6 +173,7 @@ class Annotation:
             values["position"] = (float(y), float(x))
         if values.get("polygon") is not None:
             values["polygon"] = tuple((float(y), float(x)) for y, x in values["polygon"])
+        values["rater"] = str(values.get("rater", ""))
         if values.get("settles") is not None:
             values["settles"] = tuple(map(str, values["settles"]))
         return cls(**values)
@@ -198,6 +201,48 @@ class Change:
 
     before: Annotation | None
     after: Annotation | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """Changes of the annotations of an image, and the lines that keep them; see `prepare`."""
+
+    changes: tuple[Change, ...]
+    lines: tuple[bytes, ...]
+
+
+def prepare(before: Mapping[str, Annotation], items: Iterable[Annotation]) -> Prepared:
+    """Prepare changes for `ImageAnnotations.commit`; call it from a worker where there are many.
+
+    Parameters
+    ----------
+    before : mapping of str to Annotation
+        What is there now, by id.
+    items : iterable of Annotation
+        What is to be added, or to replace what has the same id; nothing is signed.
+    """
+    made = {item.id: Change(before.get(item.id), item) for item in items}
+    changes = tuple(change for change in made.values() if change.before != change.after)
+    return Prepared(changes, tuple(_encode("do", changes)) if changes else ())
+
+
+def _encode(op: str, changes: Iterable[Change]) -> list[bytes]:
+    """Return the lines that keep one change, as many as it takes."""
+    lines: list[list[Any]] = [[]]
+    room = _LONG_LINE
+    for change in changes:
+        sides = (change.before, change.after)
+        row = [None if item is None else item.to_dict() for item in sides]
+        size = sum(_length(plain) for plain in row if plain is not None)
+        if lines[-1] and size > room:
+            lines.append([])
+            room = _LONG_LINE
+        lines[-1].append(row)
+        room -= size
+    return [
+        encode_line({"op": op if number == 0 else "more", "changes": line})
+        for number, line in enumerate(lines)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,6 +409,18 @@ class ImageAnnotations(Sequence[Annotation]):
             changes[after.id] = Change(self._items.get(after.id), after)
         self._do(tuple(c for c in changes.values() if c.before != c.after))
 
+    def commit(self, prepared: Prepared) -> None:
+        """Make changes that were prepared in a worker, as one change.
+
+        Where one of them has been changed since, they are put as they are.
+        """
+        changes = prepared.changes
+        if any(c.after is not None and self._items.get(c.after.id) != c.before for c in changes):
+            self.put(c.after for c in changes if c.after is not None)
+        elif changes:
+            self._journal.append_lines(prepared.lines)
+            self._note(changes)
+
     def relabel(self, ids: Iterable[str], label: str, **values: Any) -> None:
         """Give annotations a class, as one change; see `opinion`.
 
@@ -485,6 +542,10 @@ class ImageAnnotations(Sequence[Annotation]):
         if not changes:
             return
         self._write("do", changes)
+        self._note(changes)
+
+    def _note(self, changes: tuple[Change, ...]) -> None:
+        """Take changes over that are in the journal."""
         self._past.append(changes)
         self._future.clear()
         if self.project is not None:
@@ -492,20 +553,7 @@ class ImageAnnotations(Sequence[Annotation]):
         self._apply_and_emit(changes)
 
     def _write(self, op: str, changes: tuple[Change, ...]) -> None:
-        rows = [[c and c.to_dict() for c in (change.before, change.after)] for change in changes]
-        lines: list[list[Any]] = [[]]
-        room = _LONG_LINE
-        for row in rows:
-            size = sum(_length(item) for item in row if item is not None)
-            if lines[-1] and size > room:
-                lines.append([])
-                room = _LONG_LINE
-            lines[-1].append(row)
-            room -= size
-        self._journal.append(
-            *({"op": op if number == 0 else "more", "changes": line}
-              for number, line in enumerate(lines))
-        )  # fmt: skip
+        self._journal.append_lines(_encode(op, changes))
 
     def _apply_and_emit(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
         self._apply(changes)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ...files import replacing
 
-__all__ = ["Journal", "JournalError", "read_journal"]
+__all__ = ["Journal", "JournalError", "encode_line", "read_journal"]
 
 _DIGITS = 16
 #: Longest line that is read: a polygon of ten thousand corners takes half a megabyte.
@@ -75,6 +76,10 @@ class Journal:
         JournalError
             If they cannot be written; the file is then as it was.
         """
+        self.append_lines([encode_line(entry) for entry in entries])
+
+    def append_lines(self, lines: Sequence[bytes]) -> None:
+        """Add lines of `encode_line`: all of them or none; raises as `append` does."""
         if not self.writable:
             raise JournalError(
                 f"The annotations of {self.name} are open in another program, which writes them. "
@@ -85,7 +90,6 @@ class Journal:
             raise JournalError(f"Annotations cannot be written to the disk: {failed}.") from failed
         file = self._open()
         size = os.fstat(file).st_size
-        lines = [_line(entry) for entry in entries]
         if max(map(len, lines), default=0) > _LONGEST:
             raise JournalError(
                 f"A change of the annotations of {self.name} is too large to be kept: it takes "
@@ -106,7 +110,7 @@ class Journal:
         """Put other lines in place of all, atomically."""
         self._shut()
         with replacing(self.path) as temporary:
-            temporary.write_bytes(b"".join(map(_line, entries)))
+            temporary.write_bytes(b"".join(map(encode_line, entries)))
 
     def flush(self) -> None:
         """Wait until everything is on the disk."""
@@ -172,7 +176,13 @@ class Journal:
 
     def _set_aside(self, bad: list[bytes]) -> None:
         stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-        self.damaged = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
+        # A clock that was put back must not write over what was put aside before.
+        numbered = (f"{stamp}-{number}" for number in itertools.count(1))
+        self.damaged = next(
+            path
+            for name in itertools.chain([stamp], numbered)
+            if not (path := self.path.with_name(f"{self.path.name}.damaged-{name}")).exists()
+        )
         with replacing(self.damaged) as temporary:
             temporary.write_bytes(b"\n".join(bad))
         self._shut()
@@ -206,7 +216,8 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
     return entries, bad
 
 
-def _line(entry: dict[str, Any]) -> bytes:
+def encode_line(entry: dict[str, Any]) -> bytes:
+    """Return the line that keeps an entry."""
     body = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode()
     return _checksum(body) + b" " + body + b"\n"
 

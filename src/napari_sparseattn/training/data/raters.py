@@ -244,7 +244,7 @@ def _near(
         return []
     from scipy.spatial import cKDTree
 
-    places = np.array([np.mean([item.position for item in group], axis=0) for group in groups])
+    places = np.array([np.array([x.position for x in group]).mean(axis=0) for group in groups])
     sizes = np.array([max(item.diameter_px or usual for item in group) for group in groups])
     own = np.array([item.position for item in items])
     own_sizes = np.array([item.diameter_px or usual for item in items])

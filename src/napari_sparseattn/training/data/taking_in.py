@@ -177,10 +177,11 @@ def _is_same(before: Annotation, item: Annotation) -> bool:
         if outlines[0].shape == outlines[1].shape and np.allclose(*outlines, atol=_SAME_PLACE):
             return True
         return shared_part(*outlines) >= _SAME_OUTLINE
-    sizes = before.diameter_px, item.diameter_px
-    sized = None in sizes or np.isclose(*sizes, atol=2 * _SAME_PLACE)
-    places = before.centre, item.centre
-    return bool(sized and (places[0] is None or np.allclose(*places, atol=_SAME_PLACE)))
+    first_size, size = before.diameter_px, item.diameter_px
+    if first_size is not None and size is not None and abs(first_size - size) > 2 * _SAME_PLACE:
+        return False
+    place, to = before.centre, item.centre
+    return place is None or to is None or bool(np.allclose(place, to, atol=_SAME_PLACE))
 
 
 def _changed(before: Annotation, item: Annotation, rater: str) -> Annotation:
