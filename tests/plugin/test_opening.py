@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QLineEdit, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLabel, QLineEdit, QWidget
 
 from bad_slides import PARTLY, REFUSED, UNCALIBRATED, halves, scene, write_ome, write_svs
 from napari_sparseattn.images.errors import ImageError
@@ -198,6 +198,11 @@ def answer(
         asked.append(arguments)
         return "" if folder is None else str(folder)
 
+    def text(*arguments: Any) -> tuple[str, bool]:
+        asked.append(arguments)
+        return "", False
+
+    monkeypatch.setattr(QInputDialog, "getText", staticmethod(text))
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", staticmethod(files))
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", staticmethod(existing))
     return asked
@@ -233,9 +238,10 @@ def test_a_cancelled_dialog_opens_nothing(dock: Dock, monkeypatch: pytest.Monkey
     asked = answer(monkeypatch)
     run(dock.viewer, "open_slide")
     run(dock.viewer, "open_slide_folder")
+    run(dock.viewer, "open_slide_address")
     for action in dock.widget.image_box.open.menu().actions():
         action.trigger()
-    assert len(asked) == 4
+    assert len(asked) == 6
     assert len(dock.viewer.layers) == 0
     assert dock.said == before
 
@@ -258,7 +264,7 @@ def test_the_docks_button_opens_files_and_folders(
     dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(monkeypatch, [write_svs(tmp_path / "b.svs")], ome_zarr(tmp_path / "a.zarr"))
-    files, folder = dock.widget.image_box.open.menu().actions()
+    files, folder, _ = dock.widget.image_box.open.menu().actions()
     files.trigger()
     dock.until(lambda: len(dock.viewer.layers) == 1)
     folder.trigger()
