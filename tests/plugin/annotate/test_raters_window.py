@@ -79,6 +79,7 @@ def test_two_raters_are_compared_and_one_decides(
     box.compare.click()
     window.until(lambda: annotating.raters.found is not None)
     assert "Anna</span> and <span>ben" in box.agreement.text()
+    assert "Cohen's κ" in box.agreement.text()
     assert "1 with different classes" in box.agreement.text()
     box.next.click()
     image = annotating.session.selection.image

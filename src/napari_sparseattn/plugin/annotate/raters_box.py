@@ -233,10 +233,12 @@ def _describe(found: Agreement) -> str:
     names = [rich(breakable(shown_rater(rater))) for rater in found.raters]
     head = f"<b>{_KINDS[found.kind]}</b>, by {', '.join(names[:-1])} and {names[-1]}"
     rows = [("all classes", found.overall), *list(found.classes.items())[:_MOST_CLASSES]]
-    lines = "".join(_row(readable_name(name), kappa) for name, kappa in rows)
+    lines = "".join(_row(readable_name(name), value) for name, value in rows)
+    # Named, as a share in percent would be another figure.
+    kappa = "Cohen's κ" if len(found.raters) == 2 else "Fleiss' κ"
     table = (
         "<table width='100%' cellspacing='0' cellpadding='1'><tr><td></td>"
-        "<td align='right'>agreement</td><td align='right'>95 % interval</td>"
+        f"<td align='right'>{kappa}</td><td align='right'>95 % interval</td>"
         f"<td align='right'>n</td></tr>{lines}</table>"
     )
     said = f"{found.disputed} with different classes"
