@@ -334,7 +334,7 @@ def _change(book: ImageAnnotations, rng: np.random.Generator) -> dict[str, Annot
     elif items and chance < 0.3:
         chosen = list(items)[int(rng.integers(len(items)))]
         was = items[chosen].label
-        items[chosen] = dataclasses.replace(items[chosen], label=f"not {was}"[-20:])
+        items[chosen] = book.opinion(items[chosen], f"not {was}"[-20:])
     else:
         made = new_annotation("cell", label, position=(float(rng.random()), 1.0))
         items[made.id] = made
@@ -347,9 +347,10 @@ class Exports:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         result = made.cells(evidence=True)
-        self.formats = [each.name for each in formats_for(result) if not each.missing]
+        field = made.field()
+        self.formats = [each.name for each in formats_for(result, field) if not each.missing]
         whole = folder / "whole"
-        write_results(result, made.field(), whole, "a", self.formats, made.cell_card())
+        write_results(result, field, whole, "a", self.formats, made.cell_card())
         self.expected = {path.name: _content(path) for path in sorted(whole.iterdir())}
         self.out = folder / "out"
 

@@ -25,7 +25,7 @@ from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
 from small_model import small_bundle
 
-FORMATS = [each.name for each in formats_for(made.cells()) if not each.missing]
+FORMATS = [each.name for each in formats_for(made.cells(), made.field()) if not each.missing]
 
 
 @contextlib.contextmanager

@@ -299,7 +299,7 @@ def project(tmp_path: Path) -> Project:
 def plain(items: Any) -> list[tuple[Any, ...]]:
     return sorted(
         (x.id, x.kind, x.label, x.position, x.diameter_px, x.polygon, x.t, x.z, x.rater, x.settles,
-         round(x.time, 4))
+         round(x.time))
         for x in items
     )  # fmt: skip
 
