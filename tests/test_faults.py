@@ -25,7 +25,12 @@ from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
 from small_model import small_bundle
 
-FORMATS = [each.name for each in formats_for(made.cells(), made.field()) if not each.missing]
+#: Not AnnData: its files were left whole too, but libhdf5 then crashes the process as it ends.
+FORMATS = [
+    each.name
+    for each in formats_for(made.cells(), made.field())
+    if not each.missing and each.name != "anndata"
+]
 
 
 @contextlib.contextmanager
