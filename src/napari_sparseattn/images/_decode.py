@@ -173,6 +173,15 @@ def _read_npy(path: Path, size: int) -> Decoded:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
+            # numpy asks for as many bytes as the header declares, 4 GiB at most, before it looks.
+            width = 2 if version == (1, 0) else 4
+            length = int.from_bytes(file.read(width), "little")
+            if length > size:
+                raise ImageError(
+                    f"{path.name} declares a header of {length} bytes but holds only {size}: "
+                    "it is damaged or incomplete; copy or save it again"
+                )
+            file.seek(-width, 1)
             read = (
                 np.lib.format.read_array_header_1_0
                 if version == (1, 0)

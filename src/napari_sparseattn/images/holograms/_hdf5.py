@@ -235,8 +235,10 @@ def _place(parent: h5py.Group, name: str) -> str:
     return _shown(f"{parent.name}/{name}".replace("//", "/"))
 
 
-def _shown(name: str | None) -> str:
-    short = (name or "")[:60]
+def _shown(name: str | bytes | None) -> str:
+    # h5py gives names that are no UTF-8 as bytes.
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+    short = (text or "")[:60]
     return "".join(c if c.isprintable() else "?" for c in short)
 
 
