@@ -29,7 +29,7 @@ def read_report(path: Path) -> FineTuneReport:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         return report_from_dict(plain["report"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is no report that can be read ({error}).") from error
 
 

@@ -332,7 +332,7 @@ def read_images(folder: Path) -> dict[str, Field]:
             )
             for row in json.loads(text)
         }
-    except (*_DAMAGE, tokenize.TokenError) as error:
+    except (*_DAMAGE, EOFError, tokenize.TokenError) as error:
         raise ValueError(
             f"The images of the training in {folder} are damaged ({error})."
         ) from error
