@@ -61,7 +61,7 @@ def measure_blood(bundle: Bundle, arguments: argparse.Namespace) -> Bundle:
     parts = split_folds(read_blood_cells(arguments.data or default_archive()))
     others = kept_surroundings(parts["train"], arguments.cache)
     found = add_known_states(bundle, parts["train"], parts["validation"], parts["test"], others)
-    return add_softening(found, parts["validation"], FAR_CHANGES)
+    return add_softening(found, parts["validation"], FAR_CHANGES, parts["test"])
 
 
 def measure_opd(bundle: Bundle, arguments: argparse.Namespace) -> Bundle:

@@ -92,8 +92,9 @@ def knowing(bundle: Bundle, threshold: float = 1.0, n: int = 40) -> Bundle:
     )
 
 
-def softened(bundle: Bundle, softening: float) -> Bundle:
+def softened(bundle: Bundle, softening: float, start: float = 1.0) -> Bundle:
     """Return a model with known states whose confidence falls with novelty."""
     assert bundle.card.novelty is not None
-    spec = bundle.card.novelty.model_copy(update={"softening": softening})
+    changes = {"softening": softening, "softening_from": start}
+    spec = bundle.card.novelty.model_copy(update=changes)
     return dataclasses.replace(bundle, card=bundle.card.model_copy(update={"novelty": spec}))

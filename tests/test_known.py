@@ -57,6 +57,18 @@ def test_the_temperature_grows_with_novelty_and_where_the_card_says_so(tmp_path:
     assert read_card(path).format_version == 3
 
 
+def test_confidence_may_fall_from_less_than_what_is_flagged(tmp_path: Path) -> None:
+    plain = described(small_bundle(temperature=0.5))
+    bundle = softened(plain, 1.5, 0.25)
+    states = plain.known.means[:1] + np.linspace(0, 3, 7, dtype=np.float32)[:, None]
+    novelty = plain.known.novelty(states)
+    assert novelty[0] < 0.25 < novelty[1] < 1 < novelty[-1]
+    expected = 0.5 * np.maximum(novelty / 0.25, 1) ** 1.5
+    np.testing.assert_allclose(bundle.temperatures(states), expected, rtol=1e-5)
+    save_bundle(bundle, tmp_path / "small.safetensors")
+    assert read_card(tmp_path / "small.safetensors").format_version == 5
+
+
 def test_new_states_of_the_same_kind_are_flagged_at_the_stated_rate() -> None:
     rates = []
     for seed in range(20):

@@ -83,7 +83,8 @@ def test_a_simulated_smear_is_traversed_with_exact_shares() -> None:
     predictions = classify_cells(field, cells, bundle, "cpu")
     assert bundle.card.novelty is not None
     assert predictions.novelty is not None
-    temperatures = np.maximum(predictions.novelty, 1) ** bundle.card.novelty.softening
+    spec = bundle.card.novelty
+    temperatures = np.maximum(predictions.novelty / spec.softening_from, 1) ** spec.softening
     temperatures *= bundle.card.temperature
     seen = zip(predictions.evidence, predictions.probabilities, temperatures, strict=True)
     for way, probabilities, temperature in seen:

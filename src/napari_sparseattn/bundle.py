@@ -99,7 +99,8 @@ class Bundle:
         states, spec = np.asarray(states, np.float32), self.card.novelty
         found = np.full(len(states), self.card.temperature, np.float32)
         if self.known is not None and spec is not None and spec.softening:
-            found *= np.maximum(self.known.novelty(states), 1) ** np.float32(spec.softening)
+            beyond = np.maximum(self.known.novelty(states) / np.float32(spec.softening_from), 1)
+            found *= beyond ** np.float32(spec.softening)
         return found
 
     def with_locations(self, locations: Sequence[int] | None) -> Bundle:
@@ -425,6 +426,8 @@ def _check_agreement(card: Card, model: Network) -> None:
 
 def _format_of(card: Card, known: KnownStates | None) -> int:
     """Return the oldest format that says all that is to be said."""
+    if card.novelty is not None and card.novelty.softening_from != 1:
+        return 5
     if card.target is not None or (known is not None and known.patches is not None):
         return 4
     softened = card.novelty is not None and card.novelty.softening

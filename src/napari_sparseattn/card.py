@@ -36,8 +36,9 @@ __all__ = [
 #: The newest `Card.format_version` that is understood; 2 has known states beside the weights,
 #: 3 may say when a TNet stops by itself, which explanation was measured best, what alone the
 #: model knows, or how fast its confidence falls with novelty, 4 has known patches of slides, or a
-#: risk or a number as its target in place of classes.
-FORMAT_VERSION = 4
+#: risk or a number as its target in place of classes, 5 a confidence that falls from another
+#: novelty than 1.
+FORMAT_VERSION = 5
 
 #: Distinguishable with the common kinds of colour blindness: Okabe & Ito's
 #: eight with black lightened and yellow darkened to show on any image,
@@ -190,8 +191,10 @@ class NoveltySpec(_Strict):
         Smallest and largest longer side, in pixels, of the fields or slides
         that were measured; None where all were of the size the card says.
     softening : float
-        Power of the novelty, where it is above 1, that the temperature grows
-        with: how much less a class of unlike images is to be trusted.
+        Power of the novelty that the temperature grows with: how much less a
+        class of unlike images is to be trusted.
+    softening_from : float
+        The novelty beyond which it grows.
     """
 
     statistic: str = "distance to the nearest class mean (Mahalanobis, shared covariance)"
@@ -204,6 +207,7 @@ class NoveltySpec(_Strict):
     others: tuple[str, ...] = ()
     sides: tuple[int, int] | None = None
     softening: Annotated[float, Field(ge=0, le=10)] = 0.0
+    softening_from: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @property
     def others_text(self) -> str:
@@ -362,7 +366,7 @@ class TestVector(_Strict):
 class Card(_Strict):
     """Everything about a model but its tensors."""
 
-    format_version: Literal[1, 2, 3, 4] = 1
+    format_version: Literal[1, 2, 3, 4, 5] = 1
     kind: str
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")]
     description: str = ""

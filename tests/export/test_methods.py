@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_card() -> None:
     assert "[2] Somebody 2020" in text
     assert f"1 of {len(cells)} cells are flagged" in text
     assert "what 95 % of held-out images reach" in text
-    assert "probabilities of these are lowered" in text
+    assert "the more unlike, the lower the probabilities" in text
     assert "simulated" not in text
 
 

@@ -230,7 +230,7 @@ def _found(export: Export) -> list[str]:
     known = np.concatenate([flag for flag in flags if flag is not None] or [np.zeros(0, bool)])
     if not len(known):
         return []
-    softened = "; the probabilities of these are lowered" if spec.softening else ""
+    softened = "; the more unlike, the lower the probabilities" if spec.softening else ""
     said = (
         f"{int(known.sum())} of {_count(len(known), 'cell')} are flagged as unlike those of the "
         f"training ({held}){softened}."

@@ -45,15 +45,19 @@ class Temperature(nn.Module):
         The card's.
     known : KnownStates or None
         What the model knows; None where the temperature is always the card's.
-    softening : float
-        See `card.NoveltySpec`.
+    softening, start : float
+        See `card.NoveltySpec`, where the second is `softening_from`.
     """
 
     def __init__(
-        self, base: float, known: KnownStates | None = None, softening: float = 0.0
+        self,
+        base: float,
+        known: KnownStates | None = None,
+        softening: float = 0.0,
+        start: float = 1.0,
     ) -> None:
         super().__init__()
-        self.base, self.softening, self.limits = base, softening, None
+        self.base, self.softening, self.start, self.limits = base, softening, start, None
         if known is None or not softening:
             self.softening = 0.0
             return
@@ -78,7 +82,8 @@ class Temperature(nn.Module):
             nearer = least - _squares(flat, self.get_buffer("beside")).amin(1)
             typical, limit = self.limits
             novelty = torch.maximum(novelty, (nearer - typical) / (limit - typical))
-        return self.base * novelty.clamp_min(1).pow(self.softening)[:, None]
+        beyond = (novelty / self.start).clamp_min(1)
+        return self.base * beyond.pow(self.softening)[:, None]
 
 
 def _squares(flat: Tensor, centres: Tensor) -> Tensor:

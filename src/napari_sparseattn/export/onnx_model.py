@@ -183,8 +183,9 @@ def model_graph(
     # A model of its own: the bundle's may be at work in another thread.
     model = dataclasses.replace(bundle).cell_model()
     first = Normaliser(card.normalisation) if normalise else nn.Identity()
-    softening = 0.0 if card.novelty is None else card.novelty.softening
-    temperature = Temperature(card.temperature, bundle.known, softening)
+    spec = card.novelty
+    falls = (0.0, 1.0) if spec is None else (spec.softening, spec.softening_from)
+    temperature = Temperature(card.temperature, bundle.known, *falls)
     parts: tuple[Any, ...] = (model, first, temperature)
     if kind.setting == "locations":
         config: Any = model.config

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from torch import nn
 
 from ...bundle import Bundle
 from ...card import NoveltySpec
 from ...images.normalise import Normalisation
 from ...known import FALSE_ALARMS, KnownStates, fit_known_states
+from ...metrics import classification_report
 from ...models.span import SpanMil, SpanUnet, run_span
 from ..data.datasets import CropSet
 from ..data.span_data import SlideExample
@@ -29,6 +30,7 @@ __all__ = [
     "add_softening",
     "describe_known",
     "draw_rows",
+    "fit_softening",
     "measure_known_slides",
     "measure_known_states",
 ]
@@ -203,14 +205,20 @@ def add_known_states(
 
 
 def add_softening(
-    bundle: Bundle, held: CropSet, changes: LaboratoryChanges, *, seed: int = 0
+    bundle: Bundle,
+    held: CropSet,
+    changes: LaboratoryChanges,
+    test: CropSet | None = None,
+    *,
+    seed: int = 0,
 ) -> Bundle:
     """Return a model of cells whose confidence falls with novelty, as far as it should.
 
     Of held-out cells that are changed more than any training cell was, most are
-    unlike what the model knows and many are called wrong. The power of the
-    novelty by which the temperature grows is the one that makes what is said of
-    them likeliest; below a novelty of 1 nothing changes.
+    unlike what the model knows and many are called wrong. The temperature, the
+    novelty from which it grows, and the power of the novelty by which it does,
+    are those that make what is said of these cells and of the unchanged ones,
+    in equal parts, likeliest.
 
     Parameters
     ----------
@@ -220,6 +228,8 @@ def add_softening(
         Stained cells that the weights were not fitted to.
     changes : LaboratoryChanges
         What they go through, once each.
+    test : CropSet, optional
+        What took no part: what the card says of it is measured anew.
     seed : int
         Of the changes.
 
@@ -233,21 +243,70 @@ def add_softening(
         raise ValueError(f"'{card.name}' has no known states: add those first.")
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for start in range(0, len(held), 64):
-        batch = torch.from_numpy(held.crops[start : start + 64]).permute(0, 3, 1, 2)
+    for at in range(0, len(held), 64):
+        batch = torch.from_numpy(held.crops[at : at + 64]).permute(0, 3, 1, 2)
         parts.append(changes(batch, card.crop.size, generator)[0].permute(0, 2, 3, 1).numpy())
-    crops, rule = np.concatenate(parts), card.normalisation
-    logits = predict_logits(bundle.cell_model(), crops, rule, card.crop.size).double()
-    states = predict_states(bundle.cell_model(), crops, rule, card.crop.size)
-    above = torch.from_numpy(known.novelty(states)).double().clamp_min(1)[:, None]
     truth = torch.from_numpy(held.labels)
+    seen = [_judge(bundle, known, crops) for crops in (held.crops, np.concatenate(parts))]
+    base, start, power = fit_softening([(*each, truth) for each in seen], card.temperature)
+    spec = card.novelty.model_copy(update={"softening": power, "softening_from": start})
+    card = card.model_copy(update={"temperature": base, "novelty": spec})
+    bundle = dataclasses.replace(bundle, card=card)
+    if test is not None:
+        logits, new = _judge(bundle, known, test.crops)
+        shares = (logits / (base * (new / start).clamp_min(1) ** power)).softmax(1)
+        report = classification_report(shares.numpy(), test.labels, test.class_names)
+        card = card.model_copy(update={"metrics": card.metrics | report.to_dict()})
+        bundle = dataclasses.replace(bundle, card=card)
+    return bundle
 
-    def surprise(power: float) -> float:
-        return float(F.cross_entropy(logits / (card.temperature * above**power), truth))
 
-    best = minimize_scalar(surprise, bounds=(0, 10), method="bounded", options={"xatol": 1e-3})
-    spec = card.novelty.model_copy(update={"softening": round(float(best.x), 2)})
-    return dataclasses.replace(bundle, card=card.model_copy(update={"novelty": spec}))
+def fit_softening(
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], temperature: float
+) -> tuple[float, float, float]:
+    """Fit the temperature, the novelty from which it grows, and the power by which it does.
+
+    Parameters
+    ----------
+    parts : sequence of (Tensor, Tensor, Tensor)
+        Logits (N, C), novelty (N, 1) and classes (N,), float64; parts count alike.
+    temperature : float
+        Where the search begins.
+
+    Returns
+    -------
+    temperature, start, power : float
+        The logits of novelty n are divided by ``temperature * max(1, n / start) ** power``.
+    """
+
+    def surprise(numbers: npt.NDArray[np.float64]) -> float:
+        base, start, power = np.exp(numbers)
+        return sum(
+            float(F.cross_entropy(logits / (base * (new / start).clamp_min(1) ** power), truth))
+            for logits, new, truth in parts
+        )
+
+    # It is flat where nobody's novelty is near the start: several beginnings.
+    limits = np.log([(0.05, 20), (0.05, 1), (0.001, 10)])
+    begun = (np.log([temperature, start, 1.0]) for start in (0.2, 0.4, 0.8))
+    tried = [
+        minimize(surprise, np.clip(x, *limits.T), method="Nelder-Mead", bounds=limits)
+        for x in begun
+    ]
+    base, start, power = np.exp(min(tried, key=lambda each: each.fun).x).round(3).tolist()
+    return base, start, power
+
+
+def _judge(
+    bundle: Bundle, known: KnownStates, crops: npt.NDArray[np.uint8]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, C) of crops and their novelty (N, 1)."""
+    model, rule, size = bundle.cell_model(), bundle.card.normalisation, bundle.card.crop.size
+    novelty = known.novelty(predict_states(model, crops, rule, size))
+    return (
+        predict_logits(model, crops, rule, size).double(),
+        torch.from_numpy(novelty).double()[:, None],
+    )
 
 
 def add_known_slides(

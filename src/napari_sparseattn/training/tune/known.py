@@ -9,6 +9,7 @@ from ...known import KnownStates, extend_known_states, fit_known_states
 from ..loop.fit import predict_states
 from ..loop.known import MOST_STATES, describe_known, draw_rows
 from .grown_head import CellNet
+from .report import LEAST_TO_CALIBRATE
 from .task import Task
 
 __all__ = ["know_again"]
@@ -40,7 +41,12 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         The same for the card.
     """
     card, old = task.card, task.bundle.known
-    softening = 0.0 if card.novelty is None else card.novelty.softening
+    softening: dict[str, float] = {}
+    if card.novelty is not None:
+        softening["softening"] = card.novelty.softening
+        # A temperature that was fitted to the user's own cells is right of what is usual to them.
+        if len(task.held) < LEAST_TO_CALIBRATE:
+            softening["softening_from"] = card.novelty.softening_from
     held = np.empty((0, model.head.in_features), np.float32)
     if len(task.held):
         held = predict_states(model, task.held.crops, card.normalisation, task.size).numpy()
@@ -51,7 +57,7 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         before = 0 if card.novelty is None else card.novelty.n
         spec = describe_known(known, before + len(own), int(old.held.sum()) + len(held))
         kept = () if card.novelty is None else card.novelty.others
-        return known, spec.model_copy(update={"others": kept, "softening": softening})
+        return known, spec.model_copy(update={"others": kept} | softening)
     crops, labels = task.crops, task.labels
     given = task.options.unlabelled
     if given is not None and len(given):
@@ -66,4 +72,4 @@ def know_again(task: Task, model: CellNet) -> tuple[KnownStates | None, NoveltyS
         return None, None
     known = fit_known_states(states, labels, held, task.held.labels)
     spec = describe_known(known, len(states), len(held))
-    return known, spec.model_copy(update={"softening": softening})
+    return known, spec.model_copy(update=softening)

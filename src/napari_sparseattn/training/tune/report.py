@@ -17,6 +17,7 @@ from ...reprs import short_repr
 from ..loop.classifier import fit_temperature
 
 __all__ = [
+    "LEAST_TO_CALIBRATE",
     "FineTuneReport",
     "HeldOut",
     "HeldOutCell",
@@ -30,8 +31,8 @@ Verdict = Literal["better", "worse", "too little data"]
 
 #: Probability of so uneven a result by chance below which it is believed.
 _LEVEL = 0.05
-#: Cells below which no temperature is fitted.
-_LEAST = 20
+#: Held-out cells, slides or patches below which no temperature is fitted.
+LEAST_TO_CALIBRATE = 20
 _ONE = {"cells": "cell", "slides": "slide", "patches": "patch"}
 
 
@@ -295,7 +296,7 @@ def _cross_calibrate(
     probabilities = (logits / temperature).softmax(1)
     places = torch.arange(len(truth)) if groups is None else torch.from_numpy(groups)
     even = places % 2 == 0
-    if min(int(even.sum()), int((~even).sum())) >= _LEAST // 2:
+    if min(int(even.sum()), int((~even).sum())) >= LEAST_TO_CALIBRATE // 2:
         for own, other in ((even, ~even), (~even, even)):
             fitted = fit_temperature(logits[other], truth[other])
             probabilities[own] = (logits[own] / fitted).softmax(1)

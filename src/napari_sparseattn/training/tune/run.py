@@ -21,14 +21,12 @@ from ..loop.epochs import FineTuneEpoch
 from ..loop.fit import predict_logits
 from ..loop.loop import Judgement, Loop, Resume, Weights
 from .grown_head import CellNet, to_input
-from .report import FineTuneReport, HeldOut, KeptCells, compare
+from .report import LEAST_TO_CALIBRATE, FineTuneReport, HeldOut, KeptCells, compare
 from .steps import TuneSteps, freeze_parts
 from .task import Task
 
 __all__ = ["FineTuneRun"]
 
-#: Held-out cells below which the old temperature stays.
-_LEAST_TO_CALIBRATE = 20
 #: Epochs without a better held-out loss before training ends early.
 _PATIENCE = 4
 #: Unannotated crops on which `FineTuneEpoch.drift` is measured.
@@ -137,7 +135,7 @@ class FineTuneRun:
         ) if len(task.held) else torch.empty(0, len(task.card.class_names))  # fmt: skip
         temperature = task.card.temperature
         truth = torch.from_numpy(task.held.labels)
-        if len(truth) >= _LEAST_TO_CALIBRATE:
+        if len(truth) >= LEAST_TO_CALIBRATE:
             temperature = fit_temperature(logits, truth)
         held = HeldOut(task.held.names, task.held.labels, task.classes, task.card.class_names)
         report = compare(

@@ -38,14 +38,11 @@ from .grown_head import (
     listening,
     unite_classes,
 )
-from .report import FineTuneReport, HeldOut, compare
+from .report import LEAST_TO_CALIBRATE, FineTuneReport, HeldOut, compare
 
 __all__ = ["SlideTask", "TuneRun", "TuneSlidesOptions"]
 
 SlideNet = SpanMil | SpanUnet
-
-#: Held-out slides, or patches, below which the old temperature stays.
-_LEAST_TO_CALIBRATE = 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,7 +239,7 @@ class TuneRun:
             )
         )
         temperature = task.card.temperature
-        if len(labels) >= _LEAST_TO_CALIBRATE:
+        if len(labels) >= LEAST_TO_CALIBRATE:
             temperature = fit_temperature(new, torch.from_numpy(labels))
         held = HeldOut(
             ids,
