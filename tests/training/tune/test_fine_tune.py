@@ -36,6 +36,7 @@ from napari_sparseattn.training.tune.report import HeldOut, KeptCells, compare
 from napari_sparseattn.training.tune.run import FineTuneRun
 from napari_sparseattn.training.tune.steps import StepOptions, freeze_parts
 from napari_sparseattn.training.tune.task import Task
+from small_model import softened
 from small_tnet import small_tnet_bundle
 
 STEADY = Augmentation(
@@ -497,3 +498,16 @@ def flagged(bundle: Bundle, data: CropSet) -> float:
     novelty = judge_crops((data.crops / 255).astype(np.float32), bundle, "cpu")[1]
     assert novelty is not None
     return float((novelty > 1).mean())
+
+
+@pytest.mark.parametrize(("crosses", "start"), [(30, 0.4), (150, 1.0)])
+def test_confidence_falls_from_what_was_flagged_where_the_temperature_is_fitted_anew(
+    trained: Bundle, crosses: int, start: float
+) -> None:
+    falling = softened(trained, 1.5, 0.4)
+    options = dataclasses.replace(QUICK, freeze="auto")
+    bundle, _ = fine_tune(falling, drawn({"cross": crosses}, seed=1), options)
+    spec = bundle.card.novelty
+    assert spec is not None
+    assert (spec.softening, spec.softening_from) == (1.5, start)
+    assert (bundle.card.temperature == trained.card.temperature) == (start < 1)
