@@ -52,7 +52,7 @@ CHANGES = {
 def settings(k: int) -> TrainingSettings:
     return TrainingSettings(
         name="blood-cells",
-        crop=CropSpec(size=64, field_of_view_um=32.0, cell_diameters=2.5),
+        crop=CropSpec(size=96, field_of_view_um=32.0, cell_diameters=2.5),
         architecture=ARCHITECTURE,
         description=f"Eight kinds of stained blood cell, from {k} pixels of each; {RULE}",
         data="PBC: 15,326 stained blood cells of 8 kinds, 128 x 128 px at about 0.25 µm per pixel "

@@ -40,14 +40,14 @@ def test_a_simulated_smear_gives_confident_evidence() -> None:
     field, cells = smear_with_truth(seed=0)
     predictions = classify_cells(field, cells, load_bundle("blood-cells"), "cpu")
     np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
-    assert predictions.ledger.share <= 0.15
+    assert predictions.ledger.share == pytest.approx(0.05, abs=1e-4)
     for selection in predictions.evidence:
         assert selection.receptive_field == 1
-        assert selection.k == 614
+        assert selection.k == 461
 
 
-# 200 images: three standard errors below the cards' 95.3 and 95.4 %.
-@pytest.mark.parametrize(("model", "least"), [("blood-cells", 0.905), ("blood-cells-tnet", 0.905)])
+# 200 images: three standard errors below the cards' 96.8 and 95.4 %.
+@pytest.mark.parametrize(("model", "least"), [("blood-cells", 0.93), ("blood-cells-tnet", 0.905)])
 def test_held_out_cells_are_told_apart_as_the_card_says(
     model: str, least: float, shared: Path, tmp_path: Path
 ) -> None:
