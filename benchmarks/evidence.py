@@ -305,14 +305,15 @@ class RandomMap:
         self.rerun, self.shape, self.cells = rerun, rerun.shape, rerun.cells
         self.temperature = rerun.temperature
         self.map = random_regions(rerun.shape, seed, grain).ravel()
-        self.logits, self.stability = rerun.logits, rerun.stability
+        self.logits, self.stability, self.scatter = rerun.logits, rerun.stability, rerun.scatter
         self.k = int(rerun.selection().sum())
 
     def relevance(self, index: int) -> dict[str, np.ndarray]:
         return {"selection": self.map}
 
     def selection(self) -> np.ndarray:
-        return self.map >= np.sort(self.map)[-self.k]
+        scattered = self.scatter(self.map)
+        return scattered >= np.sort(scattered)[-self.k]
 
     def baselines(self) -> dict[str, np.ndarray]:
         return {}

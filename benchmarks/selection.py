@@ -207,18 +207,19 @@ def model_over_k(parts: dict[str, CropSet], arguments: argparse.Namespace) -> No
     for name in arguments.models:
         bundle = load_bundle(name)
         model, card = bundle.model(), bundle.card
-        asked = sorted({card.architecture["k"], *(round(s * SIZE**2) for s in (*SHARES, 0.4, 1))})
+        size = card.crop.size
+        asked = sorted({card.architecture["k"], *(round(s * size**2) for s in (*SHARES, 0.4, 1))})
         print(
             f"\n{name}, k {card.architecture['k']}: {len(part)} cells of the {arguments.part} part"
         )
-        print("\n| shown | " + " | ".join(f"{100 * k / SIZE**2:.3g} %" for k in asked) + " |")
+        print("\n| shown | " + " | ".join(f"{100 * k / size**2:.3g} %" for k in asked) + " |")
         print("|---" * (len(asked) + 1) + "|")
         for setting, (crops, masks) in shown.items():
             accuracy, within = [], []
             for k in asked:
                 scores, indices = chosen_at(model, crops, card.normalisation, k)
                 accuracy.append(interval((scores.argmax(1).numpy() == part.labels)[None]))
-                within.append(f"{100 * np.nanmean(inside(indices, masks)):.0f}")
+                within.append(f"{100 * np.nanmean(inside(indices, masks, size)):.0f}")
             print(f"| {setting}, % right | " + " | ".join(accuracy) + " |")
             print(f"| {setting}, % in the cell | " + " | ".join(within) + " |", flush=True)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_sparseattn.evidence.baselines import random_regions
+from napari_sparseattn.bundle import Bundle
+from napari_sparseattn.evidence.baselines import random_regions, rank
 from napari_sparseattn.evidence.fills import fill
 from napari_sparseattn.features.feature_set import FeatureSet
 from napari_sparseattn.images.fields.cells import cells_from_labels, cells_from_points
@@ -59,6 +60,9 @@ class Linear:
 
     def relevance(self, index: int) -> dict[str, np.ndarray]:
         return {"own": self.weights.astype(np.float32), "worst": -self.weights.astype(np.float32)}
+
+    def scatter(self, maps: np.ndarray) -> np.ndarray:
+        return maps
 
     def selection(self) -> np.ndarray:
         return self.weights >= np.sort(self.weights)[-3]
@@ -119,6 +123,9 @@ class RandomMap(Linear):
 
     def relevance(self, index: int) -> dict[str, np.ndarray]:
         return {"own": self.map}
+
+    def scatter(self, maps: np.ndarray) -> np.ndarray:
+        return maps
 
     def selection(self) -> np.ndarray:
         return self.map >= np.sort(self.map)[-22]
@@ -200,9 +207,12 @@ def test_the_selector_may_change_its_mind() -> None:
     assert before.k == after.k
 
 
-def test_necessity_is_what_captum_calls_ablation_of_the_selection() -> None:
+@pytest.mark.parametrize("made", [small_bundle, small_map_bundle])
+def test_necessity_is_what_captum_calls_ablation_of_the_selection(
+    made: Callable[[], Bundle],
+) -> None:
     captum = pytest.importorskip("captum.attr")
-    bundle = small_bundle()
+    bundle = made()
     crop = np.random.default_rng(2).random((16, 16, 3)).astype(np.float32)
     found = faithfulness_of_crop(
         crop,
@@ -233,6 +243,23 @@ def test_necessity_is_what_captum_calls_ablation_of_the_selection() -> None:
     score = found.orders["selection"]
     assert score.drop_without == pytest.approx(float(ablated[kept][0]), abs=1e-5)
     assert score.drop_with_only == pytest.approx(float(ablated[~kept][0]), abs=1e-5)
+
+
+def test_all_maps_are_scattered_as_the_model_scatters_its_own() -> None:
+    rng = np.random.default_rng(0)
+    crop = rng.random((3, 16, 16)).astype(np.float32)
+    rerun = CellRerun(crop, small_map_bundle().cell_model("cpu"))
+    (found,) = rerun.seen.evidence
+    own = rerun.scatter(rerun.relevance(0)["selection"])
+    assert set(rank(own)[: found.k]) == set(found.indices)
+    # The same map under other values is the same selection; maps may come in numbers.
+    other = rerun.scatter(np.stack([found.coarse.ravel() ** 3 - 2, rng.random(256)]))
+    np.testing.assert_allclose(other[0], own, rtol=1e-6)
+    assert len(set(rank(other[1])[: found.k]) & set(found.indices)) < found.k
+    # Of a network that keeps the best of its scores, nothing is scattered.
+    plain = CellRerun(crop, small_bundle().cell_model("cpu"))
+    values = rng.random(256).astype(np.float32)
+    assert plain.scatter(values) is values
 
 
 def test_a_set_of_cells_is_measured_like_each_alone() -> None:

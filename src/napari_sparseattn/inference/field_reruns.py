@@ -272,6 +272,10 @@ class FieldRerun:
         )
         return relevance_of_traversal(way, index, *edges)
 
+    def scatter(self, maps: Values) -> Values:
+        """See `Rerun`: nothing is scattered."""
+        return maps
+
     def selection(self) -> Mask:
         """See `Rerun`: the tiles whose middle any crop but the first shows."""
         return crop_coverage(self.seen, self.shape).ravel()

@@ -161,16 +161,20 @@ def _orders(
     """Orders of the n units by name, several where drawn by lot; and those to test against."""
     seed, lots = settings.seed, np.random.default_rng(settings.seed)
     shown = next(iter(own.values()))
-    orders = {name: [rank(values, seed)] for name, values in own.items()}
+    orders = {
+        name: [rank(values if name == "attention" else rerun.scatter(values), seed)]
+        for name, values in own.items()
+    }
     number = max(settings.draws, settings.trials)
     maps = random_like(shown, rerun.shape, rerun.cells, int(lots.integers(2**31)), number)
-    drawn = [rank(values, seed) for values in maps]
+    drawn = [rank(values, seed) for values in rerun.scatter(maps)]
     orders["random"] = drawn[: settings.draws]
     if settings.scattered:
         seeds = lots.integers(2**31, size=settings.scattered)
         single = (random_regions(rerun.shape, int(each), 0.0) for each in seeds)
         orders["random scattered"] = [rank(values.ravel()[rerun.cells], seed) for values in single]
-    orders |= {name: [rank(values, seed)] for name, values in rerun.baselines().items()}
+    for name, values in rerun.baselines().items():
+        orders[name] = [rank(rerun.scatter(values), seed)]
     return orders, drawn[: settings.trials]
 
 

@@ -43,6 +43,8 @@ Values = npt.NDArray[np.float32]
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
 #: Tiles along a side into which a TNet's crop or field is divided.
 TILES = 16
+#: Below any value of a map whose logits are bounded: its logarithm must be a number.
+_LEAST = np.float32(1e-30)
 #: Standard deviation of the noise that stability is tried with, in that of the crop.
 _NOISE = 0.05
 
@@ -75,6 +77,13 @@ class Rerun(Protocol):
 
     def relevance(self, index: int) -> dict[str, Values]:
         """The model's own maps for a class, (n,) each, the one shown first."""
+        ...
+
+    def scatter(self, maps: Values) -> Values:
+        """What to rank units by, (..., n), were a map (..., n) the model's own.
+
+        The maps themselves, but where the model scatters its selection over its map.
+        """
         ...
 
     def selection(self) -> Mask:
@@ -135,7 +144,20 @@ class CellRerun:
         self.cells = np.arange(across * across)
         self.frame = CropFrame((self.size - 1) / 2, (self.size - 1) / 2, self.size, self.size)
         self.seen = self.run(ready[None], evidence=True)
+        self.thresholds = self._read_thresholds()
         self._references: dict[tuple[str, int], Values] = {}
+
+    def _read_thresholds(self) -> Values | None:
+        """The fixed threshold of each pixel, (n,), over which a model scatters its selection."""
+        from ..models.sparse.network import SparseAttnNet
+        from ..models.sparse.stipple import thresholds
+
+        if not isinstance(self.model, SparseAttnNet) or self.model.config.selector == "scores":
+            return None
+        import torch
+
+        found: Values = thresholds(self.size, self.size, torch.device("cpu"))[0].numpy()
+        return found
 
     def with_frame(self, frame: CropFrame) -> CellRerun:
         """The same crop, with its place on the image told."""
@@ -194,6 +216,18 @@ class CellRerun:
             edges = (np.minimum(np.arange(self.shape[0] + 1) * self.side, self.size),) * 2
             return relevance_of_traversal(found, index, *edges)
         return selection_relevance(found)
+
+    def scatter(self, maps: Values) -> Values:
+        """See `Rerun`; values become those of the model's map, rank by rank."""
+        (found,) = self.seen.evidence
+        if not isinstance(found, PixelSelection) or self.thresholds is None:
+            return maps
+        values = np.sort(found.coarse.ravel())
+        # Ties in raster order would favour the image's bottom.
+        lot = np.random.default_rng(0).permutation(len(values))
+        ranks = np.empty(np.shape(maps), np.int64)
+        ranks[..., lot] = maps[..., lot].argsort(axis=-1, kind="stable").argsort(axis=-1)
+        return np.log(np.maximum(values[ranks], _LEAST)) - np.log(self.thresholds)
 
     def selection(self) -> Mask:
         """See `Rerun`; of a TNet, what any crop but the first covers by half."""
@@ -254,7 +288,8 @@ def selection_relevance(found: PixelSelection) -> dict[str, Values]:
     """Maps (size * size,) of a SparseAttnNet: of the selector, and of the class token.
 
     ``"selection"`` is the coarse map. ``"attention"`` has the kept pixels
-    first, by fine attention, and then the others by the coarse map.
+    first, by fine attention, and then the others by the coarse map. It is an
+    order of the pixels that were kept, and is not scattered again.
     """
     coarse = found.coarse.ravel()
     fine = coarse.astype(np.float32) * np.float32(1e-9)

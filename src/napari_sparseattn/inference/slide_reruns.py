@@ -170,6 +170,10 @@ class SlideRerun:
             found["probability"] = sign * self.seen.patch_probabilities
         return {**found, **maps}
 
+    def scatter(self, maps: Values) -> Values:
+        """See `Rerun`: nothing is scattered."""
+        return maps
+
     def selection(self) -> Mask:
         """See `Rerun`: the tenth of the patches that got most attention."""
         return top_patches(self.seen.patch_weights())
