@@ -178,7 +178,7 @@ def smear(bundle: Bundle, n: int, beside: float = 0.0) -> FaithfulnessOfSet:
         shift = np.stack([np.sin(turn), np.cos(turn)], axis=1) * beside / 0.25
         known = dataclasses.replace(known, centres=known.centres + shift)
         parts.append(faithfulness_of_set(field, known, bundle, None, CELLS, "cpu"))
-        told(sum(map(len, parts)), n)
+        told("cells", sum(map(len, parts)), n)
     return joined(parts)
 
 
@@ -194,7 +194,7 @@ def opd(bundle: Bundle, n: int) -> FaithfulnessOfSet:
         cells: Cells = find_cells(field, method="phase")
         if len(cells):
             parts.append(faithfulness_of_set(field, cells, bundle, None, CELLS, "cpu"))
-        told(sum(map(len, parts)), n)
+        told("cells", sum(map(len, parts)), n)
     return joined(parts)
 
 
@@ -207,7 +207,7 @@ def tissue_span(bundle: Bundle, n: int) -> FaithfulnessOfSet:
         middles = features.corners + features.side / 2
         tumour = truth.is_tumour(middles[:, 0], middles[:, 1])
         items.append(faithfulness_of_slide(found, bundle, SLIDES, "cpu", mask=tumour))
-        told(len(items), n)
+        told("slides", len(items), n)
     return FaithfulnessOfSet(tuple(range(n)), tuple(items))
 
 
@@ -219,7 +219,7 @@ def tissue_tnet(bundle: Bundle, n: int) -> FaithfulnessOfSet:
         tumour = truth.is_tumour(line[:, None], line[None])
         tiles = tumour.reshape(16, 16, 16, 16).mean((1, 3)) > 0.25
         items.append(faithfulness_of_field(slide, bundle, None, SLIDES, "cpu", mask=tiles))
-        told(len(items), n)
+        told("slides", len(items), n)
     return FaithfulnessOfSet(tuple(range(n)), tuple(items))
 
 
