@@ -105,7 +105,9 @@ def measure_cells(batch: int, who: str) -> float:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(batch, 3, 64, 64, generator=generator)
+    # The peers have 64 pixels, of which they were trained.
+    size = cell_bundle().card.crop.size if who in ("ours", "onnxruntime") else 64
+    x = torch.rand(batch, 3, size, size, generator=generator)
     if who == "onnxruntime":
         run = exported(x.numpy())
     else:
@@ -118,13 +120,18 @@ def measure_cells(batch: int, who: str) -> float:
     return batch / median_seconds(run, least=5)
 
 
+def cell_bundle() -> Any:
+    """The model of cells that `--model` names."""
+    from napari_sparseattn.bundle import load_bundle
+
+    return load_bundle(os.environ["PEERS_SPEED_MODEL"])
+
+
 def peer_network(who: str, x: Any) -> Callable[[], object]:
     import torch
 
-    from napari_sparseattn.bundle import load_bundle
-
     if who == "ours":
-        model = load_bundle("blood-cells").cell_model()
+        model = cell_bundle().cell_model()
         return lambda: model(x)
     torch.manual_seed(0)
     network = mobilenet_v2() if who == "MobileNetV2" else mobilenet_v3_small()
@@ -137,12 +144,12 @@ def exported(crops: np.ndarray) -> Callable[[], object]:
     """Our exported graph without its normalisation, as the networks here get their crops."""
     import onnxruntime
 
-    from napari_sparseattn.bundle import load_bundle
     from napari_sparseattn.export.onnx_model import export_onnx
 
-    cached = Path(tempfile.gettempdir()) / f"peers-speed-{os.environ['PEERS_SPEED']}.onnx"
+    bundle = cell_bundle()
+    cached = Path(tempfile.gettempdir()) / f"peers-speed-{bundle.hash}.onnx"
     if not cached.exists():
-        export_onnx(load_bundle("blood-cells"), cached, normalise=False)
+        export_onnx(bundle, cached, normalise=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(cached), options, providers=["CPUExecutionProvider"])
@@ -356,10 +363,8 @@ def give_answers(group: str, out: Path, slide: Path | None) -> None:
     if group == "cells":
         import torch
 
-        from napari_sparseattn.bundle import load_bundle
-
-        bundle = load_bundle("blood-cells")
-        ready = torch.from_numpy(bundle.card.normalisation(simulated_crops()))
+        bundle = cell_bundle()
+        ready = torch.from_numpy(bundle.card.normalisation(simulated_crops(bundle.card.crop.size)))
         with torch.inference_mode():
             parts = [bundle.cell_model()(batch) for batch in ready.split(16)]
         chances = torch.cat([part.logits for part in parts]).softmax(1)
@@ -388,14 +393,14 @@ def give_answers(group: str, out: Path, slide: Path | None) -> None:
         np.savez(out, a=found.logits.detach().numpy())
 
 
-def simulated_crops() -> np.ndarray:
-    """Crops (N, 3, 64, 64) along a grid over a simulated smear."""
+def simulated_crops(size: int) -> np.ndarray:
+    """Crops (N, 3, size, size) along a grid over a simulated smear."""
     from napari_sparseattn.images.normalise import to_float
     from napari_sparseattn.simulate import smear
 
     image = to_float(smear((900, 900), 0, n_white=20).plane(0, 0))
-    places = range(0, 900 - 64, 36)
-    crops = [image[y : y + 64, x : x + 64] for y in places for x in places]
+    places = range(0, 900 - size, 36)
+    crops = [image[y : y + size, x : x + size] for y in places for x in places]
     return np.stack(crops).transpose(0, 3, 1, 2).copy()
 
 
@@ -409,6 +414,8 @@ COMPARED = {
 
 def compare(group: str, before: Path, now: Path) -> str:
     with np.load(before) as a, np.load(now) as b:
+        if group == "cells" and a["b"].shape != b["b"].shape:
+            return "another model; name one that both can read with --model"
         if group == "cells":
             other = (a["b"] != b["b"]).any(axis=1)
             return f"{np.abs(a['a'] - b['a']).max():.1e}; {100 * other.mean():.2g} %"
@@ -420,18 +427,18 @@ def compare(group: str, before: Path, now: Path) -> str:
 # --------------------------------------------------------------------- in turns
 
 
-def environment(tree: Path, who: str) -> dict[str, str]:
+def environment(tree: Path) -> dict[str, str]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     path = os.pathsep.join([str(tree / "src"), str(HERE)])
-    more = {"PYTHONPATH": path, "PEERS_SPEED": who, "QT_QPA_PLATFORM": "offscreen"}
+    more = {"PYTHONPATH": path, "QT_QPA_PLATFORM": "offscreen"}
     return {**os.environ, **threads, **more}
 
 
-def ask(tree: Path, who: str, *arguments: str) -> str:
+def ask(tree: Path, *arguments: str) -> str:
     """Return the last line that this script says in a process with a version of the package."""
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
-        env=environment(tree, who),
+        env=environment(tree),
         capture_output=True,
         text=True,
         check=False,
@@ -448,9 +455,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=sorted(GROUPS))
     parser.add_argument("--slide", type=Path, help="the made slide, where it is there already")
+    parser.add_argument("--model", default="blood-cells", help="of cells, or its file")
     parser.add_argument("--measure", nargs=2, metavar=("GROUP", "WHO"))
     parser.add_argument("--answers", nargs=2, metavar=("GROUP", "FILE"))
     options = parser.parse_args()
+    os.environ.setdefault("PEERS_SPEED_MODEL", options.model)
     if options.measure:
         print(json.dumps(measure_group(*options.measure, options.slide)))
         return
@@ -480,10 +489,10 @@ def run(options: argparse.Namespace, groups: list[str], slide: Path | None, fold
         found: dict[str, list[dict[str, float]]] = {}
         for _ in range(options.rounds):
             for who, tree in trees.items():
-                said = ask(tree, who, *given, "--measure", group, "ours")
+                said = ask(tree, *given, "--measure", group, "ours")
                 found.setdefault(who, []).append(json.loads(said))
             for peer in PEERS.get(group, ()):
-                said = ask(ROOT, "now", *given, "--measure", group, peer)
+                said = ask(ROOT, *given, "--measure", group, peer)
                 found.setdefault(peer, []).append(json.loads(said))
         for name, row in GROUPS[group].items():
             medians = {who: statistics.median(m[name] for m in got) for who, got in found.items()}
@@ -494,7 +503,7 @@ def run(options: argparse.Namespace, groups: list[str], slide: Path | None, fold
     for group in (group for group in groups if group in COMPARED):
         files = {who: folder / f"{group}-{who}.npz" for who in trees}
         for who, tree in trees.items():
-            ask(tree, who, *given, "--answers", group, str(files[who]))
+            ask(tree, *given, "--answers", group, str(files[who]))
         told = compare(group, files["before"], files["now"])
         print(f"- {group}: {COMPARED[group]}: {told}", flush=True)
 
