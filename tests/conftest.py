@@ -116,12 +116,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take what was imported out of the search for cycles: napari searches at each removed layer.
+    _freeze()
+
+
+def _freeze() -> None:
+    """Take what is there to stay out of the search for cycles: napari searches at removed layers.
 
     So do its viewers when they close, twice; over torch and napari each search takes a second.
     """
     gc.collect()
     gc.freeze()
+
+
+#: As many objects that a test leaves behind are modules that it was the first to import.
+_MANY_OBJECTS = 100_000
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +170,8 @@ def no_qt_leaks() -> Iterator[None]:
         QCoreApplication.processEvents()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         if not (left := _own_widgets()):
+            if len(gc.get_objects()) > _MANY_OBJECTS:
+                _freeze()
             return
         gc.collect()
     pytest.fail(f"widgets outlived their test: {left}")

@@ -21,6 +21,6 @@ def test_a_killed_writer_leaves_whole_files(
 ) -> None:
     files, tally, rng = kind(tmp_path), Tally(), np.random.default_rng(kills)
     for _ in range(kills):
-        files.attack(tally, rng.uniform(0.2, 4.0))
+        files.attack(tally, rng.uniform(0.2, 4.0) * files.pace)
     assert tally.told > 0
     assert (tally.lost, tally.unreadable) == (0, 0), tally

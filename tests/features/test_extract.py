@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def grid_of(pyramid: ArrayPyramid) -> PatchGrid:
     return patch_grid(pyramid, tissue, pixel_size=0.5, size=SIZE)
 
 
+@functools.cache
 def truth() -> np.ndarray:
     """Encode patch by patch, without threads, batches or files."""
     pyramid = slide()
