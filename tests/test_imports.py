@@ -98,6 +98,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_without_napari_and_qt() -> None:
     """In one interpreter, which loads torch once; none finds what another has imported of ours."""
     names = sorted(napari_sparseattn.__all__)
@@ -130,6 +131,7 @@ def window_modules_without_qt() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_sessions_tasks_and_requests_import_without_qt() -> None:
     modules = window_modules_without_qt()
     rooms = {name.split(".")[2] for name in modules}

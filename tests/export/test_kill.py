@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 MANY = pytest.param(40, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("kills", [3, MANY])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.slow), MANY])
 @pytest.mark.parametrize("kind", [Exports, ModelFiles])
 def test_a_killed_writer_leaves_whole_files(
     kind: type[Exports | ModelFiles], kills: int, tmp_path: Path

@@ -180,6 +180,7 @@ extract_features(pyramid, grid_of(pyramid), Means(folder / "log", 0.01), folder 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
     random = np.random.default_rng(int(time.time()))

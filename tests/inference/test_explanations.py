@@ -35,6 +35,7 @@ def margin(model: SpanMil, features: torch.Tensor, cells: torch.Tensor, index: i
     return float(logits[index] - logits[1 - index])
 
 
+@pytest.mark.slow
 def test_integrated_gradients_add_up_to_the_rise_of_the_score(
     slide: tuple[SpanMil, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_flipping_finds_that_an_explanation_of_the_class_is_better_than_its_oppo
     assert found.orders["integrated"].gain > found.orders["random"].gain
 
 
+@pytest.mark.slow
 def test_flipping_judges_a_region_of_a_model_that_segments(
     slide: tuple[SpanMil, torch.Tensor, torch.Tensor],
 ) -> None:
@@ -145,6 +147,7 @@ def test_flipping_judges_a_region_of_a_model_that_segments(
     np.testing.assert_allclose(found["probability"], -rerun.relevance(0)["probability"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated", "perturbation"])
 def test_of_a_model_that_segments_the_log_odds_of_a_region_are_explained(
     slide: tuple[SpanMil, torch.Tensor, torch.Tensor],

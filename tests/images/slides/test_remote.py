@@ -93,7 +93,9 @@ def write_levels(path: Path) -> Path:
     return write_ome(path, [image, image[::2, ::2]], 0.5)
 
 
-@pytest.mark.parametrize("write", [write_svs, write_levels, write_sparse])
+@pytest.mark.parametrize(
+    "write", [write_svs, write_levels, pytest.param(write_sparse, marks=pytest.mark.slow)]
+)
 def test_pixels_are_those_of_the_file(server: SlideServer, write: Any) -> None:
     path = write(server.folder / "a.tif")
     with open_slide(server.address("a.tif")) as slide, open_slide(path) as local:
@@ -130,6 +132,7 @@ def test_what_is_read_again_is_not_loaded_again(server: SlideServer) -> None:
     np.testing.assert_array_equal(first.pixels, second.pixels)
 
 
+@pytest.mark.slow
 def test_windows_are_fetched_ahead_side_by_side(server: SlideServer) -> None:
     write_sparse(server.folder / "a.tif")
     server.latency = 0.2
