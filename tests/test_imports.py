@@ -70,6 +70,16 @@ def test_the_dock_is_imported_without_torch_and_filters() -> None:
     assert not loaded & {"torch", "scipy.ndimage", "pandas", "zarr"}
 
 
+@pytest.mark.slow
+def test_a_model_for_cells_is_loaded_without_torchs_compiler() -> None:
+    """It would be a second more for each command, and for each process of a batch."""
+    loaded = imported_by(
+        "from napari_sparseattn.bundle import load_bundle\nload_bundle('blood-cells').cell_model()"
+    )
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded
+
+
 def test_help_answers_without_torch_and_napari() -> None:
     loaded = imported_by(
         "import sys\n"
