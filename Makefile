@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WITH_DISPLAY := scripts/with_display.sh
-# More arguments for pytest: make test ARGS="-k cells -m 'not slow'"
+# More arguments for pytest: make test ARGS="-m slow", or ARGS="-k cells -m ''"
 ARGS ?=
 # How many processes run the tests: make test JOBS=4
 JOBS ?= 2
@@ -27,8 +27,10 @@ demo: env ## Classify the cells of a sample: in a window, or to files without a 
 # wait for a busy core make them many times slower.
 test: export OMP_NUM_THREADS ?= 1
 test: export MKL_NUM_THREADS ?= 1
+# Compiled modules are kept whatever the machine's habit: many tests begin processes of their own.
+test: export PYTHONDONTWRITEBYTECODE :=
 # Each process gets a virtual display of its own where there is Xvfb.
-test: env ## Run the tests
+test: env ## Run the quick tests; those that take seconds each by make test ARGS="-m slow"
 	$(WITH_DISPLAY) $(BIN)/python -m pytest --no-xvfb -n $(JOBS) $(ARGS)
 
 gpu: env ## Run the tests that need a GPU, and measure it; without one, the CPU with small sizes

@@ -6,6 +6,7 @@ to die of: none of it needs more than a second or a megabyte to write.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -26,6 +27,11 @@ SIDE, TILE = 1024, 256
 
 def scene(height: int = SIDE, width: int = SIDE) -> npt.NDArray[np.uint8]:
     """Return smooth colours that differ everywhere, so that a shifted tile is seen."""
+    return _scene(height, width).copy()
+
+
+@functools.cache
+def _scene(height: int, width: int) -> npt.NDArray[np.uint8]:
     y, x = np.mgrid[:height, :width].astype(np.float32)
     waves = [np.sin(y / 37 + n) + np.cos(x / (23 + 7 * n)) for n in range(3)]
     ramp = [y / height, x / width, (y + x) / (height + width)]

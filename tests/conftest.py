@@ -45,20 +45,28 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-#: Files that take longest, which begin first: a process is then not left with one in the end.
+#: Files that take longest, quick or slow, which begin first: a process is then not left with one
+#: in the end.
 LONGEST = (
-    "plugin/train/test_window.py",
-    "export/test_bioimage.py",
-    "plugin/main/test_seen.py",
     "plugin/annotate/test_window.py",
-    "batch/test_run.py",
+    "export/test_onnx_model.py",
+    "export/test_bioimage.py",
+    "plugin/train/test_window.py",
+    "plugin/test_opening.py",
+    "plugin/main/test_seen.py",
     "plugin/main/test_window.py",
     "plugin/train/test_session.py",
-    "export/test_onnx_model.py",
-    "plugin/test_opening.py",
     "plugin/batch/test_window.py",
+    "plugin/main/test_first_use.py",
+    "batch/test_run.py",
     "plugin/slides/test_window.py",
+    "plugin/train/test_tables.py",
     "plugin/holograms/test_window.py",
+    "process/test_process.py",
+    "plugin/main/test_demo.py",
+    "training/tune/test_fine_tune.py",
+    "training/tune/test_slides.py",
+    "training/tune/test_outcomes.py",
 )
 
 
@@ -116,12 +124,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take what was imported out of the search for cycles: napari searches at each removed layer.
+    _freeze()
+
+
+def _freeze() -> None:
+    """Take what is there to stay out of the search for cycles: napari searches at removed layers.
 
     So do its viewers when they close, twice; over torch and napari each search takes a second.
     """
     gc.collect()
     gc.freeze()
+
+
+#: As many objects that a test leaves behind are modules that it was the first to import.
+_MANY_OBJECTS = 100_000
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +178,8 @@ def no_qt_leaks() -> Iterator[None]:
         QCoreApplication.processEvents()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         if not (left := _own_widgets()):
+            if len(gc.get_objects()) > _MANY_OBJECTS:
+                _freeze()
             return
         gc.collect()
     pytest.fail(f"widgets outlived their test: {left}")

@@ -344,6 +344,8 @@ def _change(book: ImageAnnotations, rng: np.random.Generator) -> dict[str, Annot
 class Exports:
     """Results of cells that are written again and again, in every format that is installed."""
 
+    pace = 1.0
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         result = made.cells(evidence=True)
@@ -413,6 +415,9 @@ def _read_whole(path: Path) -> str:
 
 class ModelFiles:
     """One model file that is saved anew with other weights, again and again."""
+
+    #: Writing takes this part of what `Exports` take.
+    pace = 0.25
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "m.safetensors"

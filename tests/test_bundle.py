@@ -90,6 +90,7 @@ class Evil:
         return (Path.touch, (Path("/nonexistent/evil"),))
 
 
+@pytest.mark.slow
 def test_no_length_of_the_header_passes_for_a_pickle(tmp_path: Path) -> None:
     # Pickles begin with byte 0x80, and so does a header of 128 + n * 256 bytes.
     path, firsts = tmp_path / "model.safetensors", set()

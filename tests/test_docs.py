@@ -182,7 +182,13 @@ def test_there_is_a_notebook_for_each_task() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.ipynb")} == NOTEBOOKS
 
 
-@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smear",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(NOTEBOOKS - {"smear"})),
+    ],
+)
 def test_notebooks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8")
     book = json.loads(text)

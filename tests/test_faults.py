@@ -162,6 +162,7 @@ def _add(folder: Path, name: str) -> None:
     book.close()
 
 
+@pytest.mark.slow
 def test_two_processes_lose_none_of_each_others_classes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     both = [context.Process(target=_add, args=(tmp_path, name)) for name in "ab"]

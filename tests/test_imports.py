@@ -70,6 +70,16 @@ def test_the_dock_is_imported_without_torch_and_filters() -> None:
     assert not loaded & {"torch", "scipy.ndimage", "pandas", "zarr"}
 
 
+@pytest.mark.slow
+def test_a_model_for_cells_is_loaded_without_torchs_compiler() -> None:
+    """It would be a second more for each command, and for each process of a batch."""
+    loaded = imported_by(
+        "from napari_sparseattn.bundle import load_bundle\nload_bundle('blood-cells').cell_model()"
+    )
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded
+
+
 def test_help_answers_without_torch_and_napari() -> None:
     loaded = imported_by(
         "import sys\n"
@@ -98,6 +108,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_without_napari_and_qt() -> None:
     """In one interpreter, which loads torch once; none finds what another has imported of ours."""
     names = sorted(napari_sparseattn.__all__)
@@ -130,6 +141,7 @@ def window_modules_without_qt() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_sessions_tasks_and_requests_import_without_qt() -> None:
     modules = window_modules_without_qt()
     rooms = {name.split(".")[2] for name in modules}

@@ -108,7 +108,10 @@ def test_skin_is_flagged_by_the_model_of_lymph_nodes(shared: Path) -> None:
     assert found.ledger.notes[0].startswith("It knows lymph nodes alone")
 
 
-@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-01a-01-ts1.svs"])
+@pytest.mark.parametrize(
+    "name",
+    ["CMU-1-Small-Region.svs", pytest.param("tcga-cr-7395-01a-01-ts1.svs", marks=pytest.mark.slow)],
+)
 def test_other_organs_are_flagged_by_the_model_of_biopsies(name: str, shared: Path) -> None:
     """Skin and a tumour of the head and neck were called adenocarcinoma, and passed."""
     with open_slide(shared / "data/slides" / name) as slide:

@@ -34,6 +34,7 @@ def test_the_tnet_says_that_it_is_simulated_and_cannot_be_decided_from_afar() ->
     assert card.metrics["root_alone"]["interval"][0] < 0.5 < card.metrics["accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [6144, 40_000])
 def test_the_tnet_finds_the_region_that_decides_on_new_slides_of_any_size(side: int) -> None:
     bundle = load_bundle("tissue-simulated-tnet")

@@ -17,7 +17,6 @@ from napari_sparseattn.batch.work import BatchTask, process_item
 from .test_run import needs_pipes, worker_at
 
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -29,6 +28,7 @@ def cluster() -> Iterator[object]:
         yield cluster
 
 
+@pytest.mark.slow
 @needs_pipes
 def test_a_killed_worker_leaves_all_complete_and_the_same(
     tmp_path: Path, model_file: Path, cluster: object

@@ -40,6 +40,7 @@ def sound(plan: BatchPlan) -> dict[str, bool]:
     return {r.key: records.intact_formats(r) == {"csv", "shown"} for r in records.read_all()}
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:
     write_fields(tmp_path / "in", 20)
     plan = make_plan(tmp_path / "in", model_file, disk / "out")
@@ -65,6 +66,7 @@ def test_a_full_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:
     assert not list(Records(plan.out).read_failures())
 
 
+@pytest.mark.slow
 def test_a_read_only_disk(tmp_path: Path, model_file: Path, disk: Path) -> None:
     write_fields(tmp_path / "in", 2)
     plan = make_plan(tmp_path / "in", model_file, disk / "out")

@@ -18,7 +18,6 @@ from napari_sparseattn.batch.plan import BatchPlan
 from napari_sparseattn.batch.records import Records
 from napari_sparseattn.batch.run import BatchUpdate, run_batch
 
-pytestmark = pytest.mark.slow
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
 
@@ -52,6 +51,7 @@ def no_process_left() -> Iterator[None]:
     wait_for(lambda: not children(), 120)
 
 
+@pytest.mark.slow
 @needs_pipes
 def test_a_killed_process_costs_its_item_only(tmp_path: Path, model_file: Path) -> None:
     folder = tmp_path / "in"
@@ -89,6 +89,7 @@ def test_a_killed_process_costs_its_item_only(tmp_path: Path, model_file: Path) 
     assert len(table) == 8
 
 
+@pytest.mark.slow
 def test_a_batch_that_was_killed_goes_on(tmp_path: Path, model_file: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     write_fields(folder, 20)
@@ -119,6 +120,7 @@ def test_a_batch_that_was_killed_goes_on(tmp_path: Path, model_file: Path) -> No
     assert not list((out / ".napari-sparseattn" / "staging").iterdir())
 
 
+@pytest.mark.slow
 def test_a_script_need_not_guard_itself(tmp_path: Path, model_file: Path) -> None:
     """Processes do not import it: it would begin a batch, or open a window, in each of them."""
     write_fields(tmp_path / "in", 2)
@@ -139,6 +141,7 @@ def test_a_script_need_not_guard_itself(tmp_path: Path, model_file: Path) -> Non
     assert run.stdout.split() == ["begun", *["running", "done"] * 2, str(script)]
 
 
+@pytest.mark.slow
 def test_two_batches_share_a_folder(tmp_path: Path, model_file: Path) -> None:
     write_fields(tmp_path / "in", 12)
     plan = make_plan(tmp_path / "in", model_file, tmp_path / "out")
@@ -151,6 +154,7 @@ def test_two_batches_share_a_folder(tmp_path: Path, model_file: Path) -> None:
     assert set(runs(plan).values()) == {1}
 
 
+@pytest.mark.slow
 def test_stopping_keeps_what_is_done(tmp_path: Path, model_file: Path) -> None:
     write_fields(tmp_path / "in", 6)
     plan = make_plan(tmp_path / "in", model_file, tmp_path / "out")

@@ -104,6 +104,7 @@ def test_a_changed_file_model_or_option_is_done_again(plan: BatchPlan, tmp_path:
     assert work(make_plan(source, tmp_path / "second.safetensors", plan.out)).state == "skipped"
 
 
+@pytest.mark.slow
 def test_a_format_that_is_added_leaves_the_others_alone(plan: BatchPlan) -> None:
     table = plan.out / work(plan).outputs[0]
     before = table.stat().st_mtime_ns

@@ -58,6 +58,7 @@ def test_a_training_from_nothing(patients: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "validation.json").read_text())["n"] == 18
 
 
+@pytest.mark.slow
 def test_fine_tuning(patients: Path, tmp_path: Path) -> None:
     model = save_bundle(small_bundle(), tmp_path / "small.safetensors").path
     said = told(

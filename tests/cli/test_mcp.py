@@ -124,6 +124,7 @@ def test_cells_are_classified_as_python_does(shared: Path) -> None:
     assert flagged["rows_in_table"] == summary["flagged"]
 
 
+@pytest.mark.slow
 def test_evidence_of_a_cell_and_of_a_field(shared: Path) -> None:
     agent = Agent(Folders([shared]), device="cpu")
     cell = called(agent, "evidence", image="smear.png", row=0)["evidence"]
@@ -238,6 +239,7 @@ def test_answers_are_bounded() -> None:
     assert len(json.dumps(bounded({"deep": [deep] * 3})).encode()) <= MOST_BYTES
 
 
+@pytest.mark.slow
 def test_a_process_speaks_the_protocol(shared: Path) -> None:
     """As a client starts it; what libraries print must not get into the answers."""
     command = [sys.executable, "-m", "napari_sparseattn.cli", "mcp", "--folder", str(shared)]

@@ -28,6 +28,7 @@ def made(table: Path) -> tuple[object, ...]:
     return ("--features", table.parent / "features", "--encoder", "theirs", "--patch-um", 128)
 
 
+@pytest.mark.slow
 def test_follow_up_is_learned_cross_validated_and_evaluated(tmp_path: Path) -> None:
     table = cohort(tmp_path / "a", 20)
     out = tmp_path / "risk.safetensors"

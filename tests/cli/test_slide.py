@@ -83,6 +83,7 @@ def test_a_slide_of_dyes_is_refused_by_name(tmp_path: Path, model: Path) -> None
         run(*call)
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_features_of_the_first(tmp_path: Path, model: Path) -> None:
     write_slide(tmp_path / "one.tif", 0, dark=True)
     call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "o", "--json")
@@ -95,6 +96,7 @@ def test_a_second_run_takes_the_features_of_the_first(tmp_path: Path, model: Pat
     assert given["confidence"] == pytest.approx(first["confidence"])
 
 
+@pytest.mark.slow
 def test_an_unknown_scale_is_asked_for(tmp_path: Path, model: Path) -> None:
     write_slide(tmp_path / "one.tif", 0, dark=True, scale_known=False)
     call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "o", "--json")
@@ -140,6 +142,7 @@ def test_training_on_a_table_of_slides(tmp_path: Path) -> None:
     assert said["test"]["accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_training_on_outlined_regions(tmp_path: Path) -> None:
     folder = tmp_path / "slides"
     folder.mkdir()

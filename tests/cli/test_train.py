@@ -76,6 +76,7 @@ def project(tmp_path: Path) -> Project:
     return made
 
 
+@pytest.mark.slow
 def test_a_project_finds_its_images_where_they_moved_to(
     model: str, project: Project, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_project_finds_its_images_where_they_moved_to(
         told(model, str(project.folder), "--out", str(out))
 
 
+@pytest.mark.slow
 def test_versions_are_kept_and_an_interrupted_one_is_resumed(
     model: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

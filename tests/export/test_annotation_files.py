@@ -142,6 +142,7 @@ def test_numbers_beyond_all_are_refused(tmp_path: Path, value: str) -> None:
         read_coco_annotations(path)
 
 
+@pytest.mark.slow
 @given(st.lists(annotations(), min_size=1, max_size=8))
 def test_whatever_was_annotated_is_read_from_coco_again(items: list[Annotation]) -> None:
     with tempfile.TemporaryDirectory() as place:
@@ -176,6 +177,7 @@ def _first_plane(
     return planes.index((item.t, item.z)), placed.index(item)
 
 
+@pytest.mark.slow
 @given(st.lists(annotations(), min_size=1, max_size=8))
 def test_regions_are_read_from_geojson_again(items: list[Annotation]) -> None:
     with tempfile.TemporaryDirectory() as place:

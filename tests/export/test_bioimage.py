@@ -191,6 +191,7 @@ def test_graphs_of_bundled_models_agree_on_real_crops(
     check(bundle, graph, crops, (1, 7, len(crops)))
 
 
+@pytest.mark.slow
 def test_a_package_that_is_refused_is_not_written(
     package: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,6 +245,7 @@ def test_what_is_no_geojson(path: Path, content: bytes, said: str) -> None:
     assert str(caught.value).startswith("one.geojson")
 
 
+@pytest.mark.slow
 def test_a_part_that_never_ends_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_sparseattn.export import feature_stream
 

@@ -14,13 +14,13 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 MANY = pytest.param(40, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("kills", [3, MANY])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.slow), MANY])
 @pytest.mark.parametrize("kind", [Exports, ModelFiles])
 def test_a_killed_writer_leaves_whole_files(
     kind: type[Exports | ModelFiles], kills: int, tmp_path: Path
 ) -> None:
     files, tally, rng = kind(tmp_path), Tally(), np.random.default_rng(kills)
     for _ in range(kills):
-        files.attack(tally, rng.uniform(0.2, 4.0))
+        files.attack(tally, rng.uniform(0.2, 4.0) * files.pace)
     assert tally.told > 0
     assert (tally.lost, tally.unreadable) == (0, 0), tally

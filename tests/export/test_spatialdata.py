@@ -83,6 +83,7 @@ def test_cells(read: Read) -> None:
     np.testing.assert_allclose(middles[["x", "y"]].to_numpy(), table.obsm["spatial"])
 
 
+@pytest.mark.slow
 def test_a_part_of_the_image_takes_its_cells_along(read: Read) -> None:
     """spatialdata's own query by place, in µm, finds the same part in all elements."""
     store = read("cells")
@@ -131,6 +132,7 @@ def test_crops_of_a_tnet(read: Read) -> None:
     np.testing.assert_array_equal(store.images["maps"].to_numpy()[0, [10, 50], [40, 20]], [1, 2])
 
 
+@pytest.mark.slow
 def test_parts_are_made_a_few_rows_at_a_time(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_sparseattn.export import spatial_data
 
@@ -144,6 +146,7 @@ def test_parts_are_made_a_few_rows_at_a_time(read: Read, monkeypatch: pytest.Mon
     assert parts.images["maps"].data.chunksize[1:] == (7, 7)
 
 
+@pytest.mark.slow
 def test_what_a_store_cannot_hold(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cells, names with signs, pixels of unknown size; and without the package nothing."""
     card = made.cell_card()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_cells_are_read_from_tables_again(found: Predictions, kind: str) -> None
     np.testing.assert_allclose(measured, found.measures["dry_mass_pg"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(LABELS) | st.text(max_size=20))
 def test_text_of_tables_is_no_formula_and_stays_legible(text: str) -> None:
     written = str(as_text(text))

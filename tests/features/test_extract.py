@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def grid_of(pyramid: ArrayPyramid) -> PatchGrid:
     return patch_grid(pyramid, tissue, pixel_size=0.5, size=SIZE)
 
 
+@functools.cache
 def truth() -> np.ndarray:
     """Encode patch by patch, without threads, batches or files."""
     pyramid = slide()
@@ -178,6 +180,7 @@ extract_features(pyramid, grid_of(pyramid), Means(folder / "log", 0.01), folder 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
     random = np.random.default_rng(int(time.time()))

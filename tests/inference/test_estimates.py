@@ -147,6 +147,7 @@ def test_what_was_learned_of_simulated_slides_says_so(tmp_path: Path) -> None:
     assert said.estimate.sentence.startswith("Simulated risk above")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_explanations_are_of_the_risk(
     kind: str, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch

@@ -134,6 +134,7 @@ class RandomMap(Linear):
         return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grain", [0.0, 1 / 12, 1 / 6])
 def test_random_maps_are_called_better_at_the_nominal_rate(grain: float) -> None:
     settings = FaithfulnessSettings(shares=(), fills=("nothing",), draws=1, scattered=0)
@@ -287,6 +288,7 @@ def test_a_set_of_cells_is_measured_like_each_alone() -> None:
     assert alone.mass_in_mask == pytest.approx(inside)
 
 
+@pytest.mark.slow
 def test_what_was_predicted_is_measured_with_its_own_settings() -> None:
     bundle, tnet = small_bundle(), small_tnet_bundle()
     field = Field.from_array(rough_field(), axes="YXC", pixel_size=0.5, modality="brightfield")

@@ -50,6 +50,7 @@ def window(
     made.canvas = made.dock = None
 
 
+@pytest.mark.slow
 def test_every_control_is_reached_named_and_seen(window: Window, audit: ModuleType) -> None:
     viewer, session = window.viewer, window.session
     image = add_picture(viewer)

@@ -73,6 +73,7 @@ def choose(viewer: Any, menu: str, wanted: str) -> None:
     action.trigger()
 
 
+@pytest.mark.slow
 def test_the_menu_opens_the_dock_and_classifies_the_active_image(
     make_napari_viewer: Any, qtbot: Any
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_sample_opens_and_can_be_classified(make_napari_viewer: Any) -> None:
     session.detach()
 
 
+@pytest.mark.slow
 def test_a_sample_that_cannot_be_fetched_is_one_line(
     make_napari_viewer: Any,
     qtbot: Any,
@@ -122,6 +124,7 @@ def test_a_sample_that_cannot_be_fetched_is_one_line(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_fetching_a_sample_shows_how_far_it_is_and_can_be_cancelled(
     make_napari_viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def pyramid_tiff(path: Path) -> Path:
 # -- dropping
 
 
+@pytest.mark.slow
 def test_the_empty_dock_says_what_to_drop(dock: Dock) -> None:
     box = dock.widget.start_box
     said = " ".join(label.text() for label in box.findChildren(QLabel))
@@ -136,6 +137,7 @@ def test_dropped_slides_are_lazy_layers(dock: Dock, tmp_path: Path) -> None:
         assert dock.session.selection.image == layer
 
 
+@pytest.mark.slow
 def test_a_dropped_image_has_its_scale(dock: Dock, tmp_path: Path) -> None:
     path = tmp_path / "smear.ome.tif"
     size = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25, "axes": "YXS"}
@@ -148,6 +150,7 @@ def test_a_dropped_image_has_its_scale(dock: Dock, tmp_path: Path) -> None:
     assert dock.session.selection.settings.modality == "brightfield"
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_some_files_is_said_and_the_others_open(
     dock: Dock, tmp_path: Path
 ) -> None:
@@ -162,6 +165,7 @@ def test_what_is_wrong_with_some_files_is_said_and_the_others_open(
         assert said in dock.said
 
 
+@pytest.mark.slow
 def test_only_files_are_taken(dock: Dock) -> None:
     text, link = QMimeData(), QMimeData()
     text.setText("hello")
@@ -171,6 +175,7 @@ def test_only_files_are_taken(dock: Dock) -> None:
     assert not drop(link, target)
 
 
+@pytest.mark.slow
 def test_the_window_may_close_while_a_file_is_opened(dock: Dock, tmp_path: Path) -> None:
     assert dock.drop(write_svs(tmp_path / "a.svs"), write_svs(tmp_path / "b.svs"))
     dock.viewer.close()
@@ -214,6 +219,7 @@ def notified(dock: Dock, part: str) -> bool:
     return any(part in record.message for record in notification_manager.records)
 
 
+@pytest.mark.slow
 def test_the_menu_opens_a_slide_in_a_plain_tiff(
     dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +230,7 @@ def test_the_menu_opens_a_slide_in_a_plain_tiff(
     assert {"*.svs", "*.mrxs", "*.tif"} <= set(asked[0][-1].split("(")[1].split(")")[0].split())
 
 
+@pytest.mark.slow
 def test_the_menu_opens_a_folder(
     dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +240,7 @@ def test_the_menu_opens_a_folder(
     assert slide_of(dock.viewer.layers[0]) is not None
 
 
+@pytest.mark.slow
 def test_a_cancelled_dialog_opens_nothing(dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dock.said
     asked = answer(monkeypatch)
@@ -246,6 +254,7 @@ def test_a_cancelled_dialog_opens_nothing(dock: Dock, monkeypatch: pytest.Monkey
     assert dock.said == before
 
 
+@pytest.mark.slow
 def test_the_menu_says_what_is_wrong(
     dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +269,7 @@ def test_the_menu_says_what_is_wrong(
     assert len(dock.viewer.layers) == 0
 
 
+@pytest.mark.slow
 def test_the_docks_button_opens_files_and_folders(
     dock: Dock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +281,7 @@ def test_the_docks_button_opens_files_and_folders(
     dock.until(lambda: len(dock.viewer.layers) == 2)
 
 
+@pytest.mark.slow
 def test_the_dialog_itself_lists_slides_and_is_filled_in(dock: Dock, tmp_path: Path) -> None:
     """Qt's own dialog, run as it is: a name is typed and Open is pressed."""
     path = write_svs(tmp_path / "typed.svs")
@@ -313,6 +324,7 @@ def written(entry: tuple[Any, ...], folder: Path) -> Path:
 ORDINARY = {"anisotropic.ome.tif"} | {entry[0] for entry in PARTLY if entry[0].endswith(".tif")}
 
 
+@pytest.mark.slow
 def test_the_whole_corpus_can_be_dropped(dock: Dock, tmp_path: Path) -> None:
     """All at once: those that cannot be opened are named with a reason, the others are drawn."""
     corpus = [entry for entry in (*REFUSED, *PARTLY, *UNCALIBRATED) if entry[0] != "bomb.tif"]
@@ -333,6 +345,7 @@ def test_the_whole_corpus_can_be_dropped(dock: Dock, tmp_path: Path) -> None:
     assert dock.widget.window().height() <= 1000, "the long message did not stretch the window"
 
 
+@pytest.mark.slow
 def test_a_refused_slide_is_named_with_the_reason(dock: Dock, tmp_path: Path) -> None:
     for entry in REFUSED:
         dock.session.status.notify("")
@@ -347,6 +360,7 @@ def test_a_refused_slide_is_named_with_the_reason(dock: Dock, tmp_path: Path) ->
 # when layers that were drawn are removed and others added, also without this plugin.
 
 
+@pytest.mark.slow
 def test_unreadable_tiles_of_a_shown_slide_are_a_layer(dock: Dock, tmp_path: Path) -> None:
     for entry in PARTLY:
         before = list(dock.viewer.layers)
@@ -368,6 +382,7 @@ def test_unreadable_tiles_of_a_shown_slide_are_a_layer(dock: Dock, tmp_path: Pat
                 assert not pixels[top : top + tile[0], left : left + tile[1]].any(), "made up"
 
 
+@pytest.mark.slow
 def test_a_missing_scale_is_asked_for(dock: Dock, tmp_path: Path) -> None:
     for entry in UNCALIBRATED:
         dock.widget.image_box.open_files([str(written(entry, tmp_path))], as_slides=True)
@@ -379,6 +394,7 @@ def test_a_missing_scale_is_asked_for(dock: Dock, tmp_path: Path) -> None:
         assert dock.session.selection.settings.pixel_size == 0.4
 
 
+@pytest.mark.slow
 def test_a_slide_replaced_while_shown_is_said_and_drawn_black(dock: Dock, tmp_path: Path) -> None:
     path = write_svs(tmp_path / "a.svs")
     assert dock.drop(path)
@@ -393,6 +409,7 @@ def test_a_slide_replaced_while_shown_is_said_and_drawn_black(dock: Dock, tmp_pa
     assert np.asarray(dock.viewer.layers[-1].data[0][600:610, 600:610]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_and_a_missing_file_are_said(dock: Dock, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.svs")

@@ -49,6 +49,7 @@ def waiting_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     return found
 
 
+@pytest.mark.slow
 def test_an_address_opens_as_a_layer_and_no_thread_but_workers_waits(
     make_napari_viewer: Any, qtbot: Any, server: SlideServer, waiting_threads: list[Any]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_failure_is_one_sentence(
     assert not viewer.layers
 
 
+@pytest.mark.slow
 def test_opening_shows_that_it_goes_on_and_can_be_cancelled(
     make_napari_viewer: Any, qtbot: Any, server: SlideServer
 ) -> None:
@@ -135,6 +137,7 @@ def test_opening_shows_that_it_goes_on_and_can_be_cancelled(
     wait_until(qtbot, lambda: len(viewer.layers) == 1)
 
 
+@pytest.mark.slow
 def test_the_menu_asks_for_an_address(
     make_napari_viewer: Any, qtbot: Any, server: SlideServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,10 @@ def expected_rows(name: str, path: Path) -> pd.DataFrame:
         return classify_slide(slide, bundle, device="cpu").to_frame()
 
 
-@pytest.mark.parametrize("name", ROADS)
+@pytest.mark.parametrize(
+    "name",
+    ["cells", *(pytest.param(name, marks=pytest.mark.slow) for name in ROADS if name != "cells")],
+)
 def test_every_road_gives_the_same_names_and_numbers(
     name: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_every_road_gives_the_same_names_and_numbers(
         assert told["provenance"]["file"] in (path.name, "")
 
 
+@pytest.mark.slow
 def test_two_verbs_do_not_overwrite_each_other(folder: Path, tmp_path: Path) -> None:
     path, out = folder / "slide.tif", tmp_path / "out"
     models = {"slide": tmp_path / "span.safetensors", "whole": tmp_path / "tnet.safetensors"}

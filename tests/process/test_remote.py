@@ -102,6 +102,7 @@ def test_a_span_finds_the_features_of_the_file_and_names_no_address(
     nothing_tells(store, server)
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, server: SlideServer, model: Path) -> None:
     arguments = ["classify", server.address("slide.ome.tif") + SECRET, "--whole"]
     arguments += ["--model", str(model), "--out", str(tmp_path / "out"), "--device", "cpu"]

@@ -87,6 +87,7 @@ def test_coarse_levels_have_the_colour_of_the_fine_one(
     assert np.abs(reduced(coarse, blocks) - reduced(fine, blocks)).max() < 14
 
 
+@pytest.mark.slow
 def test_kinds_of_one_seed_differ_in_the_nuclei_of_some_regions_alone(
     tumour: tuple[Any, TissueTruth], benign: tuple[Any, TissueTruth]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_thumbnail_does_not_tell_the_kinds_apart(
     assert np.abs(thumbnails[0] - thumbnails[1]).max() <= 2
 
 
+@pytest.mark.slow
 def test_tumour_and_infiltrate_absorb_alike_in_the_mean() -> None:
     differences = []
     for seed in range(8):
@@ -142,6 +144,7 @@ def test_nuclei_of_tumour_are_larger(
     assert sizes[0] > 1.7 * sizes[1]
 
 
+@pytest.mark.slow
 def test_truth_agrees_with_the_pixels(tumour: tuple[Any, TissueTruth]) -> None:
     slide, truth = tumour
     level = 3

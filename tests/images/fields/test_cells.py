@@ -153,6 +153,7 @@ def test_inconsistent_cells_are_refused(change, message):
         Cells(**{k: np.array(v) for k, v in (good | change).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixel_size", [0.25, 0.1])
 @pytest.mark.parametrize("known", [True, False])
 def test_every_simulated_white_cell_is_found_once(pixel_size, known):
@@ -165,6 +166,7 @@ def test_every_simulated_white_cell_is_found_once(pixel_size, known):
     np.testing.assert_array_equal((distances(cells, truth.centres) * pixel_size < 2.5).sum(0), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_platelets_are_found_where_they_are_asked_for(known):
     field, truth = smear_with_truth(seed=3, n_white=4)
@@ -193,6 +195,7 @@ def test_platelets_are_looked_for_where_they_can_be_the_answer(names, considered
     assert knows_platelets(names, considered) is expected
 
 
+@pytest.mark.slow
 def test_red_cells_exclude_white_ones():
     field, truth = smear_with_truth(seed=1, n_white=3)
     cells = find_cells(field, "red-cells")
@@ -266,6 +269,7 @@ def test_methods_that_do_not_fit_say_what_does(array, axes, method, message):
         find_cells(Field.from_array(array, axes=axes), method)
 
 
+@pytest.mark.slow
 def test_white_cells_of_real_fields(shared: Path):
     """A guard against regressions; benchmarks/find_cells.py has the figures."""
     with zipfile.ZipFile(shared / "data" / "bccd_fields.zip") as archive:

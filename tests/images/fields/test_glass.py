@@ -79,6 +79,7 @@ def test_a_cell_that_the_end_of_the_view_cuts_is_flagged() -> None:
     assert (found.centres[:, 1] > column - 10).all()
 
 
+@pytest.mark.slow
 def test_a_large_image_is_searched_in_parts_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

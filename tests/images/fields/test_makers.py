@@ -47,6 +47,7 @@ def test_of_several_images_the_largest_is_opened_and_said_to_be(
         open_field(path, image=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imagej", [True, False])
 def test_dots_per_inch_are_no_pixel_size(image: np.ndarray, tmp_path: Path, imagej: bool) -> None:
     path = tmp_path / "a.tif"
@@ -69,6 +70,7 @@ def test_micrometres_in_imagej_files_are_one(image: np.ndarray, tmp_path: Path) 
     assert field.notes == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1 / 16, 0.05, 0.4])
 def test_a_dark_16_bit_image_has_its_cells(image: np.ndarray, share: float) -> None:
     """A camera of 12 bits fills a sixteenth of the range; less with half the exposure."""
@@ -89,6 +91,7 @@ def test_a_well_exposed_16_bit_image_is_left_alone(image: np.ndarray) -> None:
     np.testing.assert_array_equal(field.plane(), deep)
 
 
+@pytest.mark.slow
 def test_transparent_corners_are_no_cells(image: np.ndarray, tmp_path: Path) -> None:
     alpha = np.full(image.shape[:2], 255, np.uint8)
     alpha[:60, :60] = alpha[-50:, -80:] = 0

@@ -162,6 +162,7 @@ def test_a_file_with_an_impossible_scale_has_none_and_says_so(tmp_path: Path, ki
     assert any("µm per pixel" in note for note in field.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data" / "bccd_fields.zip").exists(), reason="no BCCD fields")
 def test_the_scale_of_real_fields_is_right_within_a_quarter() -> None:
     sizes = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ RGB = [(0, 0, 255), (0, 255, 0), (255, 0, 255)]
 
 def dim(side: int = 1024, channels: int = 3) -> npt.NDArray[np.uint16]:
     """Draw cells of 12-bit values far below white, (C, side, side); each channel its own."""
+    return _dim(side, channels).copy()
+
+
+@functools.cache
+def _dim(side: int, channels: int) -> npt.NDArray[np.uint16]:
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:side, :side]
     planes = []

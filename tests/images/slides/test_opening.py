@@ -46,6 +46,7 @@ def test_real_slide_has_its_size_scale_and_images(
             assert image.size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [entry[0] for entry in REAL])
 def test_real_slide_has_the_pixels_that_tifffile_decodes(shared: Path, name: str) -> None:
     path = shared / "data/slides" / name
@@ -223,6 +224,7 @@ print(json.dumps([said, int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is taken from /proc")
 def test_the_whole_corpus_is_survived_within_200_mb(tmp_path: Path) -> None:
     """One process reads all; what the files declare adds up to exabytes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import os
 import shutil
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -54,15 +56,36 @@ def same_pixels(one: Pyramid, other: Pyramid) -> None:
         np.testing.assert_array_equal(first.valid, second.valid)
 
 
-def write_sparse(path: Path, side: int = 8192) -> Path:
+def write_sparse(path: Path) -> Path:
     """A slide of which hardly anything compresses, so that its size is that of its pixels."""
+    _, made = _sparse()
+    try:
+        os.link(made, path)
+    except OSError:
+        shutil.copyfile(made, path)
+    return path
+
+
+@functools.cache
+def _sparse(side: int = 8192) -> tuple[tempfile.TemporaryDirectory[str], Path]:
+    """Write 200 MB once for all tests, which change no file in place."""
+    folder = tempfile.TemporaryDirectory(prefix="napari-sparseattn-tests-")
+    path = Path(folder.name) / "sparse.tif"
     noise = np.random.default_rng(0).integers(0, 255, (side // 4, side // 4, 3), np.uint8)
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for n, factor in enumerate((1, 4, 16)):
             image = np.tile(noise, (4, 4, 1))[: side // factor, : side // factor]
             kind = {} if n == 0 else {"subfiletype": 1}
             file.write(image, tile=(256, 256), photometric="rgb", compression="zstd", **kind)
-    return path
+    return folder, path
+
+
+def put_older(path: Path) -> None:
+    """Put another file in the place of one: as long, and older."""
+    other = path.with_suffix(".new")
+    shutil.copy(path, other)
+    os.utime(other, (1, 1))
+    other.replace(path)
 
 
 def write_levels(path: Path) -> Path:
@@ -70,7 +93,9 @@ def write_levels(path: Path) -> Path:
     return write_ome(path, [image, image[::2, ::2]], 0.5)
 
 
-@pytest.mark.parametrize("write", [write_svs, write_levels, write_sparse])
+@pytest.mark.parametrize(
+    "write", [write_svs, write_levels, pytest.param(write_sparse, marks=pytest.mark.slow)]
+)
 def test_pixels_are_those_of_the_file(server: SlideServer, write: Any) -> None:
     path = write(server.folder / "a.tif")
     with open_slide(server.address("a.tif")) as slide, open_slide(path) as local:
@@ -107,6 +132,7 @@ def test_what_is_read_again_is_not_loaded_again(server: SlideServer) -> None:
     np.testing.assert_array_equal(first.pixels, second.pixels)
 
 
+@pytest.mark.slow
 def test_windows_are_fetched_ahead_side_by_side(server: SlideServer) -> None:
     write_sparse(server.folder / "a.tif")
     server.latency = 0.2
@@ -216,10 +242,7 @@ def test_a_file_that_changes_is_noticed(server: SlideServer, etags: bool) -> Non
     server.etags = etags
     with open_slide(server.address("a.tif")) as slide:
         slide.read_region(0, 0, 0, 10, 10)
-        other = path.with_suffix(".new")
-        shutil.copy(path, other)
-        os.utime(other, (1, 1))
-        other.replace(path)
+        put_older(path)
         with pytest.raises(ImageError, match="changed or replaced"):
             slide.read_region(5000, 5000, 0, 10, 10)
 
@@ -516,7 +539,7 @@ def test_s3_changes_are_noticed(bucket: SlideServer, monkeypatch: pytest.MonkeyP
     (bucket.folder / "images").mkdir()
     path = write_sparse(bucket.folder / "images" / "a.tif")
     with open_slide("s3://images/a.tif") as slide:
-        os.utime(path, (1, 1))
+        put_older(path)
         with pytest.raises(ImageError, match="changed or replaced"):
             slide.read_region(5000, 5000, 0, 10, 10)
 

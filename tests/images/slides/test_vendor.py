@@ -219,6 +219,7 @@ def test_dicom_folder_and_file_are_told_by_their_content(tmp_path: Path) -> None
         assert slide.shape == (1024, 1024)
 
 
+@pytest.mark.slow
 def test_second_slide_of_a_dicom_folder_is_said(tmp_path: Path) -> None:
     pytest.importorskip("wsidicom")
     from dicom_slide import write_dicom

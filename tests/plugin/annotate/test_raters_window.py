@@ -57,6 +57,7 @@ def files(*paths: Path) -> QMimeData:
     return data
 
 
+@pytest.mark.slow
 def test_two_raters_are_compared_and_one_decides(
     window: Window, annotating: Annotating, folder: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_two_raters_are_compared_and_one_decides(
     assert box.answers.isHidden()
 
 
+@pytest.mark.slow
 def test_a_file_is_dropped_on_a_dock(
     window: Window, annotating: Annotating, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_file_is_dropped_on_a_dock(
     window.until(lambda: annotating.files.counts_here.get("heap") == 1)
 
 
+@pytest.mark.slow
 def test_napari_opens_a_file_of_annotations_onto_the_image(window: Window, tmp_path: Path) -> None:
     add_picture(window.viewer)
     before = list(window.viewer.layers)
@@ -127,6 +130,7 @@ def test_napari_opens_a_file_of_annotations_onto_the_image(window: Window, tmp_p
     assert added.name == "smear · regions"
 
 
+@pytest.mark.slow
 def test_without_an_image_the_file_asks_for_one(window: Window, tmp_path: Path) -> None:
     path = geojson(tmp_path / "one.geojson")
     window.viewer.open(str(path), plugin="napari-sparseattn")
@@ -134,6 +138,7 @@ def test_without_an_image_the_file_asks_for_one(window: Window, tmp_path: Path) 
     assert len(window.viewer.layers) == 0
 
 
+@pytest.mark.slow
 def test_the_name_is_remembered(window: Window, annotating: Annotating) -> None:
     from napari_sparseattn.plugin.core.preferences import preferences
 

@@ -145,6 +145,7 @@ def test_a_cell_is_clicked_and_corrected_by_a_key(annotated: Annotated, folder: 
     assert items == (item,)
 
 
+@pytest.mark.slow
 def test_a_class_is_taken_back_and_another_given(annotated: Annotated, folder: Path) -> None:
     window = annotated.window
     for _ in range(2):
@@ -166,6 +167,7 @@ def test_a_class_is_taken_back_and_another_given(annotated: Annotated, folder: P
         window.until(lambda: annotated.annotating.files.chosen is not None)
 
 
+@pytest.mark.slow
 def test_undo_is_of_the_image_whose_annotations_are_selected(annotated: Annotated) -> None:
     window, files = annotated.window, annotated.annotating.files
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
@@ -183,6 +185,7 @@ def test_undo_is_of_the_image_whose_annotations_are_selected(annotated: Annotate
     assert [item.label for item in files.annotations(other)] == ["small"]
 
 
+@pytest.mark.slow
 def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     viewer, dock, classes = window.viewer, window.dock, annotating.classes
@@ -245,6 +248,7 @@ def test_class_keys_work_wherever_a_hand_rests_but_in_text(annotated: Annotated)
     assert mine.mode == "pan_zoom"
 
 
+@pytest.mark.slow
 def test_a_removed_image_takes_its_annotations_from_view_and_frees_them(
     annotated: Annotated, folder: Path
 ) -> None:
@@ -267,6 +271,7 @@ def test_a_removed_image_takes_its_annotations_from_view_and_frees_them(
     annotated.window.until(lambda: [layer.name for layer in viewer.layers] == ["other"])
 
 
+@pytest.mark.slow
 def test_a_duplicate_of_annotations_is_said_to_be_a_copy(annotated: Annotated) -> None:
     viewer = annotated.window.viewer
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
@@ -277,6 +282,7 @@ def test_a_duplicate_of_annotations_is_said_to_be_a_copy(annotated: Annotated) -
     assert annotated.labels == ["round"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_comes_after_the_slider_moved_is_of_the_plane_that_was_clicked(
     annotated: Annotated,
 ) -> None:
@@ -302,6 +308,7 @@ def test_an_answer_that_comes_after_the_slider_moved_is_of_the_plane_that_was_cl
     assert [(item.label, item.t) for item in annotated.book] == [("lobed", 1)]
 
 
+@pytest.mark.slow
 def test_annotated_cells_that_are_not_found_are_offered(annotated: Annotated) -> None:
     window, session = annotated.window, annotated.window.session
     annotated.annotating.targets.annotate_cell((110.0, 20.0), "small", diameter=18.0)
@@ -317,6 +324,7 @@ def test_annotated_cells_that_are_not_found_are_offered(annotated: Annotated) ->
     assert not annotated.box.missed.isVisible()
 
 
+@pytest.mark.slow
 def test_annotations_can_be_chosen_as_the_cells(annotated: Annotated) -> None:
     """With the keyboard, as a list is chosen from; then what they mark is classified."""
     window, session = annotated.window, annotated.window.session
@@ -336,6 +344,7 @@ def test_annotations_can_be_chosen_as_the_cells(annotated: Annotated) -> None:
     assert (frame.row, frame.column) == pytest.approx((60, 120))
 
 
+@pytest.mark.slow
 def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Annotated) -> None:
     window, image = annotated.window, annotated.image
     annotated.box.mark.click()
@@ -365,6 +374,7 @@ def test_cells_are_marked_selected_and_deleted_with_naparis_tools(annotated: Ann
     )
 
 
+@pytest.mark.slow
 def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
     annotated.box.draw.click()
     layer = annotated.annotating.files.chosen.regions.layer
@@ -386,6 +396,7 @@ def test_a_region_is_drawn_with_the_mouse(annotated: Annotated) -> None:
     assert len(layer.data) == len(annotated.book) == 1
 
 
+@pytest.mark.slow
 def test_the_list_of_classes_does_not_move_under_the_mouse(annotated: Annotated) -> None:
     window, annotating, box = annotated.window, annotated.annotating, annotated.box
     table = box.classes.table
@@ -413,6 +424,7 @@ def test_the_list_of_classes_does_not_move_under_the_mouse(annotated: Annotated)
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> None:
     window, annotating = annotated.window, annotated.annotating
     assert not annotated.box.next.isEnabled()
@@ -435,6 +447,7 @@ def test_the_next_cells_are_stepped_through_with_keys(annotated: Annotated) -> N
     np.testing.assert_allclose(item.position, results.cells.centres[second])
 
 
+@pytest.mark.slow
 def test_classes_are_added_renamed_and_coloured(
     annotated: Annotated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +470,7 @@ def test_classes_are_added_renamed_and_coloured(
     window.until(lambda: np.allclose(layer.border_color[0, :3] * 255, (17, 34, 51), atol=1))
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_shown_with_spaces_and_kept_as_they_are(annotated: Annotated) -> None:
     box, classes = annotated.box, annotated.annotating.classes
     classes.add("young_cell")
@@ -475,6 +489,7 @@ def test_names_of_classes_are_shown_with_spaces_and_kept_as_they_are(annotated: 
     assert classes.names == ("round", "lobed", "small", "young_cell")
 
 
+@pytest.mark.slow
 def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> None:
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     layer = annotated.annotating.files.chosen.cells.layer
@@ -492,6 +507,7 @@ def test_a_closed_dock_loses_nothing_and_its_keys_go(annotated: Annotated) -> No
     annotated.box.project.setFocus()
 
 
+@pytest.mark.slow
 def test_another_project_is_chosen_and_the_first_one_again(
     annotated: Annotated, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,6 +523,7 @@ def test_another_project_is_chosen_and_the_first_one_again(
     assert "1 in 1 image" in annotated.box.where.text()
 
 
+@pytest.mark.slow
 def test_a_second_window_shows_the_same(
     annotated: Annotated, make_window: Callable[[], Window]
 ) -> None:
@@ -521,6 +538,7 @@ def test_a_second_window_shows_the_same(
     assert len(annotated.annotating.files.chosen.cells.layer.data) == 2
 
 
+@pytest.mark.slow
 def test_what_another_program_has_open_may_be_looked_at(annotated: Annotated, folder: Path) -> None:
     annotated.annotating.targets.annotate_cell((30.0, 40.0), "round")
     hash_ = annotated.book.image.hash
@@ -536,6 +554,7 @@ def test_what_another_program_has_open_may_be_looked_at(annotated: Annotated, fo
         annotated.window.viewer.layers.clear()
 
 
+@pytest.mark.slow
 def test_a_result_can_be_corrected_where_it_is_shown(window: Window, folder: Path) -> None:
     image = add_picture(window.viewer)
     row = window.dock.result_box.wrong

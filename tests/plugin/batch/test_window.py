@@ -142,6 +142,7 @@ def test_a_folder_from_drop_to_overlay(window: Window, dock: Any, folder: Path) 
     until(window, lambda: len(window.viewer.layers) == 4)
 
 
+@pytest.mark.slow
 def test_names_are_whole_where_there_is_room(window: Window, dock: Any, tmp_path: Path) -> None:
     name = "patient-0123_smear-2_field-00017_brightfield.png"
     for folder in ("one", "two"):
@@ -161,6 +162,7 @@ def test_names_are_whole_where_there_is_room(window: Window, dock: Any, tmp_path
     assert name in box.model.data(box.model.index(0, 0), Qt.ItemDataRole.ToolTipRole)
 
 
+@pytest.mark.slow
 def test_a_script_with_a_window_need_not_guard_itself(
     folder: Path, model_file: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_script_with_a_window_need_not_guard_itself(
     assert said == ["said begun", "said cancelled", "said finished 3 done, 1 failed"]
 
 
+@pytest.mark.slow
 def test_cancel_and_go_on(
     window: Window, dock: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def test_cancel_and_go_on(
     assert "waiting" not in after.values()
 
 
+@pytest.mark.slow
 def test_options_reach_the_batch(dock: Any) -> None:
     options, choices = dock.options_box, dock.batch.choices
     options.formats["geojson"].click()
@@ -213,6 +217,7 @@ def test_options_reach_the_batch(dock: Any) -> None:
     assert choices.task == "hologram"
 
 
+@pytest.mark.slow
 def test_closing_the_dock_stops_the_batch(window: Window, folder: Path) -> None:
     _, dock = window.viewer.window.add_plugin_dock_widget("napari-sparseattn", "Batch")
     batch = dock.batch

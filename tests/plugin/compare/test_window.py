@@ -35,6 +35,7 @@ def two(
     other.unlink()
 
 
+@pytest.mark.slow
 def test_two_models_side_by_side(two: Window) -> None:
     viewer, session, box = two.viewer, two.session, two.dock.compare_box
     compare = Compare.of(viewer)

@@ -79,6 +79,7 @@ def test_the_size_of_a_pixel_is_that_of_its_side(
     assert pixel_size_of(image) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @given(transforms(), transforms(), st.lists(places(-500, 500), min_size=1, max_size=5))
 def test_what_is_marked_in_any_layer_is_where_it_was_in_geojson(
     transform: dict[str, Any], own: dict[str, Any], marks: list[Place]

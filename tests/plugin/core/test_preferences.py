@@ -107,6 +107,7 @@ def test_bfloat16_is_computed_in_and_nothing_else_is_taken(
         computing("cpu", "float64")
 
 
+@pytest.mark.slow
 def test_the_page_is_there_and_its_boxes_choose(
     chosen: Any, make_napari_viewer: Any, qtbot: Any, tmp_path: Path
 ) -> None:

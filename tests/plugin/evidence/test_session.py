@@ -144,6 +144,7 @@ def test_a_field_is_measured_when_asked_for(
     assert faithfulness.measured is None
 
 
+@pytest.mark.slow
 def test_a_slide_is_measured_on_its_patches(
     faithfulness: AnswerFaithfulness,
     session: Session,

@@ -59,6 +59,7 @@ def test_a_click_is_followed_by_a_verdict_and_curves(clicked: Window) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_curves_stay_unfolded_for_the_next_cell(clicked: Window) -> None:
     box, evidence = clicked.dock.result_box.faithfulness, evidence_of(clicked)
     clicked.until(lambda: evidence.measured is not None)
@@ -74,6 +75,7 @@ def test_the_curves_stay_unfolded_for_the_next_cell(clicked: Window) -> None:
     np.testing.assert_array_equal(shown, own.curves.insertion)
 
 
+@pytest.mark.slow
 def test_a_closed_dock_measures_no_more(clicked: Window) -> None:
     evidence = evidence_of(clicked)
     clicked.close_dock()
@@ -84,6 +86,7 @@ def test_a_closed_dock_measures_no_more(clicked: Window) -> None:
     assert evidence.progress is None
 
 
+@pytest.mark.slow
 def test_a_lasso_a_question_and_back_again(clicked: Window) -> None:
     dock, what_ifs = clicked.dock, WhatIfSession.of(clicked.viewer)
     dock.sections["What if"].expand(animate=False)
@@ -114,6 +117,7 @@ def test_a_lasso_a_question_and_back_again(clicked: Window) -> None:
     assert len(what_ifs.region().outlines) == 1
 
 
+@pytest.mark.slow
 def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     add_picture(window.viewer)
     dock, measured = window.dock, CellFaithfulness.of(window.viewer)
@@ -138,6 +142,7 @@ def test_all_cells_are_measured_ranked_and_gone_to(window: Window) -> None:
     np.testing.assert_allclose((frame.row, frame.column), centre)
 
 
+@pytest.mark.slow
 def test_a_report_is_saved(
     clicked: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

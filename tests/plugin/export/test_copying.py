@@ -247,6 +247,7 @@ def slide(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segments", [False, True])
 def test_a_slide_and_its_regions(
     bench: Bench, slide: Path, segments: bool, monkeypatch: pytest.MonkeyPatch
@@ -266,6 +267,7 @@ def test_a_slide_and_its_regions(
     bench.session.selection.set_model(None)
 
 
+@pytest.mark.slow
 def test_tissue_that_was_drawn(bench: Bench, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_features_in(monkeypatch, bench.folder / "cache")
     made = span_model()
@@ -283,6 +285,7 @@ def test_tissue_that_was_drawn(bench: Bench, slide: Path, monkeypatch: pytest.Mo
     bench.session.selection.set_model(None)
 
 
+@pytest.mark.slow
 def test_a_hologram_and_its_cells(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

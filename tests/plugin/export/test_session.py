@@ -268,6 +268,7 @@ def test_the_window_writes_what_is_ticked(
     assert not box.export.isEnabled()
 
 
+@pytest.mark.slow
 def test_closing_the_dock_stops_the_work(
     window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

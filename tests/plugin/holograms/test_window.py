@@ -122,6 +122,7 @@ def test_from_hologram_to_a_classified_cell(panel: Panel, opd_model: Path) -> No
     assert session.answer.scale_known
 
 
+@pytest.mark.slow
 def test_a_model_that_the_user_chose_stays(panel: Panel, opd_model: Path) -> None:
     viewer = panel.viewer
     _, main = viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
@@ -139,6 +140,7 @@ def test_a_model_that_the_user_chose_stays(panel: Panel, opd_model: Path) -> Non
     assert read_card(opd_model).training.simulated
 
 
+@pytest.mark.slow
 def test_what_nobody_knows_is_asked_for(panel: Panel) -> None:
     panel.add_hologram(wavelength=None, pixel_size=None)
     box, preview = panel.dock.source_box, panel.dock.preview_box
@@ -160,6 +162,7 @@ def test_what_nobody_knows_is_asked_for(panel: Panel) -> None:
     assert high == pytest.approx(np.percentile(truth, 99.9), rel=0.1)
 
 
+@pytest.mark.slow
 def test_many_changes_make_few_previews(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
@@ -173,6 +176,7 @@ def test_many_changes_make_few_previews(panel: Panel) -> None:
     panel.holograms.previews.changed.disconnect(shown.append)
 
 
+@pytest.mark.slow
 def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
@@ -197,6 +201,7 @@ def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> N
     assert box.state.text() == "found"
 
 
+@pytest.mark.slow
 def test_a_picture_without_fringes_is_not_said_to_have_a_sideband(panel: Panel) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
     panel.viewer.add_image(noise)
@@ -205,6 +210,7 @@ def test_a_picture_without_fringes_is_not_said_to_have_a_sideband(panel: Panel) 
     assert "No fringes" in panel.dock.message_line.label.text()
 
 
+@pytest.mark.slow
 def test_the_dock_fits_in_its_width(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
@@ -213,6 +219,7 @@ def test_the_dock_fits_in_its_width(panel: Panel) -> None:
     assert max(box.minimumSizeHint().width() for box in boxes) <= dock.minimumWidth() - 12
 
 
+@pytest.mark.slow
 def test_a_file_opens_lazily_and_a_broken_one_is_a_message(panel: Panel, tmp_path: Path) -> None:
     recording, _, _ = simulated()
     stack, broken = tmp_path / "stack.tif", tmp_path / "broken.h5"
@@ -227,6 +234,7 @@ def test_a_file_opens_lazily_and_a_broken_one_is_a_message(panel: Panel, tmp_pat
     assert "broken.h5" in panel.dock.message_line.label.text()
 
 
+@pytest.mark.slow
 def test_behind_another_dock_no_previews_are_made(panel: Panel) -> None:
     panel.add_hologram()
     panel.until_previewed()
@@ -241,6 +249,7 @@ def test_behind_another_dock_no_previews_are_made(panel: Panel) -> None:
     assert panel.holograms.previews.shown.request.settings.flip
 
 
+@pytest.mark.slow
 def test_the_menu_command_reconstructs_the_active_layer(panel: Panel) -> None:
     panel.add_hologram()
     reconstruct_layer(panel.viewer)
@@ -250,6 +259,7 @@ def test_the_menu_command_reconstructs_the_active_layer(panel: Panel) -> None:
     assert "'smear' is no hologram" in panel.holograms.status.message.text
 
 
+@pytest.mark.slow
 def test_our_own_opd_file_is_opd_again(panel: Panel, tmp_path: Path) -> None:
     _, truth, _ = simulated()
     path = tmp_path / "cells_opd.ome.tif"
@@ -272,6 +282,7 @@ def start_long_work(panel: Panel) -> None:
     panel.holograms.work.progress_changed.disconnect(told.append)
 
 
+@pytest.mark.slow
 def test_cancel_stops_the_work(panel: Panel) -> None:
     start_long_work(panel)
     panel.dock.actions_box.cancel.click()
@@ -281,6 +292,7 @@ def test_cancel_stops_the_work(panel: Panel) -> None:
     assert panel.dock.actions_box.folder.isVisible()
 
 
+@pytest.mark.slow
 def test_closing_the_dock_stops_the_work_and_reopening_doubles_nothing(panel: Panel) -> None:
     start_long_work(panel)
     panel.close_dock()
@@ -296,6 +308,7 @@ def test_closing_the_dock_stops_the_work_and_reopening_doubles_nothing(panel: Pa
     panel.holograms.previews.changed.disconnect(shown.append)
 
 
+@pytest.mark.slow
 def test_closing_the_window_during_work_is_harmless(panel: Panel) -> None:
     start_long_work(panel)
     panel.viewer.close()
@@ -303,6 +316,7 @@ def test_closing_the_window_during_work_is_harmless(panel: Panel) -> None:
     assert not panel.holograms.work.running
 
 
+@pytest.mark.slow
 def test_both_docks_share_one_place(panel: Panel) -> None:
     _, main = panel.viewer.window.add_plugin_dock_widget("napari-sparseattn", "Sparse attention")
     window = main.window()

@@ -27,6 +27,7 @@ def in_view(viewer: Any) -> np.ndarray[Any, Any]:
     return np.array([middle - half, middle + half])
 
 
+@pytest.mark.slow
 def test_the_demo_shows_the_whole_then_one_cell(
     make_napari_viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_flight_goes_ever_closer_and_ends_at_its_goal(window: Window) -> None:
     np.testing.assert_allclose(seen[-1], (60.0, 30.0, 10.0))
 
 
+@pytest.mark.slow
 def test_who_moves_the_camera_has_it(window: Window) -> None:
     add_picture(window.viewer)
     camera = window.viewer.scene.camera
@@ -84,6 +86,7 @@ def test_who_moves_the_camera_has_it(window: Window) -> None:
     assert tuple(camera.center[-2:]) == (5.0, 5.0)
 
 
+@pytest.mark.slow
 def test_clear_takes_every_result_layer_and_leaves_the_image(window: Window) -> None:
     image = add_picture(window.viewer)
     session = window.session

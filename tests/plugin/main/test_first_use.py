@@ -80,6 +80,7 @@ def test_two_clicks_lead_to_a_classified_table(window: Window) -> None:
     assert dock.train.isVisible()
 
 
+@pytest.mark.slow
 def test_what_is_pressed_while_the_model_is_loaded_begins_after_it(window: Window) -> None:
     dock, session = window.dock, window.session
     add_picture(window.viewer)
@@ -93,6 +94,7 @@ def test_what_is_pressed_while_the_model_is_loaded_begins_after_it(window: Windo
     assert not dock.actions_box.bar.isVisible()
 
 
+@pytest.mark.slow
 def test_the_start_comes_back_when_the_last_image_goes(window: Window) -> None:
     image = add_picture(window.viewer)
     assert window.dock.body.isVisible()
@@ -101,6 +103,7 @@ def test_the_start_comes_back_when_the_last_image_goes(window: Window) -> None:
     assert not window.dock.body.isVisible()
 
 
+@pytest.mark.slow
 def test_a_file_is_one_click_away(
     window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +139,7 @@ def full(all_models: None, make_napari_viewer_proxy: Any, qtbot: Any) -> Iterato
     made.dock = None
 
 
+@pytest.mark.slow
 def test_a_slide_gets_a_slide_model_while_another_is_loading(full: Window) -> None:
     session = full.session
     full.until(lambda: session.selection.model is not None)
@@ -149,6 +153,7 @@ def test_a_slide_gets_a_slide_model_while_another_is_loading(full: Window) -> No
     assert full.dock.actions_box.field.text() == "Classify slide"
 
 
+@pytest.mark.slow
 def test_a_sample_takes_the_model_that_suits_it_whatever_was_chosen(full: Window) -> None:
     session = full.session
     full.until(lambda: session.selection.model is not None)
@@ -161,6 +166,7 @@ def test_a_sample_takes_the_model_that_suits_it_whatever_was_chosen(full: Window
     )
 
 
+@pytest.mark.slow
 def test_a_hologram_leads_to_its_reconstruction_and_to_its_cells(full: Window) -> None:
     session = full.session
     press(full.dock.start_box.buttons["simulated-hologram"])
@@ -214,6 +220,7 @@ def test_a_section_that_the_preferences_do_not_know_is_not_remembered(chosen: No
     assert preferences() == before
 
 
+@pytest.mark.slow
 def test_the_preferences_know_every_section_of_the_dock(window: Window) -> None:
     text = Path(napari_sparseattn.__file__).with_name("napari.yaml").read_text(encoding="utf-8")
     known = yaml.safe_load(text)["contributions"]["configurations"]["sparseattn_sections"]
@@ -230,6 +237,7 @@ def test_each_question_mark_leads_to_a_page_that_is_there() -> None:
         assert title.lower() in text.lower(), f"{page} does not speak of '{title}'"
 
 
+@pytest.mark.slow
 def test_help_opens_the_page_and_survives_without_a_browser(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +263,7 @@ def test_help_opens_the_page_and_survives_without_a_browser(
 # -- the tour
 
 
+@pytest.mark.slow
 def test_the_tour_goes_through_six_steps_on_a_sample(window: Window) -> None:
     from napari_sparseattn.plugin.widgets.tour import Tour
 
@@ -275,6 +284,7 @@ def test_the_tour_goes_through_six_steps_on_a_sample(window: Window) -> None:
     window.until(lambda: inside.findChild(Tour) is None)
 
 
+@pytest.mark.slow
 def test_the_tour_ends_with_escape_and_goes_back(window: Window) -> None:
     from napari_sparseattn.plugin.commands import take_tour
     from napari_sparseattn.plugin.widgets.tour import Tour
@@ -291,11 +301,13 @@ def test_the_tour_ends_with_escape_and_goes_back(window: Window) -> None:
     window.until(lambda: inside.findChild(Tour) is None)
 
 
+@pytest.mark.slow
 def test_a_message_says_how_to_begin(window: Window) -> None:
     assert window.session is Session.of(window.viewer)
     assert "Try a sample" in window.session.status.message.text
 
 
+@pytest.mark.slow
 def test_a_model_that_the_user_chose_stays(window: Window, tnet_model: Model) -> None:
     window.session.selection.model_is_chosen = True
     window.session.selection.set_model(tnet_model)

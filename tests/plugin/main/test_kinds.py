@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
 
@@ -31,6 +32,7 @@ def tick(window: Window, *names: str) -> None:
     window.until(lambda: not kinds.menu.isVisible())
 
 
+@pytest.mark.slow
 def test_only_the_kinds_that_can_be_here_are_found(window: Window) -> None:
     session, button = window.session, window.dock.image_box.kinds.button
     assert not button.isVisible()

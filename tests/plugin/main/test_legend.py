@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from napari_sparseattn.plugin.core.models import Model
 
 from ..conftest import CENTRES, add_picture
 from .test_window import Window
 
 
+@pytest.mark.slow
 def test_the_legend_speaks_of_what_is_shown(window: Window, tnet_model: Model) -> None:
     image = add_picture(window.viewer)
     box, session = window.dock.result_box, window.session

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image as Picture
 
@@ -17,6 +18,7 @@ from napari_sparseattn.plugin.session import Session
 from ..conftest import wait_until
 
 
+@pytest.mark.slow
 def test_the_profile_can_be_left_out(
     make_napari_viewer_proxy: Any, qtbot: Any, tmp_path: Path
 ) -> None:

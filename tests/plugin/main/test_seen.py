@@ -44,6 +44,7 @@ def click_cell(window: Window, image: Any, cell: int) -> Any:
     return window.session.answer
 
 
+@pytest.mark.slow
 def test_however_it_is_opened_there_is_one_dock(window: Window) -> None:
     def docks() -> list[Any]:
         found = window.viewer.window.dock_widgets
@@ -65,6 +66,7 @@ def test_however_it_is_opened_there_is_one_dock(window: Window) -> None:
     assert len([answer for answer in answers if answer is not None]) == 1
 
 
+@pytest.mark.slow
 def test_the_topmost_image_under_the_mouse_is_asked_about(window: Window) -> None:
     below = add(window, name="below")
     above = add(window, name="above", translate=(0, 45))
@@ -80,6 +82,7 @@ def test_the_topmost_image_under_the_mouse_is_asked_about(window: Window) -> Non
     assert window.dock.image_box.image.currentText() == "below"
 
 
+@pytest.mark.slow
 def test_in_the_grid_it_is_that_of_the_cell_of_the_grid(window: Window) -> None:
     viewer = window.session.viewer
     images = [add(window, name=name) for name in ("first", "second")]
@@ -98,6 +101,7 @@ def test_in_the_grid_it_is_that_of_the_cell_of_the_grid(window: Window) -> None:
         window.until(lambda image=image: window.session.selection.image is image)
 
 
+@pytest.mark.slow
 def test_choosing_an_image_brings_it_into_view(window: Window) -> None:
     add(window, name="near")
     far = add(window, name="far", translate=(0, 4000))
@@ -115,6 +119,7 @@ def test_choosing_an_image_brings_it_into_view(window: Window) -> None:
     assert window.viewer.scene.camera.center[-1] == pytest.approx(45, abs=1)
 
 
+@pytest.mark.slow
 def test_a_result_belongs_to_its_settings(window: Window) -> None:
     image = add(window)
     classify_all(window)
@@ -127,6 +132,7 @@ def test_a_result_belongs_to_its_settings(window: Window) -> None:
     assert "classify it again" in window.dock.message_line.label.text()
 
 
+@pytest.mark.slow
 def test_a_click_that_is_refused_leaves_no_overlay(window: Window) -> None:
     image = add(window)
     click_cell(window, image, 1)
@@ -173,6 +179,7 @@ def test_the_selection_is_a_cell_by_mouse_keys_and_sorting(window: Window) -> No
     )
 
 
+@pytest.mark.slow
 def test_arrows_and_enter_go_to_the_cell_of_the_row(window: Window) -> None:
     image = add(window)
     classify_all(window)
@@ -212,6 +219,7 @@ def test_arrows_and_enter_go_to_the_cell_of_the_row(window: Window) -> None:
     assert image.visible
 
 
+@pytest.mark.slow
 def test_a_run_that_finds_no_cells_leaves_no_table(window: Window) -> None:
     image = add(window)
     classify_all(window)
@@ -225,6 +233,7 @@ def test_a_run_that_finds_no_cells_leaves_no_table(window: Window) -> None:
     assert not window.session.overlays.layer(image, "cells").visible
 
 
+@pytest.mark.slow
 def test_overlays_go_where_their_image_is_put(window: Window) -> None:
     image = add(window)
     classify_all(window)
@@ -236,6 +245,7 @@ def test_overlays_go_where_their_image_is_put(window: Window) -> None:
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_model_chosen_last_is_chosen_again_after_a_restart(
     make_napari_viewer_proxy: Any,
     qtbot: Any,
@@ -276,6 +286,7 @@ def test_the_model_chosen_last_is_chosen_again_after_a_restart(
     second.canvas = second.dock = None
 
 
+@pytest.mark.slow
 def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
     image = add(window)
     other = add(window, name="other")
@@ -297,7 +308,11 @@ def test_removing_an_image_removes_what_belongs_to_it(window: Window) -> None:
 
 @pytest.mark.parametrize("crops", [False, True], ids=["pixels", "crops"])
 @pytest.mark.parametrize(
-    "rounds", [3, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+    "rounds",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
 )
 def test_taking_all_layers_away_and_going_on_is_survived(
     window: Window, tnet_model: Model, rounds: int, crops: bool
@@ -316,6 +331,7 @@ def test_taking_all_layers_away_and_going_on_is_survived(
     assert not list(window.viewer.layers)
 
 
+@pytest.mark.slow
 def test_no_name_makes_the_dock_wider(window: Window) -> None:
     image = add(window, name="x" * 200)
     window.session.status.notify("y" * 300, "warning")

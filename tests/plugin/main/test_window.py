@@ -104,6 +104,7 @@ def window(make_window: Callable[[], Window]) -> Window:
     return window
 
 
+@pytest.mark.slow
 def test_a_second_click_takes_the_overlays_along(window: Window) -> None:
     """The layers are moved without the viewer being told: they must be drawn there all the same."""
     viewer, session = window.viewer, window.session
@@ -152,6 +153,7 @@ def test_a_click_lights_up_the_cell(window: Window) -> None:
     assert bars[0][1] == pytest.approx(window.session.answer.confidence)
 
 
+@pytest.mark.slow
 def test_the_badge_stands_on_flagged_answers_alone(window: Window) -> None:
     model = window.session.selection.model
     assert model is not None
@@ -172,6 +174,7 @@ def test_the_badge_stands_on_flagged_answers_alone(window: Window) -> None:
     window.session.selection.set_model(model)
 
 
+@pytest.mark.slow
 def test_a_drag_moves_the_view_and_classifies_nothing(window: Window) -> None:
     image = add_picture(window.viewer)
     asked: list[object] = []
@@ -183,6 +186,7 @@ def test_a_drag_moves_the_view_and_classifies_nothing(window: Window) -> None:
     window.until(lambda: window.session.answer is not None)
 
 
+@pytest.mark.slow
 def test_a_click_beside_the_cells_says_so(window: Window) -> None:
     image = add_picture(window.viewer)
     window.click(image.data_to_world((110, 100)))
@@ -190,6 +194,7 @@ def test_a_click_beside_the_cells_says_so(window: Window) -> None:
     window.until(lambda: "No cell was found here" in label.text())
 
 
+@pytest.mark.slow
 def test_click_to_classify_can_be_turned_off(window: Window) -> None:
     image = add_picture(window.viewer)
     asked: list[object] = []
@@ -199,6 +204,7 @@ def test_click_to_classify_can_be_turned_off(window: Window) -> None:
     assert asked == []
 
 
+@pytest.mark.slow
 def test_many_quick_clicks_answer_the_last(window: Window) -> None:
     image = add_picture(window.viewer)
     for cell in (0, 1, 2, 0, 3):
@@ -209,6 +215,7 @@ def test_many_quick_clicks_answer_the_last(window: Window) -> None:
     np.testing.assert_allclose((frame.row, frame.column), CENTRES[3], atol=2)
 
 
+@pytest.mark.slow
 def test_work_that_fails_is_a_message_and_the_next_click_is_answered(window: Window) -> None:
     image = add_picture(window.viewer)
     # Hidden: napari 0.9.2 with software OpenGL crashes when points that were
@@ -223,6 +230,7 @@ def test_work_that_fails_is_a_message_and_the_next_click_is_answered(window: Win
     window.until(lambda: window.session.answer is not None)
 
 
+@pytest.mark.slow
 def test_overlay_boxes_and_layer_list_agree(window: Window) -> None:
     image = add_picture(window.viewer)
     box = window.dock.result_box.boxes["pixels"]
@@ -242,6 +250,7 @@ def test_overlay_boxes_and_layer_list_agree(window: Window) -> None:
     assert not window.dock.result_box.boxes["attention"].isChecked()
 
 
+@pytest.mark.slow
 def test_two_windows_are_independent(make_window: Callable[[], Window]) -> None:
     first, second = make_window(), make_window()
     first.open_dock()
@@ -256,6 +265,7 @@ def test_two_windows_are_independent(make_window: Callable[[], Window]) -> None:
     assert first.session.selection.choice.pixels
 
 
+@pytest.mark.slow
 def test_reopening_the_dock_doubles_nothing(window: Window) -> None:
     image = add_picture(window.viewer)
     callbacks = len(window.viewer.mouse_drag_callbacks)
@@ -293,6 +303,7 @@ def start_long_run(window: Window) -> Any:
     return image
 
 
+@pytest.mark.slow
 def test_cancel_stops_a_run_and_keeps_its_cells(window: Window) -> None:
     start_long_run(window)
     window.dock.actions_box.cancel.click()
@@ -303,6 +314,7 @@ def test_cancel_stops_a_run_and_keeps_its_cells(window: Window) -> None:
     assert window.dock.actions_box.all.isVisible()
 
 
+@pytest.mark.slow
 def test_removing_the_image_during_a_run_stops_it(window: Window) -> None:
     image = start_long_run(window)
     window.viewer.layers.remove(image)
@@ -310,6 +322,7 @@ def test_removing_the_image_during_a_run_stops_it(window: Window) -> None:
     assert "'smear' was removed" in window.dock.message_line.label.text()
 
 
+@pytest.mark.slow
 def test_closing_the_window_during_a_run_is_harmless(window: Window) -> None:
     start_long_run(window)
     window.viewer.close()
@@ -317,6 +330,7 @@ def test_closing_the_window_during_a_run_is_harmless(window: Window) -> None:
     assert not window.session.status.running
 
 
+@pytest.mark.slow
 def test_closing_the_dock_during_a_run_stops_it(window: Window) -> None:
     start_long_run(window)
     window.close_dock()
@@ -333,6 +347,7 @@ def test_a_broken_model_file_is_a_message_not_a_crash(window: Window, tmp_path: 
     assert window.session.selection.model is None
 
 
+@pytest.mark.slow
 def test_a_pixel_size_only_the_file_knows_is_found(window: Window, tmp_path: Path) -> None:
     path = tmp_path / "smear.ome.tif"
     size = {"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"}
@@ -345,6 +360,7 @@ def test_a_pixel_size_only_the_file_knows_is_found(window: Window, tmp_path: Pat
     assert not window.dock.image_box.hint.isVisible()
 
 
+@pytest.mark.slow
 def test_the_dock_asks_for_an_unknown_pixel_size(window: Window) -> None:
     add_picture(window.viewer, scale=(1, 1), units=None)
     box = window.dock.image_box
@@ -355,6 +371,7 @@ def test_the_dock_asks_for_an_unknown_pixel_size(window: Window) -> None:
     assert not box.hint.isVisible()
 
 
+@pytest.mark.slow
 def test_a_row_of_the_table_goes_to_its_cell(window: Window) -> None:
     image = add_picture(window.viewer)
     window.dock.actions_box.all.click()
@@ -405,6 +422,7 @@ def test_a_field_its_crops_and_the_dial(window: Window, tnet_model: Model) -> No
     assert "not measured" in dock.locations_box.measured.text()
 
 
+@pytest.mark.slow
 def test_the_dial_says_what_its_settings_were_worth(window: Window, tnet_model: Model) -> None:
     rows = [{"locations": [2, 1], "accuracy": 0.925, "n": 1598}]
     card = tnet_model.bundle.card.model_copy(update={"metrics": {"by_locations": rows}})
@@ -430,6 +448,7 @@ def slow_slide(viewer: Any) -> Any:
     return viewer.add_image(data, **attributes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cancel", "close dock", "close window"])
 def test_a_field_can_be_stopped(window: Window, tnet_model: Model, how: str) -> None:
     slow_slide(window.viewer)

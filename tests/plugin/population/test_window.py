@@ -37,6 +37,7 @@ def window(
     made.canvas = made.dock = None
 
 
+@pytest.mark.slow
 def test_the_docks_open_below_the_image_and_follow_each_other(window: Window) -> None:
     viewer, session = window.viewer, window.session
     shown, results = session.cells.shown, session.cells.results

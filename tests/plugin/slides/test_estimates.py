@@ -32,6 +32,7 @@ def plain(label: Any) -> str:
     return re.sub("<[^>]+>", "", label.text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hazards", "number"])
 def test_the_slide_panel_says_the_risk(
     window: Window, kept: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -77,6 +78,7 @@ def test_the_slide_panel_says_the_risk(
     assert result.bars.isVisible()
 
 
+@pytest.mark.slow
 def test_annotations_cannot_teach_a_risk(
     window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_dyes_have_an_overview_too(viewer: ViewerModel, at_once: None, tmp_path:
         assert np.abs(np.asarray(layer.data[2])[:93, :143] - small).max() <= 2
 
 
+@pytest.mark.slow
 def test_in_the_window_it_has_a_bar_and_ends(
     make_napari_viewer_proxy: Any, qtbot: Any, flat: Path
 ) -> None:

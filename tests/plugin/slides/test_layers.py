@@ -142,6 +142,7 @@ def test_unread_tiles_of_a_level(tmp_path: Path) -> None:
     assert data.all()
 
 
+@pytest.mark.slow
 def test_unreadable_tiles_appear_while_panning(
     tmp_path: Path, qtbot: Any, make_napari_viewer: Callable[..., Any]
 ) -> None:

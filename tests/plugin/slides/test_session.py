@@ -154,6 +154,7 @@ def test_tissue_that_was_found_and_left_alone_keeps_its_features(
     assert "kept from an earlier run" in slides.status.message.text
 
 
+@pytest.mark.slow
 def test_outlines_have_few_enough_corners_to_be_drawn() -> None:
     """Of a ragged disc; what is left still lies along its edge."""
     rng = np.random.default_rng(0)

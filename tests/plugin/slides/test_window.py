@@ -94,6 +94,7 @@ def test_a_slide_from_its_file_to_its_patches(spanning: Window, tmp_path: Path) 
     spanning.until(lambda: not dock.gallery_box.picture.pixmap().isNull())
 
 
+@pytest.mark.slow
 def test_galleries_go_to_their_patches(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)
@@ -116,6 +117,7 @@ def test_galleries_go_to_their_patches(spanning: Window) -> None:
     assert len(box.most.patches()) == 16
 
 
+@pytest.mark.slow
 def test_patches_are_written_as_a_table(
     spanning: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_patches_are_written_as_a_table(
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_read_only_once_somebody_looks(spanning: Window) -> None:
     add_slide(spanning.viewer)
     spanning.dock.gallery_box.hide()
@@ -149,6 +152,7 @@ def test_pictures_are_read_only_once_somebody_looks(spanning: Window) -> None:
     spanning.until(lambda: len(spanning.session.slides.pictures) == 16)
 
 
+@pytest.mark.slow
 def test_how_few_patches_hold_how_much(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)
@@ -188,6 +192,7 @@ def stop_by_cancel(window: Window) -> None:
     assert "patches are kept" in window.session.status.message.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop",
     [stop_by_cancel, Window.close_dock, lambda window: window.viewer.close()],
@@ -201,6 +206,7 @@ def test_a_slide_can_be_stopped(anew: Window, stop: Callable[[Window], None]) ->
     assert anew.session.answer is None
 
 
+@pytest.mark.slow
 def test_what_was_cancelled_goes_on_where_it_was(anew: Window) -> None:
     start(anew)
     anew.dock.actions_box.cancel.click()
@@ -222,6 +228,7 @@ def test_the_bars_count_and_say_how_long(qtbot: Any) -> None:
     assert bars.bars["attention"].format() == ""
 
 
+@pytest.mark.slow
 def test_the_dock_fits_its_least_width(spanning: Window) -> None:
     add_slide(spanning.viewer)
     classify(spanning)

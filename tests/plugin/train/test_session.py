@@ -127,6 +127,7 @@ def test_what_is_said_before_is_what_is_held_out(tuning: FineTuning, viewer: Vie
     )
 
 
+@pytest.mark.slow
 def test_train_report_use_and_go_to_a_cell(
     tuning: FineTuning, viewer: ViewerModel, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ def test_train_report_use_and_go_to_a_cell(
     Session.of(again).detach()
 
 
+@pytest.mark.slow
 def test_a_training_whose_dock_is_closed_is_resumed(
     tuning: FineTuning, viewer: ViewerModel, folders: Path
 ) -> None:
@@ -222,6 +224,7 @@ def test_a_training_whose_dock_is_closed_is_resumed(
     assert tuning.interrupted is None
 
 
+@pytest.mark.slow
 def test_slides_teach_a_span(
     tuning: FineTuning, viewer: ViewerModel, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +298,7 @@ def _new(report: Any) -> tuple[str, ...]:
     return tuple(name for name in report.class_names if name not in report.old_class_names)
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_cross_validated_and_leaves_nothing_behind(
     tuning: FineTuning, viewer: ViewerModel, tmp_path: Path
 ) -> None:
@@ -339,6 +343,7 @@ def annotate_images(tuning: FineTuning, viewer: ViewerModel, count: int, cells: 
         )
 
 
+@pytest.mark.slow
 def test_each_image_is_judged_once_by_a_model_that_had_not_seen_it(
     tuning: FineTuning, viewer: ViewerModel, tmp_path: Path, qtbot: Any
 ) -> None:
@@ -387,6 +392,7 @@ def test_each_image_is_judged_once_by_a_model_that_had_not_seen_it(
     box.release()
 
 
+@pytest.mark.slow
 def test_a_cross_validation_that_is_cancelled_leaves_nothing(
     tuning: FineTuning, viewer: ViewerModel, qtbot: Any
 ) -> None:

@@ -62,6 +62,7 @@ def test_what_a_table_states_is_said_before_anything_is_trained(
     assert "time 'soon' is no number" in tables.survey.text
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_in_its_process_and_kept_with_the_others(
     tables: TableTraining, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_model_is_trained_in_its_process_and_kept_with_the_others(
     assert "a model 'mine' already" in status.message.text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learned_from_is_said(tables: TableTraining, tmp_path: Path) -> None:
     table = cohort(tmp_path / "a", 6)
     lines = table.read_text().splitlines()

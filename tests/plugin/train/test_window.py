@@ -96,6 +96,26 @@ def window(
     window.dock = None
 
 
+def test_a_model_is_trained_with_one_button_and_used_with_another(window: Window) -> None:
+    tuning, session = window.tuning, window.session
+    window.annotate(range(40))
+    window.until_counted(40)
+    tuning.set_choices(seconds=0.1)
+    window.dock.train_box.start.click()
+    window.until_trained()
+    assert len(tuning.epochs) >= 1
+    name = tuning.outcome.trained.path.stem
+    window.dock.report_box.use.click()
+    window.until(
+        lambda: (
+            session.selection.model is not None and session.selection.model.bundle.card.name == name
+        )
+    )
+    assert window.main.model_box.models.currentText() == name
+    assert {"disk", "ring"} <= set(session.selection.model.bundle.card.class_names)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> None:
     tuning, session = window.tuning, window.session
@@ -184,6 +204,7 @@ def test_annotate_train_cancel_resume_correct_retrain_reload(window: Window) -> 
     )
 
 
+@pytest.mark.slow
 def test_too_few_cells_are_said_before_training(window: Window) -> None:
     box = window.dock.train_box
     window.annotate(range(3))
@@ -204,6 +225,7 @@ def report_of(name: str) -> FineTuneReport:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_dock_is_no_wider_than_itself(window: Window) -> None:
     classes = window.tuning.annotating.classes
     classes.add("W" * 60)

@@ -200,6 +200,7 @@ def test_the_whole_image_is_one_of_the_crops() -> None:
     np.testing.assert_allclose(found.picture, halves(scene(), 2)[1], atol=1)
 
 
+@pytest.mark.slow
 def test_the_dock_shows_a_crop_beside_what_was_read(
     make_napari_viewer: Any, qtbot: Any, tnet_model: Model, tmp_path: Path
 ) -> None:

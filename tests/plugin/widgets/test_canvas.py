@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _CHILD = """
 import napari, numpy as np
 from qtpy.QtTest import QTest
@@ -35,6 +37,7 @@ for what in ("points", "shapes"):
 """
 
 
+@pytest.mark.slow
 def test_layers_are_removed_with_their_image_again_and_again() -> None:
     """In a process of its own: without the guard it dies in the second round."""
     child = subprocess.run(

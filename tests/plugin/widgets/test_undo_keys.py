@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -27,6 +28,7 @@ def press(window: Window, widget: QWidget, key: Qt.Key, shift: bool = False) -> 
     QApplication.processEvents()
 
 
+@pytest.mark.slow
 def test_a_removed_layer_comes_back_by_its_key_on_canvas_and_dock(window: Window) -> None:
     image = add_picture(window.viewer)
     window.click(image.data_to_world(CENTRES[3]))
@@ -62,6 +64,7 @@ def listed() -> list[Any]:
     return [bar for bar in bars if not bar.isHidden()]
 
 
+@pytest.mark.slow
 def test_a_bar_among_the_activities_cancels(window: Window) -> None:
     job = Job()
     Activity.of(window.viewer).follow("Counting", (job.changed,), job.cancel)

@@ -223,6 +223,7 @@ def test_regions_become_squares_inside_of_them(tmp_path: Path) -> None:
     assert len(set(data.groups)) == 1
 
 
+@pytest.mark.slow
 def test_unannotated_cells_are_not_the_annotated_ones(tmp_path: Path) -> None:
     from napari_sparseattn.images.fields.cells import find_cells
     from napari_sparseattn.simulate import smear

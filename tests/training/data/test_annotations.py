@@ -341,6 +341,7 @@ for i in range(100_000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_any_moment_nothing_that_was_told_is_lost(project: Project) -> None:
     rng, told = np.random.default_rng(1), set()

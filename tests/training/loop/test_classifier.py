@@ -273,6 +273,7 @@ def test_too_few_groups_are_named() -> None:
         split_folds(in_nanometres().subset(np.arange(160) < 4))
 
 
+@pytest.mark.slow
 def test_training_in_nanometres_says_so_on_the_card(tmp_path: Path) -> None:
     data = in_nanometres(320)
     asked = dataclasses.replace(

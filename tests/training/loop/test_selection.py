@@ -118,6 +118,7 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     assert len(training(dataclasses.replace(OPTIONS, epochs=2), path)[1]) == 2
 
 
+@pytest.mark.slow
 def test_it_learns_and_looks_at_the_cell() -> None:
     options = dataclasses.replace(OPTIONS, epochs=12, average=0.9)
     model, reports = training(options, n=160)

@@ -65,6 +65,7 @@ def unet() -> SpanUnet:
     return SpanUnet(SpanUnetConfig(features=FEATURES))
 
 
+@pytest.mark.slow
 def test_slides_are_learned_and_the_best_weights_kept() -> None:
     model, held_out = mil(), slides(6, 1)
     options = SpanOptions(epochs=4, learning_rate=1e-3)

@@ -173,6 +173,7 @@ def test_batches_may_change_as_other_laboratories_do() -> None:
     assert not torch.equal(images, again)
 
 
+@pytest.mark.slow
 def test_training_learns_and_keeps_the_best() -> None:
     torch.manual_seed(0)
     config = TNetConfig(

@@ -59,6 +59,7 @@ class Neighbours:
         return Judged(names, groups, labels[rows], chances, ("no", "yes"))
 
 
+@pytest.mark.slow
 def test_grouping_never_leaks() -> None:
     learner = Neighbours(leak=True)
     found = cross_validate(learner, 5, curve=CURVE)
@@ -73,6 +74,7 @@ def test_grouping_never_leaks() -> None:
     assert found.figures["auc"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_every_example_is_judged_once_and_intervals_hold_the_figures(tmp_path: Path) -> None:
     learner = Neighbours()
     told: list[FoldDone] = []
@@ -129,6 +131,7 @@ def slides(n: int = 12, patches: bool = False) -> list[SlideExample]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patches", [False, True])
 def test_a_span_is_cross_validated(patches: bool) -> None:
     settings = SlideTraining(
@@ -146,6 +149,7 @@ def test_a_span_is_cross_validated(patches: bool) -> None:
     assert found.unit == ("patches" if patches else "slides")
 
 
+@pytest.mark.slow
 def test_a_span_that_is_fine_tuned_is_cross_validated() -> None:
     learner = TunedSlides(small_span_bundle(), slides(), ("benign", "odd"), epochs=1, device="cpu")
     found = cross_validate(learner, 3)
@@ -154,6 +158,7 @@ def test_a_span_that_is_fine_tuned_is_cross_validated() -> None:
     assert set(found.judged.truth.tolist()) == {0, 2}
 
 
+@pytest.mark.slow
 def test_crops_that_are_fine_tuned_are_cross_validated() -> None:
     bundle = small_bundle()
     size = bundle.card.crop.size

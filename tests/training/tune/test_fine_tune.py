@@ -120,6 +120,7 @@ def test_a_new_class_is_learned_and_the_old_ones_are_kept(trained: Bundle, tmp_p
     assert report.unannotated["as_before"] > 0.7
 
 
+@pytest.mark.slow
 def test_the_models_own_crops_can_be_at_hand(trained: Bundle) -> None:
     given = drawn({"cross": 60, "disk": 5}, seed=1)
     own = drawn({"ring": 60, "disk": 60, "cross": 1}, seed=4)  # names that both sets have
@@ -144,6 +145,7 @@ def test_held_out_cells_take_no_part_in_training(trained: Bundle) -> None:
         assert torch.equal(value, states[1][key]), key
 
 
+@pytest.mark.slow
 def test_the_report_counts_what_the_cells_say(trained: Bundle) -> None:
     given = drawn({"disk": 30, "ring": 30, "cross": 30}, seed=4)
     bundle, report = fine_tune(trained, given, QUICK)
@@ -245,6 +247,7 @@ def test_cancelling_before_anything_is_learned_says_so(trained: Bundle) -> None:
         fine_tune(trained, drawn({"disk": 30, "cross": 30}), QUICK, control=control)
 
 
+@pytest.mark.slow
 def test_pausing_waits_and_going_on_changes_nothing(trained: Bundle) -> None:
     data, control, seen = drawn({"disk": 30, "cross": 30}), TrainingControl(), []
     done = threading.Event()
@@ -272,6 +275,7 @@ def test_pausing_waits_and_going_on_changes_nothing(trained: Bundle) -> None:
         assert torch.equal(value, result[0].state[key]), key
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_gives_what_an_unbroken_run_gives(
     trained: Bundle, tmp_path: Path
 ) -> None:
@@ -307,6 +311,7 @@ def test_a_checkpoint_of_other_annotations_is_not_gone_on_from(
     assert len(report.history) == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_and_not_used(trained: Bundle, tmp_path: Path) -> None:
     path, data = tmp_path / "run.safetensors", drawn({"disk": 30, "cross": 30})
     fine_tune(trained, data, QUICK, checkpoint=path, epochs=1)
@@ -334,6 +339,7 @@ fine_tune(bundle, data, QUICK, steps=recipe, checkpoint=Path({path!r}),
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_run_leaves_a_whole_checkpoint_and_goes_on(
     trained: Bundle, tmp_path: Path

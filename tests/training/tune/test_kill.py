@@ -23,8 +23,7 @@ MANY = pytest.param(25, marks=pytest.mark.long)
 @pytest.mark.parametrize(
     ("what", "kills"),
     [
-        ("cells", 2),
-        ("slides", 2),
+        *(pytest.param(what, 2, marks=pytest.mark.slow) for what in ("cells", "slides")),
         *(
             pytest.param(what, 25, marks=pytest.mark.long)
             for what in ("cells", "slides", "regions")
@@ -44,7 +43,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(
     assert (tally.lost, tally.unreadable, tally.different) == (0, 0, 0), tally
 
 
-@pytest.mark.parametrize("kills", [4, MANY])
+@pytest.mark.parametrize("kills", [pytest.param(4, marks=pytest.mark.slow), MANY])
 def test_a_killed_window_has_lost_no_annotation(kills: int, tmp_path: Path) -> None:
     autosaves, tally, rng = Autosaves(tmp_path), Tally(), np.random.default_rng(kills)
     for seed in range(kills):

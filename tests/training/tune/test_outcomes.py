@@ -37,7 +37,10 @@ def settings(kind: str, **changes: object) -> SlideTraining:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=["hazards", "cox", "number"])
+@pytest.fixture(
+    scope="module",
+    params=["hazards", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cox", "number"))],
+)
 def learned(request: pytest.FixtureRequest) -> tuple[str, Bundle, SlideReport]:
     kind: str = request.param
     return kind, *train_slides(bags(40, 0, number=kind == "number"), settings(kind))
@@ -140,7 +143,7 @@ class Oracle:
         return Estimated(names, groups, self.known[rows], scores, self.kind, "%")
 
 
-@pytest.mark.parametrize("kind", ["cox", "number"])
+@pytest.mark.parametrize("kind", ["cox", pytest.param("number", marks=pytest.mark.slow)])
 def test_cross_validation_is_by_patient_and_within_each_fold(kind: str, tmp_path: Path) -> None:
     learner, told = Oracle(kind), []
     found = cross_validate(learner, 5, curve=(0.5, 1.0), on_fold=told.append)

@@ -107,6 +107,7 @@ def test_labels_go_by_the_names_of_their_classes(mil: Bundle) -> None:
     assert report.all_cells.before == report.all_cells.n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["tumour", "necrosis"])
 def test_regions_are_learned_by_their_patches(unet: Bundle, wanted: str) -> None:
     given = slides(20, 1, corner=64)
@@ -183,6 +184,7 @@ def test_without_a_held_out_slide_nothing_is_claimed(mil: Bundle) -> None:
     assert "Fine-tuning report" in render_report(report)
 
 
+@pytest.mark.slow
 def test_what_is_kept_lies_between_the_model_before_and_the_trained_one(mil: Bundle) -> None:
     given = slides(16, 1, corner=64)
     kept = [
@@ -196,6 +198,7 @@ def test_what_is_kept_lies_between_the_model_before_and_the_trained_one(mil: Bun
     assert any(not torch.equal(kept[0][key], value) for key, value in start.items())
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_gives_what_an_unbroken_run_gives(
     mil: Bundle, tmp_path: Path
 ) -> None:
@@ -227,6 +230,7 @@ def test_going_on_from_a_checkpoint_gives_what_an_unbroken_run_gives(
     assert "other annotations" in anew.notes[0]
 
 
+@pytest.mark.slow
 def test_a_restart_does_not_renew_the_patience(mil: Bundle, tmp_path: Path) -> None:
     # Nothing is better than the model before where nothing else is kept.
     never = dataclasses.replace(QUICK, keep=1.0, patience=3, epochs=9)
@@ -244,6 +248,7 @@ def test_a_restart_does_not_renew_the_patience(mil: Bundle, tmp_path: Path) -> N
     assert "the model as it was" in render_report(report)
 
 
+@pytest.mark.slow
 def test_held_out_slides_take_no_part_in_training(mil: Bundle) -> None:
     given = slides(16, 1)
     out = held_out_slides(given)

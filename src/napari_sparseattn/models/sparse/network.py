@@ -272,7 +272,9 @@ class SparseAttnNet(nn.Module):
         self.tiles = (
             tiles(config.width, config.tile_width, config.tile_depth) if config.tile_depth else None
         )
-        self.cls = nn.Parameter(torch.randn(1, config.class_width) * 0.02)
+        cls = torch.empty(1, config.class_width)
+        # Drawing for a model without memory would import a second's worth of torch's compiler.
+        self.cls = nn.Parameter(cls if cls.is_meta else torch.randn_like(cls) * 0.02)
         self.fine = nn.ModuleList(
             FineAttention(config.width, config.class_width, config.heads)
             for _ in range(config.readout_layers)
