@@ -244,7 +244,7 @@ def test_small_models_agree(exported: tuple[Bundle, Path]) -> None:
 def test_the_temperature_grows_with_novelty_in_the_graph_too(
     made: Callable[[], Bundle], others: bool, tmp_path: Path
 ) -> None:
-    bundle = softened(knowing(made(), threshold=0.3), 1.2)
+    bundle = softened(knowing(made(), threshold=0.3), 1.2, 0.4)
     if others:
         states = np.random.default_rng(1).normal(size=(30, bundle.known.width)).astype(np.float32)
         held, unlike = np.float32(0.1) * states, (states, np.arange(30) % 2)
