@@ -430,7 +430,8 @@ def compare(group: str, before: Path, now: Path) -> str:
 def environment(tree: Path) -> dict[str, str]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
     path = os.pathsep.join([str(tree / "src"), str(HERE)])
-    more = {"PYTHONPATH": path, "QT_QPA_PLATFORM": "offscreen"}
+    # Compiled files are kept, as they are where a package is installed.
+    more = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": path, "QT_QPA_PLATFORM": "offscreen"}
     return {**os.environ, **threads, **more}
 
 
