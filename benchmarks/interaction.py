@@ -116,7 +116,8 @@ class Bench:
                 raise TimeoutError(
                     f"waited {seconds} s in vain: {self.session.status.message.text}"
                 )
-            QApplication.processEvents()
+            # Not without rest, which no window does: it would keep Python from the worker.
+            QTest.qWait(1)
 
     def click(self, centre: Any) -> list[float]:
         """Click a cell; return ms from release to each of KINDS."""

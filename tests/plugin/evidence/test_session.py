@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,31 @@ def test_another_click_stops_what_is_measured(
     ((values, _),) = held.kept
     click(session, 1)
     assert [given for given in values if isinstance(given, Faithfulness)] == []
+
+
+def test_what_stopped_for_a_click_is_said_a_little_later_if_no_answer_has_come(
+    faithfulness: AnswerFaithfulness,
+    session: Session,
+    viewer: ViewerModel,
+    held: Held,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_picture(viewer)
+    click(session, 0)
+    later: list[Callable[[], None]] = []
+    monkeypatch.setattr(held, "later", lambda milliseconds, call: later.append(call))
+    told: list[bool] = []
+    faithfulness.changed.connect(lambda: told.append(faithfulness.can_measure))
+    session.asked.emit(dataclasses.replace(session.shown))
+    assert told == []
+    (say,) = later
+    say()
+    assert told == [True]
+    # Where the answer has come meanwhile, it is measured: there is nothing to say.
+    faithfulness.measure()
+    told.clear()
+    say()
+    assert told == []
 
 
 def test_measuring_by_itself_can_be_turned_off_and_on(

@@ -34,6 +34,8 @@ _ESTIMATES = (
 )
 #: Milliseconds that a click's own overlay gets to be drawn before its answer is measured.
 _PATIENCE = 40
+#: Milliseconds after which it is said that measuring has stopped for a click without an answer.
+_SOON = 300
 
 
 class AnswerFaithfulness(PerViewer):
@@ -65,7 +67,8 @@ class AnswerFaithfulness(PerViewer):
         Activity.of(viewer).follow(
             "Faithfulness of the answer", (self.changed,), self.cancel, lambda: self.progress
         )
-        self._lane = Lanes.of(viewer).add(stream_faithfulness, given=self._take, failed=self._fail)
+        self._lanes = Lanes.of(viewer)
+        self._lane = self._lanes.add(stream_faithfulness, given=self._take, failed=self._fail)
 
     # -- opening and closing
 
@@ -170,9 +173,14 @@ class AnswerFaithfulness(PerViewer):
             self.measure(by_itself=True)
 
     def _give_way(self, request: ClickRequest) -> None:
-        # The click has the processor to itself; its answer is measured anew.
+        # The click has the processor to itself; its answer is measured anew. The window is laid
+        # out and painted again only where no answer comes soon: it would keep the click waiting.
         if self._asked is not None and self._asked.asked is not request:
             self._stop()
+            self._lanes.runner.later(_SOON, self._show_stopped)
+
+    def _show_stopped(self) -> None:
+        if self._asked is None and self.measured is None:
             self.changed.emit()
 
     def _stop(self) -> None:
