@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EvidenceRequest", "Subject", "image_of", "stream_faithfulness", "stream_progress"]
 
-_TICK_SECONDS = 0.1
+#: Each report is painted, and Python is kept from the work meanwhile.
+_TICK_SECONDS = 0.4
 
 Subject = Literal["cell", "field", "slide"]
 Report = Progress

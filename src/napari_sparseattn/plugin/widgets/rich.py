@@ -67,6 +67,9 @@ class FittedLabel(QLabel):
 
     def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
         """Show a text."""
+        # Any change of text has the whole window laid out anew.
+        if text == self.text():
+            return
         super().setText(text)
         self._fit()
 
