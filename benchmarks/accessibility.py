@@ -523,8 +523,9 @@ class States:
         self.pause(1)
         self.model("blood-cells-tnet")
         session, before = self.session, self.session.answer
-        image = session.selection.image
-        session.press(image.data_to_world((image.data.shape[0] / 2, image.data.shape[1] / 2)))
+        session.cells.classify_all()
+        self.wait(lambda: not session.status.running and session.cells.results is not None)
+        session.cells.click_cell(3)
         self.wait(lambda: session.answer is not None and session.answer is not before)
         raise_dock(self.main)
         unfold(self.main)

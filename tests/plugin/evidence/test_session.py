@@ -125,10 +125,15 @@ def test_what_stopped_for_a_click_is_said_a_little_later_if_no_answer_has_come(
     (say,) = later
     say()
     assert told == [True]
-    # Where the answer has come meanwhile, it is measured: there is nothing to say.
+    # Where the answer, or another click, has come meanwhile, there is nothing to say.
     faithfulness.measure()
+    session.asked.emit(dataclasses.replace(session.shown))
     told.clear()
     say()
+    assert told == []
+    click(session, 1)
+    told.clear()
+    later[-1]()
     assert told == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -64,6 +65,8 @@ class AnswerFaithfulness(PerViewer):
         self.why_not = ""
         self._automatic = True
         self._asked: EvidenceRequest | None = None
+        #: The click that measuring was stopped for, until its answer comes.
+        self._gave_way: ClickRequest | None = None
         Activity.of(viewer).follow(
             "Faithfulness of the answer", (self.changed,), self.cancel, lambda: self.progress
         )
@@ -163,7 +166,7 @@ class AnswerFaithfulness(PerViewer):
 
     def _follow_answer(self, answer: Prediction | None) -> None:
         self._stop()
-        self.measured = None
+        self.measured = self._gave_way = None
         segments = isinstance(answer, SlidePrediction) and answer.segments
         self.why_not = _SEGMENTS if segments else ""
         if isinstance(answer, SlidePrediction) and answer.estimate is not None:
@@ -177,10 +180,11 @@ class AnswerFaithfulness(PerViewer):
         # out and painted again only where no answer comes soon: it would keep the click waiting.
         if self._asked is not None and self._asked.asked is not request:
             self._stop()
-            self._lanes.runner.later(_SOON, self._show_stopped)
+            self._gave_way = request
+            self._lanes.runner.later(_SOON, partial(self._show_stopped, request))
 
-    def _show_stopped(self) -> None:
-        if self._asked is None and self.measured is None:
+    def _show_stopped(self, request: ClickRequest) -> None:
+        if request is self._gave_way and self._asked is None:
             self.changed.emit()
 
     def _stop(self) -> None:
