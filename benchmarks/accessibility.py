@@ -174,7 +174,8 @@ def _is_control(widget: QWidget) -> bool:
     ours = type(widget).__module__.startswith("napari_sparseattn")
     # A picture that shows something now, and is to be pressed at other times.
     ours = ours and getattr(widget, "pickable", True)
-    pressed = ours and any("mousePressEvent" in vars(kind) for kind in _own_kinds(widget))
+    presses = ("mousePressEvent", "mouseReleaseEvent", "keyPressEvent")
+    pressed = ours and any(set(presses) & {*vars(kind)} for kind in _own_kinds(widget))
     links = isinstance(widget, QLabel) and "href=" in widget.text()
     return isinstance(widget, _CONTROLS) or pressed or links
 
@@ -356,7 +357,8 @@ def _contrasts(widget: QWidget, ground: QColor) -> Iterator[tuple[str, float]]:
         yield "text", contrast_of_letters(pixels)
         yield "edge", contrast_of_edge(pixels, ground)
     elif isinstance(widget, QAbstractItemView):
-        yield "text", contrast_of_letters(draw(widget.viewport(), ground))
+        if _has_words(widget):
+            yield "text", contrast_of_letters(draw(widget.viewport(), ground))
         yield from (("text", ratio) for ratio in _item_colours(widget, ground))
     elif isinstance(widget, QAbstractButton) and not widget.text():
         yield "edge", contrast_of_letters(pixels)
@@ -381,6 +383,13 @@ def _inner_colours(label: QLabel, ground: QColor) -> Iterator[float]:
                 yield float(contrast(brush.color().getRgb()[:3], ground.getRgb()[:3]))
             piece += 1
         block = block.next()
+
+
+def _has_words(view: QAbstractItemView) -> bool:
+    """Return whether a list or table shows words, and not pictures alone."""
+    model = view.model()
+    cells = ((r, c) for r in range(model.rowCount()) for c in range(model.columnCount()))
+    return any(model.data(model.index(*cell)) for cell in cells)
 
 
 def _item_colours(view: QAbstractItemView, ground: QColor) -> Iterator[float]:
@@ -573,7 +582,7 @@ class States:
         self.model("blood-cells")
         dock, work = self.dock("Batch"), Batch.of(self.viewer)
         work.add_inputs([str(folder)])
-        self.wait(lambda: len(work.states) == 2)
+        self.wait(lambda: len(work.states) == 2 and not work.searching)
         work.choices.set_out(folder / "results")
         work.choices.set_workers(1)
         work.start()
