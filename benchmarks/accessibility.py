@@ -388,7 +388,9 @@ def _inner_colours(label: QLabel, ground: QColor) -> Iterator[float]:
 def _has_words(view: QAbstractItemView) -> bool:
     """Return whether a list or table shows words, and not pictures alone."""
     model = view.model()
-    cells = ((r, c) for r in range(model.rowCount()) for c in range(model.columnCount()))
+    # Of a list, Qt keeps the number of columns to itself.
+    columns = 1 if isinstance(view, QListView) else model.columnCount()
+    cells = ((row, column) for row in range(model.rowCount()) for column in range(columns))
     return any(model.data(model.index(*cell)) for cell in cells)
 
 
