@@ -202,6 +202,16 @@ def test_the_sideband_is_moved_with_the_mouse_and_found_again(panel: Panel) -> N
 
 
 @pytest.mark.slow
+def test_tab_comes_to_the_picture_that_is_shown(panel: Panel) -> None:
+    panel.add_hologram()
+    panel.until_previewed()
+    tabs = panel.dock.preview_box.tabs
+    for chosen in ("opd", "spectrum"):
+        tabs[chosen].click()
+        reached = [n for n, b in tabs.items() if b.focusPolicy() & Qt.FocusPolicy.TabFocus]
+        assert reached == [chosen]
+
+
 def test_a_picture_without_fringes_is_not_said_to_have_a_sideband(panel: Panel) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
     panel.viewer.add_image(noise)

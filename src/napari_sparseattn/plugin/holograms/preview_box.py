@@ -180,6 +180,11 @@ class PreviewBox(Follower):
         there = self.holograms.source.layer is not None
         for name, button in self.tabs.items():
             button.setEnabled(answer is None or name in _there(answer))
+            # Tab comes to the one that is chosen, arrow keys go on from it; Qt sees to that only
+            # once a key has chosen.
+            chosen = name == shown
+            focus = Qt.FocusPolicy
+            button.setFocusPolicy(focus.StrongFocus if chosen else focus.ClickFocus)
             button.setVisible(there)
         self.picture.setVisible(there)
         self.sideband.setVisible(there and shown == "spectrum")
