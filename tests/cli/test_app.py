@@ -303,3 +303,20 @@ def test_help_cuts_no_sentence(path: tuple[str, ...], command: Any) -> None:
     for text in told:
         for word in text.split():
             assert word in shown, (word, text)
+
+
+def test_the_demo_replaces_what_an_earlier_version_of_it_wrote_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    run("demo", "--no-window", "--out", tmp_path)
+    identity = json.loads((tmp_path / "smear.json").read_text(encoding="utf-8"))
+    now = identity["model"]
+    for source, replaced in (("simulated smear", True), ("/mine/smear.tif", False)):
+        earlier = json.dumps(identity | {"model": "blood-cells@0123456789ab", "input": source})
+        (tmp_path / "smear.json").write_text(earlier, encoding="utf-8")
+        result = CliRunner().invoke(
+            cli.app, ["demo", "--no-window", "--out", str(tmp_path)], catch_exceptions=True
+        )
+        there = json.loads((tmp_path / "smear.json").read_text(encoding="utf-8"))
+        assert (result.exit_code == 0) == replaced
+        assert (there["model"] == now) == replaced

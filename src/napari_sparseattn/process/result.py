@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..export.request import Result as AnyPrediction
     from ..progress import Progress
 
-__all__ = ["Result", "ResultsExistError", "check_free", "identity_of"]
+__all__ = ["Result", "ResultsExistError", "check_free", "identity_of", "read_identity"]
 
 #: Together they say whose results a name holds.
 _IDENTITY = ("task", "model", "input")
@@ -269,7 +269,7 @@ def check_free(
     there = [path for path in places if path.exists()]
     if not there or overwrite:
         return
-    whose = _read_identity(target.with_name(f"{target.name}.json"))
+    whose = read_identity(target.with_name(f"{target.name}.json"))
     if whose == dict(identity):
         return
     known = ", ".join(f"{key} {value}" for key, value in whose.items() if value)
@@ -280,7 +280,8 @@ def check_free(
     )
 
 
-def _read_identity(path: Path) -> dict[str, str]:
+def read_identity(path: Path) -> dict[str, str]:
+    """Return what a ``NAME.json`` says of whose results it holds; empty where it says nothing."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
