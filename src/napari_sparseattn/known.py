@@ -48,6 +48,9 @@ FALSE_ALARMS = 0.03
 _OTHERS_PART = 1 / 3
 #: Weight of the other things' spread beside that of the classes.
 _OTHERS_SPREAD = 0.5
+#: Share of the other things' own states that is too far from them to be told from a cell of
+#: another laboratory: at `FALSE_ALARMS` a fifth of BCCD's white cells looked like red cells.
+_BEYOND_REACH = 0.1
 #: States per class that are kept for fine-tuning, and held-out ones that tell what it forgot.
 KEPT_STATES, CHECKED_STATES = 32, 12
 #: Of the tensors' names in a model file.
@@ -104,7 +107,7 @@ class OtherThings:
         return (nearer - np.float32(self.typical)) / np.float32(self.limit - self.typical)
 
     def within_reach(self, states: Floats) -> npt.NDArray[np.bool_]:
-        """Whether states (N, D) are as near to one of the kinds as its own are: (N,)."""
+        """Whether states (N, D) are as near to one of the kinds as most of its own are: (N,)."""
         return _distances(states, self.means, self.root) <= self.reach
 
 
@@ -480,7 +483,7 @@ def _measure_others(
     values, vectors = np.linalg.eigh((1 - _OTHERS_SPREAD) * within + _OTHERS_SPREAD * of_others)
     both = (vectors / np.sqrt(np.maximum(values, _FLOOR * values.mean()))).astype(np.float32)
     levels = _levels(_nearer(held, means, own, both), false_alarms)
-    reach = threshold_of(_distances(states, means, both), FALSE_ALARMS)
+    reach = threshold_of(_distances(states, means, both), _BEYOND_REACH)
     return OtherThings(means.astype(np.float32), both, *levels, reach)
 
 
