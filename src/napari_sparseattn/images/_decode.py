@@ -86,6 +86,17 @@ _OTHER_KINDS = {
 _PLAUSIBLE_UM = (0.01, 20.0)
 #: Values of the tag Orientation with which rows are columns.
 _TRANSPOSED = (5, 6, 7, 8)
+#: Colours that are not red, green and blue. Decoders of JPEG and the like turn YCbCr into those;
+#: of pixels packed in one of the plain ways nobody does.
+_OTHER_COLOURS = {
+    "SEPARATED": "printing colours (CMYK)",
+    "YCBCR": "brightness and two differences (YCbCr)",
+    "CIELAB": "CIELAB",
+    "ICCLAB": "CIELAB",
+    "ITULAB": "CIELAB",
+    "LOGLUV": "LogLuv",
+}
+_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -96,7 +107,8 @@ class Decoded:
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
     OPD and phase maps that `export.opd` writes. `notes` is what the user should
     know, such as that the file holds other images, whose sizes are `images`;
-    `image` says which of them it is. `profile` is the ICC profile of the colours.
+    `image` says which of them it is. `scale_notes` are those that ask for the pixel
+    size, for who does not give it. `profile` is the ICC profile of the colours.
     """
 
     data: npt.NDArray[Any]
@@ -105,6 +117,7 @@ class Decoded:
     colour: bool = False
     unit: str = ""
     notes: tuple[str, ...] = ()
+    scale_notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     image: int = 0
     profile: bytes | None = None
@@ -144,6 +157,8 @@ def decode(path: Path, image: int | None = None) -> Decoded:
         raise ImageError(foreign)
     if magic[:4] in TIFF_MAGIC:
         return _read_tiff(path, size, image)
+    if image:
+        raise ImageError(f"{path.name} has no image {image}: it holds 1")
     if magic[:6] == b"\x93NUMPY":
         return _read_npy(path, size)
     if magic[:8] == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
@@ -285,17 +300,18 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
             series, notes = _choose_series(path, tif, image)
+            asking: tuple[str, ...] = ()
             check_tiff(path, size, series)
             check_streams(path, series)
             data = series.asarray()
             pixel_size = tiff_pixel_size(tif, series)
             if pixel_size is None and _is_printed(tif, series):
                 note = f"the resolution in {path.name} is that of a screen or a printer, not of a "
-                notes += (note + "microscope, and was not used; give the µm per pixel",)
+                asking += (note + "microscope, and was not used; give the µm per pixel",)
             low, high = CELL_PIXEL_UM
             if pixel_size is not None and not low <= min(pixel_size) <= max(pixel_size) <= high:
                 note = f"{path.name} states {max(pixel_size):g} µm per pixel, which no microscope "
-                notes += (note + "has: it was not used; give the true one",)
+                asking += (note + "has: it was not used; give the true one",)
                 pixel_size = None
             arranged = _arrange(path, data, series, pixel_size)
             images = _describe_images(tif) if len(tif.series) > 1 else ()
@@ -303,6 +319,7 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
                 arranged,
                 unit=_ome_unit(tif),
                 notes=notes,
+                scale_notes=asking,
                 images=images,
                 image=tif.series.index(series),
                 profile=series.keyframe.iccprofile,
@@ -400,8 +417,10 @@ def _arrange(
     axes = series.axes
     page = series.keyframe
     photometric = getattr(page.photometric, "name", "")
-    if photometric == "SEPARATED":
-        raise ImageError(f"{path.name} is in printing colours (CMYK); save it as RGB")
+    if photometric in _OTHER_COLOURS and not (
+        photometric == "YCBCR" and int(page.compression) not in _PLAIN
+    ):
+        raise ImageError(f"{path.name} is in {_OTHER_COLOURS[photometric]}; save it as RGB")
     if photometric == "PALETTE" and page.colormap is not None:
         data = np.moveaxis(page.colormap[:, data], 0, -1)
         axes += "S"

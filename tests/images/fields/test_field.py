@@ -12,6 +12,7 @@ import tifffile
 from bad_slides import large_codestream, large_jpeg
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.images.opening import open_field
 
 RNG = np.random.default_rng(0)
@@ -310,6 +311,67 @@ def test_keywords_override_the_file(tmp_path: Path):
     )
     assert (field.axes, field.modality, field.unit) == ("ZYX", "opd", "nm")
     assert (field.pixel_size, field.name) == (0.2, "mine")
+
+
+def test_a_pixel_size_that_replaces_the_files_is_noted(tmp_path: Path):
+    stated = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", integers(12, 14), **stated)
+    found = open_field(tmp_path / "a.tif", pixel_size=0.5).notes
+    assert found == ("the pixel size given, 0.5 µm, replaces 0.25 µm, which the file says",)
+    assert open_field(tmp_path / "a.tif", pixel_size=0.25).notes == ()
+    assert open_field(tmp_path / "a.tif").notes == ()
+
+
+def test_a_given_pixel_size_is_not_asked_for(tmp_path: Path):
+    stated = {"resolution": (300, 300), "resolutionunit": "INCH"}
+    tifffile.imwrite(tmp_path / "a.tif", integers(12, 14), **stated)
+    assert "give the µm per pixel" in open_field(tmp_path / "a.tif").notes[0]
+    assert open_field(tmp_path / "a.tif", pixel_size=0.25).notes == ()
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB", "CMYK"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_colours_of_another_kind_are_not_taken_for_red_green_and_blue(
+    tmp_path: Path, mode, compression
+):
+    PIL.Image.fromarray(integers(12, 14, 3)).convert(mode).save(
+        tmp_path / "a.tif", compression=compression
+    )
+    with pytest.raises(ImageError, match=r"a\.tif is in .*; save it as RGB"):
+        open_field(tmp_path / "a.tif")
+
+
+def test_jpeg_in_tiff_is_turned_into_red_green_and_blue(tmp_path: Path):
+    colour = np.full((64, 64, 3), (200, 40, 90), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", colour, compression="jpeg", photometric="rgb", tile=(64, 64)
+    )
+    assert np.abs(open_field(tmp_path / "a.tif").plane().astype(int) - colour).max() < 8
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.uint32])
+def test_dark_colours_of_many_bits_are_those_of_eight(tmp_path: Path, dtype):
+    glass = np.full((40, 40, 3), 220, np.uint8)
+    glass[10:20, 10:20] = (120, 40, 130)
+    tifffile.imwrite(tmp_path / "a.tif", glass.astype(dtype), photometric="rgb")
+    field = open_field(tmp_path / "a.tif")
+    shown = to_float(field.plane())
+    expected = glass / 220 * 0.92
+    np.testing.assert_allclose(shown, expected, atol=0.01)
+    assert f"{8 * np.dtype(dtype).itemsize}-bit values were scaled" in field.notes[0]
+
+
+def test_missing_numbers_of_colours_are_noted():
+    array = RNG.random((20, 30, 3))
+    array[3, :5, 1] = np.nan
+    assert "5 pixels hold no number" in Field.from_array(array).notes[0]
+
+
+def test_an_image_that_a_file_does_not_hold_is_refused(tmp_path: Path):
+    PIL.Image.fromarray(integers(12, 14, 3)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png has no image 1: it holds 1"):
+        open_field(tmp_path / "a.png", image=1)
+    assert open_field(tmp_path / "a.png", image=0).shape == (12, 14)
 
 
 def test_missing_file(tmp_path: Path):

@@ -121,9 +121,9 @@ class Field:
         a single channel in rad is phase, in nm OPD. Otherwise it is
         ``"unknown"``, to be asked from the user.
 
-        Of brightfield colour two things are mended, and noted: 16-bit values
-        that a camera of fewer bits left dark are scaled to the image's own
-        white, and what is fully transparent gets the colour of the glass.
+        Of brightfield colour two things are mended, and noted: values of 16 or
+        more bits that a camera of fewer bits left dark are scaled to the image's
+        own white, and what is fully transparent gets the colour of the glass.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class Field:
         """
         count = self._length("C")
         if not 0 <= index < count:
-            raise IndexError(f"no channel {index}: the field has {count}")
+            raise IndexError(f"no channel {index}: there are {count}, from 0")
         if "C" not in self.axes:
             return self
         return dataclasses.replace(
@@ -263,14 +263,22 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
     if data.shape[-1] not in _COLOUR_CHANNELS:
         return data, ()
     notes: tuple[str, ...] = ()
-    if data.dtype == np.uint16:
+    bits = 8 * data.dtype.itemsize
+    if data.dtype.kind in "iu" and bits > 8:
+        full = np.iinfo(data.dtype).max
         white = float(np.quantile(data[..., ::4, ::4, :3], _WHITE_QUANTILE))
-        if 0 < white < _DIM * 65535:
-            lifted = np.minimum(data[..., :3] * np.float32(_WHITE * 65535 / white), 65535)
-            lifted = np.rint(lifted).astype(np.uint16)
-            data = np.concatenate([lifted, data[..., 3:]], axis=-1)
-            note = f"16-bit values were scaled: the image's own white is {white:.0f} of 65535"
+        if 0 < white < _DIM * full:
+            lifted = np.clip(data[..., :3] * np.float32(_WHITE * 65535 / white), 0, 65535)
+            # Alpha, if any, says which pixels are clear, and those alone.
+            clear = np.where(data[..., 3:] > 0, 65535, 0)
+            data = np.concatenate([np.rint(lifted), clear], axis=-1).astype(np.uint16)
+            note = f"{bits}-bit values were scaled: the image's own white is {white:.0f} of {full}"
             notes += (note,)
+    elif data.dtype.kind == "f":
+        missing = int(np.count_nonzero(~np.isfinite(data).all(axis=-1)))
+        if missing:
+            note = f"{missing} pixels hold no number (NaN or infinite): what is around a cell "
+            notes += (note + "stands for them, and classes there may not hold",)
     if data.shape[-1] == 4 and data.dtype.kind == "u":
         clear = data[..., 3] == 0
         if clear.any() and not clear.all():

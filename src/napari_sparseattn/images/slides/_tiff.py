@@ -610,9 +610,10 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     stored = [_describe_page(name, pages) for pages in planes or [[page] for page in levels]]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
-    if pixel_size is None:
-        pixel_size, missing = known_pixel_size(name, *_declared_pixel_size(tif, main))
-        notes += missing
+    pixel_size, about_scale = known_pixel_size(
+        name, *_declared_pixel_size(tif, main), given=pixel_size
+    )
+    notes += about_scale
     profile = main.keyframe.iccprofile
     if profile is not None and len(profile) > _MOST_PROFILE:
         profile = None
