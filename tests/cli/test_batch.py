@@ -13,6 +13,7 @@ from batch_folders import write_field
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
 from small_model import small_bundle
+from small_span import small_span_bundle
 
 
 @pytest.fixture
@@ -76,3 +77,30 @@ def test_what_is_wrong_is_said_before_any_work(folder: Path, extra: list[str], s
     with pytest.raises((ValueError, OSError), match=said):
         run(*call, *extra)
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--locations", "4,2"], "--locations is of a TNet, which 'small' is not"),
+        (["--task", "cells", "--kind", "opd"], "--kind is of recordings"),
+        (["--allow-unknown-scale"], "--allow-unknown-scale is of a SPAN"),
+        (["--task", "whole", "--method", "phase"], "--method is for finding cells"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    folder: Path, extra: list[str], said: str
+) -> None:
+    call = [folder / "in", "--model", folder / "small.safetensors", "--out", folder / "out"]
+    with pytest.raises(ValueError, match=said):
+        run(*call, *extra)
+    assert not (folder / "out").exists()
+
+
+def test_a_batch_of_slides_refuses_what_is_of_fields(folder: Path) -> None:
+    save_bundle(small_span_bundle(), folder / "span.safetensors")
+    call = [folder / "in", "--model", folder / "span.safetensors", "--out", folder / "out"]
+    with pytest.raises(ValueError, match="--axes and --method are of fields"):
+        run(*call, "--axes", "CYX", "--method", "phase")
+    with pytest.raises(ValueError, match="--kind is of recordings"):
+        run(*call, "--kind", "opd")

@@ -164,6 +164,8 @@ def test_rtdc_gets_its_scores(folder: Path, recording: Recording) -> None:
         (["cells.tif", "--out", "one.png"], "folder or end in .tif"),
         (["cells.tif", "--out", "o", "--scores"], "give one, e.g. opd-simulated"),
         (["cells.tif", "--out", "o", "--profile", "cubic"], "profile must be one of"),
+        (["cells.tif", "--out", "o", "--method", "phase"], "--method is for cells"),
+        (["cells.tif", "--out", "o", "--focus", "3", "--autofocus", "5"], "two ways to a focus"),
         (["cells.tif", "--out", "o", "--focus", "3"], "wavelength and the pixel size"),
         (["none.tif", "--out", "o"], "there is no file"),
         (["cells.tif", "--out", "o", "--model", "small.safetensors"], "trained on opd"),

@@ -177,3 +177,25 @@ def test_training_on_outlined_regions(tmp_path: Path) -> None:
     assert bundle.card.segments
     assert bundle.card.class_names == ("not Tumor", "Tumor")
     assert said["dice"] > 0.9
+
+
+def test_options_that_would_change_nothing_are_refused(tmp_path: Path, model: Path) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "out")
+    for words, said in (
+        (("--threshold", 0.9), "--threshold is of a SPAN that finds tissue"),
+        (("--least-patches", 5), "--least-patches is of a SPAN that finds tissue"),
+        (("--snap",), "--snap is for --features"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(*call, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_span_is_no_model_of_whole_fields(tmp_path: Path, model: Path) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    with pytest.raises(ValueError, match="classifies slides by their patches"):
+        run(
+            *("classify", tmp_path / "one.tif", "--whole", "--model", model),
+            *("--out", tmp_path / "out"),
+        )

@@ -24,6 +24,7 @@ __all__ = [
     "parse_locations",
     "parse_place",
     "progress_bar",
+    "refuse_unused",
     "report_rows",
     "row_of",
 ]
@@ -183,6 +184,27 @@ def _warnings(row: Row) -> Iterator[str]:
     elif not row["scale_known"]:
         guess = "scale taken from the cells; " if "cells" in row else ""
         yield f"pixel size unknown: {guess}give --pixel-size to be sure"
+
+
+def refuse_unused(why: str, **given: bool) -> None:
+    """Refuse options that would change nothing, so that nobody believes that they did.
+
+    Parameters
+    ----------
+    why : str
+        What they are for, which is not the case.
+    **given : bool
+        Names of options, with ``_`` for ``-``, and whether they were given.
+
+    Raises
+    ------
+    ValueError
+        If one was.
+    """
+    names = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if names:
+        verb, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        raise ValueError(f"{' and '.join(names)} {verb} {why}: leave {it} out")
 
 
 def parse_place(text: str | None) -> tuple[float, float] | None:

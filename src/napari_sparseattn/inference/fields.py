@@ -352,6 +352,11 @@ def _ledger(
 
 def field_network(bundle: Bundle, device: str) -> TNet:
     """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
+    if bundle.card.takes_slides:
+        raise ValueError(
+            f"'{bundle.card.name}' classifies slides by their patches, not images as a whole. Use "
+            "`napari-sparseattn slide` or classify_slide, or choose a TNet."
+        )
     if "fields" not in bundle.card.model_kind.takes:
         raise ValueError(
             f"'{bundle.card.name}' classifies cells, not whole fields. Choose a TNet, or find "

@@ -293,15 +293,14 @@ def read_identity(path: Path) -> dict[str, str]:
 
 def _notes_on_frames(result: Result) -> list[str]:
     image = result.image
-    if result.task != "cells" or not isinstance(image, Field):
+    if result.task not in ("cells", "whole") or not isinstance(image, Field):
         return []
     count = image.n_frames * image.n_slices
     options = result.options
     if count > 1 and (options.frame is not None or options.slice is not None):
         place = f"frame {options.frame or 0}, slice {options.slice or 0}"
         return [f"only {place} (from 0) of {count} planes was classified"]
-    note = (
-        f"only the first of {count} frames was classified; for all frames of OPD or holograms use "
-        "`napari-sparseattn hologram --model`"
-    )
+    note = f"only the first of {count} frames was classified; choose others by --frame, --slice"
+    if image.modality in ("opd", "phase", "hologram"):
+        note += ", and for all frames of OPD or holograms `napari-sparseattn hologram --model`"
     return [note] if count > 1 else []
