@@ -220,3 +220,10 @@ def test_a_pixel_size_that_replaces_a_slides_is_noted(folder: Path) -> None:
         with open_image(folder / "stated.tif", pixel_size=size) as slide_:
             assert isinstance(slide_, Pyramid)
             assert slide_.notes == notes
+
+
+def test_of_an_image_in_memory_nothing_is_said_to_be_read(folder: Path) -> None:
+    call = ("classify", folder / "field.tif", "--whole", "--model", folder / "tnet.safetensors")
+    row = json.loads(run(*call, "--out", folder / "out", "--json"))[0]
+    assert row["bytes_read"] == 0
+    assert "(in memory)" in run(*call, "--out", folder / "out")
