@@ -30,10 +30,9 @@ def model(tmp_path: Path) -> str:
     return str(save_bundle(small_bundle(), tmp_path / "small.safetensors").path)
 
 
-def told(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(
-        app, [*arguments, "--json", "--epochs", "1", "--device", "cpu"], catch_exceptions=False
-    )
+def told(*arguments: str, epochs: int = 1) -> dict[str, Any]:
+    words = [*arguments, "--json", "--epochs", str(epochs), "--device", "cpu"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
@@ -110,7 +109,11 @@ def test_versions_are_kept_and_an_interrupted_one_is_resumed(
     other = save_bundle(small_bundle(), tmp_path / "other.safetensors").path
     with pytest.raises(ValueError, match="name that model"):
         told(str(other), str(project.folder), "--resume")
-    said = told(*asked, "--resume")
+    with pytest.raises(ValueError, match="with epochs 2 and not 1: leave --epochs out"):
+        told(*asked, "--resume")
+    with pytest.raises(ValueError, match="--rehearsal is read when a training begins"):
+        told(*asked, "--resume", "--rehearsal", str(tmp_path), epochs=2)
+    said = told(*asked, "--resume", epochs=2)
     assert "Went on after epoch 1 from a checkpoint." in said["notes"]
     assert len(said["history"]) == 2
     (version,) = find_versions()
@@ -131,6 +134,8 @@ def test_senseless_options_are_refused(model: str, tmp_path: Path) -> None:
         told(model, str(tmp_path))
     with pytest.raises(ValueError, match="leave --out away"):
         told(model, str(tmp_path), "--out", "x.safetensors", "--resume")
+    with pytest.raises(ValueError, match="--images is of a project"):
+        told(model, str(tmp_path), "--out", "x.safetensors", "--images", str(tmp_path))
     with pytest.raises(ValueError, match="--freeze must be"):
         told(model, str(tmp_path), "--out", "x.safetensors", "--freeze", "some")
     with pytest.raises(FileNotFoundError, match="There is no folder"):

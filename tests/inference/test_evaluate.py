@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
 from napari_sparseattn.features.bags import lay_tiles
 from napari_sparseattn.features.encoders import load_encoder
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.opening import open_image
 from napari_sparseattn.inference.evaluate import evaluate_folder
 from napari_sparseattn.inference.fields import classify_field
@@ -135,3 +137,16 @@ def test_another_encoder_than_the_models_is_refused(tmp_path: Path) -> None:
     tile(tmp_path / "benign" / "a.png", 1)
     with pytest.raises(ValueError, match="another network"):
         evaluate_folder(tmp_path, small_span_bundle(encoder=spec), "cpu")
+
+
+def test_cells_are_looked_at_as_closely_as_asked(tmp_path: Path) -> None:
+    normalised = {"normalisation": Normalisation("white", 0.5, 0.3)}
+    bundle = dataclasses.replace(
+        small_tnet_bundle(), card=small_tnet_bundle().card.model_copy(update=normalised)
+    )
+    folder = patients(tmp_path / "set", ("left", "middle", "right"), n=2)
+    few, many = (
+        evaluate_folder(folder, bundle, "cpu", locations=locations).judged.probabilities
+        for locations in ((1, 1), (4, 4))
+    )
+    assert np.abs(few - many).max() > 1e-4

@@ -327,6 +327,15 @@ def evaluate(
         return
     if features is not None:
         raise ValueError("--features are those of a table's slides: give the table")
+    takes = bundle.card.model_kind.takes
+    refuse_unused(
+        f"of a TNet, which '{bundle.card.name}' is not",
+        locations=locations is not None and "fields" not in takes,
+    )
+    refuse_unused(
+        f"of slides, which '{bundle.card.name}' does not take",
+        store=store is not None and "slides" not in takes,
+    )
     with progress_bar("images", quiet=as_json) as progress:
         result = evaluate_folder(
             source,

@@ -24,9 +24,11 @@ __all__ = [
     "parse_locations",
     "parse_place",
     "progress_bar",
+    "refuse_given",
     "refuse_unused",
     "report_rows",
     "row_of",
+    "was_given",
 ]
 
 Row = dict[str, Any]
@@ -184,6 +186,16 @@ def _warnings(row: Row) -> Iterator[str]:
     elif not row["scale_known"]:
         guess = "scale taken from the cells; " if "cells" in row else ""
         yield f"pixel size unknown: {guess}give --pixel-size to be sure"
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option stands in the command, whatever its default."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
+def refuse_given(context: typer.Context, why: str, *names: str) -> None:
+    """`refuse_unused`, of options that have a default: those that stand in the command."""
+    refuse_unused(why, **{name: was_given(context, name) for name in names})
 
 
 def refuse_unused(why: str, **given: bool) -> None:

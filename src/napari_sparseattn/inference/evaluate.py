@@ -401,7 +401,7 @@ def _judge_for(
         card.normalisation.kind == "fixed" or any(is_slide(image.path) for image in images)
     ):
         return _Fields(bundle, device, pixel_size, locations)
-    return _Crops(bundle, device, pixel_size)
+    return _Crops(bundle.with_locations(locations), device, pixel_size)
 
 
 def _stack(read: Sequence[tuple[npt.NDArray[np.float32], float | None]]) -> Answers:
