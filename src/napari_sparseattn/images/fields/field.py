@@ -270,8 +270,8 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
         if 0 < white < _DIM * full:
             lifted = np.clip(data[..., :3] * np.float32(_WHITE * 65535 / white), 0, 65535)
             # Alpha, if any, says which pixels are clear, and those alone.
-            clear = np.where(data[..., 3:] > 0, 65535, 0)
-            data = np.concatenate([np.rint(lifted), clear], axis=-1).astype(np.uint16)
+            alpha = data[..., 3:] if bits == 16 else np.where(data[..., 3:] > 0, 65535, 0)
+            data = np.concatenate([np.rint(lifted), alpha], axis=-1).astype(np.uint16)
             note = f"{bits}-bit values were scaled: the image's own white is {white:.0f} of {full}"
             notes += (note,)
     elif data.dtype.kind == "f":
