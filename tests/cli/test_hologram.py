@@ -155,6 +155,12 @@ def test_rtdc_gets_its_scores(folder: Path, recording: Recording) -> None:
     assert len(names) == 3
     assert np.allclose(scores.sum(axis=0), 1, atol=1e-5)
     assert "ml_score" not in " ".join(h5py.File(source)["events"])
+    # People are told where they are, too.
+    shown = run(
+        *("hologram", source, "--out", folder / "out", "--scores"),
+        *("--model", folder / "small.safetensors", "--overwrite"),
+    )
+    assert row["scores"] in shown
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,9 @@ def describe_row(row: Row) -> Iterator[str]:
         )
     yield from (f"  {warning}" for warning in _warnings(row))
     yield from (f"  {note}" for note in row["notes"])
-    yield from (f"  {row[key]}" for key in ("opd", "json", "csv", "overlay") if row.get(key))
+    yield from (
+        f"  {row[key]}" for key in ("opd", "json", "csv", "overlay", "scores") if row.get(key)
+    )
     yield from (f"  {path}" for path in row["files"])
 
 
