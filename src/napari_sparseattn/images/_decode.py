@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import struct
 import tokenize
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "TIFF_MAGIC",
     "Decoded",
     "check_tiff",
+    "colour_order",
     "decode",
     "ome_pixels",
     "tiff_pixel_size",
@@ -97,6 +99,13 @@ _OTHER_COLOURS = {
     "LOGLUV": "LogLuv",
 }
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)
+#: What a channel is that is named by a colour, and names that say no more than a number.
+_PRIMARIES = (
+    re.compile(r"\b(?:r|red)\b"),
+    re.compile(r"\b(?:g|green)\b"),
+    re.compile(r"\b(?:b|blue)\b"),
+)
+_NUMBERED = re.compile(r"(?:channel|ch|c)?[\s:_-]*[\d\s:_/-]*")
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -107,7 +116,8 @@ class Decoded:
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
     OPD and phase maps that `export.opd` writes. `notes` is what the user should
     know, such as that the file holds other images, whose sizes are `images`;
-    `image` says which of them it is. `scale_notes` are those that ask for the pixel
+    `image` says which of them it is. `not_colour` is True of channels that nothing calls
+    red, green and blue. `scale_notes` are those that ask for the pixel
     size, for who does not give it. `profile` is the ICC profile of the colours.
     """
 
@@ -115,6 +125,7 @@ class Decoded:
     axes: str | None = None
     pixel_size: tuple[float, float] | None = None
     colour: bool = False
+    not_colour: bool = False
     unit: str = ""
     notes: tuple[str, ...] = ()
     scale_notes: tuple[str, ...] = ()
@@ -313,7 +324,7 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
                 note = f"{path.name} states {max(pixel_size):g} µm per pixel, which no microscope "
                 asking += (note + "has: it was not used; give the true one",)
                 pixel_size = None
-            arranged = _arrange(path, data, series, pixel_size)
+            arranged = _order_colours(_arrange(path, data, series, pixel_size), tif, series)
             images = _describe_images(tif) if len(tif.series) > 1 else ()
             return dataclasses.replace(
                 arranged,
@@ -452,6 +463,43 @@ def _arrange(
                 )
             named[n] = free[0]
     return Decoded(data, "".join(named), pixel_size, colour)
+
+
+def _order_colours(
+    found: Decoded, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries
+) -> Decoded:
+    """Put planes that an OME description calls red, green and blue in that order.
+
+    Others, such as dyes, and four of which nobody says that one is alpha, are no colours.
+    """
+    axes = found.axes or ""
+    if "C" not in axes or "S" in series.axes:
+        return found
+    axis = axes.index("C")
+    count = found.data.shape[axis]
+    names = _channel_names(tif, series)
+    if order := colour_order(tif, series, count):
+        return dataclasses.replace(found, data=np.take(found.data, order, axis), colour=True)
+    named = any(not _NUMBERED.fullmatch(name) for name in names)
+    return dataclasses.replace(found, not_colour=named or count != len(_PRIMARIES))
+
+
+def colour_order(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int) -> list[int]:
+    """Return which of so many channels are red, green and blue by OME's names; else nothing."""
+    names = _channel_names(tif, series)
+    primary = [
+        next((n for n, each in enumerate(_PRIMARIES) if each.search(name)), None) for name in names
+    ]
+    if not count == len(primary) == len(_PRIMARIES) or set(primary) != {0, 1, 2}:
+        return []
+    return [primary.index(n) for n in range(count)]
+
+
+def _channel_names(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+    """Return what an OME description calls the channels of an image, in lower case."""
+    held = ome_pixels(tif, series).get("Channel", ()) if tif.ome_metadata else ()
+    every = held if isinstance(held, list) else [held]
+    return [str(one.get("Name", "")).strip().lower() for one in every if isinstance(one, dict)]
 
 
 def _turn(data: npt.NDArray[Any], y: int, x: int, turn: int) -> npt.NDArray[Any]:

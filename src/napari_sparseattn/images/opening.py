@@ -113,6 +113,8 @@ def open_field(
         axes = decoded.axes
     if modality is None and decoded.colour:
         modality = "brightfield"
+    elif modality is None and decoded.not_colour:
+        modality = "unknown"
     about_scale = decoded.scale_notes
     if pixel_size is not None:
         about_scale = _replaced_size(pixel_size, decoded.pixel_size)

@@ -361,6 +361,37 @@ def test_dark_colours_of_many_bits_are_those_of_eight(tmp_path: Path, dtype):
     assert f"{8 * np.dtype(dtype).itemsize}-bit values were scaled" in field.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [(["Blue", "Green", "Red"], [2, 1, 0]), (["B", "R", "G"], [1, 2, 0]), (None, [0, 1, 2])],
+)
+def test_planes_are_red_green_and_blue_by_their_names(tmp_path: Path, names, order):
+    array = integers(3, 12, 14)
+    metadata = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", array, ome=True, photometric="minisblack", metadata=metadata
+    )
+    field = open_field(tmp_path / "a.ome.tif")
+    assert field.modality == "brightfield"
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array[order], 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(3, ["DAPI", "GFP", "Cy5"]), (3, ["Red", "Green", "Cy5"]), (4, None), (4, list("wxyz"))],
+)
+def test_dyes_are_no_colours_and_the_fourth_is_no_alpha(tmp_path: Path, count, names):
+    array = integers(count, 12, 14)
+    metadata = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", array, ome=True, photometric="minisblack", metadata=metadata
+    )
+    field = open_field(tmp_path / "a.ome.tif")
+    assert (field.modality, field.n_channels) == ("unknown", count)
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array, 0, -1))
+    assert open_field(tmp_path / "a.ome.tif", modality="brightfield").modality == "brightfield"
+
+
 def test_missing_numbers_of_colours_are_noted():
     array = RNG.random((20, 30, 3))
     array[3, :5, 1] = np.nan
