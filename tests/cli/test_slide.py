@@ -199,3 +199,13 @@ def test_a_span_is_no_model_of_whole_fields(tmp_path: Path, model: Path) -> None
             *("classify", tmp_path / "one.tif", "--whole", "--model", model),
             *("--out", tmp_path / "out"),
         )
+
+
+def test_a_slide_that_is_too_coarse_for_the_model_is_said_to_be(
+    tmp_path: Path, model: Path
+) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--device", "cpu", "--json")
+    for size, said in ((0.5, False), (1.0, True)):
+        row = json.loads(run(*call, "--pixel-size", size, "--out", tmp_path / str(size)))[0]
+        assert any("patches were enlarged 2 times" in note for note in row["notes"]) == said

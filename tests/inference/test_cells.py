@@ -106,6 +106,13 @@ def test_a_known_pixel_size_sets_the_crop() -> None:
         assert got.evidence[0].frame.side == pytest.approx(side)
 
 
+def test_pixels_that_are_too_few_for_the_model_are_said_to_be() -> None:
+    for pixel_size, said in ((0.5, ()), (0.75, ()), (1.0, ("crops were enlarged 2 times",))):
+        notes = classify_cells(field(pixel_size=pixel_size), cells(), small_bundle()).ledger.notes
+        assert len(notes) == len(said)
+        assert all(note.startswith(start) for note, start in zip(notes, said, strict=True))
+
+
 def test_an_unknown_pixel_size_is_marked() -> None:
     got = classify_cells(field(pixel_size=None), cells(), small_bundle(), "cpu")
     assert not got.scale_known

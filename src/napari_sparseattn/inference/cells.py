@@ -157,6 +157,9 @@ def iter_cells(
     runner.notes += [*field.notes, *cells.notes]
     sides, scale_known = crop_side(field, cells, bundle)
     runner.notes += about_scale(field, cells)
+    if len(sides):
+        spec = bundle.card.crop
+        runner.notes += spec.about_detail(spec.size / float(sides[0]), "crops")
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0

@@ -305,6 +305,10 @@ class _Work:
                 "choose another slide."
             )
         self.scale_known = self.scale_known and grid.pixel_size is not None
+        if self.pyramid.pixel_size is not None:
+            spec = self.bundle.card.crop
+            enlarged = self.pyramid.pixel_size / spec.pixel_size
+            self.notes += spec.about_detail(enlarged, "patches")
         path = None if store is None else self._file(Path(store), grid, coder)
         with self._stage("features", len(grid)):
             found = extract_features(
