@@ -45,7 +45,7 @@ def killed_trainings(what: What, kills: int, seed: int) -> Tally:
     tally, rng = Tally(), np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         trainings = Trainings(Path(folder), what)
-        most = trainings.seconds()
+        most = trainings.seconds
         while tally.kills < kills:
             trainings.attack(tally, rng.uniform(0, most))
         # The last run is left in peace, so that it comes to its end too.

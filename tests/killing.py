@@ -136,19 +136,28 @@ class Trainings:
         )
         save_bundle(small_bundle() if what == "cells" else small_span_bundle(what == "regions"),
                     self.model)  # fmt: skip
-        self.whole = _tune(what, self.model, None)
         self.mark = _mark(what, self.model, self.checkpoint)
-
-    def seconds(self) -> float:
-        """How long a victim takes if nobody kills it."""
+        # By a process as each of the others is: in this one numba may have begun its threads,
+        # which lets torch use as many, and sums of several threads round otherwise.
         began = time.perf_counter()
-        self.attack(Tally(), 60)
-        return time.perf_counter() - began
+        _, ended = attacked(train, (what, *self._files), 600)
+        assert ended
+        #: How long a victim takes if nobody kills it.
+        self.seconds = time.perf_counter() - began
+        self.whole = load_bundle(self.out)
+        self._clear()
+
+    @property
+    def _files(self) -> tuple[Path, Path, Path]:
+        return self.model, self.checkpoint, self.out
+
+    def _clear(self) -> None:
+        self.out.unlink()
+        self.checkpoint.unlink()
 
     def attack(self, tally: Tally, seconds: float) -> None:
         """Let a run begin or go on, and kill it after so many seconds."""
-        files = (self.model, self.checkpoint, self.out)
-        told, ended = attacked(train, (self.what, *files), seconds)
+        told, ended = attacked(train, (self.what, *self._files), seconds)
         tally.kills += not ended
         tally.told += len(told)
         self._look(tally, max(told, default=0))
@@ -156,8 +165,7 @@ class Trainings:
             tally.runs += 1
             new = load_bundle(self.out)
             tally.different += not _same(new, self.whole)
-            self.out.unlink()
-            self.checkpoint.unlink()
+            self._clear()
         folder = self.model.parent
         left = [path for path in folder.iterdir() if path.name.startswith(".")]
         tally.temporary += len(left)
@@ -188,11 +196,9 @@ def train(sender: Connection, what: What, model: Path, checkpoint: Path, out: Pa
     sender.send("ended")
 
 
-def _tune(
-    what: What, model: Path, checkpoint: Path | None, tell: Callable[[int], None] | None = None
-) -> Bundle:
+def _tune(what: What, model: Path, checkpoint: Path, tell: Callable[[int], None]) -> Bundle:
     bundle = load_bundle(model)
-    on_epoch = None if tell is None else lambda epoch: tell(epoch.epoch)
+    on_epoch = lambda epoch: tell(epoch.epoch)  # noqa: E731
     if what == "cells":
         return fine_tune(bundle, _crops(), _options(checkpoint), on_epoch=on_epoch)[0]
     names = ("benign", "tumour")

@@ -8,6 +8,7 @@ from napari_sparseattn.evidence.baselines import (
     edge_relevance,
     random_regions,
     rank,
+    stable_order,
     tiled_mean,
 )
 
@@ -57,3 +58,18 @@ def test_means_over_tiles() -> None:
     assert tiles.shape == (3, 2)
     expected = [[values[i : i + 4, j : j + 4].mean() for j in (0, 4)] for i in (0, 4, 8)]
     np.testing.assert_allclose(tiles, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_quick_order_is_the_stable_one(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    odd = np.array([np.nan, 1, np.nan, -0.0, 0.0, np.inf, -np.inf, np.inf, np.nan, 1])
+    for values in (
+        rng.standard_normal(5000),
+        rng.integers(0, 4, 5000),
+        rng.permutation(odd.repeat(100)),
+        np.zeros(1),
+        np.zeros(0),
+    ):
+        wanted = np.argsort(values.astype(kind), kind="stable")
+        np.testing.assert_array_equal(stable_order(values.astype(kind)), wanted)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -75,6 +76,50 @@ class Linear:
 
     def stability(self, seed: int) -> dict[str, float]:
         return {"noise": 1.0}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("make", [small_map_bundle, small_tnet_bundle])
+def test_runs_side_by_side_are_those_one_after_the_other(make: Callable[[], Bundle]) -> None:
+    bundle, rng = make(), np.random.default_rng(0)
+    size = bundle.card.crop.size
+    ready = rng.standard_normal((3, size, size)).astype(np.float32)
+    rerun = CellRerun(ready, bundle.cell_model("cpu"))
+    removed = rng.random((100, len(rerun.cells))) < 0.3
+    seen: list[int] = []
+    together = rerun.logits(removed, "mean", 0, seen.append)
+    assert sum(seen) == 100
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    np.testing.assert_array_equal(together, rerun.logits(removed, "mean", 0, seen.append))
+    # Equal answers are not those of equal crops.
+    assert len(np.unique(together, axis=0)) > 50
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_runs_side_by_side_end_when_they_are_stopped() -> None:
+    bundle = small_map_bundle()
+    size = bundle.card.crop.size
+    rerun = CellRerun(np.zeros((3, size, size), np.float32), bundle.cell_model("cpu"))
+    done: list[int] = []
+
+    def stop(runs: int) -> None:
+        done.append(runs)
+        raise InterruptedError("stopped")
+
+    with pytest.raises(InterruptedError, match="stopped"):
+        rerun.logits(np.zeros((2000, len(rerun.cells)), bool), "noise", 0, stop)
+    assert done == [16]
+    assert torch.get_num_threads() == 2
+    assert not [each for each in threading.enumerate() if each.name.startswith("rerun")]
 
 
 def test_curves_of_a_linear_model_are_its_closed_form() -> None:

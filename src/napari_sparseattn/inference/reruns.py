@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..evidence import CropFrame, PixelSelection, Traversal
-from ..evidence.baselines import centre_relevance, dark_relevance, edge_relevance, tiled_mean
+from ..evidence.baselines import (
+    centre_relevance,
+    dark_relevance,
+    edge_relevance,
+    stable_order,
+    tiled_mean,
+)
 from ..evidence.fills import FILLS, check_fill, local_mean, reference
 from ..evidence.measures import overlap
 from ..kinds import kind_of_network
@@ -41,6 +48,8 @@ Values = npt.NDArray[np.float32]
 
 #: Crops per step, as in `cells`: more gains nothing on a CPU.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
+#: Batches that are run side by side on the CPU: more leave nothing for the window.
+_THREADS = 4
 #: Tiles along a side into which a TNet's crop or field is divided.
 TILES = 16
 #: Below any value of a map whose logits are bounded: its logarithm must be a number.
@@ -199,12 +208,20 @@ class CellRerun:
         self, removed: Mask, fill: str, seed: int, progress: Callable[[int], None]
     ) -> npt.NDArray[np.float32]:
         """See `Rerun`."""
-        step, parts = _BATCH.get(self.device.split(":", maxsplit=1)[0], 64), []
-        for start in range(0, len(removed), step):
-            pixels = self.pixels(removed[start : start + step])
-            parts.append(self.run(self.replace_pixels(pixels, fill, seed)).logits.numpy())
-            progress(len(pixels))
-        return np.concatenate(parts)
+        step = _BATCH.get(self.device.split(":", maxsplit=1)[0], 64)
+        parts = [removed[start : start + step] for start in range(0, len(removed), step)]
+
+        def run(part: Mask) -> Values:
+            pixels = self.replace_pixels(self.pixels(part), fill, seed)
+            found: Values = self.run(pixels).logits.numpy()
+            return found
+
+        found = []
+        with contextlib.closing(_side_by_side(run, parts, self.device)) as running:
+            for logits in running:
+                found.append(logits)
+                progress(len(logits))
+        return np.concatenate(found)
 
     def relevance(self, index: int) -> dict[str, Values]:
         """See `Rerun`."""
@@ -222,12 +239,16 @@ class CellRerun:
         (found,) = self.seen.evidence
         if not isinstance(found, PixelSelection) or self.thresholds is None:
             return maps
-        values = np.sort(found.coarse.ravel())
+        values = np.log(np.maximum(np.sort(found.coarse.ravel()), _LEAST))
         # Ties in raster order would favour the image's bottom.
         lot = np.random.default_rng(0).permutation(len(values))
-        ranks = np.empty(np.shape(maps), np.int64)
-        ranks[..., lot] = maps[..., lot].argsort(axis=-1, kind="stable").argsort(axis=-1)
-        return np.log(np.maximum(values[ranks], _LEAST)) - np.log(self.thresholds)
+        scattered = np.empty(np.shape(maps), np.float32)
+        for given, made in zip(
+            maps.reshape(-1, len(values)), scattered.reshape(-1, len(values)), strict=True
+        ):
+            made[lot[stable_order(given[lot])]] = values
+        scattered -= np.log(self.thresholds)
+        return scattered
 
     def selection(self) -> Mask:
         """See `Rerun`; of a TNet, what any crop but the first covers by half."""
@@ -354,6 +375,29 @@ def one_thread(device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _side_by_side(
+    run: Callable[[Mask], Values], parts: Sequence[Mask], device: str
+) -> Generator[Values, None, None]:
+    """Give what `run` makes of each part, in their order; on the CPU several at a time.
+
+    Each on a thread of its own computes what it would alone, to the bit; threads that
+    share one part mostly wait for each other, see `one_thread`.
+    """
+    import torch
+
+    threads = min(torch.get_num_threads(), len(parts), _THREADS)
+    # A precision that the caller chose holds in its own thread alone.
+    if device != "cpu" or threads < 2 or torch.is_autocast_enabled("cpu"):
+        yield from map(run, parts)
+        return
+    with one_thread(device), ThreadPoolExecutor(threads, "rerun") as pool:
+        try:
+            yield from pool.map(run, parts)
+        finally:
+            # Whoever stops in the middle waits for what has begun, not for the rest.
+            pool.shutdown(cancel_futures=True)
 
 
 def shuffle_weights(model: _Network, seed: int) -> _Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scipy import ndimage
 from napari_sparseattn.images.slides._tiles import Tile
 from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, VirtualPyramid
+from napari_sparseattn.images.tissue._focus import energies
 from napari_sparseattn.images.tissue.mask import Tissue, find_tissue, tissue_from_polygons
 
 HAEMATOXYLIN, EOSIN = np.array([0.65, 0.70, 0.29]), np.array([0.07, 0.99, 0.11])
@@ -248,6 +250,30 @@ def test_progress_may_stop_it() -> None:
 
     with pytest.raises(InterruptedError):
         find_tissue(ArrayPyramid(section(), pixel_size=0.5), progress=stop)
+
+
+def test_stopped_while_it_looks_closely_it_leaves_no_thread_behind() -> None:
+    reached: list[int] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        reached.append(done)
+        if done > total // 2:
+            raise InterruptedError("stopped")
+
+    with pytest.raises(InterruptedError):
+        find_tissue(ArrayPyramid(section(4096), pixel_size=0.5), progress=stop)
+    assert reached == list(range(len(reached)))
+    assert not [each for each in threading.enumerate() if each.name.startswith("tissue")]
+
+
+def test_structure_is_measured_as_by_filters() -> None:
+    grey = np.random.default_rng(0).random((200, 144)).astype(np.float32)
+    fine, coarse = energies(grey)
+    laplace = ndimage.laplace(grey.astype(float), mode="nearest")
+    smooth = 1.5**2 * ndimage.gaussian_laplace(grey.astype(float), 1.5)
+    for found, wanted in ((fine, laplace), (coarse, smooth)):
+        blocks = np.square(wanted).reshape(50, 4, 36, 4).mean((1, 3))
+        np.testing.assert_allclose(found, blocks, rtol=1e-4, atol=1e-7)
 
 
 def test_polygons_come_back_as_the_same_mask() -> None:

@@ -34,7 +34,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(
     what: What, kills: int, tmp_path: Path
 ) -> None:
     trainings, tally = Trainings(tmp_path, what), Tally()
-    rng, most = np.random.default_rng(kills), trainings.seconds()
+    rng, most = np.random.default_rng(kills), trainings.seconds
     while tally.kills < kills:
         trainings.attack(tally, rng.uniform(0, most))
     trainings.attack(tally, 60)

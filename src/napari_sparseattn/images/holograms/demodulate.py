@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from .flatten import median
 from .recording import Kind
 from .settings import FilterShape, HologramSettings
 from .sideband import HologramError, fill_bad
@@ -171,7 +172,7 @@ def inverse(plain: Complex) -> Complex:
     """Return what a field is multiplied by to divide it by the background's."""
     power = np.square(np.abs(plain))
     # Where the background is dark, dividing would make anything of the noise.
-    least = 1e-4 * max(float(np.median(power)), 1e-30)
+    least = 1e-4 * max(median(power), 1e-30)
     return (plain.conj() / np.maximum(power, np.float32(least))).astype(np.complex64)
 
 

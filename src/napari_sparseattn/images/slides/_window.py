@@ -209,8 +209,12 @@ def _average_bytes(pixels: npt.NDArray[np.uint8], tall: int, wide: int) -> npt.N
     rows: npt.NDArray[Any] = pixels[::tall].astype(wider)
     for i in range(1, tall):
         np.add(rows, pixels[i::tall], out=rows)
-    blocks: npt.NDArray[Any] = rows[:, ::wide].copy()
-    for j in range(1, wide):
-        np.add(blocks, rows[:, j::wide], out=blocks)
-    averaged: npt.NDArray[np.float32] = blocks * np.float32(1 / (255 * tall * wide))
+    height, width, channels = rows.shape
+    averaged = np.empty((height, width // wide, channels), np.float32)
+    # Channel by channel: numpy takes the last axis innermost, and begins anew after each pixel.
+    for channel in range(channels):
+        total: npt.NDArray[Any] = rows[:, ::wide, channel].copy()
+        for j in range(1, wide):
+            np.add(total, rows[:, j::wide, channel], out=total)
+        np.multiply(total, np.float32(1 / (255 * tall * wide)), out=averaged[..., channel])
     return averaged

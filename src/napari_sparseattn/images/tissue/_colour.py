@@ -119,12 +119,15 @@ def _densities(pixels: Floats, light: Floats, valid: Mask) -> Floats:
     glass = valid & (light > 0.8 * high) & (chroma < _GLASS_CHROMA)
     scanned = glass & (least < 0.996)
     glass = scanned if scanned.sum() > 0.01 * valid.sum() else glass
-    if glass.sum() < 0.01 * valid.sum():
-        white = np.quantile(pixels[valid], 0.99, axis=0)
-    else:
-        white = np.median(pixels[glass], axis=0)
-    relative = np.clip(pixels / np.maximum(white, 0.3), _DARKEST, 1)
-    densities: Floats = (-np.log(relative)).astype(np.float32)
+    rare = glass.sum() < 0.01 * valid.sum()
+    densities = np.empty_like(pixels)
+    # Channel by channel: numpy takes the last axis innermost, and begins anew after each pixel.
+    for channel in range(pixels.shape[-1]):
+        seen, density = pixels[..., channel], densities[..., channel]
+        white = float(np.quantile(seen[valid], 0.99) if rare else np.median(seen[glass]))
+        relative: Floats = seen / np.float32(max(white, 0.3))
+        np.log(np.clip(relative, _DARKEST, 1, out=relative), out=relative)
+        np.negative(relative, out=density)
     densities[~valid] = 0  # black there is no ink
     return densities
 

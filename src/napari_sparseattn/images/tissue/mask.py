@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +42,8 @@ _MOST_PIXELS = 2**24
 _LEAST_SIDE = 64
 #: Rows of the mask that are read at a time, and columns where tissue is looked at closely.
 _STRIP = 64
+#: That look closely at the same time.
+_MOST_THREADS = 4
 
 #: Brightest channel below which half of a dark image lies, darkest above which glass does, and
 #: the share of glass that a brightfield slide has at least where the rest is black.
@@ -455,18 +460,39 @@ def _out_of_focus(
         return np.zeros_like(tissue), (note,) if tissue.any() else ()
     fine, coarse = np.zeros(tissue.shape, np.float32), np.zeros(tissue.shape, np.float32)
     seen = np.zeros_like(tissue)
-    for strip in range(n_strips):
-        rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, len(tissue)))
-        for start in range(0, tissue.shape[1], _STRIP):
-            block = rows, slice(start, min(start + _STRIP, tissue.shape[1]))
-            if not tissue[block].any():
-                continue
-            pixels, readable = _read(pyramid, downsample, *block, focus.FINER)
-            # Edges of what could not be read are no structure.
-            grey = mean_channels(pixels * scale)
-            if not readable.all():
-                grey[~readable] = np.median(grey[readable]) if readable.any() else 0
-            fine[block], coarse[block] = focus.energies(grey)
-            seen[block] = True
-        report("tissue", n_strips + strip + 1, 2 * n_strips)
+
+    def look(block: tuple[slice, slice]) -> tuple[Floats, Floats]:
+        pixels, readable = _read(pyramid, downsample, *block, focus.FINER)
+        # Edges of what could not be read are no structure.
+        grey = mean_channels(pixels if (scale == 1).all() else pixels * scale)
+        if not readable.all():
+            grey[~readable] = np.median(grey[readable]) if readable.any() else 0
+        return focus.energies(grey)
+
+    blocks = [(strip, block) for strip in range(n_strips) for block in _with_tissue(tissue, strip)]
+    done = n_strips
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS), "tissue") as pool:
+        try:
+            # With who is to be heard while the network is waited for.
+            looks = [
+                pool.submit(contextvars.copy_context().run, look, block) for _, block in blocks
+            ]
+            for (strip, block), found in zip(blocks, looks, strict=True):
+                while done < n_strips + strip:
+                    done += 1
+                    report("tissue", done, 2 * n_strips)
+                fine[block], coarse[block] = found.result()
+                seen[block] = True
+        finally:
+            # Whoever stops in the middle waits for what has begun, not for the rest.
+            pool.shutdown(cancel_futures=True)
     return focus.find_blurred(fine, coarse, tissue, seen & valid & ~tissue)
+
+
+def _with_tissue(tissue: Mask, strip: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the blocks of a strip of the mask in which there is tissue."""
+    rows = slice(strip * _STRIP, min((strip + 1) * _STRIP, len(tissue)))
+    for start in range(0, tissue.shape[1], _STRIP):
+        block = rows, slice(start, min(start + _STRIP, tissue.shape[1]))
+        if tissue[block].any():
+            yield block
