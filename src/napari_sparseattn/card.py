@@ -103,11 +103,12 @@ class CropSpec(_Strict):
         """
         if enlarged <= _ENLARGED:
             return ()
-        return (
+        note = (
             f"{what} were enlarged {enlarged:.2g} times, as the image has fewer pixels than those "
             f"trained on ({self.pixel_size:.2g} µm each): detail may be missing that classes are "
-            "told by",
+            "told by"
         )
+        return (note,)
 
 
 class EncoderSpec(_Strict):
