@@ -186,6 +186,9 @@ def _warnings(row: Row) -> Iterator[str]:
         if row["pixel_size_um"] is None:
             yield "pixel size unknown: give --pixel-size for areas and dry mass"
     elif not row["scale_known"]:
+        if row["pixel_size_um"] is not None:
+            yield "scale in doubt, see below: the classes may not hold"
+            return
         guess = "scale taken from the cells; " if "cells" in row else ""
         yield f"pixel size unknown: {guess}give --pixel-size to be sure"
 

@@ -101,7 +101,9 @@ def _subtitle(export: Export) -> str:
 
 def _warnings(source: Mapping[str, Any]) -> Iterator[str]:
     if not source["scale_known"]:
-        yield "Pixel size unknown: the model may not be applicable."
+        doubted = source["pixel_size_um"] is not None
+        what = "The scale is in doubt" if doubted else "Pixel size unknown"
+        yield f"{what}: the model may not be applicable."
     if source["training_data_simulated"]:
         yield "The model was trained on simulated images."
     yield from source["notes"]

@@ -80,7 +80,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
     if summary.get("flagged"):
         said += f"; {_unlike(summary)}"
-    return said if summary.get("scale_known", True) else f"{said}; pixel size unknown"
+    if summary.get("scale_known", True):
+        return said
+    # It may be stated, and doubted: by the red cells, or as features are of an unknown encoder.
+    unknown = summary.get("pixel_size_um") is None
+    return f"{said}; {'pixel size unknown' if unknown else 'scale in doubt'}"
 
 
 def _unlike(summary: Mapping[str, Any]) -> str:

@@ -113,6 +113,7 @@ class Result:
         found = summarise(self.prediction)
         if (foci := self.foci()) is not None:
             found["foci"] = foci.to_dict()
+        found["pixel_size_um"] = self.image.pixel_size
         notes = [*self.facts.get("notes", ()), *found["notes"], *_notes_on_frames(self)]
         return found | dict(self.facts) | {"notes": list(dict.fromkeys(notes))}
 
