@@ -138,5 +138,21 @@ def test_senseless_options_are_refused(model: str, tmp_path: Path) -> None:
         told(model, str(tmp_path), "--out", "x.safetensors", "--images", str(tmp_path))
     with pytest.raises(ValueError, match="--freeze must be"):
         told(model, str(tmp_path), "--out", "x.safetensors", "--freeze", "some")
+    with pytest.raises(ValueError, match="leave --epochs out"):
+        told(model, str(tmp_path), "--out", "x.safetensors", "--freeze", "head")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         told(model, str(tmp_path / "none"), "--out", "x.safetensors")
+
+
+@pytest.mark.slow
+def test_epochs_that_are_not_used_are_said(tmp_path: Path) -> None:
+    """Of so few cells the last layer alone is fitted, beside what the model keeps of its own."""
+    rng = np.random.default_rng(0)
+    for name in ("lymphocyte", "mine"):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(100, 200, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "cells" / name / f"{i}.png")
+    said = told("blood-cells", str(tmp_path / "cells"), "--out", str(tmp_path / "a.safetensors"))
+    assert said["history"] == []
+    assert any("--epochs was not used" in note for note in said["warnings"])

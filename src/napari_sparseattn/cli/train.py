@@ -394,7 +394,7 @@ def fine_tune(
     a run that was killed goes on where it was when the same is asked again; a new
     version goes on with --resume, here or in the window.
     """
-    _check_tuning(source, out, freeze, resume)
+    _check_tuning(source, out, freeze, epochs, resume)
     if not (source / "project.json").is_file():
         refuse_given(context, "of a project, and this is a folder of class folders", "images")
 
@@ -435,7 +435,9 @@ def fine_tune(
         _work_on(run, out, as_json)
 
 
-def _check_tuning(source: Path, out: Path | None, freeze: str, resume: bool) -> None:
+def _check_tuning(
+    source: Path, out: Path | None, freeze: str, epochs: int | None, resume: bool
+) -> None:
     """Refuse what makes no sense, before anything is loaded."""
     if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
@@ -445,6 +447,10 @@ def _check_tuning(source: Path, out: Path | None, freeze: str, resume: bool) -> 
         raise FileNotFoundError(f"There is no folder '{source}'.")
     if out is None and not (source / "project.json").is_file():
         raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if freeze == "head" and epochs is not None:
+        raise ValueError(
+            "--freeze head fits the last layer, which takes no epochs: leave --epochs out."
+        )
     if resume and out is not None:
         raise ValueError("--resume goes on with a version: leave --out away.")
 
@@ -504,13 +510,18 @@ def _work_on(run: Run, out: Path | None, as_json: bool) -> None:
         for note in run.notes:
             print(note)
     new, report = train_run(run, TrainingControl(), None if as_json else _print_epoch)
+    notes = list(run.notes)
+    if run.epochs is not None and not report.history:
+        notes.append("--epochs was not used: the last layer alone was fitted, which takes none.")
+        if not as_json:
+            print(notes[-1])
     if out is None:
         path = save_version(run, new, report)
     else:
         path = out
         save_bundle(new, path)
         finish(run)
-    _report_tuning(load_bundle(path), report, path, list(run.notes), as_json)
+    _report_tuning(load_bundle(path), report, path, notes, as_json)
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
