@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from napari_sparseattn.batch.result_files import read_result, write_result
+from napari_sparseattn.bundle import load_bundle
 from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
 from napari_sparseattn.export.formats import write_results
@@ -431,3 +432,12 @@ def test_at_another_setting_nothing_is_said() -> None:
     bundle = knowing(small_bundle())
     assert change_setting(bundle, k=20).known is None
     assert change_setting(bundle, k=38).known is bundle.known
+    tnet = load_bundle("blood-cells-tnet")
+    trained = tuple(tnet.card.architecture["locations"])
+    assert tnet.known is not None
+    assert tnet.with_locations(trained).known is tnet.known
+    assert tnet.with_locations(None).known is tnet.known
+    other = tnet.with_locations((4, 2))
+    assert other.known is None
+    found = classify_cells(*smear_with_truth((200, 200), n_white=1), other, "cpu")
+    assert found.flagged is None
