@@ -413,7 +413,7 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
         many = ", mean of each class against the others" if len(report.per_class) > 2 else ""
         print(f"AUC               {report.auc:7.3f}  (95 % interval {low:.3f} to {high:.3f}){many}")
     print(f"calibration error {100 * report.ece:5.1f} %")
-    flagged = "not measured, this model's file has no known states"
+    flagged = "not measured: this model's file has no known states, or none at these --locations"
     if result.flagged_share is not None:
         flagged = f"{100 * result.flagged_share:5.1f} %  unlike anything the model was trained on"
     print(f"flagged           {flagged}")
