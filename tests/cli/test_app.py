@@ -324,6 +324,17 @@ def test_the_demo_replaces_what_an_earlier_version_of_it_wrote_and_nothing_else(
         assert (there["model"] == now) == replaced
 
 
+def test_crops_that_hold_more_pixels_than_there_are_are_no_share_of_them(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "smear.tif", smear((200, 200), n_white=1).plane())
+    call = ("classify", tmp_path / "smear.tif", "--model", "blood-cells-tnet", "--device", "cpu")
+    call += ("--pixel-size", 0.25, "--formats", "html")
+    shown = run(*call, "--locations", "5,5", "--out", tmp_path / "many")
+    assert "looked at 1.9 times as many pixels as there are" in shown
+    assert "1.9 times as many" in (tmp_path / "many" / "smear.tif.html").read_text()
+    shown = run(*call, "--out", tmp_path / "few")
+    assert "looked at 43.8 % of the pixels" in shown
+
+
 def test_a_scale_that_is_doubted_is_not_called_unknown(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "smear.tif", smear().plane(), photometric="rgb")
     call = ("classify", tmp_path / "smear.tif", "--pixel-size", 1.0, "--out", tmp_path / "out")

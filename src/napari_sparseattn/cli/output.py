@@ -156,8 +156,10 @@ def describe_row(row: Row) -> Iterator[str]:
         if row.get("foci"):
             yield f"  {_about_foci(row['foci'])}"
     elif "looked_at" in row:
-        share = f"{100 * row['looked_at']:.1f} % of the pixels"
-        yield f"  looked at {share}, {row['seconds']:.2f} s on {row['device']}"
+        from ..inference.prediction import say_share
+
+        seen = say_share(row["looked_at"])
+        yield f"  looked at {seen}, {row['seconds']:.2f} s on {row['device']}"
     if "tiles" in row:
         anew = f"{row['bytes_read'] / 1e6:.1f} MB read for it" if row["bytes_read"] else "in memory"
         yield (

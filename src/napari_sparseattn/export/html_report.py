@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import replacing
 from ..inference.fields import FieldPrediction
-from ..inference.prediction import Predictions
+from ..inference.prediction import Predictions, say_share
 from ..inference.slides import SlidePrediction
 from ..metrics import whole_percent
 from ..pages import render
@@ -113,7 +113,7 @@ def _reading(export: Export) -> list[tuple[str, str]]:
     source, reading = export.provenance, getattr(export.result, "reading", None)
     rows = [
         ("pixels read", f"{source['pixels_read']:,}".replace(",", "\u202f")),
-        ("of them seen by the classifier", f"{100 * source['share_classified']:.3g} %"),
+        ("seen by the classifier", say_share(source["share_classified"], ".3g")),
         ("time", f"{source['seconds']:.2f} s on {source['device']}"),
     ]
     return rows if reading is None else [*rows, ("tiles", reading.summary())]

@@ -36,7 +36,8 @@ def summarise(found: Result) -> dict[str, Any]:
         and ``stages`` in seconds; of both ``tiles`` that were used, ``bytes_read``
         for those that were not in memory, ``unreadable_tiles`` and
         ``share_read``. Always ``looked_at`` (share of the pixels that the
-        classifier saw), ``seconds``, ``device``, ``scale_known`` and ``notes``.
+        classifier saw, above 1 where it saw some again), ``seconds``, ``device``,
+        ``scale_known`` and ``notes``.
     """
     if isinstance(found, Predictions):
         return _of_cells([found])
