@@ -114,6 +114,13 @@ def test_pixels_that_are_too_few_for_the_model_are_said_to_be() -> None:
         assert all(note.startswith(start) for note, start in zip(notes, said, strict=True))
 
 
+def test_what_a_model_does_not_know_is_said_of_cells_too() -> None:
+    bundle = small_bundle()
+    said = "It knows squares alone."
+    limited = dataclasses.replace(bundle, card=bundle.card.model_copy(update={"limits": said}))
+    assert classify_cells(field(), cells(), limited, "cpu").ledger.notes == (said,)
+
+
 def test_an_unknown_pixel_size_is_marked() -> None:
     got = classify_cells(field(pixel_size=None), cells(), small_bundle(), "cpu")
     assert not got.scale_known

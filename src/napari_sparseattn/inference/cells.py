@@ -154,7 +154,8 @@ def iter_cells(
     check_labels(cells, field.shape)
     absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
-    runner.notes += [*field.notes, *cells.notes]
+    limits = bundle.card.limits
+    runner.notes += [*([limits] if limits else []), *field.notes, *cells.notes]
     sides, scale_known = crop_side(field, cells, bundle)
     runner.notes += about_scale(field, cells)
     if len(sides):
