@@ -569,6 +569,21 @@ class States:
 
     def batch(self) -> list[QWidget]:
         """A batch that has ended, with a file that failed."""
+        dock, work = self.queue(1)
+        self.wait(lambda: not work.running)
+        # That with results: its words and "Show result" are there as well.
+        dock.queue_box.table.selectRow([state.state for state in work.states].index("done"))
+        self.pause(1)
+        return [dock]
+
+    def busy(self) -> list[QWidget]:
+        """A batch at work, for longer than measuring takes."""
+        dock, work = self.queue(400)
+        self.wait(lambda: any(state.state == "done" for state in work.states))
+        return [dock]
+
+    def queue(self, count: int) -> tuple[Any, Any]:
+        """Start a batch of images, and of a file that is none; return its dock and the work."""
         from pathlib import Path
 
         from tifffile import imwrite
@@ -578,23 +593,26 @@ class States:
 
         folder = Path(tempfile.mkdtemp())
         field, _ = smear_with_truth((200, 260), seed=1)
-        imwrite(folder / "one.tif", field.data, resolution=(40_000, 40_000),
-                resolutionunit="CENTIMETER")  # fmt: skip
-        (folder / "two.tif").write_bytes(b"no image")
+        for i in range(count):
+            imwrite(folder / f"image {i}.tif", field.data, resolution=(40_000, 40_000),
+                    resolutionunit="CENTIMETER")  # fmt: skip
+        (folder / "none.tif").write_bytes(b"no image")
         self.model("blood-cells")
         dock, work = self.dock("Batch"), Batch.of(self.viewer)
-        work.add_inputs([str(folder)])
-        self.wait(lambda: len(work.states) == 2 and not work.searching)
+        work.cancel()
+        self.wait(lambda: not work.running)
+        work.choices.clear()
+        # Another folder for the results has the files looked for once more: it comes first.
         work.choices.set_out(folder / "results")
         work.choices.set_workers(1)
-        work.start()
-        self.wait(lambda: work.running)
-        self.wait(lambda: not work.running)
-        self.pause(1)
-        return [dock]
+        work.add_inputs([str(folder)])
+        self.wait(lambda: len(work.states) == count + 1 and not work.searching)
+        if work.start() is None:
+            raise RuntimeError(f"the batch did not start: {work.status.message}")
+        return dock, work
 
 
-STATES = ("start", "smear", "crops", "hologram", "slide", "batch")
+STATES = ("start", "smear", "crops", "hologram", "slide", "batch", "busy")
 
 
 def tell(found: list[Found], everything: bool) -> None:

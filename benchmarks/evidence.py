@@ -72,7 +72,7 @@ from napari_sparseattn.inference.faithfulness import (
     prepare_crop,
     read_at_crop_pixels,
 )
-from napari_sparseattn.inference.reruns import CellRerun
+from napari_sparseattn.inference.reruns import CellRerun, OwnMap
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import opd_cells, simulated_slide, smear_with_truth
 from napari_sparseattn.training.loop.classifier import split_folds
@@ -308,8 +308,8 @@ class RandomMap:
         self.logits, self.stability, self.scatter = rerun.logits, rerun.stability, rerun.scatter
         self.k = int(rerun.selection().sum())
 
-    def relevance(self, index: int) -> dict[str, np.ndarray]:
-        return {"selection": self.map}
+    def relevance(self, index: int) -> dict[str, OwnMap]:
+        return {"selection": OwnMap(self.map)}
 
     def selection(self) -> np.ndarray:
         scattered = self.scatter(self.map)

@@ -2,6 +2,7 @@
 
     python benchmarks/selection.py rules --seeds 2     # trains every rule anew, 2 min each
     python benchmarks/selection.py model               # the bundled model, over k
+    python benchmarks/selection.py sharpness           # the same with a steeper map
     python benchmarks/selection.py laboratories        # on smears of other laboratories
     python benchmarks/selection.py model laboratories --models old.safetensors blood-cells
 
@@ -13,6 +14,8 @@ rules         the same network, data, changes, epochs and seeds; only the rule
               of the seeds' mean.
 model         accuracy of a bundled model over k on the same cells, and how much
               of its choice lies in the cell (as `find_cells` outlines it)
+sharpness     a bundled model whose map is made so many times as steep, untrained: what is right
+              and what lies in the cell, of cells of the validation part and of both laboratories
 laboratories  BCCD and BX53, which took no part in training or in any choice
 """
 
@@ -48,6 +51,7 @@ from napari_sparseattn.training.loop.selection import (
 SHARES = (0.02, 0.05, 0.10, 0.15, 0.30)
 PIXEL_UM, DISPLACED_UM, NEAR_UM = 0.25, 7.0, 4.0
 SIZE = 64
+STEEPER = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 Scores = dict[tuple[str, str, float], list[np.ndarray]]
 
 
@@ -224,6 +228,35 @@ def model_over_k(parts: dict[str, CropSet], arguments: argparse.Namespace) -> No
             print(f"| {setting}, % in the cell | " + " | ".join(within) + " |", flush=True)
 
 
+def sharpness(parts: dict[str, CropSet], arguments: argparse.Namespace) -> None:
+    part = some_of(parts["validation"], arguments.held_out)
+    for name in arguments.models:
+        bundle = load_bundle(name)
+        card, k = bundle.card, bundle.card.architecture["k"]
+        masks = masks_of(part.crops)
+        shown = {
+            "validation": (part.crops, part.labels, masks),
+            "displaced": (
+                displaced(part.crops),
+                part.labels,
+                settings_of(part, masks)["displaced"][1],
+            ),
+        }
+        for laboratory, cells in read_laboratories(arguments.data.parent, card.class_names).items():
+            shown[laboratory] = (cells.crops, cells.labels, masks_of(cells.crops))
+        print(f"\n{name}, k {k}: % right; % of the selection in the cell\n")
+        print("| times as steep | " + " | ".join(shown) + " |\n" + "|---" * (len(shown) + 1) + "|")
+        for by in STEEPER:
+            model, texts = bundle.model(), []
+            model.coarse.sharpen(by)
+            for crops, labels, outlines in shown.values():
+                scores, indices = chosen_at(model, crops, card.normalisation, k)
+                right = 100 * float((scores.argmax(1).numpy() == labels).mean())
+                within = 100 * np.nanmean(inside(indices, outlines, card.crop.size))
+                texts.append(f"{right:.1f}; {within:.0f}")
+            print(f"| {by:g} | " + " | ".join(texts) + " |", flush=True)
+
+
 def laboratories(arguments: argparse.Namespace) -> None:
     print("\n| model | laboratory | n | % right | balanced | ECE | mean confidence |")
     print("|---|---|---|---|---|---|---|")
@@ -256,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="+", choices=["rules", "model", "laboratories"])
+    parser.add_argument("what", nargs="+", choices=["rules", "model", "sharpness", "laboratories"])
     parser.add_argument("--data", type=Path, default=default_archive())
     parser.add_argument("--models", nargs="+", default=["blood-cells"])
     parser.add_argument("--part", default="validation", choices=["validation", "test"])
@@ -277,6 +310,8 @@ def main() -> None:
         rules(parts, arguments)
     if "model" in arguments.what:
         model_over_k(parts, arguments)
+    if "sharpness" in arguments.what:
+        sharpness(parts, arguments)
     if "laboratories" in arguments.what:
         laboratories(arguments)
 

@@ -55,12 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser, root: Path, name: str, epochs
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sharpened:
+    """A last stage: the map made steeper, and what reads its pixels trained with it as it is.
+
+    A map that learns stays wide, as a pixel is only found to matter where it is sometimes kept.
+    """
+
+    by: float
+    epochs: int
+    learning_rate: float
+    changes: Mapping[int, LaboratoryChanges]
+
+
 def train_and_save(
     data: CropSet,
     settings: Callable[[int], TrainingSettings],
     changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     arguments: argparse.Namespace,
     restart: int = 0,
+    sharpened: Sharpened | None = None,
 ) -> None:
     """Train, take k by the rule, measure on the test part, and write the model.
 
@@ -81,18 +95,33 @@ def train_and_save(
         k=round(REPORTED * size**2),
     )
     model = SparseAttnNet(config)
+    stages = [(changes, options, arguments.checkpoint)]
+    if sharpened is not None:
+        last = SelectionOptions(
+            epochs=sharpened.epochs,
+            learning_rate=sharpened.learning_rate,
+            steady=STEADY,
+            ramp=0,
+            fixed_map=True,
+        )
+        path = arguments.checkpoint.with_stem(f"{arguments.checkpoint.stem}-sharpened")
+        stages.append((sharpened.changes, last, path))
     history = []
-    for epoch in train_selection(
-        model,
-        (stored(train.crops, size), train.labels),
-        (validation.crops, validation.labels),
-        normalisation=first.normalisation,
-        changes=changes,
-        options=options,
-        checkpoint=arguments.checkpoint,
-    ):
-        history.append(epoch)
-        print(epoch, flush=True)
+    crops = stored(train.crops, size)
+    for changes, options, checkpoint in stages:
+        if options.fixed_map:
+            model.coarse.sharpen(sharpened.by)
+        for epoch in train_selection(
+            model,
+            (crops, train.labels),
+            (validation.crops, validation.labels),
+            normalisation=first.normalisation,
+            changes=changes,
+            options=options,
+            checkpoint=checkpoint,
+        ):
+            history.append(epoch)
+            print(epoch, flush=True)
     losses = loss_over_k(model, (validation.crops, validation.labels), first.normalisation, SHARES)
     k = smallest_k(losses, TOLERANCE)
     for each, (loss, accuracy) in losses.items():

@@ -7,13 +7,19 @@ batches take a full disk is in ``batch/test_full_disk.py``, what kills leave in 
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -21,16 +27,12 @@ from export import results as made
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cache import Cache
 from napari_sparseattn.export.formats import formats_for, write_results
+from napari_sparseattn.files import NoRoomError, replacing, replacing_folder, writing_hdf5
 from napari_sparseattn.training.data.annotations import ImageRecord
 from napari_sparseattn.training.data.project import Project
 from small_model import small_bundle
 
-#: Not AnnData: its files were left whole too, but libhdf5 then crashes the process as it ends.
-FORMATS = [
-    each.name
-    for each in formats_for(made.cells(), made.field())
-    if not each.missing and each.name != "anndata"
-]
+FORMATS = [each.name for each in formats_for(made.cells(), made.field()) if not each.missing]
 
 
 @contextlib.contextmanager
@@ -75,9 +77,6 @@ def add_class(folder: Path) -> object:
 ACTS = {**{name: write(name) for name in FORMATS}, "model": save, "classes": add_class}
 
 
-# HDF5 tells once more, of each object that it could not write, when Python lets go of it.
-@pytest.mark.qt_no_exception_capture
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("room", [0, 60, 900])
 @pytest.mark.parametrize("name", ACTS)
 def test_a_full_disk_leaves_the_old_files(name: str, room: int, tmp_path: Path) -> None:
@@ -96,6 +95,123 @@ def test_a_full_disk_leaves_the_old_files(name: str, room: int, tmp_path: Path) 
         assert after == before
     act(tmp_path)
     assert set(contents(tmp_path)) >= set(before)
+
+
+def test_what_lacks_room_says_where_and_what_to_do(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    with files_of_at_most(10):
+        with pytest.raises(NoRoomError) as caught, replacing(target) as temporary:
+            temporary.write_bytes(bytes(100))
+        with pytest.raises(NoRoomError, match=re.escape(str(tmp_path / "folder"))):
+            _fill(tmp_path / "folder")
+    # As it comes from another process.
+    error = copy.copy(caught.value)
+    assert str(error) == (
+        f"{target} cannot be written ({os.strerror(errno.EFBIG)}). Free some space, or choose a "
+        "folder on another disk. What was there before is as it was."
+    )
+    assert error.errno == errno.EFBIG
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    # Of a file elsewhere, that one is named.
+    elsewhere = OSError(errno.ENOSPC, "No space left on device", "/elsewhere/b")
+    with pytest.raises(OSError, match="/elsewhere/b") as other, replacing(target):
+        raise elsewhere
+    assert other.value is elsewhere
+
+
+def _fill(folder: Path) -> None:
+    with replacing_folder(folder) as made:
+        made.mkdir()
+        (made / "a").write_bytes(bytes(100))
+
+
+def test_what_a_disk_refuses_of_hdf5_is_read_as_written_and_then_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    path.touch()
+    rng = np.random.default_rng(0)
+    parts = {f"part {n}": rng.integers(0, 255, (50, 40)) for n in range(30)}
+
+    def write() -> None:
+        with writing_hdf5(path) as (file, check):
+            for name, values in parts.items():
+                file.create_dataset(name, data=values, chunks=(10, 40), compression="lzf")
+            file.flush()
+            for name, values in parts.items():
+                np.testing.assert_array_equal(file[name][:], values)
+            with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+                check()
+
+    with files_of_at_most(20_000), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        write()
+    with writing_hdf5(path) as (file, check):
+        file["a"] = parts["part 0"]
+        check()
+    with writing_hdf5(path, "r+") as (file, check):
+        file["b"] = file["a"][:] + 1
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["b"], parts["part 0"] + 1)
+        assert set(file) == {"a", "b"}
+
+
+#: Run in a process of its own: libhdf5 would crash it as it ends.
+_HDF5 = """
+import resource, shutil, signal, sys
+from pathlib import Path
+import h5py, numpy as np
+from napari_sparseattn.files import NoRoomError, replacing, writing_hdf5
+
+def chunks(path):
+    with replacing(path) as temporary, writing_hdf5(temporary) as (file, check):
+        made = file.create_dataset("rows", (4000, 64), "<f4", chunks=(100, 64))
+        for start in range(0, 4000, 100):
+            made[start : start + 100] = start
+            check()
+        file["cells"] = np.arange(4000)
+
+def add(path):
+    with replacing(path) as temporary:
+        shutil.copyfile(sys.argv[2], temporary)
+        with writing_hdf5(temporary, "r+") as (file, _):
+            for n in range(20):
+                file.create_dataset(f"more {n}", data=np.arange(500.0), fletcher32=True)
+
+def table(path):
+    from export import results as made
+    from napari_sparseattn.export.formats import write_results
+    write_results(made.cells(), made.field(), path.parent, "a", ["anndata"], made.cell_card())
+
+act = {"chunks": chunks, "add": add, "table": table}[sys.argv[1]]
+with h5py.File(sys.argv[2], "w") as file:
+    file["a"] = np.arange(100)
+# What is imported for it is there by now.
+act(Path(sys.argv[2] + "-new.h5"))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for room in (0, 60, 900, 3000, 9000, 20_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        act(Path(sys.argv[2] + "-new.h5"))
+    except NoRoomError as error:
+        print(error.filename)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits are set otherwise on Windows")
+@pytest.mark.parametrize("act", ["chunks", "add", pytest.param("table", marks=pytest.mark.slow)])
+def test_a_full_disk_does_not_crash_the_process_that_wrote_hdf5(act: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _HDF5, act, str(tmp_path / "a.h5")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    name = "a.h5ad" if act == "table" else "a.h5-new.h5"
+    assert done.stdout.splitlines() == [str(tmp_path / name)] * 6
+    assert {path.name for path in tmp_path.iterdir()} == {"a.h5", name}
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

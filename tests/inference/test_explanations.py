@@ -144,7 +144,8 @@ def test_flipping_judges_a_region_of_a_model_that_segments(
     assert without[1] == pytest.approx(float(expected), abs=1e-4)
     found = rerun.relevance(1)
     assert set(found) == {"integrated", "probability", "attention", "all levels"}
-    np.testing.assert_allclose(found["probability"], -rerun.relevance(0)["probability"])
+    other = rerun.relevance(0)["probability"].values
+    np.testing.assert_allclose(found["probability"].values, -other)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from napari_sparseattn.inference.faithfulness import (
 )
 from napari_sparseattn.inference.field_reruns import FieldRerun, cache_features
 from napari_sparseattn.inference.fields import classify_field
-from napari_sparseattn.inference.reruns import CellRerun, shuffle_weights, softmax
+from napari_sparseattn.inference.reruns import CellRerun, OwnMap, shuffle_weights, softmax
 from napari_sparseattn.inference.slide_reruns import prepare_slide
 from napari_sparseattn.inference.slides import SlidePrediction, classify_slide
 from napari_sparseattn.models.sparse.network import SparseAttnNet
@@ -59,8 +59,9 @@ class Linear:
         odds = ((~removed) * self.weights).sum(axis=1)
         return np.stack([np.zeros(len(removed)), odds], axis=1).astype(np.float32)
 
-    def relevance(self, index: int) -> dict[str, np.ndarray]:
-        return {"own": self.weights.astype(np.float32), "worst": -self.weights.astype(np.float32)}
+    def relevance(self, index: int) -> dict[str, OwnMap]:
+        weights = self.weights.astype(np.float32)
+        return {"own": OwnMap(weights), "worst": OwnMap(-weights)}
 
     def scatter(self, maps: np.ndarray) -> np.ndarray:
         return maps
@@ -166,8 +167,8 @@ class RandomMap(Linear):
         self.cells, self.asked = np.arange(144), 0
         self.map = random_regions(self.shape, 1000 + seed, grain).ravel()
 
-    def relevance(self, index: int) -> dict[str, np.ndarray]:
-        return {"own": self.map}
+    def relevance(self, index: int) -> dict[str, OwnMap]:
+        return {"own": OwnMap(self.map)}
 
     def scatter(self, maps: np.ndarray) -> np.ndarray:
         return maps
@@ -296,7 +297,7 @@ def test_all_maps_are_scattered_as_the_model_scatters_its_own() -> None:
     crop = rng.random((3, 16, 16)).astype(np.float32)
     rerun = CellRerun(crop, small_map_bundle().cell_model("cpu"))
     (found,) = rerun.seen.evidence
-    own = rerun.scatter(rerun.relevance(0)["selection"])
+    own = rerun.scatter(rerun.relevance(0)["selection"].values)
     assert set(rank(own)[: found.k]) == set(found.indices)
     # The same map under other values is the same selection; maps may come in numbers.
     other = rerun.scatter(np.stack([found.coarse.ravel() ** 3 - 2, rng.random(256)]))
@@ -306,6 +307,49 @@ def test_all_maps_are_scattered_as_the_model_scatters_its_own() -> None:
     plain = CellRerun(crop, small_bundle().cell_model("cpu"))
     values = rng.random(256).astype(np.float32)
     assert plain.scatter(values) is values
+
+
+class Turning(Linear):
+    """The same model, which keeps first what its map puts last."""
+
+    def __init__(self, weights: np.ndarray, own: dict[str, OwnMap]) -> None:
+        super().__init__(weights)
+        self.own = own
+
+    def relevance(self, index: int) -> dict[str, OwnMap]:
+        return self.own
+
+    def scatter(self, maps: np.ndarray) -> np.ndarray:
+        return -maps
+
+
+def test_maps_are_scattered_by_what_they_are_and_not_by_their_name() -> None:
+    weights = np.random.default_rng(0).permutation(np.linspace(0.05, 1, 20))
+    values = weights.astype(np.float32)
+    own = {
+        "attention": OwnMap(values),
+        "kept": OwnMap(values, scattered=True),
+        "selection": OwnMap(values),
+    }
+    settings = FaithfulnessSettings(fills=("nothing",))
+    found = measure(Turning(weights, own), ("no", "yes"), settings).orders
+    assert found["kept"].gain > 0
+    assert found["selection"].gain == pytest.approx(-found["kept"].gain, abs=1e-6)
+    assert found["attention"].gain == found["selection"].gain
+
+
+def test_of_a_network_that_scatters_only_the_order_of_kept_pixels_is_scattered_already() -> None:
+    crop = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
+    rerun = CellRerun(crop, small_map_bundle().cell_model("cpu"))
+    maps, (seen,) = rerun.relevance(0), rerun.seen.evidence
+    assert {name: each.scattered for name, each in maps.items()} == {
+        "selection": False,
+        "attention": True,
+    }
+    # The pixels that were kept come first, the one that was attended to most before all.
+    order = rank(maps["attention"].values)
+    assert set(order[: seen.k]) == set(seen.indices)
+    assert order[0] == seen.indices[seen.weights().argmax()]
 
 
 def test_a_set_of_cells_is_measured_like_each_alone() -> None:
@@ -411,7 +455,7 @@ def test_a_field_with_nothing_removed_is_what_it_was() -> None:
     np.testing.assert_allclose(rerun.seen.logits, whole.traversal.logits, atol=1e-4)
     np.testing.assert_array_equal(rerun.seen.boxes, whole.traversal.boxes)
     maps = rerun.relevance(1)
-    assert maps["contribution"].shape == (13 * 16,)
+    assert maps["contribution"].values.shape == (13 * 16,)
 
 
 def test_nothing_of_a_removed_tile_reaches_the_model() -> None:
@@ -461,7 +505,7 @@ def test_the_control_of_a_field_is_the_map_of_the_shuffled_network() -> None:
     rerun = FieldRerun(field, bundle, (2, 1), "cpu")
     other = small_tnet_bundle()
     changed = dataclasses.replace(other, state=shuffle_weights(bundle.model(), 5).state_dict())
-    expected = FieldRerun(field, changed, (2, 1), "cpu").relevance(1)["contribution"]
+    expected = FieldRerun(field, changed, (2, 1), "cpu").relevance(1)["contribution"].values
     np.testing.assert_allclose(rerun.control(1, 5), expected, atol=1e-6)
 
 

@@ -83,6 +83,26 @@ def test_every_control_is_reached_named_and_seen(window: Window, audit: ModuleTy
     assert not short
 
 
+@pytest.mark.slow
+def test_the_queue_of_a_batch_is_reached_named_and_seen(
+    window: Window, audit: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.tif").write_bytes(b"only looked for")
+    dock = open_dock(window.viewer, "Batch")
+    batch = dock.batch
+    batch.add_inputs([str(tmp_path / "images")])
+    window.until(lambda: len(batch.states) == 1 and not batch.searching)
+    audit.unfold(dock)
+    audit.raise_dock(dock)
+    window.until(dock.queue_box.table.isVisible)
+    QTest.qWait(50)
+    found = audit.measure_keys("dark", "batch", dock)
+    found += audit.measure_contrast("dark", "batch", dock)
+    assert "_Table 'Files of the batch'" in {each.widget for each in found}
+    assert not [(f.kind, round(f.value, 2), f.widget) for f in found if f.fails]
+
+
 def test_the_measures_find_what_is_wrong(audit: ModuleType, qtbot: Any) -> None:
     """Else a test that finds nothing would say nothing."""
     outer = QWidget()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..files import replacing
+from ..files import replacing, writing_hdf5
 from ..inference.slides import SlidePrediction
 from .request import Export
 from .tables import as_classes, iter_tables
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
     from anndata import AnnData
 
@@ -53,10 +54,10 @@ def write_anndata(export: Export, path: Path) -> list[Path]:
     """
     features = _features(export)
     table = make_table(export)
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary)
+    with replacing(path) as temporary, writing_hdf5(temporary) as (file, check):
+        _write_table(table, file)
         if features is not None:
-            _copy_features(features, temporary, export)
+            _copy_features(features, file, check, export)
         export.report(table.n_obs, table.n_obs)
     return [path]
 
@@ -121,20 +122,32 @@ def _of_patches(
     return obs[names].to_numpy(np.float32), list(map(str, names))
 
 
-def _copy_features(features: FeatureSet, path: Path, export: Export) -> None:
-    """Write ``X`` as anndata does, without all of it in memory."""
-    import h5py
+def _write_table(table: AnnData, file: h5py.File) -> None:
+    """Write a table as `AnnData.write_h5ad` does, which takes no file that is open."""
+    from anndata.io import write_elem
 
+    table.strings_to_categoricals()
+    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+    if table.X is not None:
+        write_elem(file, "X", table.X)
+    for name in ("obs", "var"):
+        write_elem(file, name, getattr(table, name))
+    for name in ("obsm", "varm", "obsp", "varp", "layers", "uns"):
+        write_elem(file, name, dict(getattr(table, name)))
+
+
+def _copy_features(
+    features: FeatureSet, file: h5py.File, check: Callable[[], None], export: Export
+) -> None:
+    """Write ``X`` as anndata does, without all of it in memory."""
     n, width = len(features), features.width
     rows = max(1, _BLOCK_BYTES // (4 * width))
-    with h5py.File(path, "r+") as file:
-        if "X" in file:
-            del file["X"]
-        made = file.create_dataset("X", (n, width), np.float32)
-        made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        for start in range(0, n, rows):
-            made[start : start + rows] = features.read(slice(start, start + rows))
-            export.report(start, n)
+    made = file.create_dataset("X", (n, width), np.float32)
+    made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for start in range(0, n, rows):
+        made[start : start + rows] = features.read(slice(start, start + rows))
+        check()
+        export.report(start, n)
 
 
 def _source(export: Export) -> dict[str, Any]:

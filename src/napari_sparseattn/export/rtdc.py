@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..card import plain_name
-from ..files import replacing
+from ..files import replacing, writing_hdf5
 from ..images.errors import ImageError
 from ..images.holograms import _hdf5 as h5
 from ..images.holograms.rtdc import feature_lengths
@@ -183,7 +183,7 @@ def _add(path: Path, columns: Mapping[str, npt.NDArray[np.float64]], log: list[s
     import h5py
 
     try:
-        with h5py.File(path, "r+") as file:
+        with writing_hdf5(path, "r+") as (file, _):
             # Chunked, checked and compressed as dclab's own writer does.
             options: dict[str, Any] = {"fletcher32": True, **h5.zstd()}
             events = file["events"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..files import replacing
+from ..files import replacing, writing_hdf5
 from ..images.errors import ImageError
 from ..images.holograms._hdf5 import contents, images, number, reading, text
 from ..images.slides.patches import PatchGrid
@@ -111,17 +111,16 @@ def write_features(
     parameters : dict
         encoder, encoder_hash, slide_hash, grid_hash, width.
     """
-    import h5py
-
     n, width = int(valid.sum()), int(parameters["width"])
     block = max(1, min(n, _CHUNK_BYTES // (4 * width)))
     corners = np.rint(grid.corners[valid][:, ::-1]).astype(np.int64)
     cells = grid.cells[valid].astype("<i4")
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, writing_hdf5(temporary) as (file, check):
         features = file.create_dataset("features", (n, width), "<f4", chunks=(block, width))
         sums = []
         for start, chunk in _chunks(rows, block):
             features[start : start + len(chunk)] = chunk
+            check()
             sums.append(np.frombuffer(hashlib.sha256(chunk.tobytes()).digest(), np.uint8))
         file["sums"] = np.stack(sums)
         file["cells"] = cells

@@ -24,6 +24,7 @@ from .fields import PyramidSource, as_pyramid, field_network, to_cpu, to_travers
 from .reruns import (
     TILES,
     Mask,
+    OwnMap,
     Values,
     crop_coverage,
     one_thread,
@@ -261,11 +262,11 @@ class FieldRerun:
             progress(len(tiles))
         return np.concatenate(parts)
 
-    def relevance(self, index: int) -> dict[str, Values]:
+    def relevance(self, index: int) -> dict[str, OwnMap]:
         """See `Rerun`."""
         return self._maps(self.seen, index)
 
-    def _maps(self, way: Traversal, index: int) -> dict[str, Values]:
+    def _maps(self, way: Traversal, index: int) -> dict[str, OwnMap]:
         edges = (
             np.minimum(np.arange(count + 1) * self.tile, length)
             for count, length in zip(self.shape, self.pyramid.shape, strict=True)
@@ -297,7 +298,7 @@ class FieldRerun:
         output = self.run(
             np.zeros((1, *self.shape), bool), model=shuffle_weights(self.network, seed)
         )
-        return next(iter(self._maps(self.traversal(output), index).values()))
+        return next(iter(self._maps(self.traversal(output), index).values())).values
 
     def stability(self, seed: int) -> dict[str, float]:
         """See `Rerun`; not measured for whole images."""

@@ -14,7 +14,7 @@ from ..evidence.baselines import random_like, random_regions, rank
 from ..evidence.faithfulness import Curves, Faithfulness, OrderScore
 from ..evidence.measures import gini, spearman
 from ..progress import Progress
-from .reruns import Mask, Rerun, softmax
+from .reruns import Mask, OwnMap, Rerun, softmax
 
 __all__ = ["CARD", "THOROUGH", "FaithfulnessSettings", "measure"]
 
@@ -107,7 +107,7 @@ def measure(
     first = rerun.logits(np.zeros((1, n), bool), settings.fills[0], settings.seed, _silent)[0]
     index = int(first.argmax())
     own = rerun.relevance(index)
-    shown = next(iter(own.values()))
+    shown = next(iter(own.values())).values
     # The same lots for every cell would make all of them right or wrong together.
     settings = dataclasses.replace(settings, seed=_own_seed(shown, settings.seed))
     selected = rerun.selection()
@@ -156,14 +156,14 @@ def _mass(selected: Mask, mask: npt.NDArray[np.floating] | Mask | None) -> float
 
 
 def _orders(
-    rerun: Rerun, own: dict[str, npt.NDArray[np.float32]], settings: FaithfulnessSettings
+    rerun: Rerun, own: dict[str, OwnMap], settings: FaithfulnessSettings
 ) -> tuple[dict[str, list[npt.NDArray[np.int64]]], list[npt.NDArray[np.int64]]]:
     """Orders of the n units by name, several where drawn by lot; and those to test against."""
     seed, lots = settings.seed, np.random.default_rng(settings.seed)
-    shown = next(iter(own.values()))
+    shown = next(iter(own.values())).values
     orders = {
-        name: [rank(values if name == "attention" else rerun.scatter(values), seed)]
-        for name, values in own.items()
+        name: [rank(each.values if each.scattered else rerun.scatter(each.values), seed)]
+        for name, each in own.items()
     }
     number = max(settings.draws, settings.trials)
     maps = random_like(shown, rerun.shape, rerun.cells, int(lots.integers(2**31)), number)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CellRerun",
+    "OwnMap",
     "Rerun",
     "crop_coverage",
     "one_thread",
@@ -56,6 +57,23 @@ TILES = 16
 _LEAST = np.float32(1e-30)
 #: Standard deviation of the noise that stability is tried with, in that of the crop.
 _NOISE = 0.05
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnMap:
+    """A model's own map of how much each of n units matters.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (n,) float32, the largest of what matters most.
+    scattered : bool
+        Whether the order of the values is already that of the model's selection,
+        pixel by pixel: such a map is not scattered again, see `Rerun.scatter`.
+    """
+
+    values: Values
+    scattered: bool = False
 
 
 class Rerun(Protocol):
@@ -84,8 +102,8 @@ class Rerun(Protocol):
         """Run the whole model with units (M, n) replaced: (M, C)."""
         ...
 
-    def relevance(self, index: int) -> dict[str, Values]:
-        """The model's own maps for a class, (n,) each, the one shown first."""
+    def relevance(self, index: int) -> dict[str, OwnMap]:
+        """The model's own maps for a class by name, the one shown first."""
         ...
 
     def scatter(self, maps: Values) -> Values:
@@ -223,11 +241,11 @@ class CellRerun:
                 progress(len(logits))
         return np.concatenate(found)
 
-    def relevance(self, index: int) -> dict[str, Values]:
+    def relevance(self, index: int) -> dict[str, OwnMap]:
         """See `Rerun`."""
         return self._maps(self.seen, index)
 
-    def _maps(self, seen: CropOutput, index: int) -> dict[str, Values]:
+    def _maps(self, seen: CropOutput, index: int) -> dict[str, OwnMap]:
         (found,) = seen.evidence
         if isinstance(found, Traversal):
             edges = (np.minimum(np.arange(self.shape[0] + 1) * self.side, self.size),) * 2
@@ -276,7 +294,7 @@ class CellRerun:
         """See `Rerun`."""
         other = shuffle_weights(self.model, seed)
         maps = self._maps(self.run(self.ready[None], True, other), index)
-        return next(iter(maps.values()))
+        return next(iter(maps.values())).values
 
     def stability(self, seed: int) -> dict[str, float]:
         """See `Rerun`: one pixel's shift in four directions, and a little noise twice."""
@@ -305,22 +323,22 @@ class CellRerun:
         }
 
 
-def selection_relevance(found: PixelSelection) -> dict[str, Values]:
+def selection_relevance(found: PixelSelection) -> dict[str, OwnMap]:
     """Maps (size * size,) of a SparseAttnNet: of the selector, and of the class token.
 
     ``"selection"`` is the coarse map. ``"attention"`` has the kept pixels
-    first, by fine attention, and then the others by the coarse map. It is an
-    order of the pixels that were kept, and is not scattered again.
+    first, by fine attention, and then the others by the coarse map: they are
+    kept after the selector has scattered them.
     """
     coarse = found.coarse.ravel()
     fine = coarse.astype(np.float32) * np.float32(1e-9)
     fine[found.indices] = found.weights() * found.k + np.float32(1e-6)
-    return {"selection": coarse, "attention": fine}
+    return {"selection": OwnMap(coarse), "attention": OwnMap(fine, scattered=True)}
 
 
 def relevance_of_traversal(
     way: Traversal, index: int, rows: npt.NDArray[np.generic], columns: npt.NDArray[np.generic]
-) -> dict[str, Values]:
+) -> dict[str, OwnMap]:
     """Maps of a TNet over tiles between these edges, row by row.
 
     ``"contribution"``: each crop's evidence for the class, spread evenly over
@@ -337,7 +355,7 @@ def relevance_of_traversal(
         spread[1] += share
     area = np.outer(np.diff(rows.astype(float)), np.diff(columns.astype(float)))
     maps = (spread / area).astype(np.float32)
-    return {"contribution": maps[0].ravel(), "crops": maps[1].ravel()}
+    return {"contribution": OwnMap(maps[0].ravel()), "crops": OwnMap(maps[1].ravel())}
 
 
 def _within(edges: npt.NDArray[np.generic], first: float, last: float) -> npt.NDArray[np.float64]:

@@ -18,7 +18,7 @@ from ..device import choose_device
 from ..evidence import PyramidAttention
 from ..evidence.measures import overlap
 from ..models.span import SpanMil, SpanUnet, run_span
-from .reruns import Mask, Values, one_thread, shuffle_weights
+from .reruns import Mask, OwnMap, Values, one_thread, shuffle_weights
 
 if TYPE_CHECKING:
     from ..models.span import SpanOutput
@@ -146,14 +146,14 @@ class SlideRerun:
         odds = logits[:, 0] if self.region is None else logits[self.region, 0]
         return np.array([0.0, float(odds.mean())], np.float32)
 
-    def relevance(self, index: int) -> dict[str, Values]:
+    def relevance(self, index: int) -> dict[str, OwnMap]:
         """See `Rerun`: attention of the finest level, and of all levels; or what was asked for.
 
         Attention is not of one class; other explanations are.
         """
         maps = _maps(self.seen)
         if not self.methods:
-            return maps
+            return {name: OwnMap(values) for name, values in maps.items()}
         from .explanations import explain_features
 
         found: dict[str, Values] = {
@@ -168,7 +168,7 @@ class SlideRerun:
             # What such a model shows of each patch, as if it explained the others too.
             sign = np.float32(1 if index else -1)
             found["probability"] = sign * self.seen.patch_probabilities
-        return {**found, **maps}
+        return {name: OwnMap(values) for name, values in {**found, **maps}.items()}
 
     def scatter(self, maps: Values) -> Values:
         """See `Rerun`: nothing is scattered."""

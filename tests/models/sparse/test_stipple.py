@@ -14,7 +14,7 @@ from napari_sparseattn.models.sparse.network import (
     select_pixels,
     selection_gates,
 )
-from napari_sparseattn.models.sparse.stipple import stipple_scores, thresholds
+from napari_sparseattn.models.sparse.stipple import MOST, stipple_scores, thresholds
 from small_model import SELECTING
 
 
@@ -204,3 +204,19 @@ def test_a_map_has_bounded_logits_whatever_it_is_shown() -> None:
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         dataclasses.replace(SELECTING, **changes)
+
+
+def test_a_sharper_map_gathers_pixels_where_it_was_high() -> None:
+    net, x = make(), crops()
+    before = net.select(x).detach()
+    net.coarse.sharpen(3)
+    after = net.select(x).detach()
+    assert float(after.std()) > 2 * float(before.std())
+    assert after.abs().max() <= MOST
+    assert float((torch.sign(before) == torch.sign(after)).float().mean()) > 0.95
+    # Kept pixels lie higher on the map of before.
+    kept = [
+        before.flatten(1).gather(1, select_pixels(stipple_scores(logits), 40)).mean()
+        for logits in (before, after)
+    ]
+    assert kept[1] > kept[0]

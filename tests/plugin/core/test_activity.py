@@ -98,6 +98,39 @@ def test_what_is_over_soon_is_not_listed(listed: Activity, job: Job, viewer: Vie
     job.changed.emit(None)
 
 
+@pytest.mark.parametrize("newer", [Progress(2, 3), None])
+def test_who_hears_of_progress_hears_of_the_newest_last(
+    newer: Progress | None, listed: Activity, job: Job, viewer: ViewerModel
+) -> None:
+    later: list[Any] = []
+
+    class Later(Held):
+        def later(self, milliseconds: int, call: Any) -> None:
+            later.append(call)
+
+    Lanes.of(viewer).runner = Later()
+    heard: list[Progress | None] = []
+    job.changed.connect(heard.append)
+    job.changed.emit(Progress(0, 3))
+    later.pop()()
+    (bar,) = bars()
+
+    def work(_: object) -> None:
+        """What Qt does when napari moves a bar."""
+        bar.events.value.disconnect(work)
+        job.changed.emit(newer)
+
+    bar.events.value.connect(work)
+    job.changed.emit(Progress(1, 3))
+    while later:
+        later.pop(0)()
+    assert heard == [Progress(0, 3), Progress(1, 3), newer]
+    if newer is not None:
+        assert bar.n == 2
+        job.changed.emit(None)
+    assert not bars()
+
+
 def test_without_a_window_nothing_is_listed(
     viewer: ViewerModel, job: Job, at_once: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

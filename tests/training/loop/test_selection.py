@@ -169,6 +169,17 @@ def test_a_network_can_be_trained_by_a_rule_and_its_map_is_left_alone() -> None:
         torch.testing.assert_close(value, before[name])
 
 
+def test_a_fixed_map_stays_and_what_reads_its_pixels_learns() -> None:
+    torch.manual_seed(7)
+    before = SparseAttnNet(SMALL).state_dict()
+    after = training(dataclasses.replace(OPTIONS, fixed_map=True))[0]
+    for key, value in after.state_dict().items():
+        if key.startswith("coarse."):
+            assert torch.equal(value, before[key]), key
+    assert not torch.equal(after.head.weight, before["head.weight"])
+    assert all(parameter.requires_grad for parameter in after.parameters())
+
+
 def test_the_foreign_loss_is_least_where_nothing_foreign_is_chosen() -> None:
     foreign = torch.zeros(1, 8, 8)
     foreign[:, :, 4:] = 1

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache import Cache
-from ...files import replacing
+from ...files import replacing, writing_hdf5
 from ...progress import Progress, ignore_progress
 from ..errors import ImageError
 from ._ledger import Level, TileKey
@@ -241,8 +241,6 @@ def iter_overview(pyramid: Pyramid, file: Path) -> Generator[Band, None, None]:
     OSError
         If the file cannot be written.
     """
-    import h5py
-
     # Colours are kept as stored, so that they can be shown with and without the profile.
     twin, levels = pyramid.as_stored(), overview_levels(pyramid)
     last, number = twin.levels[-1], len(twin.levels) - 1
@@ -250,7 +248,10 @@ def iter_overview(pyramid: Pyramid, file: Path) -> Generator[Band, None, None]:
     rows = math.ceil(_LEAST_ROWS / factor) * factor
     total = math.ceil(last.height / rows)
     # Without a cache of chunks, as whole ones are written.
-    with replacing(file) as temporary, h5py.File(temporary, "w", rdcc_nbytes=0) as held:
+    with (
+        replacing(file) as temporary,
+        writing_hdf5(temporary, rdcc_nbytes=0) as (held, check),
+    ):
         writers = [
             _Writer(held, n, level, twin.channels, twin.dtype) for n, level in enumerate(levels, 1)
         ]
@@ -265,6 +266,7 @@ def iter_overview(pyramid: Pyramid, file: Path) -> Generator[Band, None, None]:
                 if not valid.all():
                     states = _states(twin, number, valid, top // STEP**n, STEP**n)
                 writer.add(pixels, states)
+            check()
             if not valid.all():
                 pixels = np.where(valid[..., np.newaxis], pixels, twin.background)
             yield Band(done + 1, total, top // factor, pixels.astype(twin.dtype, copy=False))

@@ -109,6 +109,15 @@ class SmoothMap(nn.Module):
         scores = MOST * torch.tanh(scores / MOST)
         return F.interpolate(scores, size=x.shape[-2:], mode="bilinear")[:, 0], stem
 
+    @torch.no_grad()
+    def sharpen(self, by: float) -> None:
+        """Multiply scores, before they are bounded: pixels gather where the map is high."""
+        score = self.score[1]
+        assert isinstance(score, nn.Conv2d)
+        for values in (score.weight, score.bias):
+            if values is not None:
+                values.mul_(by)
+
 
 def _normed(width: int) -> nn.Sequential:
     groups = next(g for g in (4, 3, 2, 1) if width % g == 0)

@@ -199,6 +199,7 @@ class BatchQueueBox(Follower):
 
     def _table(self) -> _Table:
         table = _Table(self)
+        table.setAccessibleName("Files of the batch")
         table.setModel(self.model)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

@@ -79,6 +79,8 @@ class _Job:
         #: Grows with each piece of work that ends: its bar may still be waited for.
         self._era = 0
         self._waiting = False
+        #: Whether the bar is about to be drawn, or is being drawn.
+        self._drawing = False
         self.bar: Any = None
 
     @property
@@ -102,12 +104,34 @@ class _Job:
             self._era += 1
             self._waiting = False
             self._close()
+        elif (viewer := self._activity.viewer) is None:
+            return
         elif self.bar is not None:
-            self._update()
-        elif not self._waiting and (viewer := self._activity.viewer) is not None:
+            self._draw_soon(viewer)
+        elif not self._waiting:
             self._waiting = True
             later = functools.partial(self._open, self._era)
             Lanes.of(viewer).runner.later(_AFTER_MS, later)
+
+    def _draw_soon(self, viewer: ViewerModel) -> None:
+        """Draw the bar once those have heard of the progress that are still to hear of it.
+
+        napari lets Qt work whenever a bar moves. Were it moved here, newer progress would
+        arrive before the others heard of this one: they would show the older at last, or a
+        bar of work that is over.
+        """
+        if not self._drawing:
+            self._drawing = True
+            Lanes.of(viewer).runner.later(0, self._draw)
+
+    def _draw(self) -> None:
+        drawn = None
+        try:
+            while self.bar is not None and self._progress is not drawn:
+                drawn = self._progress
+                self._update()
+        finally:
+            self._drawing = False
 
     def _open(self, era: int) -> None:
         viewer = self._activity.viewer
@@ -130,7 +154,7 @@ class _Job:
         if progress.total != bar.total:
             bar.total = progress.total
         bar.set_description(self.text)
-        if progress.done != bar.n:
+        if self.bar is bar and progress.done != bar.n:
             bar.update(progress.done - bar.n)
 
     def _close(self) -> None:

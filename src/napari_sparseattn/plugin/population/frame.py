@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from psygnal import SignalInstance
 from qtpy.QtCore import QEvent, Qt, QTimer
@@ -15,14 +15,14 @@ from ..core.status import Message, Status
 from ..widgets.base import Follower
 from ..widgets.frame import DockFrame, dock_of
 from ..widgets.places import keep_place, note_closing, put_back
+from .session import Population
 
 if TYPE_CHECKING:
-    from .session import Population
+    from napari.components import ViewerModel
 
 __all__ = ["CellsDock", "SeenFollower"]
 
 _KEEP_MS = 500
-BoxT = TypeVar("BoxT", bound=Follower)
 
 
 class CellsDock(DockFrame):
@@ -30,42 +30,44 @@ class CellsDock(DockFrame):
 
     Parameters
     ----------
-    status : Status
-        Of the viewer.
+    napari_viewer : napari.viewer.Viewer
+        napari fills this in by the parameter's name.
     """
 
     #: As the menu names it.
     title: ClassVar[str]
     #: In screen pixels, until the user has given it another.
     first_height: ClassVar[int] = 270
+    #: Makes the box that it shows, of the population and a parent.
+    make_box: ClassVar[Callable[[Population, QWidget], Follower]]
+    #: Whether cells are given classes in it.
+    annotates: ClassVar[bool] = True
 
-    def __init__(self, status: Status) -> None:
-        super().__init__(status)
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        population = self.population = Population.of(napari_viewer)
+        super().__init__(population.session.status)
         self.setMinimumWidth(260)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self._warnings = _OnlyWarnings(status, self.message_line)
+        warnings = _OnlyWarnings(population.session.status, self.message_line)
         self._keeping = QTimer(self)
         self._keeping.setSingleShot(True)
         self._keeping.setInterval(_KEEP_MS)
         self._keeping.timeout.connect(self._keep)
+        used = population.annotating if self.annotates else population.session
+        used.attach()
+        population.attach()
+        # By the class: what it has there is called as it is, not as a method.
+        self.box = type(self).make_box(population, self)
+        self._hold_box()
+        self.end_with([self.box, warnings], population.detach, used.detach)
 
-    def fill(self, box: Follower) -> None:
-        """Put a box in it, without a scroll area: what is in the box scrolls."""
+    def _hold_box(self) -> None:
+        """Put the box in it without a scroll area: what is in the box scrolls."""
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 2, 4, 2)
         outer.setSpacing(2)
-        outer.addWidget(box, 1)
+        outer.addWidget(self.box, 1)
         outer.addWidget(self.message_line)
-
-    def hold(self, population: Population, make: Callable[[Population, QWidget], BoxT]) -> BoxT:
-        """Fill it with a box that shows a population and annotates in it; ends both with itself."""
-        annotating = population.annotating
-        annotating.attach()
-        population.attach()
-        box = make(population, self)
-        self.fill(box)
-        self.end_with([box, self._warnings], population.detach, annotating.detach)
-        return box
 
     def placed_in(self, dock: QDockWidget) -> None:
         """Go where it was, or below the image."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cells.counts_box import TABLE
-from ..session import Session
 from ..widgets.undo_keys import UndoKeys
 from .frame import CellsDock
-from .session import Population
 from .table_box import TableBox
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from qtpy.QtWidgets import QWidget
+
+    from .session import Population
 
 __all__ = ["TableDock"]
+
+
+def _make_table(population: Population, parent: QWidget) -> TableBox:
+    return TableBox(population.session.cells, parent)
 
 
 class TableDock(CellsDock):
@@ -27,14 +32,9 @@ class TableDock(CellsDock):
     """
 
     title = TABLE
+    make_box = _make_table
+    annotates = False
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        population = Population.of(napari_viewer)
-        self.session = Session.of(napari_viewer)
-        super().__init__(self.session.status)
-        self.box = TableBox(self.session.cells, self)
-        self.fill(self.box)
+        super().__init__(napari_viewer)
         self.undo_keys = UndoKeys(napari_viewer, self)
-        self.session.attach()
-        population.attach()
-        self.end_with([self.box, self._warnings], population.detach, self.session.detach)

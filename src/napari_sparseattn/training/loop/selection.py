@@ -97,6 +97,8 @@ class SelectionOptions:
         Compute in bfloat16 where autocast allows it; None asks the processor.
     rule : str
         ``"learned"``, or a rule of `pixels_by_rule`.
+    fixed_map : bool
+        Leave the map as it is, and train what reads its pixels.
     seed : int
         Seeds everything.
     """
@@ -118,6 +120,7 @@ class SelectionOptions:
     ramp: float = 6
     bfloat16: bool | None = None
     rule: Rule = "learned"
+    fixed_map: bool = False
     seed: int = 0
 
 
@@ -185,7 +188,7 @@ def train_selection(
         run.keep(checkpoint, history)
         yield report
     model.load_state_dict(run.average.state_dict())
-    model.eval()
+    model.requires_grad_(True).eval()
 
 
 def chosen_at(
@@ -303,6 +306,8 @@ class _Run:
         options: SelectionOptions,
     ) -> None:
         self.model = model
+        if options.fixed_map:
+            model.coarse.requires_grad_(False)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.crops, self.labels = train[0], torch.from_numpy(train[1])
         self.normalisation, self.options = normalisation, options
@@ -408,14 +413,15 @@ class _Run:
         share = least * (most / least) ** float(torch.rand((), generator=generator))
         k = max(1, round(share * config.image_size**2))
         learned = options.rule == "learned"
+        learns = learned and not options.fixed_map
         indices = None if learned else pixels_by_rule(options.rule, inputs, k, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             output = self.model(
-                inputs, k=k, explore=1.0, generator=generator, indices=indices, gated=learned
+                inputs, k=k, explore=1.0, generator=generator, indices=indices, gated=learns
             )
         loss = F.cross_entropy(output.logits, target, label_smoothing=options.label_smoothing)
         taught = loss
-        if learned:
+        if learns:
             taught = taught + options.distill * distillation_divergence(output)
             taught = taught + options.level * level_loss(output.coarse_logits)
             if foreign is not None:
