@@ -277,8 +277,8 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
     elif data.dtype.kind == "f":
         missing = int(np.count_nonzero(~np.isfinite(data).all(axis=-1)))
         if missing:
-            note = f"{missing} pixels hold no number (NaN or infinite): what is around a cell "
-            notes += (note + "stands for them, and classes there may not hold",)
+            note = f"{missing} pixels hold no number (NaN or infinite): they are filled in, and "
+            notes += (note + "classes near them may not hold",)
     if data.shape[-1] == 4 and data.dtype.kind == "u":
         clear = data[..., 3] == 0
         if clear.any() and not clear.all():
