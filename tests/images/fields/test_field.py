@@ -392,6 +392,19 @@ def test_dyes_are_no_colours_and_the_fourth_is_no_alpha(tmp_path: Path, count, n
     assert open_field(tmp_path / "a.ome.tif", modality="brightfield").modality == "brightfield"
 
 
+@pytest.mark.parametrize("factor", [1 / 255, 1.0, 16.0, 257.0])
+def test_decimal_colours_are_those_of_eight_bits(tmp_path: Path, factor):
+    glass = np.full((40, 40, 3), 235, np.uint8)
+    glass[10:20, 10:20] = (120, 40, 130)
+    values = glass * np.float32(factor)
+    values[0, 0] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    field = open_field(tmp_path / "a.tif")
+    shown = to_float(field.plane())
+    np.testing.assert_allclose(shown[1:], glass[1:] / 255, atol=0.005)
+    assert ("scaled to 0 to 1" in " ".join(field.notes)) == (factor >= 1)
+
+
 def test_missing_numbers_of_colours_are_noted():
     array = RNG.random((20, 30, 3))
     array[3, :5, 1] = np.nan

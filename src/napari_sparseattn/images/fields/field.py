@@ -23,6 +23,8 @@ _UNITS = ("", "rad", "nm")
 _COLOUR_CHANNELS = (3, 4)
 # Glass of a well exposed image, of full scale; below `_DIM` a camera has fewer bits than the file.
 _WHITE, _DIM = 0.92, 0.5
+#: Highest decimal value that is still taken for a share of full scale, a little overexposed.
+_MOST_DECIMAL = 2.0
 _WHITE_QUANTILE, _GLASS_QUANTILE = 0.98, 0.8
 
 
@@ -121,9 +123,10 @@ class Field:
         a single channel in rad is phase, in nm OPD. Otherwise it is
         ``"unknown"``, to be asked from the user.
 
-        Of brightfield colour two things are mended, and noted: values of 16 or
+        Of brightfield colour three things are mended, and noted: values of 16 or
         more bits that a camera of fewer bits left dark are scaled to the image's
-        own white, and what is fully transparent gets the colour of the glass.
+        own white, decimal ones beyond 1 to 0 to 1, and what is fully transparent
+        gets the colour of the glass.
 
         Parameters
         ----------
@@ -279,6 +282,8 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
         if missing:
             note = f"{missing} pixels hold no number (NaN or infinite): they are filled in, and "
             notes += (note + "classes near them may not hold",)
+        data, scaled = _within_one(data)
+        notes += scaled
     if data.shape[-1] == 4 and data.dtype.kind == "u":
         clear = data[..., 3] == 0
         if clear.any() and not clear.all():
@@ -287,6 +292,21 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
             data[clear, :3] = glass.astype(data.dtype)
             notes += ("transparent parts are not part of the image: they are taken for glass",)
     return data, notes
+
+
+def _within_one(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Return decimal colours (..., C) as 0 to 1, and a note where they were the values of bits."""
+    some = data[..., ::4, ::4, :3]
+    finite = some[np.isfinite(some)]
+    highest = float(finite.max(initial=0))
+    if highest <= _MOST_DECIMAL:
+        return data, ()
+    full = next((n for n in (255, 65535) if highest <= n), highest)
+    white, scale = float(np.quantile(finite, _WHITE_QUANTILE)), 1 / full
+    if 0 < white < _DIM * full:
+        scale = _WHITE / white
+    note = f"decimal values up to {highest:g} were scaled to 0 to 1, as models take them"
+    return data.astype(np.float32) * np.float32(scale), (note,)
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
