@@ -24,6 +24,7 @@ from napari_sparseattn.images.fields.cells import (
     find_cells,
 )
 from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
 from napari_sparseattn.inference.compare import change_setting
 from napari_sparseattn.inference.prediction import Predictions
@@ -250,6 +251,22 @@ def test_wrong_channels_and_modality_are_explained() -> None:
     other = dataclasses.replace(field(), modality="fluorescence")
     with pytest.raises(ValueError, match="trained on brightfield"):
         classify_cells(other, cells(), small_bundle(), "cpu")
+
+
+def test_whole_nm_are_classified_as_decimal_ones() -> None:
+    bundle = small_bundle(
+        1, modality="opd", unit="nm", normalisation=Normalisation("fixed", 40, 80)
+    )
+    values = np.random.default_rng(0).integers(0, 400, (60, 80))
+    answers = [
+        classify_cells(
+            Field.from_array(values.astype(dtype), pixel_size=0.5, modality="opd", unit="nm"),
+            cells(), bundle, "cpu",
+        ).probabilities
+        for dtype in (np.float32, np.uint16, np.int16)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
 
 
 def test_no_model_takes_grey_values_for_nm() -> None:

@@ -78,6 +78,16 @@ def test_plane_picks_frame_and_slice_as_views():
         field.plane(z=-1)
 
 
+@pytest.mark.parametrize("unit", ["nm", "rad"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
+def test_whole_numbers_of_a_unit_keep_their_values(dtype, unit):
+    values = np.arange(120).reshape(10, 12).astype(dtype)
+    field = Field.from_array(values, unit=unit, modality="opd" if unit == "nm" else "phase")
+    np.testing.assert_array_equal(to_float(field.plane())[..., 0], np.arange(120).reshape(10, 12))
+    # Without one they are shares of what the type can hold.
+    assert to_float(Field.from_array(values).plane()).max() < 1
+
+
 def test_alpha_stays_where_the_image_is_not_brightfield():
     field = Field.from_array(integers(20, 30, 4), modality="fluorescence")
     assert field.n_channels == 4

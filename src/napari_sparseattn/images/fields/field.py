@@ -190,6 +190,9 @@ class Field:
     def plane(self, t: int = 0, z: int = 0) -> npt.NDArray[Any]:
         """Return one image as (H, W, C), a view of the data.
 
+        Whole numbers of nm or rad become decimal ones, as models divide whole
+        numbers by the highest that their type can hold.
+
         The alpha channel of a brightfield RGBA image is dropped, not
         composited: smears are opaque, and alpha there marks edited regions.
 
@@ -199,6 +202,8 @@ class Field:
             If there is no such frame or slice.
         """
         image = self._at(t, z)
+        if self.unit and image.dtype.kind in "iub":
+            image = image.astype(np.float32)
         if "C" not in self.axes:
             return image[..., np.newaxis]
         return image[..., :3] if self._has_alpha else image
