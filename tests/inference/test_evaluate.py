@@ -21,6 +21,7 @@ from napari_sparseattn.inference.evaluate import evaluate_folder
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import simulated_slide
+from small_model import small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle
 
@@ -150,3 +151,19 @@ def test_cells_are_looked_at_as_closely_as_asked(tmp_path: Path) -> None:
         for locations in ((1, 1), (4, 4))
     )
     assert np.abs(few - many).max() > 1e-4
+
+
+def test_whole_nm_of_a_cell_are_measured_as_decimal_ones(tmp_path: Path) -> None:
+    fixed = Normalisation("fixed", 40.0, 80.0)
+    bundle = small_bundle(1, modality="opd", unit="nm", normalisation=fixed)
+    answers = []
+    for dtype in (np.float32, np.uint16):
+        rng = np.random.default_rng(0)
+        for name in ("round", "lobed"):
+            folder = tmp_path / np.dtype(dtype).name / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                tifffile.imwrite(folder / f"{i}.tif", rng.integers(0, 400, (16, 16)).astype(dtype))
+        found = evaluate_folder(tmp_path / np.dtype(dtype).name, bundle, "cpu")
+        answers.append(found.judged.probabilities)
+    np.testing.assert_array_equal(*answers)

@@ -238,13 +238,14 @@ def prepare_cells(
     from ..training.data.datasets import read_class_folders
     from ..training.loop.classifier import TrainingSettings, suit_settings
 
+    unit = {"opd": "nm", "phase": "rad"}.get(shown, "")
     with progress_bar("images", quiet=quiet) as progress:
-        data = read_class_folders(folder, 2 * side, channels, progress)
+        data = read_class_folders(folder, 2 * side, channels, progress, unit=unit)
     settings = TrainingSettings(
         name=name,
         crop=CropSpec(size=side, field_of_view_um=field_of_view),
         modality=shown,
-        unit={"opd": "nm", "phase": "rad"}.get(shown, ""),
+        unit=unit,
         data=f"{len(data)} images of the folder {folder.name}",
         recipe=f"napari-sparseattn train --kind {kind}",
     )
@@ -552,7 +553,12 @@ def _read_folder(folder: Path, card: Card, quiet: bool) -> CropSet:
 
     with progress_bar("images", quiet=quiet) as progress:
         return read_class_folders(
-            folder, 2 * card.crop.size, len(card.channels), progress, least_classes=1
+            folder,
+            2 * card.crop.size,
+            len(card.channels),
+            progress,
+            least_classes=1,
+            unit=card.unit,
         )
 
 

@@ -208,7 +208,7 @@ class _Crops(_Judge):
     def read(self, unit: Unit) -> npt.NDArray[np.float32]:
         card = self.bundle.card
         side = card.crop.field_of_view_um / self.pixel_size if self.pixel_size else None
-        return read_crop(unit[0].path, card.crop.size, len(card.channels), side)
+        return read_crop(unit[0].path, card.crop.size, len(card.channels), side, card.unit)
 
     def answer(self, read: Sequence[Any]) -> Answers:
         return judge_crops(np.stack(read), self.bundle, self.device)
