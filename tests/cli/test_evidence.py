@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_field
@@ -110,3 +111,16 @@ def test_it_says_which_frame_and_of_what_scale(folder: Path) -> None:
     assert "only the first of 2 frames was measured" in notes
     assert "the pixel size given, 0.25 µm, replaces 0.5 µm, which the file says" in notes
     assert json.loads(Path(str(row["json"])).read_text())["notes"] == notes
+
+
+def test_the_unit_of_grey_values_can_be_given(folder: Path) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (60, 60)).astype(np.float32)
+    values[20:36, 20:36] += 200
+    tifffile.imwrite(folder / "opd.tif", values)
+    fixed = Normalisation("fixed", 40, 80)
+    bundle = small_bundle(1, modality="opd", unit="nm", normalisation=fixed)
+    model = save_bundle(bundle, folder / "nm.safetensors").path
+    with pytest.raises(ValueError, match="--unit nm"):
+        run(folder / "opd.tif", "--model", model, "--out", folder / "out")
+    row = run(folder / "opd.tif", "--model", model, "--unit", "nm", "--out", folder / "out")[0]
+    assert row["n"] == 1

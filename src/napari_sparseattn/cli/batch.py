@@ -22,6 +22,7 @@ from .options import (
     Out,
     Overwrite,
     PixelSize,
+    Unit,
 )
 from .output import parse_locations, progress_bar, refuse_unused
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..images.fields.cells import Method
     from ..images.holograms.recording import Kind
     from ..process.options import Task
+    from ..process.options import Unit as ValueUnit
 
 __all__ = ["batch"]
 
@@ -73,6 +75,7 @@ def batch(
     pixel_size: PixelSize = None,
     no_icc: NoProfile = False,
     axes: Axes = None,
+    unit: Unit = None,
     method: MethodOption = "auto",
     locations: Locations = None,
     settings: Settings = None,
@@ -105,6 +108,7 @@ def batch(
         pixel_size=pixel_size,
         icc=not no_icc,
         axes=axes,
+        unit=cast("ValueUnit | None", unit),
         locations=parse_locations(locations),
         allow_unknown_scale=allow_unknown_scale,
         kind=cast("Kind | None", kind),
@@ -147,6 +151,7 @@ def _check_options(plan: BatchPlan) -> None:
     refuse_unused(
         "of fields and their cells, and slides are classified here",
         axes=options.axes is not None and "slides" in takes,
+        unit=options.unit is not None and "slides" in takes,
         method=options.method != "auto" and "slides" in takes,
     )
     refuse_unused(

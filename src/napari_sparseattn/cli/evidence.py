@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..progress import Progress
-from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize
+from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize, Unit
 from .output import Row, make_rows, progress_bar, refuse_unused, report_rows
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def evidence(
         bool, typer.Option("--whole", help="With a TNet: of images as a whole, not of cells.")
     ] = False,
     pixel_size: PixelSize = None,
+    unit: Unit = None,
     method: MethodOption = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -75,7 +76,12 @@ def evidence(
         cells=cells is not None and as_one,
         method=method != "auto" and as_one,
     )
+    refuse_unused(
+        "of fields, and not of slides", unit=unit is not None and bundle.card.takes_slides
+    )
     most = _CELLS if cells is None else cells
+    said = {"pixel_size": pixel_size, "unit": unit}
+    given = {name: value for name, value in said.items() if value is not None}
 
     def work(index: int) -> Row:
         path = items[index].path
@@ -87,10 +93,10 @@ def evidence(
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
             if as_one:
-                found, notes = _measure_whole(path, bundle, settings, device, pixel_size, progress)
+                found, notes = _measure_whole(path, bundle, settings, device, given, progress)
             else:
                 found, notes = _measure_cells(
-                    path, bundle, settings, device, pixel_size, method, most, progress
+                    path, bundle, settings, device, given, method, most, progress
                 )
         return _write(path, found, mine, target, _removed(bundle, whole=whole), notes)
 
@@ -110,7 +116,7 @@ def _measure_cells(
     bundle: Bundle,
     settings: FaithfulnessSettings,
     device: str,
-    pixel_size: float | None,
+    given: Mapping[str, Any],
     method: str,
     most: int,
     progress: Progress,
@@ -122,8 +128,7 @@ def _measure_cells(
     from ..inference.cells import about_scale
     from ..inference.faithfulness import faithfulness_of_set
 
-    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    field = open_field(path, **metadata)
+    field = open_field(path, **given)
     platelets = knows_platelets(bundle.card.class_names)
     cells = find_cells(field, method=cast("Method", method), platelets=platelets)
     notes = [*_about_frames(field), *field.notes, *cells.notes, *about_scale(field, cells)]
@@ -147,7 +152,7 @@ def _measure_whole(
     bundle: Bundle,
     settings: FaithfulnessSettings,
     device: str,
-    pixel_size: float | None,
+    given: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Faithfulness, list[str]]:
     from ..images.opening import open_image
@@ -157,12 +162,11 @@ def _measure_whole(
     from ..inference.slides import classify_slide
 
     if bundle.card.takes_slides:
-        with open_slide(path, pixel_size=pixel_size) as pyramid:
+        with open_slide(path, **given) as pyramid:
             prediction = classify_slide(pyramid, bundle, device=device)
         found = faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
         return found, list(prediction.ledger.notes)
-    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    image = open_image(path, **metadata)
+    image = open_image(path, **given)
     try:
         found = faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
         return found, [*_about_frames(image), *image.notes]
