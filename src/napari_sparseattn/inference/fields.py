@@ -532,7 +532,7 @@ def _without_gaps(
 
     A white reference, which is a quantile, would be no number either.
     """
-    finite = np.isfinite(values).all(axis=2)
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=2))
     if finite.all() or not finite.any():
         return np.nan_to_num(values, posinf=0.0, neginf=0.0), finite
     filled = values.copy()
