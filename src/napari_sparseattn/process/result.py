@@ -301,7 +301,9 @@ def _notes_on_frames(result: Result) -> list[str]:
     if count > 1 and (options.frame is not None or options.slice is not None):
         place = f"frame {options.frame or 0}, slice {options.slice or 0}"
         return [f"only {place} (from 0) of {count} planes was classified"]
-    note = f"only the first of {count} frames was classified; `classify --frame, --slice` takes others"
+    note = (
+        f"only the first of {count} frames was classified; `classify --frame, --slice` takes others"
+    )
     if image.modality in ("opd", "phase", "hologram"):
         note += ", and for all frames of OPD or holograms `napari-sparseattn hologram --model`"
     return [note] if count > 1 else []
