@@ -22,6 +22,7 @@ laboratories  BCCD and BX53, which took no part in training or in any choice
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 from pathlib import Path
 
@@ -51,7 +52,7 @@ from napari_sparseattn.training.loop.selection import (
 SHARES = (0.02, 0.05, 0.10, 0.15, 0.30)
 PIXEL_UM, DISPLACED_UM, NEAR_UM = 0.25, 7.0, 4.0
 SIZE = 64
-STEEPER = (0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+STEEPER = (0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0)
 Scores = dict[tuple[str, str, float], list[np.ndarray]]
 
 
@@ -247,8 +248,8 @@ def sharpness(parts: dict[str, CropSet], arguments: argparse.Namespace) -> None:
         print(f"\n{name}, k {k}: % right; % of the selection in the cell\n")
         print("| times as steep | " + " | ".join(shown) + " |\n" + "|---" * (len(shown) + 1) + "|")
         for by in STEEPER:
-            model, texts = bundle.model(), []
-            model.coarse.sharpen(by)
+            model, texts = copy.deepcopy(bundle.model()), []
+            model.sharpen(by)
             for crops, labels, outlines in shown.values():
                 scores, indices = chosen_at(model, crops, card.normalisation, k)
                 right = 100 * float((scores.argmax(1).numpy() == labels).mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,9 @@ from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stor
 from napari_sparseattn.training.loop.selection import (
     SelectionOptions,
     loss_over_k,
+    loss_over_steepness,
     smallest_k,
+    steepest,
     train_selection,
 )
 
@@ -55,30 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser, root: Path, name: str, epochs
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sharpened:
-    """A last stage: the map made steeper, and what reads its pixels trained with it as it is.
-
-    A map that learns stays wide, as a pixel is only found to matter where it is sometimes kept.
-    """
-
-    by: float
-    epochs: int
-    learning_rate: float
-    changes: Mapping[int, LaboratoryChanges]
-
-
 def train_and_save(
     data: CropSet,
     settings: Callable[[int], TrainingSettings],
     changes: LaboratoryChanges | Mapping[int, LaboratoryChanges],
     arguments: argparse.Namespace,
     restart: int = 0,
-    sharpened: Sharpened | None = None,
+    steepness: Sequence[float] = (),
 ) -> None:
     """Train, take k by the rule, measure on the test part, and write the model.
 
-    `settings` gives what the card says for a k; `arguments` are those of `add_arguments`.
+    `settings` gives what the card says for a k; `arguments` are those of `add_arguments`;
+    `steepness` holds factors of the map's slope that the rule chooses from, before k.
     """
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -95,34 +85,29 @@ def train_and_save(
         k=round(REPORTED * size**2),
     )
     model = SparseAttnNet(config)
-    stages = [(changes, options, arguments.checkpoint)]
-    if sharpened is not None:
-        last = SelectionOptions(
-            epochs=sharpened.epochs,
-            learning_rate=sharpened.learning_rate,
-            steady=STEADY,
-            ramp=0,
-            fixed_map=True,
-        )
-        path = arguments.checkpoint.with_stem(f"{arguments.checkpoint.stem}-sharpened")
-        stages.append((sharpened.changes, last, path))
     history = []
-    crops = stored(train.crops, size)
-    for changes, options, checkpoint in stages:
-        if options.fixed_map:
-            model.coarse.sharpen(sharpened.by)
-        for epoch in train_selection(
-            model,
-            (crops, train.labels),
-            (validation.crops, validation.labels),
-            normalisation=first.normalisation,
-            changes=changes,
-            options=options,
-            checkpoint=checkpoint,
-        ):
-            history.append(epoch)
-            print(epoch, flush=True)
-    losses = loss_over_k(model, (validation.crops, validation.labels), first.normalisation, SHARES)
+    for epoch in train_selection(
+        model,
+        (stored(train.crops, size), train.labels),
+        (validation.crops, validation.labels),
+        normalisation=first.normalisation,
+        changes=changes,
+        options=options,
+        checkpoint=arguments.checkpoint,
+    ):
+        history.append(epoch)
+        print(epoch, flush=True)
+    held_out, factor = (validation.crops, validation.labels), 1.0
+    if steepness:
+        trained = loss_over_k(model, held_out, first.normalisation, SHARES)
+        tried = loss_over_steepness(
+            model, held_out, first.normalisation, steepness, smallest_k(trained, TOLERANCE)
+        )
+        for by, (loss, accuracy) in tried.items():
+            print(f"{by:g} x as steep: validation loss {loss:.4f}, {100 * accuracy:.1f} % right")
+        factor = steepest(tried, TOLERANCE)
+        model.sharpen(factor)
+    losses = loss_over_k(model, held_out, first.normalisation, SHARES)
     k = smallest_k(losses, TOLERANCE)
     for each, (loss, accuracy) in losses.items():
         print(f"k {each}: validation loss {loss:.4f}, {100 * accuracy:.1f} % right")
@@ -130,6 +115,7 @@ def train_and_save(
     bundle, report = make_bundle("sparse-attn-net", model, data, parts, settings(k), history)
     metrics = {
         **bundle.card.metrics,
+        "steepness": factor,
         "validation_over_k": [
             {"k": each, "loss": loss, "accuracy": accuracy}
             for each, (loss, accuracy) in losses.items()

@@ -209,7 +209,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, object], match:
 def test_a_sharper_map_gathers_pixels_where_it_was_high() -> None:
     net, x = make(), crops()
     before = net.select(x).detach()
-    net.coarse.sharpen(3)
+    net.sharpen(3)
     after = net.select(x).detach()
     assert float(after.std()) > 2 * float(before.std())
     assert after.abs().max() <= MOST

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_sparseattn.images.normalise import Normalisation
-from napari_sparseattn.models.sparse.network import SparseAttnNet
+from napari_sparseattn.models.sparse.network import SparseAttnNet, SparseAttnNetConfig
 from napari_sparseattn.training.loop.fit import EpochReport, FitOptions
 from napari_sparseattn.training.loop.laboratories import LaboratoryChanges, stored
 from napari_sparseattn.training.loop.pixel_rules import RULES, pixels_by_rule
@@ -23,7 +23,9 @@ from napari_sparseattn.training.loop.selection import (
     foreign_loss,
     level_loss,
     loss_over_k,
+    loss_over_steepness,
     smallest_k,
+    steepest,
     train_selection,
 )
 from small_model import SELECTING
@@ -169,15 +171,21 @@ def test_a_network_can_be_trained_by_a_rule_and_its_map_is_left_alone() -> None:
         torch.testing.assert_close(value, before[name])
 
 
-def test_a_fixed_map_stays_and_what_reads_its_pixels_learns() -> None:
+def test_the_map_is_made_as_steep_as_the_loss_allows() -> None:
     torch.manual_seed(7)
-    before = SparseAttnNet(SMALL).state_dict()
-    after = training(dataclasses.replace(OPTIONS, fixed_map=True))[0]
-    for key, value in after.state_dict().items():
-        if key.startswith("coarse."):
-            assert torch.equal(value, before[key]), key
-    assert not torch.equal(after.head.weight, before["head.weight"])
-    assert all(parameter.requires_grad for parameter in after.parameters())
+    model = SparseAttnNet(SMALL)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    crops, labels = cells(16)
+    losses = loss_over_steepness(model, (crops, labels), Normalisation(), (1.0, 4.0), 100)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.sharpen(4)
+    again, _ = chosen_at(model, crops, Normalisation(), 100)
+    found = torch.nn.functional.cross_entropy(again, torch.from_numpy(labels))
+    assert losses[4.0][0] == pytest.approx(float(found), rel=1e-5)
+    assert losses[4.0][0] != losses[1.0][0]
+    assert steepest({1.0: (0.5, 0.9), 2.0: (0.54, 0.9), 3.0: (0.56, 0.9)}, 0.1) == 2.0
+    with pytest.raises(TypeError, match="scattered"):
+        SparseAttnNet(SparseAttnNetConfig()).sharpen(2)
 
 
 def test_the_foreign_loss_is_least_where_nothing_foreign_is_chosen() -> None:

@@ -326,6 +326,19 @@ class SparseAttnNet(nn.Module):
         super()._apply(*args, **options)  # type: ignore[no-untyped-call]
         return self
 
+    def sharpen(self, by: float) -> None:
+        """Make the map so many times as steep; undoes `freeze`.
+
+        Raises
+        ------
+        TypeError
+            Where pixels are kept by their scores, which alone no slope changes.
+        """
+        if not isinstance(self.coarse, SmoothMap):
+            raise TypeError("Only a map that pixels are scattered over can be made steeper.")
+        self._frozen = None
+        self.coarse.sharpen(by)
+
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the square that one token's content comes from."""
