@@ -167,3 +167,13 @@ def test_whole_nm_of_a_cell_are_measured_as_decimal_ones(tmp_path: Path) -> None
         found = evaluate_folder(tmp_path / np.dtype(dtype).name, bundle, "cpu")
         answers.append(found.judged.probabilities)
     np.testing.assert_array_equal(*answers)
+
+
+def test_grey_images_of_a_model_of_colours_are_said_to_be(tmp_path: Path) -> None:
+    bundle = small_bundle()
+    for name in ("round", "lobed"):
+        tile(tmp_path / name / "a.png", 1)
+    assert not any("grey" in note for note in evaluate_folder(tmp_path, bundle, "cpu").notes)
+    Image.open(tmp_path / "round" / "a.png").convert("L").save(tmp_path / "round" / "b.png")
+    notes = evaluate_folder(tmp_path, bundle, "cpu").notes
+    assert any(note.startswith("1 images are grey") for note in notes)
