@@ -209,3 +209,15 @@ def test_a_slide_that_is_too_coarse_for_the_model_is_said_to_be(
     for size, said in ((0.5, False), (1.0, True)):
         row = json.loads(run(*call, "--pixel-size", size, "--out", tmp_path / str(size)))[0]
         assert any("patches were enlarged 2 times" in note for note in row["notes"]) == said
+
+
+def test_features_of_another_scale_than_the_pixel_size_given_are_refused(
+    tmp_path: Path, model: Path
+) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--device", "cpu")
+    run(*call, "--pixel-size", 0.5, "--out", tmp_path / "out")
+    (features,) = (tmp_path / "out" / "features").glob("*.h5")
+    run(*call, "--pixel-size", 0.5, "--features", features, "--out", tmp_path / "same")
+    with pytest.raises(ValueError, match=r"112 µm wide, and 560 µm by the pixel size of 2\.5"):
+        run(*call, "--pixel-size", 2.5, "--features", features, "--out", tmp_path / "other")
