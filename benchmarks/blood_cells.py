@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_sparseattn.training.data.datasets import CropSet, read_class_folders
 
-#: Twice the model's 64 pixels, so that augmentation resamples once.
+#: As the images are: more than the model's 96 pixels, so that augmentation resamples once.
 STORED_SIDE = 128
 #: Sizes of the network; under 300,000 weights.
 ARCHITECTURE = {

@@ -106,14 +106,17 @@ class Bundle:
     def with_locations(self, locations: Sequence[int] | None) -> Bundle:
         """Return a TNet that looks at other numbers of crops per level.
 
-        No weight depends on them, so that the hash stays. For None, and of
-        other kinds of model, it is the bundle itself.
+        No weight depends on them, so that the hash stays. What is usual was
+        measured at those of the training, so that at others nothing is said to
+        be unlike it. For None, and of other kinds of model, it is the bundle
+        itself.
         """
         if locations is None or self.card.kind != "tnet":
             return self
         architecture = {**self.card.architecture, "locations": tuple(locations)}
         card = self.card.model_copy(update={"architecture": architecture})
-        return dataclasses.replace(self, card=card)
+        trained = tuple(self.card.architecture.get("locations", ())) == tuple(locations)
+        return dataclasses.replace(self, card=card, known=self.known if trained else None)
 
     def model(self, device: str | torch.device = "cpu") -> Network:
         """Build the model in evaluation mode; built once per device."""

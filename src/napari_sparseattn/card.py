@@ -54,6 +54,8 @@ EXPLANATIONS: tuple[Explanation, ...] = ("integrated", "gradient", "perturbation
 
 #: What the hash of an encoder begins with whose features other programs made.
 MADE_ELSEWHERE = "elsewhere-"
+#: From where on it is said that pixels were enlarged; training changes the scale by up to 1.5.
+_ENLARGED = 1.6
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -88,6 +90,25 @@ class CropSpec(_Strict):
     def pixel_size(self) -> float:
         """Side of one model pixel in µm."""
         return self.field_of_view_um / self.size
+
+    def about_detail(self, enlarged: float, what: str) -> tuple[str, ...]:
+        """Return a note where an image has fewer pixels than the model was trained with.
+
+        Parameters
+        ----------
+        enlarged : float
+            Model pixels per pixel of the image, along a side.
+        what : str
+            What was enlarged: ``"crops"`` or ``"patches"``.
+        """
+        if enlarged <= _ENLARGED:
+            return ()
+        note = (
+            f"{what} were enlarged {enlarged:.2g} times, as the image has fewer pixels than those "
+            f"trained on ({self.pixel_size:.2g} µm each): detail may be missing that classes are "
+            "told by"
+        )
+        return (note,)
 
 
 class EncoderSpec(_Strict):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.export.opd import write_opd
+from napari_sparseattn.export.summary import describe
 from napari_sparseattn.images.fields.field import Field
 from napari_sparseattn.simulate import smear
 from small_model import small_bundle
@@ -320,3 +322,30 @@ def test_the_demo_replaces_what_an_earlier_version_of_it_wrote_and_nothing_else(
         there = json.loads((tmp_path / "smear.json").read_text(encoding="utf-8"))
         assert (result.exit_code == 0) == replaced
         assert (there["model"] == now) == replaced
+
+
+def test_crops_that_hold_more_pixels_than_there_are_are_no_share_of_them(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "smear.tif", smear((200, 200), n_white=1).plane())
+    call = ("classify", tmp_path / "smear.tif", "--model", "blood-cells-tnet", "--device", "cpu")
+    call += ("--pixel-size", 0.25, "--formats", "html")
+    shown = run(*call, "--locations", "5,5", "--out", tmp_path / "many")
+    assert "looked at 1.9 times as many pixels as there are" in shown
+    assert "1.9 times as many" in (tmp_path / "many" / "smear.tif.html").read_text()
+    shown = run(*call, "--out", tmp_path / "few")
+    assert "looked at 43.8 % of the pixels" in shown
+
+
+def test_a_scale_that_is_doubted_is_not_called_unknown(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "smear.tif", smear().plane(), photometric="rgb")
+    call = ("classify", tmp_path / "smear.tif", "--pixel-size", 1.0, "--out", tmp_path / "out")
+    shown = run(*call, "--formats", "html,methods", "--device", "cpu")
+    assert "scale in doubt" in shown
+    assert "pixel size unknown" not in shown
+    row = json.loads((tmp_path / "out" / "smear.tif.json").read_text())
+    assert (row["pixel_size_um"], row["scale_known"]) == (1.0, False)
+    assert describe(row).endswith("; scale in doubt")
+    page = (tmp_path / "out" / "smear.tif.html").read_text()
+    assert "The scale is in doubt" in page
+    assert "Pixel size unknown" not in page
+    methods = (tmp_path / "out" / "smear.tif_methods.txt").read_text()
+    assert "by a pixel size that is in doubt" in methods

@@ -6,13 +6,17 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from typer.testing import CliRunner
 
 from batch_folders import write_field
 from napari_sparseattn.bundle import save_bundle
 from napari_sparseattn.cli import app as cli
+from napari_sparseattn.images.normalise import Normalisation
 from small_model import small_bundle
+from small_span import small_span_bundle
 
 
 @pytest.fixture
@@ -76,3 +80,47 @@ def test_what_is_wrong_is_said_before_any_work(folder: Path, extra: list[str], s
     with pytest.raises((ValueError, OSError), match=said):
         run(*call, *extra)
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--locations", "4,2"], "--locations is of a TNet, which 'small' is not"),
+        (["--task", "cells", "--kind", "opd"], "--kind is of recordings"),
+        (["--allow-unknown-scale"], "--allow-unknown-scale is of a SPAN"),
+        (["--task", "whole", "--method", "phase"], "--method is for finding cells"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    folder: Path, extra: list[str], said: str
+) -> None:
+    call = [folder / "in", "--model", folder / "small.safetensors", "--out", folder / "out"]
+    with pytest.raises(ValueError, match=said):
+        run(*call, *extra)
+    assert not (folder / "out").exists()
+
+
+def test_a_batch_of_slides_refuses_what_is_of_fields(folder: Path) -> None:
+    save_bundle(small_span_bundle(), folder / "span.safetensors")
+    call = [folder / "in", "--model", folder / "span.safetensors", "--out", folder / "out"]
+    with pytest.raises(ValueError, match="--axes and --method are of fields"):
+        run(*call, "--axes", "CYX", "--method", "phase")
+    with pytest.raises(ValueError, match="--kind is of recordings"):
+        run(*call, "--kind", "opd")
+
+
+def test_the_unit_of_grey_values_can_be_given(folder: Path) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (60, 60)).astype(np.float32)
+    values[20:36, 20:36] += 200
+    (folder / "opd").mkdir()
+    tifffile.imwrite(folder / "opd" / "a.tif", values)
+    save_bundle(
+        small_bundle(1, modality="opd", unit="nm", normalisation=Normalisation("fixed", 40, 80)),
+        folder / "nm.safetensors",
+    )
+    call = [folder / "opd", "--model", folder / "nm.safetensors", "--pixel-size", 0.5]
+    call += ["--workers", 1, "--device", "cpu"]
+    _, failures = run(*call, "--out", folder / "without", status=2)
+    assert "takes values in nm" in failures
+    said, _ = run(*call, "--out", folder / "with", "--unit", "nm")
+    assert "1 done" in said

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from napari_sparseattn.bundle import load_bundle, save_bundle
 from napari_sparseattn.cli import app as cli
 from napari_sparseattn.images.fields.cells import find_cells
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.opening import open_field
 from napari_sparseattn.inference.cells import classify_cells
 from napari_sparseattn.inference.faithfulness import CARD, faithfulness_of_field
@@ -86,3 +87,40 @@ def test_fewer_cells_on_request(folder: Path) -> None:
     )  # fmt: skip
     assert row["n"] == 1
     assert "too few" in str(row["verdicts"])
+
+
+def test_options_of_cells_are_refused_for_a_whole(folder: Path) -> None:
+    words = (folder / "fields" / "smear.tif", "--model", folder / "tnet.safetensors", "--whole")
+    with pytest.raises(ValueError, match="--cells and --method are of cells"):
+        run(*words, "--cells", 3, "--method", "phase", "--out", folder / "out")
+
+
+def test_it_says_which_frame_and_of_what_scale(folder: Path) -> None:
+    plane = smear((200, 260), seed=1, n_white=2).plane()
+    stated = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(
+        folder / "two.tif", np.stack([plane] * 2), photometric="rgb", metadata={"axes": "TYXS"},
+        **stated,
+    )  # fmt: skip
+    row = run(
+        *(folder / "two.tif", "--model", folder / "cells.safetensors"),
+        *("--cells", 1, "--out", folder / "out"),
+    )[0]
+    notes = row["notes"]
+    assert isinstance(notes, list)
+    assert "only the first of 2 frames was measured" in notes
+    assert "the pixel size given, 0.25 µm, replaces 0.5 µm, which the file says" in notes
+    assert json.loads(Path(str(row["json"])).read_text())["notes"] == notes
+
+
+def test_the_unit_of_grey_values_can_be_given(folder: Path) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (60, 60)).astype(np.float32)
+    values[20:36, 20:36] += 200
+    tifffile.imwrite(folder / "opd.tif", values)
+    fixed = Normalisation("fixed", 40, 80)
+    bundle = small_bundle(1, modality="opd", unit="nm", normalisation=fixed)
+    model = save_bundle(bundle, folder / "nm.safetensors").path
+    with pytest.raises(ValueError, match="--unit nm"):
+        run(folder / "opd.tif", "--model", model, "--out", folder / "out")
+    row = run(folder / "opd.tif", "--model", model, "--unit", "nm", "--out", folder / "out")[0]
+    assert row["n"] == 1

@@ -156,6 +156,33 @@ def test_annotations_go_out_and_come_back(folder: Path) -> None:
     ]
 
 
+def test_annotations_of_another_image_are_told(folder: Path) -> None:
+    image = open_image(folder / "images" / "smear.tif")
+    record = ImageRecord(
+        image_hash(image), "smear", image.shape, None, str(folder / "images" / "smear.tif")
+    )
+    book = Project(folder / "project").open(record)
+    book.add("cell", "lobed", position=(30.0, 40.0), diameter_px=18.0)
+    book.close()
+    run("export", "annotations", folder / "project", "--out", folder / "all.json")
+    run(
+        *("export", "annotations", folder / "project", "--format", "geojson"),
+        *("--out", folder / "qupath"),
+    )
+    pixels = np.array(image.plane())
+    tifffile.imwrite(folder / "changed.tif", pixels[::-1], photometric="rgb")
+    tifffile.imwrite(folder / "half.tif", pixels[::2, ::2], photometric="rgb")
+    height, width = image.shape
+    for n, source in enumerate((folder / "all.json", folder / "qupath")):
+        call = ("import", "annotations", source, folder / f"new{n}", "--images")
+        said = run(*call, folder / "changed.tif")
+        assert "exported of other pixels than those of changed.tif" in said
+        said = json.loads(run(*call, folder / "half.tif", "--json", status=1))
+        (reason,) = said["failed"].values()
+        assert f"made on an image of {width} x {height} pixels, and half.tif has" in reason
+        assert said["added"] == 0
+
+
 def test_geojson_of_another_program_goes_into_a_project(folder: Path) -> None:
     square = [[[0, 0], [20, 0], [20, 20], [0, 20], [0, 0]], [[5, 5], [9, 5], [9, 9], [5, 5]]]
     one = {

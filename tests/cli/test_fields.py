@@ -146,3 +146,84 @@ def test_axes_and_image_say_what_a_file_does_not(folder: Path) -> None:
         )
     expected = rows["field.tif"]["probabilities"]
     assert rows["planes.tif"]["probabilities"] == rows["two.tif"]["probabilities"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "cells.safetensors", "--locations", "4,2"), "--locations is of a TNet"),
+        (("--model", "cells.safetensors", "--no-halt"), "--no-halt is of an image as a whole"),
+        (("--whole", "--method", "phase"), "--method is for finding cells"),
+        (("--cells", "a.csv", "--method", "phase"), "--method is for finding cells"),
+        (("--whole", "--frame", "3"), "field has no frame 3: it has one frame, 0"),
+        (("--whole", "--slice", "1"), "field has no slice 1: it has one slice, 0"),
+        (("--whole", "--channel", "3"), "no channel 3: there are 3"),
+        (("--model", "cells.safetensors", "--frame", "1"), "field has no frame 1"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    arguments: tuple[str, ...], message: str, folder: Path
+) -> None:
+    model = () if "--model" in arguments else ("--model", "tnet.safetensors")
+    words = [folder / word if word.endswith(".safetensors") else word for word in arguments + model]
+    with pytest.raises(ValueError, match=message):
+        run("classify", folder / "field.tif", *words, "--out", folder / "out")
+    assert not (folder / "out" / "field.tif.csv").exists()
+
+
+@pytest.mark.parametrize("option", ["frame", "slice", "channel"])
+def test_planes_of_a_slide_are_refused(option: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=f"slide, which takes no {option}"):
+        run(
+            *("classify", folder / "slide.tif", "--whole", f"--{option}", 1),
+            *("--model", folder / "tnet.safetensors", "--out", folder / "out"),
+        )
+
+
+def test_a_frame_that_is_not_there_does_not_stop_the_other_files(folder: Path) -> None:
+    colours = tifffile.imread(folder / "field.tif")
+    stack = np.stack([colours, colours[::-1]])
+    tifffile.imwrite(folder / "two.tif", stack, photometric="rgb", metadata={"axes": "TYXS"})
+    result = CliRunner().invoke(
+        cli.app,
+        [
+            *("classify", str(folder / "field.tif"), str(folder / "two.tif"), "--whole", "--json"),
+            *("--frame", "1", "--model", str(folder / "tnet.safetensors")),
+            *("--out", str(folder / "out")),
+        ],
+    )
+    rows = json.loads(result.stdout)
+    assert "no frame 1" in rows[0]["error"]
+    assert rows[1]["notes"] == ["only frame 1, slice 0 (from 0) of 2 planes was classified"]
+
+
+def test_whole_stacks_say_which_frame_was_looked_at(folder: Path) -> None:
+    colours = tifffile.imread(folder / "field.tif")
+    stack = np.stack([colours, colours[::-1]])
+    tifffile.imwrite(folder / "two.tif", stack, photometric="rgb", metadata={"axes": "TYXS"})
+    shown = run(
+        *("classify", folder / "two.tif", "--whole", "--model", folder / "tnet.safetensors"),
+        *("--out", folder / "out"),
+    )
+    assert "only the first of 2 frames was classified" in shown
+
+
+def test_a_pixel_size_that_replaces_a_slides_is_noted(folder: Path) -> None:
+    slide = tifffile.imread(folder / "slide.tif")
+    with tifffile.TiffWriter(folder / "stated.tif") as file:
+        scale = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
+        options = {"tile": (128, 128), "photometric": "rgb"}
+        file.write(slide, subifds=1, **scale, **options)
+        file.write(slide[::4, ::4], subfiletype=1, **options)
+    said = "the pixel size given, 5 µm, replaces 0.5 µm, which the file says"
+    for size, notes in ((5.0, (said,)), (0.5, ())):
+        with open_image(folder / "stated.tif", pixel_size=size) as slide_:
+            assert isinstance(slide_, Pyramid)
+            assert slide_.notes == notes
+
+
+def test_of_an_image_in_memory_nothing_is_said_to_be_read(folder: Path) -> None:
+    call = ("classify", folder / "field.tif", "--whole", "--model", folder / "tnet.safetensors")
+    row = json.loads(run(*call, "--out", folder / "out", "--json"))[0]
+    assert row["bytes_read"] == 0
+    assert "(in memory)" in run(*call, "--out", folder / "out")

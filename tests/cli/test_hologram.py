@@ -155,6 +155,12 @@ def test_rtdc_gets_its_scores(folder: Path, recording: Recording) -> None:
     assert len(names) == 3
     assert np.allclose(scores.sum(axis=0), 1, atol=1e-5)
     assert "ml_score" not in " ".join(h5py.File(source)["events"])
+    # People are told where they are, too.
+    shown = run(
+        *("hologram", source, "--out", folder / "out", "--scores"),
+        *("--model", folder / "small.safetensors", "--overwrite"),
+    )
+    assert row["scores"] in shown
 
 
 @pytest.mark.parametrize(
@@ -164,6 +170,8 @@ def test_rtdc_gets_its_scores(folder: Path, recording: Recording) -> None:
         (["cells.tif", "--out", "one.png"], "folder or end in .tif"),
         (["cells.tif", "--out", "o", "--scores"], "give one, e.g. opd-simulated"),
         (["cells.tif", "--out", "o", "--profile", "cubic"], "profile must be one of"),
+        (["cells.tif", "--out", "o", "--method", "phase"], "--method is for cells"),
+        (["cells.tif", "--out", "o", "--focus", "3", "--autofocus", "5"], "two ways to a focus"),
         (["cells.tif", "--out", "o", "--focus", "3"], "wavelength and the pixel size"),
         (["none.tif", "--out", "o"], "there is no file"),
         (["cells.tif", "--out", "o", "--model", "small.safetensors"], "trained on opd"),

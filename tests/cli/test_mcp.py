@@ -122,6 +122,13 @@ def test_cells_are_classified_as_python_does(shared: Path) -> None:
     assert 0 < answer["confidence"]["median"] <= 1
     flagged = called(agent, "classify", image="smear.png", flagged_only=True)
     assert flagged["rows_in_table"] == summary["flagged"]
+    assert [row["table_row"] for row in answer["rows"]] == list(range(len(answer["rows"])))
+    # A page of some rows names each as `evidence` knows it.
+    for row in flagged["rows"][-2:]:
+        seen = called(agent, "evidence", image="smear.png", row=row["table_row"])["evidence"]
+        assert (seen["crop"]["row"], seen["crop"]["column"]) == pytest.approx(
+            (row["row"], row["column"]), abs=1e-4
+        )
 
 
 @pytest.mark.slow
@@ -131,7 +138,7 @@ def test_evidence_of_a_cell_and_of_a_field(shared: Path) -> None:
     assert cell["kind"] == "pixel-selection"
     assert 0 < cell["share"] < 1
     assert len(cell["heaviest_pixels_of_crop"]) == 10
-    assert "give the row" in refused(agent, "evidence", image="smear.png")
+    assert "give the table_row" in refused(agent, "evidence", image="smear.png")
     field = called(
         agent, "evidence", image="field.tif", model="tnet.safetensors", whole=True, measure=True
     )

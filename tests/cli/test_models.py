@@ -59,6 +59,13 @@ def test_what_cannot_be_written_is_refused(
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_an_author_is_refused_where_nothing_keeps_it(model: Path, tmp_path: Path) -> None:
+    words = ["export-model", str(model), "--to", "safetensors", "--author", "A. Name"]
+    result = CliRunner().invoke(cli.app, [*words, "--out", str(tmp_path / "b.safetensors")])
+    assert isinstance(result.exception, ValueError)
+    assert "--author is for --to bioimageio" in str(result.exception)
+
+
 def test_named_models_are_shown_alone(model: Path) -> None:
     shown = CliRunner().invoke(cli.app, ["models", str(model), "--json"])
     assert list(json.loads(shown.stdout)["models"]) == [str(model)]

@@ -15,6 +15,7 @@ from napari_sparseattn.cli import app as cli
 from napari_sparseattn.features.encoders import load_encoder
 from napari_sparseattn.training.loop.slides import encoder_spec
 from slides_to_write import write_slide
+from small_model import small_bundle
 from small_span import small_risk_bundle, small_span_bundle
 
 
@@ -104,7 +105,7 @@ def test_a_slide_is_asked_for_its_risk(tmp_path: Path) -> None:
 def test_senseless_options_are_refused(tmp_path: Path) -> None:
     table = cohort(tmp_path / "a", 3)
     asked = ("train", table, "--out", tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="--target and --outcome are of slides"):
+    with pytest.raises(ValueError, match="--target is of slides, and not of --kind"):
         run(*asked, "--target", "cox")
     span = (*asked, "--kind", "span", "--device", "cpu", *made(table))
     with pytest.raises(ValueError, match="target must be one of"):
@@ -118,3 +119,35 @@ def test_senseless_options_are_refused(tmp_path: Path) -> None:
         run("evaluate", table, "--model", classes)
     with pytest.raises(ValueError, match="give the table"):
         run("evaluate", tmp_path, "--model", classes, "--features", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "said"),
+    [
+        ("train", ("--encoder", "stain-texture"), "--encoder is of slides, and not of --kind"),
+        ("train", ("--kind", "tnet", "--intervals", 4), "--intervals is of slides"),
+        ("train", ("--kind", "span", "--size", 64), "--size is of images in class folders"),
+        ("train", ("--kind", "span", "--wanted", "a"), "--wanted is of --kind span-regions"),
+        ("train", ("--kind", "span", "--patch-um", 9), "--patch-um is for --features"),
+        ("train", ("--kind", "span-regions", "--outcome", "x"), "--outcome is of --kind span"),
+        ("cross-validate", ("--freeze", "head"), "--freeze is of fine-tuning"),
+        ("cross-validate", ("--model", "a", "--size", 64), "--size is of training from nothing"),
+        ("cross-validate", ("--kind", "span", "--channels", 3), "--channels is of images in"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    tmp_path: Path, verb: str, words: tuple[object, ...], said: str
+) -> None:
+    table = cohort(tmp_path / "a", 3)
+    out = tmp_path / ("x.safetensors" if verb == "train" else "out")
+    with pytest.raises(ValueError, match=said):
+        run(verb, table, "--out", out, *words)
+    assert not out.exists()
+
+
+def test_evaluate_refuses_what_its_model_does_not_use(tmp_path: Path) -> None:
+    model = save_bundle(small_bundle(), tmp_path / "small.safetensors").path
+    with pytest.raises(ValueError, match="--locations is of a TNet, which 'small' is not"):
+        run("evaluate", tmp_path, "--model", model, "--locations", "4,2")
+    with pytest.raises(ValueError, match="--store is of slides"):
+        run("evaluate", tmp_path, "--model", model, "--store", tmp_path / "kept")

@@ -177,3 +177,47 @@ def test_training_on_outlined_regions(tmp_path: Path) -> None:
     assert bundle.card.segments
     assert bundle.card.class_names == ("not Tumor", "Tumor")
     assert said["dice"] > 0.9
+
+
+def test_options_that_would_change_nothing_are_refused(tmp_path: Path, model: Path) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--out", tmp_path / "out")
+    for words, said in (
+        (("--threshold", 0.9), "--threshold is of a SPAN that finds tissue"),
+        (("--least-patches", 5), "--least-patches is of a SPAN that finds tissue"),
+        (("--snap",), "--snap is for --features"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(*call, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_span_is_no_model_of_whole_fields(tmp_path: Path, model: Path) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    with pytest.raises(ValueError, match="classifies slides by their patches"):
+        run(
+            *("classify", tmp_path / "one.tif", "--whole", "--model", model),
+            *("--out", tmp_path / "out"),
+        )
+
+
+def test_a_slide_that_is_too_coarse_for_the_model_is_said_to_be(
+    tmp_path: Path, model: Path
+) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--device", "cpu", "--json")
+    for size, said in ((0.5, False), (1.0, True)):
+        row = json.loads(run(*call, "--pixel-size", size, "--out", tmp_path / str(size)))[0]
+        assert any("patches were enlarged 2 times" in note for note in row["notes"]) == said
+
+
+def test_features_of_another_scale_than_the_pixel_size_given_are_refused(
+    tmp_path: Path, model: Path
+) -> None:
+    write_slide(tmp_path / "one.tif", 0, dark=True)
+    call = ("slide", tmp_path / "one.tif", "--model", model, "--device", "cpu")
+    run(*call, "--pixel-size", 0.5, "--out", tmp_path / "out")
+    (features,) = (tmp_path / "out" / "features").glob("*.h5")
+    run(*call, "--pixel-size", 0.5, "--features", features, "--out", tmp_path / "same")
+    with pytest.raises(ValueError, match=r"112 µm wide, and 560 µm by the pixel size of 2\.5"):
+        run(*call, "--pixel-size", 2.5, "--features", features, "--out", tmp_path / "other")

@@ -30,10 +30,9 @@ def model(tmp_path: Path) -> str:
     return str(save_bundle(small_bundle(), tmp_path / "small.safetensors").path)
 
 
-def told(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(
-        app, [*arguments, "--json", "--epochs", "1", "--device", "cpu"], catch_exceptions=False
-    )
+def told(*arguments: str, epochs: int = 1) -> dict[str, Any]:
+    words = [*arguments, "--json", "--epochs", str(epochs), "--device", "cpu"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
@@ -110,7 +109,11 @@ def test_versions_are_kept_and_an_interrupted_one_is_resumed(
     other = save_bundle(small_bundle(), tmp_path / "other.safetensors").path
     with pytest.raises(ValueError, match="name that model"):
         told(str(other), str(project.folder), "--resume")
-    said = told(*asked, "--resume")
+    with pytest.raises(ValueError, match="with epochs 2 and not 1: leave --epochs out"):
+        told(*asked, "--resume")
+    with pytest.raises(ValueError, match="--rehearsal is read when a training begins"):
+        told(*asked, "--resume", "--rehearsal", str(tmp_path), epochs=2)
+    said = told(*asked, "--resume", epochs=2)
     assert "Went on after epoch 1 from a checkpoint." in said["notes"]
     assert len(said["history"]) == 2
     (version,) = find_versions()
@@ -131,7 +134,25 @@ def test_senseless_options_are_refused(model: str, tmp_path: Path) -> None:
         told(model, str(tmp_path))
     with pytest.raises(ValueError, match="leave --out away"):
         told(model, str(tmp_path), "--out", "x.safetensors", "--resume")
+    with pytest.raises(ValueError, match="--images is of a project"):
+        told(model, str(tmp_path), "--out", "x.safetensors", "--images", str(tmp_path))
     with pytest.raises(ValueError, match="--freeze must be"):
         told(model, str(tmp_path), "--out", "x.safetensors", "--freeze", "some")
+    with pytest.raises(ValueError, match="leave --epochs out"):
+        told(model, str(tmp_path), "--out", "x.safetensors", "--freeze", "head")
     with pytest.raises(FileNotFoundError, match="There is no folder"):
         told(model, str(tmp_path / "none"), "--out", "x.safetensors")
+
+
+@pytest.mark.slow
+def test_epochs_that_are_not_used_are_said(tmp_path: Path) -> None:
+    """Of so few cells the last layer alone is fitted, beside what the model keeps of its own."""
+    rng = np.random.default_rng(0)
+    for name in ("lymphocyte", "mine"):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(100, 200, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "cells" / name / f"{i}.png")
+    said = told("blood-cells", str(tmp_path / "cells"), "--out", str(tmp_path / "a.safetensors"))
+    assert said["history"] == []
+    assert any("--epochs was not used" in note for note in said["warnings"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -53,3 +54,10 @@ def test_an_image_without_cells_gives_a_table_without_rows(write: Write) -> None
     table = pq.read_table(write("cells", "parquet", empty))
     assert table.num_rows == 0
     assert {"id", "class", "p_round"} <= set(table.column_names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_are_those_of_the_csv(write: Write, kind: str) -> None:
+    with write(kind, "csv").open(encoding="utf-8-sig") as file:
+        names = next(csv.reader(file))
+    assert pq.read_schema(write(kind, "parquet")).names == names

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from napari_sparseattn.batch.result_files import read_result, write_result
+from napari_sparseattn.bundle import load_bundle
 from napari_sparseattn.card import plain_name
 from napari_sparseattn.device import available_devices, choose_device
 from napari_sparseattn.export.formats import write_results
@@ -23,6 +24,7 @@ from napari_sparseattn.images.fields.cells import (
     find_cells,
 )
 from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.inference.cells import classify_cells, classify_crops, iter_cells, join
 from napari_sparseattn.inference.compare import change_setting
 from napari_sparseattn.inference.prediction import Predictions
@@ -104,6 +106,20 @@ def test_a_known_pixel_size_sets_the_crop() -> None:
         got = classify_cells(field(pixel_size=pixel_size), cells(), bundle, "cpu")
         assert got.scale_known
         assert got.evidence[0].frame.side == pytest.approx(side)
+
+
+def test_pixels_that_are_too_few_for_the_model_are_said_to_be() -> None:
+    for pixel_size, said in ((0.5, ()), (0.75, ()), (1.0, ("crops were enlarged 2 times",))):
+        notes = classify_cells(field(pixel_size=pixel_size), cells(), small_bundle()).ledger.notes
+        assert len(notes) == len(said)
+        assert all(note.startswith(start) for note, start in zip(notes, said, strict=True))
+
+
+def test_what_a_model_does_not_know_is_said_of_cells_too() -> None:
+    bundle = small_bundle()
+    said = "It knows squares alone."
+    limited = dataclasses.replace(bundle, card=bundle.card.model_copy(update={"limits": said}))
+    assert classify_cells(field(), cells(), limited, "cpu").ledger.notes == (said,)
 
 
 def test_an_unknown_pixel_size_is_marked() -> None:
@@ -235,6 +251,22 @@ def test_wrong_channels_and_modality_are_explained() -> None:
     other = dataclasses.replace(field(), modality="fluorescence")
     with pytest.raises(ValueError, match="trained on brightfield"):
         classify_cells(other, cells(), small_bundle(), "cpu")
+
+
+def test_whole_nm_are_classified_as_decimal_ones() -> None:
+    bundle = small_bundle(
+        1, modality="opd", unit="nm", normalisation=Normalisation("fixed", 40, 80)
+    )
+    values = np.random.default_rng(0).integers(0, 400, (60, 80))
+    answers = [
+        classify_cells(
+            Field.from_array(values.astype(dtype), pixel_size=0.5, modality="opd", unit="nm"),
+            cells(), bundle, "cpu",
+        ).probabilities
+        for dtype in (np.float32, np.uint16, np.int16)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
 
 
 def test_no_model_takes_grey_values_for_nm() -> None:
@@ -424,3 +456,12 @@ def test_at_another_setting_nothing_is_said() -> None:
     bundle = knowing(small_bundle())
     assert change_setting(bundle, k=20).known is None
     assert change_setting(bundle, k=38).known is bundle.known
+    tnet = load_bundle("blood-cells-tnet")
+    trained = tuple(tnet.card.architecture["locations"])
+    assert tnet.known is not None
+    assert tnet.with_locations(trained).known is tnet.known
+    assert tnet.with_locations(None).known is tnet.known
+    other = tnet.with_locations((4, 2))
+    assert other.known is None
+    found = classify_cells(*smear_with_truth((200, 200), n_white=1), other, "cpu")
+    assert found.flagged is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from napari_sparseattn.bundle import Bundle
 from napari_sparseattn.card import CropSpec, EncoderSpec
 from napari_sparseattn.features.bags import lay_tiles
 from napari_sparseattn.features.encoders import load_encoder
+from napari_sparseattn.images.normalise import Normalisation
 from napari_sparseattn.images.opening import open_image
 from napari_sparseattn.inference.evaluate import evaluate_folder
 from napari_sparseattn.inference.fields import classify_field
 from napari_sparseattn.inference.slides import classify_slide
 from napari_sparseattn.simulate import simulated_slide
+from small_model import small_bundle
 from small_span import small_span_bundle
 from small_tnet import small_tnet_bundle
 
@@ -135,3 +138,42 @@ def test_another_encoder_than_the_models_is_refused(tmp_path: Path) -> None:
     tile(tmp_path / "benign" / "a.png", 1)
     with pytest.raises(ValueError, match="another network"):
         evaluate_folder(tmp_path, small_span_bundle(encoder=spec), "cpu")
+
+
+def test_cells_are_looked_at_as_closely_as_asked(tmp_path: Path) -> None:
+    normalised = {"normalisation": Normalisation("white", 0.5, 0.3)}
+    bundle = dataclasses.replace(
+        small_tnet_bundle(), card=small_tnet_bundle().card.model_copy(update=normalised)
+    )
+    folder = patients(tmp_path / "set", ("left", "middle", "right"), n=2)
+    few, many = (
+        evaluate_folder(folder, bundle, "cpu", locations=locations).judged.probabilities
+        for locations in ((1, 1), (4, 4))
+    )
+    assert np.abs(few - many).max() > 1e-4
+
+
+def test_whole_nm_of_a_cell_are_measured_as_decimal_ones(tmp_path: Path) -> None:
+    fixed = Normalisation("fixed", 40.0, 80.0)
+    bundle = small_bundle(1, modality="opd", unit="nm", normalisation=fixed)
+    answers = []
+    for dtype in (np.float32, np.uint16):
+        rng = np.random.default_rng(0)
+        for name in ("round", "lobed"):
+            folder = tmp_path / np.dtype(dtype).name / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                tifffile.imwrite(folder / f"{i}.tif", rng.integers(0, 400, (16, 16)).astype(dtype))
+        found = evaluate_folder(tmp_path / np.dtype(dtype).name, bundle, "cpu")
+        answers.append(found.judged.probabilities)
+    np.testing.assert_array_equal(*answers)
+
+
+def test_grey_images_of_a_model_of_colours_are_said_to_be(tmp_path: Path) -> None:
+    bundle = small_bundle()
+    for name in ("round", "lobed"):
+        tile(tmp_path / name / "a.png", 1)
+    assert not any("grey" in note for note in evaluate_folder(tmp_path, bundle, "cpu").notes)
+    Image.open(tmp_path / "round" / "a.png").convert("L").save(tmp_path / "round" / "b.png")
+    notes = evaluate_folder(tmp_path, bundle, "cpu").notes
+    assert any(note.startswith("1 images are grey") for note in notes)

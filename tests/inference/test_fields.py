@@ -15,6 +15,7 @@ from napari_sparseattn.images.slides.opening import open_slide
 from napari_sparseattn.images.slides.pyramid import ArrayPyramid, Pyramid, VirtualPyramid
 from napari_sparseattn.inference.fields import (
     PyramidSource,
+    as_pyramid,
     classify_field,
     to_traversals,
     traverse,
@@ -235,6 +236,32 @@ def test_a_field_is_normalised_as_a_whole() -> None:
     with torch.inference_mode():
         logits = bundle.model()(torch.from_numpy(ready)).logits[0]
     np.testing.assert_allclose(made.probabilities, logits.softmax(0), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["white", "stain"])
+def test_missing_numbers_of_a_field_leave_the_rest_as_it_is(kind: str) -> None:
+    bundle = small_tnet_bundle(normalisation=Normalisation(kind, 0.75, 0.25))  # type: ignore[arg-type]
+    values = picture(64, 64).astype(np.float32) / 255
+    whole = classify_field(Field.from_array(values, axes="YXC"), bundle, device="cpu")
+    answers = []
+    for missing in (1, 4, 12, 40):
+        gaps = values.copy()
+        gaps[:missing] = np.nan
+        found = classify_field(Field.from_array(gaps, axes="YXC"), bundle, device="cpu")
+        answers.append(np.abs(found.probabilities - whole.probabilities).max())
+        pyramid, _ = as_pyramid(Field.from_array(gaps, axes="YXC"), bundle, 0, 0)
+        seen = pyramid.read_region(0, 0, 0, 64, 64).pixels
+        assert (seen[:missing] == 0).all()
+        assert np.isfinite(seen).all()
+        assert seen[missing:].std() > 0.1
+    assert answers[0] < 0.2
+    assert len(set(answers)) == len(answers)
+
+
+def test_a_field_without_a_number_has_no_class() -> None:
+    field = Field.from_array(np.full((64, 64, 3), np.nan), axes="YXC", modality="brightfield")
+    with pytest.raises(ValueError, match="nothing to classify"):
+        classify_field(field, small_tnet_bundle(), device="cpu")
 
 
 def test_progress_counts_crops_and_may_stop() -> None:

@@ -255,11 +255,14 @@ class Agent:
         """Classify the cells of an image, or an image or a slide as a whole.
 
         Returns the counts or the class with its probabilities, how sure, how many are
-        unlike anything the model was trained on, and a page of the table.
+        unlike anything the model was trained on, and a page of the table. The `table_row`
+        of a cell is the number by which `evidence` knows it.
         """
         with self._one:
             result = self._result(image, model, pixel_size, whole)
             table = result.to_frame()
+            # A column "row" is a place in the image; this is what `evidence` asks for.
+            table.insert(0, "table_row", range(len(table)))
             if flagged_only:
                 if "flagged" not in table:
                     raise ValueError("this result has no flags for each row; see its summary")
@@ -290,6 +293,7 @@ class Agent:
     ) -> dict[str, Any]:
         """Tell what a model looked at: of the cell in a row, or of the whole; and whether it holds.
 
+        `row` is the `table_row` that `classify` gives, and not the place in the image.
         With `measure`, content is removed in the order of the evidence and at random, the
         model runs anew, and what differs is told. That takes a while.
         """
@@ -409,7 +413,8 @@ class Agent:
             if not rows:
                 return {"sentence": "there are no cells", "n": 0}
             many = faithfulness_of_set(image, found.cells, bundle, rows, CARD, self.device)
-            return {"sentence": many.sentence("pixels"), "n": len(rows)}
+            what = "pixels" if bundle.card.model_kind.setting == "k" else "parts"
+            return {"sentence": many.sentence(what), "n": len(rows)}
         whole = faithfulness_of_field(image, bundle, None, CARD, self.device)
         return {"sentence": whole.sentence("parts"), "n": 1}
 
@@ -421,7 +426,9 @@ def _evidence_of(result: Result, row: int | None) -> dict[str, Any]:
     found = result.prediction
     if isinstance(found, Predictions):
         if row is None or not 0 <= row < len(found):
-            raise ValueError(f"give the row of a cell, from 0 to {len(found) - 1}")
+            if not len(found):
+                raise ValueError("no cells were found, and so there is no evidence")
+            raise ValueError(f"give the table_row of a cell, from 0 to {len(found) - 1}")
         one = found[row]
         top, left, bottom, right = (float(v) for v in found.cells.boxes[row])
         told: dict[str, Any] = {
@@ -432,6 +439,8 @@ def _evidence_of(result: Result, row: int | None) -> dict[str, Any]:
         if one.evidence is not None:
             told |= _numbers_of(one.evidence)
         return told
+    if row is not None:
+        raise ValueError("a row is one of cells: leave it out, the whole was classified")
     seen = getattr(found, "traversal", None) or getattr(found, "attention", None)
     return {} if seen is None else _numbers_of(seen)
 

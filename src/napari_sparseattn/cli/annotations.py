@@ -118,7 +118,9 @@ def import_annotations(
         said = found.notes
         if found.items:
             try:
-                taken = _take(opened, _record(images, found.name), found, tidy_rater(rater))
+                record = _record(images, found.name)
+                said = [*found.check_image(record), *said]
+                taken = _take(opened, record, found, tidy_rater(rater))
             except (ValueError, OSError) as error:
                 failed[found.name] = str(error)
                 continue

@@ -22,8 +22,9 @@ from .options import (
     Out,
     Overwrite,
     PixelSize,
+    Unit,
 )
-from .output import parse_locations, progress_bar
+from .output import parse_locations, progress_bar, refuse_unused
 
 if TYPE_CHECKING:
     from ..batch.plan import BatchPlan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..images.fields.cells import Method
     from ..images.holograms.recording import Kind
     from ..process.options import Task
+    from ..process.options import Unit as ValueUnit
 
 __all__ = ["batch"]
 
@@ -73,6 +75,7 @@ def batch(
     pixel_size: PixelSize = None,
     no_icc: NoProfile = False,
     axes: Axes = None,
+    unit: Unit = None,
     method: MethodOption = "auto",
     locations: Locations = None,
     settings: Settings = None,
@@ -105,6 +108,7 @@ def batch(
         pixel_size=pixel_size,
         icc=not no_icc,
         axes=axes,
+        unit=cast("ValueUnit | None", unit),
         locations=parse_locations(locations),
         allow_unknown_scale=allow_unknown_scale,
         kind=cast("Kind | None", kind),
@@ -116,8 +120,48 @@ def batch(
         read = HologramSettings.from_json(settings)
         options = dataclasses.replace(options, settings=read)
     plan = plan_batch(inputs, model, out, options, pattern=pattern, overwrite=overwrite)
+    _check_options(plan)
     states = _run(plan, workers, scheduler, as_json)
     _report(plan, states, as_json)
+
+
+def _check_options(plan: BatchPlan) -> None:
+    """Refuse options that no file of the batch can use, whatever it holds.
+
+    Raises
+    ------
+    ValueError
+        If there are some.
+    """
+    from ..bundle import read_card
+
+    options, card = plan.options, read_card(plan.model)
+    takes, task = card.model_kind.takes, options.task
+    refuse_unused(
+        f"of a TNet, which '{card.name}' is not",
+        locations=options.locations is not None and "fields" not in takes,
+    )
+    # By itself a model of slides takes nothing else, and any other takes holograms if told of them.
+    recordings = task == "hologram" or (task == "auto" and "slides" not in takes)
+    refuse_unused(
+        "of recordings of holograms, which are not worked on here",
+        settings=options.settings is not None and not recordings,
+        kind=options.kind is not None and not recordings,
+    )
+    refuse_unused(
+        "of fields and their cells, and slides are classified here",
+        axes=options.axes is not None and "slides" in takes,
+        unit=options.unit is not None and "slides" in takes,
+        method=options.method != "auto" and "slides" in takes,
+    )
+    refuse_unused(
+        "for finding cells, which --task whole does not",
+        method=options.method != "auto" and task == "whole",
+    )
+    refuse_unused(
+        f"of a SPAN, which '{card.name}' is not",
+        allow_unknown_scale=options.allow_unknown_scale and "slides" not in takes,
+    )
 
 
 def _run(

@@ -41,6 +41,7 @@ from .output import (
     parse_locations,
     parse_place,
     progress_bar,
+    refuse_unused,
     report_rows,
     row_of,
 )
@@ -124,6 +125,11 @@ def classify(
         raise ValueError("--only is for cells: leave it out with --whole")
     if whole and (cells is not None or at is not None):
         raise ValueError("--cells and --at are for cells: leave them out with --whole")
+    refuse_unused(
+        "for finding cells, which --whole and --cells do not",
+        method=method != "auto" and (whole or cells is not None),
+    )
+    refuse_unused("of an image as a whole (--whole)", no_halt=not halt and not whole)
     if cells is not None and len(images) > 1:
         raise ValueError("--cells are those of one image; give one image with them.")
     options = ProcessOptions(
@@ -146,7 +152,15 @@ def classify(
         halt=halt,
         device=device,
     )
-    process_files(sources, load_bundle(model), out, options, overwrite=overwrite, as_json=as_json)
+    bundle = load_bundle(model)
+    if not bundle.card.takes_slides:
+        tnet = "fields" in bundle.card.model_kind.takes
+        refuse_unused(
+            f"of a TNet, which '{bundle.card.name}' is not",
+            locations=locations is not None and not tnet,
+            no_halt=not halt and not tnet,
+        )
+    process_files(sources, bundle, out, options, overwrite=overwrite, as_json=as_json)
 
 
 def slide(
@@ -162,12 +176,18 @@ def slide(
     features: Annotated[Path | None, _FEATURES] = None,
     snap: Annotated[bool, _SNAP] = False,
     threshold: Annotated[
-        float,
-        typer.Option(help="Of a SPAN that finds tissue: the probability that counts."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="Of a SPAN that finds tissue: the probability that counts.", show_default="0.5"
+        ),
+    ] = None,
     least_patches: Annotated[
-        int, typer.Option(help="Patches of the smallest focus; fewer are taken for noise.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            help="Likewise: patches of the smallest focus; fewer are taken for noise.",
+            show_default="2",
+        ),
+    ] = None,
     formats: Formats = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -188,6 +208,7 @@ def slide(
     from ..process.options import ProcessOptions
 
     more = parse_formats(formats, "slide")
+    refuse_unused("for --features", snap=snap and features is None)
     if features is not None and len(slides) > 1:
         raise ValueError("--features are those of one slide; give one slide with them.")
     bundle = load_bundle(model)
@@ -195,6 +216,11 @@ def slide(
         raise ValueError(
             f"'{bundle.card.name}' is no SPAN. For a TNet use `napari-sparseattn classify --whole`."
         )
+    refuse_unused(
+        f"of a SPAN that finds tissue, which '{bundle.card.name}' does not",
+        threshold=threshold is not None and not bundle.card.segments,
+        least_patches=least_patches is not None and not bundle.card.segments,
+    )
     options = ProcessOptions(
         formats=(*FORMATS, *more),
         task="slide",
@@ -203,8 +229,8 @@ def slide(
         allow_unknown_scale=allow_unknown_scale,
         features=features,
         snap=snap,
-        threshold=threshold,
-        least_patches=least_patches,
+        threshold=0.5 if threshold is None else threshold,
+        least_patches=2 if least_patches is None else least_patches,
         device=device,
     )
     process_files(sources, bundle, out, options, overwrite=overwrite, as_json=as_json)
@@ -301,6 +327,15 @@ def evaluate(
         return
     if features is not None:
         raise ValueError("--features are those of a table's slides: give the table")
+    takes = bundle.card.model_kind.takes
+    refuse_unused(
+        f"of a TNet, which '{bundle.card.name}' is not",
+        locations=locations is not None and "fields" not in takes,
+    )
+    refuse_unused(
+        f"of slides, which '{bundle.card.name}' does not take",
+        store=store is not None and "slides" not in takes,
+    )
     with progress_bar("images", quiet=as_json) as progress:
         result = evaluate_folder(
             source,
@@ -378,7 +413,7 @@ def _print_evaluation(result: Evaluation, name: str) -> None:
         many = ", mean of each class against the others" if len(report.per_class) > 2 else ""
         print(f"AUC               {report.auc:7.3f}  (95 % interval {low:.3f} to {high:.3f}){many}")
     print(f"calibration error {100 * report.ece:5.1f} %")
-    flagged = "not measured, this model's file has no known states"
+    flagged = "not measured: this model's file has no known states, or none at these --locations"
     if result.flagged_share is not None:
         flagged = f"{100 * result.flagged_share:5.1f} %  unlike anything the model was trained on"
     print(f"flagged           {flagged}")

@@ -13,8 +13,16 @@ import typer
 from ..judged import describe_figure
 from ..kinds import KINDS
 from .options import AsJson, Device
-from .output import progress_bar
-from .train import bars_for, order_slides, prepare_cells, read_source, say_for, train_cells
+from .output import progress_bar, refuse_given
+from .train import (
+    bars_for,
+    order_slides,
+    prepare_cells,
+    read_source,
+    refuse_of_other_kinds,
+    say_for,
+    train_cells,
+)
 
 if TYPE_CHECKING:
     from ..training.loop.classifier import Parts
@@ -22,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cross_validate"]
 
+_OF_TRAINING = (
+    "field_of_view", "size", "channels", "modality", "encoder", "pixel_size", "wanted", "features",
+    "patch_um", "target", "outcome", "intervals",
+)  # fmt: skip
 _TRAINED = {kind.trained_as: kind for kind in KINDS.values()}
 _SOURCE = typer.Argument(
     help="As for train: FOLDER/class/image or FOLDER/class/patient/image; for span a CSV of "
@@ -34,6 +46,7 @@ _MODEL = typer.Option(
 
 
 def cross_validate(
+    context: typer.Context,
     source: Annotated[Path, _SOURCE],
     out: Annotated[Path, typer.Option(help="Folder for validation.json and predictions.csv.")],
     kind: Annotated[str, typer.Option(help="As for train.")] = "sparse-attn-net",
@@ -75,6 +88,12 @@ def cross_validate(
     """
     if kind not in _TRAINED:
         raise ValueError(f"--kind must be one of {', '.join(_TRAINED)}, got '{kind}'.")
+    if model is None:
+        refuse_given(context, "of fine-tuning (--model)", "images", "freeze")
+        refuse_of_other_kinds(context, kind)
+    else:
+        why = "of training from nothing, and --model fine-tunes"
+        refuse_given(context, why, "kind", *_OF_TRAINING)
     learner: Learner
     notes: tuple[str, ...] = ()
     if model is not None:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..progress import Progress
-from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize
-from .output import Row, make_rows, progress_bar, report_rows
+from .options import AsJson, Device, MethodOption, Model, Out, Overwrite, PixelSize, Unit
+from .output import Row, make_rows, progress_bar, refuse_unused, report_rows
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..evidence.faithfulness import Faithfulness, FaithfulnessOfSet
     from ..images.fields.cells import Method
+    from ..images.fields.field import Field
+    from ..images.slides.pyramid import Pyramid
     from ..inference.faithfulness import FaithfulnessSettings
 
 __all__ = ["evidence"]
@@ -31,8 +33,13 @@ def evidence(
     out: Out,
     model: Model = "blood-cells",
     cells: Annotated[
-        int, typer.Option(help="Cells measured per image, evenly chosen; 0 for all.", min=0)
-    ] = _CELLS,
+        int | None,
+        typer.Option(
+            help="Cells measured per image, evenly chosen; 0 for all.",
+            min=0,
+            show_default=str(_CELLS),
+        ),
+    ] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Every fill and more steps: four times as long.")
     ] = False,
@@ -40,6 +47,7 @@ def evidence(
         bool, typer.Option("--whole", help="With a TNet: of images as a whole, not of cells.")
     ] = False,
     pixel_size: PixelSize = None,
+    unit: Unit = None,
     method: MethodOption = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -62,23 +70,35 @@ def evidence(
     bundle = load_bundle(model)
     items = find_inputs(images, out=out)
     settings = THOROUGH if thorough else CARD
+    as_one = bundle.card.takes_slides or whole
+    refuse_unused(
+        "of cells, and the whole of each image is measured",
+        cells=cells is not None and as_one,
+        method=method != "auto" and as_one,
+    )
+    refuse_unused(
+        "of fields, and not of slides", unit=unit is not None and bundle.card.takes_slides
+    )
+    most = _CELLS if cells is None else cells
+    said = {"pixel_size": pixel_size, "unit": unit}
+    given = {name: value for name, value in said.items() if value is not None}
 
     def work(index: int) -> Row:
         path = items[index].path
         name = out / items[index].key
         target = name.with_name(f"{name.name}_evidence")
-        task = "evidence of the whole" if bundle.card.takes_slides or whole else "evidence of cells"
+        task = "evidence of the whole" if as_one else "evidence of cells"
         mine = identity_of(task, bundle, path)
         check_free(target, mine, overwrite=overwrite)
         found: FaithfulnessOfSet | Faithfulness | None
         with progress_bar(path.name, quiet=as_json) as progress:
-            if bundle.card.takes_slides or whole:
-                found = _measure_whole(path, bundle, settings, device, pixel_size, progress)
+            if as_one:
+                found, notes = _measure_whole(path, bundle, settings, device, given, progress)
             else:
-                found = _measure_cells(
-                    path, bundle, settings, device, pixel_size, method, cells, progress
+                found, notes = _measure_cells(
+                    path, bundle, settings, device, given, method, most, progress
                 )
-        return _write(path, found, mine, target, _removed(bundle, whole=whole))
+        return _write(path, found, mine, target, _removed(bundle, whole=whole), notes)
 
     rows = make_rows([item.key for item in items], work)
     report_rows(rows, as_json, _about)
@@ -96,26 +116,35 @@ def _measure_cells(
     bundle: Bundle,
     settings: FaithfulnessSettings,
     device: str,
-    pixel_size: float | None,
+    given: Mapping[str, Any],
     method: str,
     most: int,
     progress: Progress,
-) -> FaithfulnessOfSet | None:
+) -> tuple[FaithfulnessOfSet | None, list[str]]:
     import numpy as np
 
     from ..images.fields.cells import find_cells, knows_platelets
     from ..images.opening import open_field
+    from ..inference.cells import about_scale
     from ..inference.faithfulness import faithfulness_of_set
 
-    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    field = open_field(path, **metadata)
+    field = open_field(path, **given)
     platelets = knows_platelets(bundle.card.class_names)
     cells = find_cells(field, method=cast("Method", method), platelets=platelets)
+    notes = [*_about_frames(field), *field.notes, *cells.notes, *about_scale(field, cells)]
     if not len(cells):
-        return None
+        return None, notes
     count = min(most or len(cells), len(cells))
     rows = np.linspace(0, len(cells) - 1, count).round().astype(int).tolist()
-    return faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
+    found = faithfulness_of_set(field, cells, bundle, rows, settings, device, progress=progress)
+    return found, notes
+
+
+def _about_frames(image: Field | Pyramid) -> list[str]:
+    from ..images.fields.field import Field
+
+    count = image.n_frames * image.n_slices if isinstance(image, Field) else 1
+    return [f"only the first of {count} frames was measured"] if count > 1 else []
 
 
 def _measure_whole(
@@ -123,9 +152,9 @@ def _measure_whole(
     bundle: Bundle,
     settings: FaithfulnessSettings,
     device: str,
-    pixel_size: float | None,
+    given: Mapping[str, Any],
     progress: Progress,
-) -> Faithfulness:
+) -> tuple[Faithfulness, list[str]]:
     from ..images.opening import open_image
     from ..images.slides.opening import open_slide
     from ..images.slides.pyramid import Pyramid
@@ -133,13 +162,14 @@ def _measure_whole(
     from ..inference.slides import classify_slide
 
     if bundle.card.takes_slides:
-        with open_slide(path, pixel_size=pixel_size) as pyramid:
+        with open_slide(path, **given) as pyramid:
             prediction = classify_slide(pyramid, bundle, device=device)
-        return faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
-    metadata: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-    image = open_image(path, **metadata)
+        found = faithfulness_of_slide(prediction, bundle, settings, device, progress=progress)
+        return found, list(prediction.ledger.notes)
+    image = open_image(path, **given)
     try:
-        return faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
+        found = faithfulness_of_field(image, bundle, None, settings, device, progress=progress)
+        return found, [*_about_frames(image), *image.notes]
     finally:
         if isinstance(image, Pyramid):
             image.close()
@@ -151,6 +181,7 @@ def _write(
     identity: Mapping[str, str],
     target: Path,
     what: str,
+    notes: list[str],
 ) -> Row:
     """Write the table and the report of one image; returns what to tell."""
     from ..evidence.faithfulness import FaithfulnessOfSet
@@ -159,14 +190,14 @@ def _write(
     name = identity["model"]
     if found is None:
         return {"image": str(path), "n": 0, "model": name, "sentence": "", "verdicts": {},
-                "notes": ["no cells"]}  # fmt: skip
+                "notes": ["no cells", *notes]}  # fmt: skip
     together = (
         found if isinstance(found, FaithfulnessOfSet) else FaithfulnessOfSet((path.name,), (found,))
     )
     table = target.with_name(f"{target.name}.csv")
     report = target.with_name(f"{target.name}.json")
     _write_rows([{**row, "model": name} for row in together.rows()], table)
-    content = {"image": str(path), **identity, **together.to_dict(each=True)}
+    content = {"image": str(path), **identity, **together.to_dict(each=True), "notes": notes}
     with replacing(report) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
     of_one = {to: found.verdict(to) for to in found.baselines}
@@ -176,7 +207,7 @@ def _write(
         "model": name,
         "sentence": found.sentence(what),
         "verdicts": of_one,
-        "notes": [],
+        "notes": notes,
         "csv": str(table),
         "json": str(report),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from .options import AsJson, Device, MethodOption, Overwrite
-from .output import Row, describe_row, make_rows, progress_bar, report_rows, row_of
+from .output import Row, describe_row, make_rows, progress_bar, refuse_unused, report_rows, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,8 @@ Inputs = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="A folder, or for one input a file .tif or .npy.")]
 Wavelength = Annotated[
-    float | None, typer.Option(help="nm in vacuum, where the file does not say.", min=1)
+    float | None,
+    typer.Option(help="nm in vacuum, in place of what the file says, if it does.", min=1),
 ]
 PixelSize = Annotated[
     float | None, typer.Option(help="µm per pixel in the sample plane, likewise.", min=1e-4)
@@ -108,6 +109,12 @@ def hologram(
     changes: dict[str, Any] = {k: v for k, v in (known | how).items() if v is not None}
     if scores and model is None:
         raise ValueError("--scores writes the classes of a model; give one, e.g. opd-simulated.")
+    refuse_unused(
+        "for cells, which only a model classifies (--model)",
+        method=method != "auto" and model is None,
+    )
+    if focus is not None and autofocus is not None:
+        raise ValueError("--focus and --autofocus are two ways to a focus: give one of them")
     options = ProcessOptions(
         task="hologram",
         method=cast("Method", method),

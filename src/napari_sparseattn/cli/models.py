@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .output import refuse_unused
+
 if TYPE_CHECKING:
     from ..cache import Cache
     from ..card import Card
@@ -85,6 +87,7 @@ def export_model(
     from ..bundle import load_bundle
     from ..export.model_formats import export_model as export
 
+    refuse_unused("for --to bioimageio", author=bool(author) and to != "bioimageio")
     bundle = load_bundle(model)
     path = export(bundle, out, to, authors=author or ())
     size = path.stat().st_size

@@ -74,13 +74,15 @@ Channel = Annotated[
 Modality = Annotated[
     str | None,
     typer.Option(
-        help="What the image shows, where the file does not say: brightfield, fluorescence, "
+        help="What the image shows, in place of what the file says: brightfield, fluorescence, "
         "phase, opd, hologram or unknown."
     ),
 ]
 Axes = Annotated[
     str | None,
-    typer.Option(help="What the axes are where a file does not say, e.g. CYX: of T, Z, Y, X, C."),
+    typer.Option(
+        help="What the axes are, in place of what the file says, e.g. CYX: of T, Z, Y, X, C."
+    ),
 ]
 ImageInFile = Annotated[
     int | None,
@@ -124,9 +126,12 @@ Overwrite = Annotated[
 ]
 Unit = Annotated[
     str | None,
-    typer.Option(help="nm or rad: what the values are, where a file does not say it."),
+    typer.Option(help="nm or rad: what the values are, in place of what the file says."),
 ]
 PixelSize = Annotated[
     float | None,
-    typer.Option(help="µm per pixel, where the file does not say.", callback=_check_pixel_size),
+    typer.Option(
+        help="µm per pixel, in place of what the file says, if it does.",
+        callback=_check_pixel_size,
+    ),
 ]

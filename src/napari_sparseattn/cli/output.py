@@ -24,8 +24,11 @@ __all__ = [
     "parse_locations",
     "parse_place",
     "progress_bar",
+    "refuse_given",
+    "refuse_unused",
     "report_rows",
     "row_of",
+    "was_given",
 ]
 
 Row = dict[str, Any]
@@ -153,8 +156,10 @@ def describe_row(row: Row) -> Iterator[str]:
         if row.get("foci"):
             yield f"  {_about_foci(row['foci'])}"
     elif "looked_at" in row:
-        share = f"{100 * row['looked_at']:.1f} % of the pixels"
-        yield f"  looked at {share}, {row['seconds']:.2f} s on {row['device']}"
+        from ..inference.prediction import say_share
+
+        seen = say_share(row["looked_at"])
+        yield f"  looked at {seen}, {row['seconds']:.2f} s on {row['device']}"
     if "tiles" in row:
         anew = f"{row['bytes_read'] / 1e6:.1f} MB read for it" if row["bytes_read"] else "in memory"
         yield (
@@ -163,7 +168,9 @@ def describe_row(row: Row) -> Iterator[str]:
         )
     yield from (f"  {warning}" for warning in _warnings(row))
     yield from (f"  {note}" for note in row["notes"])
-    yield from (f"  {row[key]}" for key in ("opd", "json", "csv", "overlay") if row.get(key))
+    yield from (
+        f"  {row[key]}" for key in ("opd", "json", "csv", "overlay", "scores") if row.get(key)
+    )
     yield from (f"  {path}" for path in row["files"])
 
 
@@ -181,8 +188,42 @@ def _warnings(row: Row) -> Iterator[str]:
         if row["pixel_size_um"] is None:
             yield "pixel size unknown: give --pixel-size for areas and dry mass"
     elif not row["scale_known"]:
+        if row["pixel_size_um"] is not None:
+            yield "scale in doubt, see below: the classes may not hold"
+            return
         guess = "scale taken from the cells; " if "cells" in row else ""
         yield f"pixel size unknown: {guess}give --pixel-size to be sure"
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option stands in the command, whatever its default."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
+def refuse_given(context: typer.Context, why: str, *names: str) -> None:
+    """`refuse_unused`, of options that have a default: those that stand in the command."""
+    refuse_unused(why, **{name: was_given(context, name) for name in names})
+
+
+def refuse_unused(why: str, **given: bool) -> None:
+    """Refuse options that would change nothing, so that nobody believes that they did.
+
+    Parameters
+    ----------
+    why : str
+        What they are for, which is not the case.
+    **given : bool
+        Names of options, with ``_`` for ``-``, and whether they were given.
+
+    Raises
+    ------
+    ValueError
+        If one was.
+    """
+    names = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if names:
+        verb, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        raise ValueError(f"{' and '.join(names)} {verb} {why}: leave {it} out")
 
 
 def parse_place(text: str | None) -> tuple[float, float] | None:

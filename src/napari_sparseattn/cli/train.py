@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -15,7 +15,7 @@ from ..judged import EstimateReport
 from ..kinds import KINDS
 from ..progress import Progress
 from .options import AsJson, Device
-from .output import progress_bar
+from .output import progress_bar, refuse_given, was_given
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,11 +37,15 @@ __all__ = [
     "order_slides",
     "prepare_cells",
     "read_source",
+    "refuse_of_other_kinds",
     "say_for",
     "train",
     "train_cells",
 ]
 
+_OF_CROPS = ("field_of_view", "size", "channels", "modality")
+_OF_SPAN = ("features", "patch_um", "target", "outcome", "intervals")
+_OF_SLIDES = ("encoder", "pixel_size", "wanted", *_OF_SPAN)
 #: What can be trained, by the name it has here.
 _TRAINED = {kind.trained_as: kind for kind in KINDS.values()}
 _SOURCE = typer.Argument(
@@ -85,6 +89,7 @@ _SECONDS = typer.Option(help="About how long it may take.", min=1)
 
 
 def train(
+    context: typer.Context,
     source: Annotated[Path, _SOURCE],
     out: Annotated[Path, typer.Option(help="The model file to write, NAME.safetensors.")],
     kind: Annotated[str, _KIND] = "sparse-attn-net",
@@ -113,6 +118,7 @@ def train(
         raise ValueError(f"--kind must be one of {', '.join(_TRAINED)}, got '{kind}'.")
     if out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
+    refuse_of_other_kinds(context, kind)
     if "slides" in _TRAINED[kind].takes:
         order = order_slides(
             source, out, kind, encoder, pixel_size, wanted, epochs, seed, device, features,
@@ -120,8 +126,6 @@ def train(
         )  # fmt: skip
         _train_on_slides(order, as_json)
         return
-    if target is not None or outcome:
-        raise ValueError("--target and --outcome are of slides: use --kind span with a table.")
     _train_on_cells(
         source,
         out,
@@ -135,6 +139,28 @@ def train(
         device=device,
         as_json=as_json,
     )
+
+
+def refuse_of_other_kinds(context: typer.Context, kind: str) -> None:
+    """Refuse options that are for training another kind of model.
+
+    Raises
+    ------
+    ValueError
+        If one was given.
+    """
+    if "slides" not in _TRAINED[kind].takes:
+        refuse_given(context, f"of slides, and not of --kind {kind}", *_OF_SLIDES)
+        return
+    refuse_given(context, f"of images in class folders, and not of --kind {kind}", *_OF_CROPS)
+    if _TRAINED[kind].segments:
+        refuse_given(context, "of --kind span", *_OF_SPAN)
+        return
+    refuse_given(context, "of --kind span-regions", "wanted")
+    if context.params["features"] is None:
+        refuse_given(context, "for --features", "patch_um")
+    else:
+        refuse_given(context, "of slides, and not of --features", "pixel_size")
 
 
 def _train_on_cells(
@@ -212,13 +238,14 @@ def prepare_cells(
     from ..training.data.datasets import read_class_folders
     from ..training.loop.classifier import TrainingSettings, suit_settings
 
+    unit = {"opd": "nm", "phase": "rad"}.get(shown, "")
     with progress_bar("images", quiet=quiet) as progress:
-        data = read_class_folders(folder, 2 * side, channels, progress)
+        data = read_class_folders(folder, 2 * side, channels, progress, unit=unit)
     settings = TrainingSettings(
         name=name,
         crop=CropSpec(size=side, field_of_view_um=field_of_view),
         modality=shown,
-        unit={"opd": "nm", "phase": "rad"}.get(shown, ""),
+        unit=unit,
         data=f"{len(data)} images of the folder {folder.name}",
         recipe=f"napari-sparseattn train --kind {kind}",
     )
@@ -324,6 +351,7 @@ def _report_slides(
 
 
 def fine_tune(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of a model, or its file.")],
     source: Annotated[
         Path,
@@ -367,14 +395,19 @@ def fine_tune(
     a run that was killed goes on where it was when the same is asked again; a new
     version goes on with --resume, here or in the window.
     """
-    _check_tuning(source, out, freeze, resume)
+    _check_tuning(source, out, freeze, epochs, resume)
+    if not (source / "project.json").is_file():
+        refuse_given(context, "of a project, and this is a folder of class folders", "images")
 
     from ..bundle import load_bundle
     from ..training.runs.runs import Run, hold, new_run_folder
 
     bundle = load_bundle(model)
     if resume:
-        _resume(source, bundle, as_json)
+        refuse_given(context, "read when a training begins, and this one goes on", "rehearsal")
+        names = ("freeze", "epochs", "seconds", "seed", "device")
+        asked = {name: context.params[name] for name in names if was_given(context, name)}
+        _resume(source, bundle, asked, as_json)
         return
     if out is not None:
         folder = out.with_name(f"{out.stem}.training")
@@ -403,7 +436,9 @@ def fine_tune(
         _work_on(run, out, as_json)
 
 
-def _check_tuning(source: Path, out: Path | None, freeze: str, resume: bool) -> None:
+def _check_tuning(
+    source: Path, out: Path | None, freeze: str, epochs: int | None, resume: bool
+) -> None:
     """Refuse what makes no sense, before anything is loaded."""
     if out is not None and out.suffix != ".safetensors":
         raise ValueError(f"--out must end in .safetensors, got '{out.name}'.")
@@ -413,11 +448,15 @@ def _check_tuning(source: Path, out: Path | None, freeze: str, resume: bool) -> 
         raise FileNotFoundError(f"There is no folder '{source}'.")
     if out is None and not (source / "project.json").is_file():
         raise ValueError("Of a folder of class folders no versions are kept: give --out.")
+    if freeze == "head" and epochs is not None:
+        raise ValueError(
+            "--freeze head fits the last layer, which takes no epochs: leave --epochs out."
+        )
     if resume and out is not None:
         raise ValueError("--resume goes on with a version: leave --out away.")
 
 
-def _resume(source: Path, bundle: Bundle, as_json: bool) -> None:
+def _resume(source: Path, bundle: Bundle, asked: Mapping[str, Any], as_json: bool) -> None:
     """Go on with the training of a project that was interrupted."""
     from ..training.runs.runs import hold, interrupted_run
 
@@ -426,6 +465,13 @@ def _resume(source: Path, bundle: Bundle, as_json: bool) -> None:
         raise ValueError(f"No training of '{source}' was interrupted.")
     if bundle.path is None or Path(run.model).resolve() != bundle.path.resolve():
         raise ValueError(f"The interrupted training is of '{run.model}': name that model.")
+    for name, value in asked.items():
+        if (was := getattr(run, name)) != value:
+            raise ValueError(
+                f"The interrupted training goes on as it began, with {name} "
+                f"{'as decided' if was is None else was} and not {value}: leave --{name} out, or "
+                "begin a new one without --resume."
+            )
     with hold(run.folder):
         _work_on(run, None, as_json)
 
@@ -465,13 +511,18 @@ def _work_on(run: Run, out: Path | None, as_json: bool) -> None:
         for note in run.notes:
             print(note)
     new, report = train_run(run, TrainingControl(), None if as_json else _print_epoch)
+    notes = list(run.notes)
+    if run.epochs is not None and not report.history:
+        notes.append("--epochs was not used: the last layer alone was fitted, which takes none.")
+        if not as_json:
+            print(notes[-1])
     if out is None:
         path = save_version(run, new, report)
     else:
         path = out
         save_bundle(new, path)
         finish(run)
-    _report_tuning(load_bundle(path), report, path, list(run.notes), as_json)
+    _report_tuning(load_bundle(path), report, path, notes, as_json)
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -502,7 +553,12 @@ def _read_folder(folder: Path, card: Card, quiet: bool) -> CropSet:
 
     with progress_bar("images", quiet=quiet) as progress:
         return read_class_folders(
-            folder, 2 * card.crop.size, len(card.channels), progress, least_classes=1
+            folder,
+            2 * card.crop.size,
+            len(card.channels),
+            progress,
+            least_classes=1,
+            unit=card.unit,
         )
 
 

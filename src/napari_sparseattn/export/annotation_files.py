@@ -20,7 +20,7 @@ from ..training.data.raters import one_class_each
 from .coco import annotation_row, categories_of
 from .feature_stream import FeatureError, open_texts
 from .geojson import classification, feature
-from .geojson_annotations import ReadAnnotations, about_of, read_features
+from .geojson_annotations import ReadAnnotations, about_of, read_features, stated_image
 from .json_stream import write_json_list
 from .outlines import Ring, box_ring
 
@@ -147,6 +147,8 @@ def write_geojson_annotations(project: Project, folder: str | os.PathLike[str]) 
                 "image": record.name,
                 "image_file": Path(record.path).name,
                 "image_hash": record.hash,
+                "height": record.shape[0],
+                "width": record.shape[1],
             },
         }
         features = (
@@ -190,8 +192,7 @@ def read_annotation_files(path: str | os.PathLike[str], label: str = "") -> list
             )
         return [found for file in files for found in read_annotation_files(file, label)]
     if _is_coco(path):
-        images = read_coco_annotations(path)
-        return [ReadAnnotations(name, items) for name, items in images.items() if items]
+        return [found for found in _read_coco(path) if found.items]
     return read_geojson_annotations(path, label)
 
 
@@ -272,27 +273,33 @@ def read_coco_annotations(path: str | os.PathLike[str]) -> dict[str, list[Annota
     AnnotationFileError
         If it is no COCO file, or refers to images or categories that it lacks.
     """
-    path = Path(path)
+    return {found.name: found.items for found in _read_coco(Path(path))}
+
+
+def _read_coco(path: Path) -> list[ReadAnnotations]:
     if path.stat().st_size > _MOST_BYTES:
         raise AnnotationFileError(f"{path.name} is over {_MOST_BYTES >> 30} GiB; split it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         images = {row["id"]: row for row in content["images"]}
         names = {row["id"]: row for row in content["categories"]}
-        found: dict[str, list[Annotation]] = {str(r["file_name"]): [] for r in images.values()}
+        found = {
+            str(row["file_name"]): ReadAnnotations(str(row["file_name"]), of=stated_image(row))
+            for row in images.values()
+        }
         for row in content["annotations"]:
             if row.get("iscrowd"):
                 continue
             image = images[row["image_id"]]
             item = _from_coco(row, names[row["category_id"]], image)
             if item is not None:
-                found[str(image["file_name"])].append(item)
+                found[str(image["file_name"])].items.append(item)
         for row in images.values():
-            found[str(row["file_name"])] += _whole_of(row)
+            found[str(row["file_name"])].items += _whole_of(row)
     except (*UNREADABLE, RecursionError) as error:
         said = f"it refers to {error}, which is not in it" if isinstance(error, KeyError) else error
         raise AnnotationFileError(f"{path.name} cannot be read as COCO JSON: {said}") from error
-    return found
+    return list(found.values())
 
 
 def _coco_rows(

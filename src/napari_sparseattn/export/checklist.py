@@ -161,7 +161,8 @@ def _limits(export: Export) -> str:
     if card.training.simulated:
         said.append("it was trained on simulated images only")
     if not export.provenance["scale_known"]:
-        said.append("the pixel size of this image is not known")
+        doubted = export.pixel_size is not None
+        said.append(f"the pixel size of this image is {'in doubt' if doubted else 'not known'}")
     return "; ".join(said)
 
 

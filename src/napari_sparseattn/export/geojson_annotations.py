@@ -12,16 +12,17 @@ import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..training.data.annotations import Annotation, new_annotation, tidy_rater
+from ..training.data.annotations import Annotation, ImageRecord, new_annotation, tidy_rater
 from ..training.data.rings import join_rings
 from .feature_stream import FeatureError, iter_features
 
-__all__ = ["ReadAnnotations", "about_of", "read_features"]
+__all__ = ["ReadAnnotations", "about_of", "read_features", "stated_image"]
 
 #: More objects than these are no annotations that anybody made or looks at.
 _MOST = 1_000_000
@@ -56,17 +57,50 @@ class ReadAnnotations:
         ``#rrggbb`` of each class that has one.
     left_out : Counter
         How many objects were left out, by the reason.
+    of : (int, int, str)
+        Height and width in pixels, and hash of the pixels, of the image that they were made
+        on; 0 and empty where the file does not say.
     """
 
     name: str
     items: list[Annotation] = dataclasses.field(default_factory=list)
     colours: dict[str, str] = dataclasses.field(default_factory=dict)
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    of: tuple[int, int, str] = (0, 0, "")
 
     @property
     def notes(self) -> list[str]:
         """What was left out and why, in plain sentences."""
         return [f"{n} left out: {why}." for why, n in self.left_out.most_common()]
+
+    def check_image(self, record: ImageRecord) -> list[str]:
+        """Return a note where they were made on other pixels than those of an image.
+
+        Raises
+        ------
+        ValueError
+            If they were made on an image of another size, where places mean others.
+        """
+        height, width, pixels = self.of
+        name = Path(record.path).name or record.name
+        if height and width and (height, width) != tuple(record.shape):
+            raise ValueError(
+                f"they were made on an image of {width} x {height} pixels, and {name} has "
+                f"{record.shape[1]} x {record.shape[0]}: give the image that they are of"
+            )
+        if pixels and pixels != record.hash:
+            return [f"They were exported of other pixels than those of {name}: see where they lie."]
+        return []
+
+
+def stated_image(about: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Return height, width and hash of the image that a file of annotations states, see `of`."""
+    sizes = [about.get(name) for name in ("height", "width")]
+    whole = [int(n) if isinstance(n, int | float) and 0 < n < 2**31 else 0 for n in sizes]
+    own = about.get(_OWN)
+    beside: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+    pixels = about.get("image_hash") or beside.get("hash") or ""
+    return whole[0], whole[1], str(pixels)
 
 
 def read_features(file: IO[str], name: str, label: str = "") -> ReadAnnotations:
@@ -95,6 +129,7 @@ def read_features(file: IO[str], name: str, label: str = "") -> ReadAnnotations:
     for member, value in iter_features(file):
         if member == _OWN and isinstance(value, Mapping):
             found.name = str(value.get("image_file") or value.get("image") or name)
+            found.of = stated_image(value)
         elif member == "type" and value not in ("FeatureCollection", "Feature"):
             raise FeatureError(f"its type is {value!r}, not FeatureCollection")
         elif member == "features":

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import replacing
 from ..inference.fields import FieldPrediction
-from ..inference.prediction import Predictions
+from ..inference.prediction import Predictions, say_share
 from ..inference.slides import SlidePrediction
 from ..metrics import whole_percent
 from ..pages import render
@@ -101,7 +101,9 @@ def _subtitle(export: Export) -> str:
 
 def _warnings(source: Mapping[str, Any]) -> Iterator[str]:
     if not source["scale_known"]:
-        yield "Pixel size unknown: the model may not be applicable."
+        doubted = source["pixel_size_um"] is not None
+        what = "The scale is in doubt" if doubted else "Pixel size unknown"
+        yield f"{what}: the model may not be applicable."
     if source["training_data_simulated"]:
         yield "The model was trained on simulated images."
     yield from source["notes"]
@@ -111,7 +113,7 @@ def _reading(export: Export) -> list[tuple[str, str]]:
     source, reading = export.provenance, getattr(export.result, "reading", None)
     rows = [
         ("pixels read", f"{source['pixels_read']:,}".replace(",", "\u202f")),
-        ("of them seen by the classifier", f"{100 * source['share_classified']:.3g} %"),
+        ("seen by the classifier", say_share(source["share_classified"], ".3g")),
         ("time", f"{source['seconds']:.2f} s on {source['device']}"),
     ]
     return rows if reading is None else [*rows, ("tiles", reading.summary())]

@@ -174,6 +174,8 @@ def _seen(export: Export) -> list[str]:
         )
     else:
         unit = "" if first.scale_known else " as estimated, the pixel size not being known"
+        if unit and export.pixel_size is not None:
+            unit = " by a pixel size that is in doubt"
         said.append(
             f"Crops of {crop.size} x {crop.size} pixels ({crop.field_of_view_um:g} µm wide{unit}) "
             "were cut around each cell."

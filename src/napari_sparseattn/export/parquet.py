@@ -42,10 +42,13 @@ def write_parquet(export: Export, path: Path) -> list[Path]:
     writer: pq.ParquetWriter | None = None
     with replacing(path) as temporary:
         try:
-            for number, frame in enumerate(iter_tables(export.result, export.card.name)):
+            tables = iter_tables(export.result, export.card.name, export.image.name)
+            for number, frame in enumerate(tables):
                 if "class" in frame:
                     frame["class"] = as_classes(frame["class"], export.first.class_names)
-                frame["model"] = frame["model"].astype("category")
+                for name in ("model", "image"):
+                    if name in frame:
+                        frame[name] = frame[name].astype("category")
                 table = pa.Table.from_pandas(frame, preserve_index=False)
                 if writer is None:
                     said = json.dumps(export.provenance).encode()

@@ -36,7 +36,8 @@ def summarise(found: Result) -> dict[str, Any]:
         and ``stages`` in seconds; of both ``tiles`` that were used, ``bytes_read``
         for those that were not in memory, ``unreadable_tiles`` and
         ``share_read``. Always ``looked_at`` (share of the pixels that the
-        classifier saw), ``seconds``, ``device``, ``scale_known`` and ``notes``.
+        classifier saw, above 1 where it saw some again), ``seconds``, ``device``,
+        ``scale_known`` and ``notes``.
     """
     if isinstance(found, Predictions):
         return _of_cells([found])
@@ -80,7 +81,11 @@ def describe(summary: Mapping[str, Any]) -> str:
         said = f"{summary['class']} ({100 * summary['confidence']:.1f} %)"
     if summary.get("flagged"):
         said += f"; {_unlike(summary)}"
-    return said if summary.get("scale_known", True) else f"{said}; pixel size unknown"
+    if summary.get("scale_known", True):
+        return said
+    # It may be stated, and doubted: by the red cells, or as features are of an unknown encoder.
+    unknown = summary.get("pixel_size_um") is None
+    return f"{said}; {'pixel size unknown' if unknown else 'scale in doubt'}"
 
 
 def _unlike(summary: Mapping[str, Any]) -> str:

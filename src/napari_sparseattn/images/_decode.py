@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import struct
 import tokenize
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "TIFF_MAGIC",
     "Decoded",
     "check_tiff",
+    "colour_order",
     "decode",
     "ome_pixels",
     "tiff_pixel_size",
@@ -86,6 +88,24 @@ _OTHER_KINDS = {
 _PLAUSIBLE_UM = (0.01, 20.0)
 #: Values of the tag Orientation with which rows are columns.
 _TRANSPOSED = (5, 6, 7, 8)
+#: Colours that are not red, green and blue. Decoders of JPEG and the like turn YCbCr into those;
+#: of pixels packed in one of the plain ways nobody does.
+_OTHER_COLOURS = {
+    "SEPARATED": "printing colours (CMYK)",
+    "YCBCR": "brightness and two differences (YCbCr)",
+    "CIELAB": "CIELAB",
+    "ICCLAB": "CIELAB",
+    "ITULAB": "CIELAB",
+    "LOGLUV": "LogLuv",
+}
+_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)
+#: What a channel is that is named by a colour, and names that say no more than a number.
+_PRIMARIES = (
+    re.compile(r"\b(?:r|red)\b"),
+    re.compile(r"\b(?:g|green)\b"),
+    re.compile(r"\b(?:b|blue)\b"),
+)
+_NUMBERED = re.compile(r"(?:channel|ch|c)?[\s:_-]*[\d\s:_/-]*")
 _UNITS_BY_CHANNEL = {"OPD (nm)": "nm", "phase (rad)": "rad"}
 
 
@@ -96,15 +116,19 @@ class Decoded:
     `axes` is None where the file does not say; `unit` is "nm" or "rad" for the
     OPD and phase maps that `export.opd` writes. `notes` is what the user should
     know, such as that the file holds other images, whose sizes are `images`;
-    `image` says which of them it is. `profile` is the ICC profile of the colours.
+    `image` says which of them it is. `not_colour` is True of channels that nothing calls
+    red, green and blue. `scale_notes` are those that ask for the pixel
+    size, for who does not give it. `profile` is the ICC profile of the colours.
     """
 
     data: npt.NDArray[Any]
     axes: str | None = None
     pixel_size: tuple[float, float] | None = None
     colour: bool = False
+    not_colour: bool = False
     unit: str = ""
     notes: tuple[str, ...] = ()
+    scale_notes: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     image: int = 0
     profile: bytes | None = None
@@ -144,6 +168,8 @@ def decode(path: Path, image: int | None = None) -> Decoded:
         raise ImageError(foreign)
     if magic[:4] in TIFF_MAGIC:
         return _read_tiff(path, size, image)
+    if image:
+        raise ImageError(f"{path.name} has no image {image}: it holds 1")
     if magic[:6] == b"\x93NUMPY":
         return _read_npy(path, size)
     if magic[:8] == b"\x89PNG\r\n\x1a\n" or magic[:3] == b"\xff\xd8\xff" or magic[:2] == b"BM":
@@ -285,24 +311,26 @@ def _read_tiff(path: Path, size: int, image: int | None = None) -> Decoded:
             if not tif.series:
                 raise ImageError(f"{path.name} holds no image; export it again")
             series, notes = _choose_series(path, tif, image)
+            asking: tuple[str, ...] = ()
             check_tiff(path, size, series)
             check_streams(path, series)
             data = series.asarray()
             pixel_size = tiff_pixel_size(tif, series)
             if pixel_size is None and _is_printed(tif, series):
                 note = f"the resolution in {path.name} is that of a screen or a printer, not of a "
-                notes += (note + "microscope, and was not used; give the µm per pixel",)
+                asking += (note + "microscope, and was not used; give the µm per pixel",)
             low, high = CELL_PIXEL_UM
             if pixel_size is not None and not low <= min(pixel_size) <= max(pixel_size) <= high:
                 note = f"{path.name} states {max(pixel_size):g} µm per pixel, which no microscope "
-                notes += (note + "has: it was not used; give the true one",)
+                asking += (note + "has: it was not used; give the true one",)
                 pixel_size = None
-            arranged = _arrange(path, data, series, pixel_size)
+            arranged = _order_colours(_arrange(path, data, series, pixel_size), tif, series)
             images = _describe_images(tif) if len(tif.series) > 1 else ()
             return dataclasses.replace(
                 arranged,
                 unit=_ome_unit(tif),
                 notes=notes,
+                scale_notes=asking,
                 images=images,
                 image=tif.series.index(series),
                 profile=series.keyframe.iccprofile,
@@ -400,8 +428,10 @@ def _arrange(
     axes = series.axes
     page = series.keyframe
     photometric = getattr(page.photometric, "name", "")
-    if photometric == "SEPARATED":
-        raise ImageError(f"{path.name} is in printing colours (CMYK); save it as RGB")
+    if photometric in _OTHER_COLOURS and not (
+        photometric == "YCBCR" and int(page.compression) not in _PLAIN
+    ):
+        raise ImageError(f"{path.name} is in {_OTHER_COLOURS[photometric]}; save it as RGB")
     if photometric == "PALETTE" and page.colormap is not None:
         data = np.moveaxis(page.colormap[:, data], 0, -1)
         axes += "S"
@@ -433,6 +463,43 @@ def _arrange(
                 )
             named[n] = free[0]
     return Decoded(data, "".join(named), pixel_size, colour)
+
+
+def _order_colours(
+    found: Decoded, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries
+) -> Decoded:
+    """Put planes that an OME description calls red, green and blue in that order.
+
+    Others, such as dyes, and four of which nobody says that one is alpha, are no colours.
+    """
+    axes = found.axes or ""
+    if "C" not in axes or "S" in series.axes:
+        return found
+    axis = axes.index("C")
+    count = found.data.shape[axis]
+    names = _channel_names(tif, series)
+    if order := colour_order(tif, series, count):
+        return dataclasses.replace(found, data=np.take(found.data, order, axis), colour=True)
+    named = any(not _NUMBERED.fullmatch(name) for name in names)
+    return dataclasses.replace(found, not_colour=named or count != len(_PRIMARIES))
+
+
+def colour_order(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, count: int) -> list[int]:
+    """Return which of so many channels are red, green and blue by OME's names; else nothing."""
+    names = _channel_names(tif, series)
+    primary = [
+        next((n for n, each in enumerate(_PRIMARIES) if each.search(name)), None) for name in names
+    ]
+    if not count == len(primary) == len(_PRIMARIES) or set(primary) != {0, 1, 2}:
+        return []
+    return [primary.index(n) for n in range(count)]
+
+
+def _channel_names(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> list[str]:
+    """Return what an OME description calls the channels of an image, in lower case."""
+    held = ome_pixels(tif, series).get("Channel", ()) if tif.ome_metadata else ()
+    every = held if isinstance(held, list) else [held]
+    return [str(one.get("Name", "")).strip().lower() for one in every if isinstance(one, dict)]
 
 
 def _turn(data: npt.NDArray[Any], y: int, x: int, turn: int) -> npt.NDArray[Any]:

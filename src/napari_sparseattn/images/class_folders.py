@@ -114,7 +114,7 @@ def list_class_folders(folder: str | os.PathLike[str]) -> list[tuple[str, Path]]
 
 
 def read_crop(
-    path: Path, size: int, channels: int, side: float | None = None
+    path: Path, size: int, channels: int, side: float | None = None, unit: str = ""
 ) -> npt.NDArray[np.float32]:
     """Read a file that shows one cell as a crop.
 
@@ -130,6 +130,9 @@ def read_crop(
     side : float, optional
         Source pixels to cut around the centre; by default the whole centre
         square.
+    unit : {"", "rad", "nm"}
+        Of the values, where the file does not say it; whole numbers of a unit
+        are taken as they are.
 
     Returns
     -------
@@ -141,7 +144,10 @@ def read_crop(
     ImageError
         If the file is no image, or has another number of channels.
     """
-    plane = open_field(path).plane()
+    field = open_field(path)
+    if unit and not field.unit and field.n_channels == 1:
+        field = dataclasses.replace(field, unit=unit)
+    plane = field.plane()
     if plane.shape[-1] == 1 and channels == 3:
         plane = np.repeat(plane, 3, axis=-1)
     if plane.shape[-1] != channels:

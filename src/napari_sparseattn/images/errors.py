@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["CELL_PIXEL_UM", "ImageError", "check_pixel_size", "isotropic_size"]
+__all__ = ["CELL_PIXEL_UM", "ImageError", "check_pixel_size", "isotropic_size", "replaced_size"]
 
 #: µm per pixel at which cells can be seen, and that microscopes reach.
 CELL_PIXEL_UM = (0.01, 20.0)
@@ -33,6 +33,15 @@ def isotropic_size(size: float | Sequence[float]) -> float:
             "square pixels, or give one pixel_size if the file is wrong"
         )
     return float(values[0]) if len(values) == 1 else float(values.mean())
+
+
+def replaced_size(given: float, stated: float | Sequence[float] | None) -> tuple[str, ...]:
+    """Return a note where µm per pixel were given in place of others that the file states."""
+    sizes = [] if stated is None else np.atleast_1d(stated).tolist()
+    if not sizes or max(abs(size - given) for size in sizes) <= 0.01 * given:
+        return ()
+    said = " x ".join(f"{size:g}" for size in dict.fromkeys(sizes))
+    return (f"the pixel size given, {given:g} µm, replaces {said} µm, which the file says",)
 
 
 def check_pixel_size(size: float) -> None:

@@ -14,7 +14,7 @@ from ..addresses import Address, as_source
 from ._decode import HDF5_MAGIC, Decoded, decode
 from ._foreign import foreign_format
 from ._icc import ProfileError, to_srgb
-from .errors import ImageError, check_pixel_size, isotropic_size
+from .errors import ImageError, check_pixel_size, isotropic_size, replaced_size
 from .fields.field import Field, Modality
 from .slides.opening import is_slide, open_slide
 from .slides.pyramid import Pyramid
@@ -113,6 +113,11 @@ def open_field(
         axes = decoded.axes
     if modality is None and decoded.colour:
         modality = "brightfield"
+    elif modality is None and decoded.not_colour:
+        modality = "unknown"
+    about_scale = decoded.scale_notes
+    if pixel_size is not None:
+        about_scale = _replaced_size(pixel_size, decoded.pixel_size)
     try:
         field = Field.from_array(
             decoded.data,
@@ -122,7 +127,7 @@ def open_field(
             unit=decoded.unit if unit is None else unit,
             name=name or file.stem,
             path=file,
-            notes=decoded.notes,
+            notes=decoded.notes + about_scale,
         )
         return dataclasses.replace(
             field,
@@ -133,6 +138,12 @@ def open_field(
         )
     except (TypeError, ValueError) as error:
         raise ImageError(f"{file.name}: {error}") from error
+
+
+def _replaced_size(
+    given: float | Sequence[float], stated: float | Sequence[float] | None
+) -> tuple[str, ...]:
+    return replaced_size(isotropic_size(given), stated)
 
 
 def _with_profile(decoded: Decoded, apply: bool) -> tuple[Decoded, str, bool]:
@@ -185,6 +196,8 @@ def _from_hdf5(
             unit=found.unit if unit is None else unit,
             name=name or found.name,
             path=path,
+            notes=found.notes
+            + (() if pixel_size is None else _replaced_size(pixel_size, found.pixel_size)),
         )
     except (TypeError, ValueError) as error:
         raise ImageError(f"{path.name}: {error}") from error

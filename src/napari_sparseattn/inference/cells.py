@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .run_crops import CropOutput
 
 __all__ = [
+    "about_scale",
     "absent_classes",
     "check_plane",
     "classify_cells",
@@ -153,9 +154,13 @@ def iter_cells(
     check_labels(cells, field.shape)
     absent = absent_classes(bundle, classes)
     runner = _Runner(bundle, choose_device(device), batch_size)
-    runner.notes += [*field.notes, *cells.notes]
+    limits = bundle.card.limits
+    runner.notes += [*([limits] if limits else []), *field.notes, *cells.notes]
     sides, scale_known = crop_side(field, cells, bundle)
-    runner.notes += _about_scale(field, cells)
+    runner.notes += about_scale(field, cells)
+    if len(sides):
+        spec = bundle.card.crop
+        runner.notes += spec.about_detail(spec.size / float(sides[0]), "crops")
     if only is not None:
         cells, sides = cells.subset(only), sides[np.asarray(only, dtype=np.intp)]
     start = 0
@@ -308,8 +313,8 @@ def side_of_crops(
     return np.full(len(cells), max(spec.cell_diameters * typical, 1.0)), False
 
 
-def _about_scale(field: Field, cells: Cells) -> list[str]:
-    """What the ruler in the image says, where it matters."""
+def about_scale(field: Field, cells: Cells) -> list[str]:
+    """Return notes on what the red cells of an image say of its scale, where it matters."""
     stated, measured = field.pixel_size or cells.pixel_size, cells.scale
     if doubt := doubt_scale(stated, measured):
         return [doubt]

@@ -205,10 +205,16 @@ class _Crops(_Judge):
 
     batch = 256
 
+    def __init__(self, bundle: Bundle, device: str, pixel_size: float | None) -> None:
+        super().__init__(bundle, device, pixel_size)
+        self.n_grey = 0
+
     def read(self, unit: Unit) -> npt.NDArray[np.float32]:
         card = self.bundle.card
         side = card.crop.field_of_view_um / self.pixel_size if self.pixel_size else None
-        return read_crop(unit[0].path, card.crop.size, len(card.channels), side)
+        crop = read_crop(unit[0].path, card.crop.size, len(card.channels), side, card.unit)
+        self.n_grey += len(card.channels) > 1 and bool((crop == crop[..., :1]).all())
+        return crop
 
     def answer(self, read: Sequence[Any]) -> Answers:
         return judge_crops(np.stack(read), self.bundle, self.device)
@@ -222,7 +228,10 @@ class _Crops(_Judge):
             )
         else:
             said = f"{wide} around each image's centre were cut, at {self.pixel_size} µm per pixel"
-        return (said,)
+        if not self.n_grey:
+            return (said,)
+        grey = f"{self.n_grey} images are grey, which was taken for red, green and blue alike"
+        return said, f"{grey}: '{self.bundle.card.name}' was trained on colours"
 
 
 class _Fields(_Judge):
@@ -401,7 +410,7 @@ def _judge_for(
         card.normalisation.kind == "fixed" or any(is_slide(image.path) for image in images)
     ):
         return _Fields(bundle, device, pixel_size, locations)
-    return _Crops(bundle, device, pixel_size)
+    return _Crops(bundle.with_locations(locations), device, pixel_size)
 
 
 def _stack(read: Sequence[tuple[npt.NDArray[np.float32], float | None]]) -> Answers:

@@ -310,9 +310,11 @@ def _check_content(image: Field | Pyramid, bundle: Bundle, t: int, z: int) -> No
     rows, columns = seen.shape[0] // step, seen.shape[1] // step
     seen = seen.reshape(rows, step, columns, step, -1).mean(axis=(1, 3))
     valid = np.isfinite(seen).all(axis=2)
-    check_bright(seen, valid, image.name)
     if not valid.any():
-        return
+        raise ValueError(
+            f"{image.name or 'The image'} holds no number anywhere: there is nothing to classify."
+        )
+    check_bright(seen, valid, image.name)
     low, high = np.quantile(seen[valid], (0.005, 0.995), axis=0)
     if float((high - low).max()) < _EVEN:
         raise ValueError(
@@ -352,6 +354,11 @@ def _ledger(
 
 def field_network(bundle: Bundle, device: str) -> TNet:
     """Return a bundle's TNet, or raise a ValueError if it is of another kind."""
+    if bundle.card.takes_slides:
+        raise ValueError(
+            f"'{bundle.card.name}' classifies slides by their patches, not images as a whole. Use "
+            "`napari-sparseattn slide` or classify_slide, or choose a TNet."
+        )
     if "fields" not in bundle.card.model_kind.takes:
         raise ValueError(
             f"'{bundle.card.name}' classifies cells, not whole fields. Choose a TNet, or find "
@@ -509,8 +516,25 @@ def as_pyramid(
     plane, normalisation = image.plane(t, z), card.normalisation
     if normalisation.kind != "fixed":
         # It needs the whole image; in memory that is at hand.
-        whole = to_float(plane).transpose(2, 0, 1)[None]
-        plane = np.ascontiguousarray(normalisation(whole)[0].transpose(1, 2, 0))
+        whole, finite = _without_gaps(to_float(plane))
+        ready = normalisation(whole.transpose(2, 0, 1)[None])[0].transpose(1, 2, 0)
+        plane = np.ascontiguousarray(ready)
+        plane[~finite] = 0  # as what is off the image is
         normalisation = Normalisation("fixed", 0.0, 1.0)
     pyramid = ArrayPyramid(plane, pixel_size=image.pixel_size, name=image.name, path=image.path)
     return pyramid, normalisation
+
+
+def _without_gaps(
+    values: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return pixels with their channel's median where they are no numbers, and where they are.
+
+    A white reference, which is a quantile, would be no number either.
+    """
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=2))
+    if finite.all() or not finite.any():
+        return np.nan_to_num(values, posinf=0.0, neginf=0.0), finite
+    filled = values.copy()
+    filled[~finite] = np.median(values[finite], axis=0)
+    return filled, finite

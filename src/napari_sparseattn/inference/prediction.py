@@ -25,6 +25,7 @@ __all__ = [
     "Predictions",
     "ReadingLedger",
     "novelty_columns",
+    "say_share",
     "slide_novelty",
 ]
 
@@ -60,8 +61,18 @@ class ReadingLedger:
 
     @property
     def share(self) -> float:
-        """Share of the crop pixels that the classifier saw."""
+        """Share of the crop pixels that the classifier saw; above 1 where it saw some again."""
         return self.classified / self.crop_pixels if self.crop_pixels else 0.0
+
+
+def say_share(share: float, digits: str = ".1f") -> str:
+    """Say how much was looked at: ``"5.0 % of the pixels"``.
+
+    Crops of a TNet lie within each other, so that they can hold more pixels than there are.
+    """
+    if share > 1:
+        return f"{share:.2g} times as many pixels as there are, some of them again and again"
+    return f"{100 * share:{digits}} % of the pixels"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -269,10 +269,17 @@ class _Work:
         crop, pixel_size = self.bundle.card.crop, self.pyramid.pixel_size
         # What made the features knew the slide's scale; else it is taken from the slide.
         side = found.patch_um
-        if side is None and pixel_size is not None:
-            side = found.side * pixel_size
+        shown = None if pixel_size is None else found.side * pixel_size
+        if side is None:
+            side = shown
         if side is None:
             return
+        if shown is not None and not side / _MOST_OFF <= shown <= side * _MOST_OFF:
+            raise ValueError(
+                f"The features' patches are {side:.3g} µm wide, and {shown:.3g} µm by the pixel "
+                f"size of {pixel_size:g} µm: one of them is wrong. Leave the pixel size out, or "
+                "make the features again."
+            )
         trained = crop.field_of_view_um
         if not trained / _MOST_OFF <= side <= trained * _MOST_OFF:
             raise ValueError(
@@ -305,6 +312,10 @@ class _Work:
                 "choose another slide."
             )
         self.scale_known = self.scale_known and grid.pixel_size is not None
+        if self.pyramid.pixel_size is not None:
+            spec = self.bundle.card.crop
+            enlarged = self.pyramid.pixel_size / spec.pixel_size
+            self.notes += spec.about_detail(enlarged, "patches")
         path = None if store is None else self._file(Path(store), grid, coder)
         with self._stage("features", len(grid)):
             found = extract_features(

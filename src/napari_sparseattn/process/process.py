@@ -169,6 +169,7 @@ def process_image(
     options = options or ProcessOptions()
     # Before minutes of work, not after them.
     check_image(options.formats, image)
+    _check_plane(image, options)
     if task == "auto":
         address = image.address if isinstance(image, Pyramid) else None
         task = choose_task(image.path or address or Path(), bundle, options)
@@ -248,6 +249,23 @@ def _classify_cells(
     )
 
 
+def _check_plane(image: Field | Pyramid, options: ProcessOptions) -> None:
+    """Refuse a frame or a slice that the image does not have."""
+    asked = {"frame": options.frame, "slice": options.slice}
+    if isinstance(image, Pyramid):
+        if names := [name for name, index in asked.items() if index is not None]:
+            raise ValueError(f"{image.name} is a slide, which takes no {', '.join(names)}")
+        return
+    there = {"frame": image.n_frames, "slice": image.n_slices}
+    for name, index in asked.items():
+        if index is not None and not 0 <= index < there[name]:
+            raise ValueError(f"{image.name} has no {name} {index}: {_count(there[name], name)}")
+
+
+def _count(many: int, name: str) -> str:
+    return f"it has {many} {name}s, from 0" if many > 1 else f"it has one {name}, 0"
+
+
 def _plane_of(options: ProcessOptions) -> dict[str, int]:
     """Return the frame and the slice that are asked for."""
     return {"t": options.frame or 0, "z": options.slice or 0}
@@ -302,12 +320,18 @@ def process_recording(
     Raises
     ------
     ValueError, OSError, TypeError, MemoryError
-        As `process_file`.
+        As `process_file`; also where options are given that are for fields alone.
     """
     from ..export.opd import write_opd_frames
     from ..images.holograms.holography import estimate_settings
 
     options = options or ProcessOptions()
+    for name in ("classes", "cells", "at", "frame", "slice", "channel"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{recording.name} is a recording, of which all frames and cells are classified; "
+                f"'{name}' is for fields: leave it out"
+            )
     settled = estimate_settings(recording, options.settings)
     frames = _Frames(recording, settled, bundle, options, progress)
     if opd is None:
@@ -397,9 +421,15 @@ def _open(
     }
     asked = {k: v for k, v in given.items() if v is not None}
     image = open_image(path, icc=options.icc, **_scale(options), **asked)
-    if options.channel is None or isinstance(image, Pyramid):
+    if options.channel is None:
         return image
-    return image.channel(options.channel)
+    if isinstance(image, Pyramid):
+        image.close()
+        raise ValueError(f"{image.name} is a slide, which takes no channel")
+    try:
+        return image.channel(options.channel)
+    except IndexError as error:
+        raise ValueError(f"{image.name} has {error}") from error
 
 
 def _scale(options: ProcessOptions) -> dict[str, Any]:

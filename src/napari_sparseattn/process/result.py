@@ -113,6 +113,7 @@ class Result:
         found = summarise(self.prediction)
         if (foci := self.foci()) is not None:
             found["foci"] = foci.to_dict()
+        found["pixel_size_um"] = self.image.pixel_size
         notes = [*self.facts.get("notes", ()), *found["notes"], *_notes_on_frames(self)]
         return found | dict(self.facts) | {"notes": list(dict.fromkeys(notes))}
 
@@ -293,7 +294,7 @@ def read_identity(path: Path) -> dict[str, str]:
 
 def _notes_on_frames(result: Result) -> list[str]:
     image = result.image
-    if result.task != "cells" or not isinstance(image, Field):
+    if result.task not in ("cells", "whole") or not isinstance(image, Field):
         return []
     count = image.n_frames * image.n_slices
     options = result.options
@@ -301,7 +302,8 @@ def _notes_on_frames(result: Result) -> list[str]:
         place = f"frame {options.frame or 0}, slice {options.slice or 0}"
         return [f"only {place} (from 0) of {count} planes was classified"]
     note = (
-        f"only the first of {count} frames was classified; for all frames of OPD or holograms use "
-        "`napari-sparseattn hologram --model`"
+        f"only the first of {count} frames was classified; `classify --frame, --slice` takes others"
     )
+    if image.modality in ("opd", "phase", "hologram"):
+        note += ", and for all frames of OPD or holograms `napari-sparseattn hologram --model`"
     return [note] if count > 1 else []

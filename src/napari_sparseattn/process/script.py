@@ -274,7 +274,7 @@ def _command(recipe: Recipe) -> list[str]:
         "--snap": options.snap,
     }
     words += [flag for flag, on in flags.items() if on]
-    if task == "slide":
+    if task == "slide" and recipe.foci:
         words += ["--threshold", _text(options.threshold)]
         words += ["--least-patches", str(options.least_patches)]
     return words

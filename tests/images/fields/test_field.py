@@ -12,6 +12,7 @@ import tifffile
 from bad_slides import large_codestream, large_jpeg
 from napari_sparseattn.images.errors import ImageError
 from napari_sparseattn.images.fields.field import Field
+from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.images.opening import open_field
 
 RNG = np.random.default_rng(0)
@@ -75,6 +76,16 @@ def test_plane_picks_frame_and_slice_as_views():
         field.plane(t=2)
     with pytest.raises(IndexError, match="no z slice -1"):
         field.plane(z=-1)
+
+
+@pytest.mark.parametrize("unit", ["nm", "rad"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
+def test_whole_numbers_of_a_unit_keep_their_values(dtype, unit):
+    values = np.arange(120).reshape(10, 12).astype(dtype)
+    field = Field.from_array(values, unit=unit, modality="opd" if unit == "nm" else "phase")
+    np.testing.assert_array_equal(to_float(field.plane())[..., 0], np.arange(120).reshape(10, 12))
+    # Without one they are shares of what the type can hold.
+    assert to_float(Field.from_array(values).plane()).max() < 1
 
 
 def test_alpha_stays_where_the_image_is_not_brightfield():
@@ -310,6 +321,111 @@ def test_keywords_override_the_file(tmp_path: Path):
     )
     assert (field.axes, field.modality, field.unit) == ("ZYX", "opd", "nm")
     assert (field.pixel_size, field.name) == (0.2, "mine")
+
+
+def test_a_pixel_size_that_replaces_the_files_is_noted(tmp_path: Path):
+    stated = {"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", integers(12, 14), **stated)
+    found = open_field(tmp_path / "a.tif", pixel_size=0.5).notes
+    assert found == ("the pixel size given, 0.5 µm, replaces 0.25 µm, which the file says",)
+    assert open_field(tmp_path / "a.tif", pixel_size=0.25).notes == ()
+    assert open_field(tmp_path / "a.tif").notes == ()
+
+
+def test_a_given_pixel_size_is_not_asked_for(tmp_path: Path):
+    stated = {"resolution": (300, 300), "resolutionunit": "INCH"}
+    tifffile.imwrite(tmp_path / "a.tif", integers(12, 14), **stated)
+    assert "give the µm per pixel" in open_field(tmp_path / "a.tif").notes[0]
+    assert open_field(tmp_path / "a.tif", pixel_size=0.25).notes == ()
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB", "CMYK"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_colours_of_another_kind_are_not_taken_for_red_green_and_blue(
+    tmp_path: Path, mode, compression
+):
+    PIL.Image.fromarray(integers(12, 14, 3)).convert(mode).save(
+        tmp_path / "a.tif", compression=compression
+    )
+    with pytest.raises(ImageError, match=r"a\.tif is in .*; save it as RGB"):
+        open_field(tmp_path / "a.tif")
+
+
+def test_jpeg_in_tiff_is_turned_into_red_green_and_blue(tmp_path: Path):
+    colour = np.full((64, 64, 3), (200, 40, 90), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", colour, compression="jpeg", photometric="rgb", tile=(64, 64)
+    )
+    assert np.abs(open_field(tmp_path / "a.tif").plane().astype(int) - colour).max() < 8
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.uint32])
+def test_dark_colours_of_many_bits_are_those_of_eight(tmp_path: Path, dtype):
+    glass = np.full((40, 40, 3), 220, np.uint8)
+    glass[10:20, 10:20] = (120, 40, 130)
+    tifffile.imwrite(tmp_path / "a.tif", glass.astype(dtype), photometric="rgb")
+    field = open_field(tmp_path / "a.tif")
+    shown = to_float(field.plane())
+    expected = glass / 220 * 0.92
+    np.testing.assert_allclose(shown, expected, atol=0.01)
+    assert f"{8 * np.dtype(dtype).itemsize}-bit values were scaled" in field.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [(["Blue", "Green", "Red"], [2, 1, 0]), (["B", "R", "G"], [1, 2, 0]), (None, [0, 1, 2])],
+)
+def test_planes_are_red_green_and_blue_by_their_names(tmp_path: Path, names, order):
+    array = integers(3, 12, 14)
+    metadata = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", array, ome=True, photometric="minisblack", metadata=metadata
+    )
+    field = open_field(tmp_path / "a.ome.tif")
+    assert field.modality == "brightfield"
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array[order], 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(3, ["DAPI", "GFP", "Cy5"]), (3, ["Red", "Green", "Cy5"]), (4, None), (4, list("wxyz"))],
+)
+def test_dyes_are_no_colours_and_the_fourth_is_no_alpha(tmp_path: Path, count, names):
+    array = integers(count, 12, 14)
+    metadata = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", array, ome=True, photometric="minisblack", metadata=metadata
+    )
+    field = open_field(tmp_path / "a.ome.tif")
+    assert (field.modality, field.n_channels) == ("unknown", count)
+    np.testing.assert_array_equal(field.plane(), np.moveaxis(array, 0, -1))
+    assert open_field(tmp_path / "a.ome.tif", modality="brightfield").modality == "brightfield"
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1.0, 16.0, 257.0])
+def test_decimal_colours_are_those_of_eight_bits(tmp_path: Path, factor):
+    glass = np.full((40, 40, 3), 235, np.uint8)
+    glass[10:20, 10:20] = (120, 40, 130)
+    values = glass * np.float32(factor)
+    values[0, 0] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    field = open_field(tmp_path / "a.tif")
+    shown = to_float(field.plane())
+    np.testing.assert_allclose(shown[1:], glass[1:] / 255, atol=0.005)
+    assert ("scaled to 0 to 1" in " ".join(field.notes)) == (factor >= 1)
+
+
+def test_missing_numbers_of_colours_are_noted():
+    array = RNG.random((20, 30, 3))
+    array[3, :5, 1] = np.nan
+    assert "5 pixels hold no number" in Field.from_array(array).notes[0]
+
+
+def test_an_image_that_a_file_does_not_hold_is_refused(tmp_path: Path):
+    PIL.Image.fromarray(integers(12, 14, 3)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png has no image 1: it holds 1"):
+        open_field(tmp_path / "a.png", image=1)
+    assert open_field(tmp_path / "a.png", image=0).shape == (12, 14)
 
 
 def test_missing_file(tmp_path: Path):

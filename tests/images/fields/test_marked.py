@@ -57,3 +57,22 @@ def test_what_is_no_table_of_cells_is_said(tmp_path: Path, text: str, message: s
     image = dataclasses.replace(field(), pixel_size=None)
     with pytest.raises(ImageError, match=message):
         read_cells(tmp_path / "a.csv", image)
+
+
+def test_napari_points_of_a_stack_are_those_of_the_frame(tmp_path: Path) -> None:
+    text = "index,axis-0,axis-1,axis-2\n0,0,5,6\n1,2,7,8\n2,2,9,10\n"
+    (tmp_path / "a.csv").write_text(text)
+    stack = Field(np.zeros((3, 20, 30), np.uint8), "TYX", 0.5)
+    found = read_cells(tmp_path / "a.csv", stack, t=2)
+    assert found.centres.tolist() == [[7, 8], [9, 10]]
+    assert found.notes == ("1 of 3 cells of a.csv lie on other frames or slices",)
+    assert read_cells(tmp_path / "a.csv", stack).centres.tolist() == [[5, 6]]
+    with pytest.raises(ImageError, match="none of its 3 cells lies on frame 1"):
+        read_cells(tmp_path / "a.csv", stack, t=1)
+    # A single image cannot have the cells of several.
+    with pytest.raises(ImageError, match="lie on several planes"):
+        read_cells(tmp_path / "a.csv", Field(np.zeros((20, 30), np.uint8), "YX", 0.5))
+    (tmp_path / "a.csv").write_text(text.replace("0,0,5,6\n", ""))
+    one = read_cells(tmp_path / "a.csv", Field(np.zeros((20, 30), np.uint8), "YX", 0.5))
+    assert len(one) == 2
+    assert one.notes == ()

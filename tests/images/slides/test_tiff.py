@@ -289,6 +289,15 @@ def test_colours_stored_as_planes_are_colours(tmp_path: Path, write: Any) -> Non
             assert "taken for red, green and blue" in slide.notes[0]
 
 
+def test_planes_are_red_green_and_blue_by_their_names(tmp_path: Path) -> None:
+    levels = halves(scene(600, 500), 2)
+    _pages(tmp_path / "a.ome.tif", [level[..., ::-1] for level in levels], ["Blue", "Green", "Red"])
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        for n, level in enumerate(levels):
+            region = slide.read_region(10, 20, n, 200, 210)
+            assert np.abs(region.pixels.astype(int) - level[10:210, 20:230]).max() <= 12
+
+
 def test_planes_of_dyes_are_no_colours(tmp_path: Path) -> None:
     _pages(tmp_path / "a.ome.tif", halves(scene(600, 500), 2), ["DAPI", "FITC", "TRITC"])
     with open_slide(tmp_path / "a.ome.tif") as slide:

@@ -7,9 +7,12 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_sparseattn.images.normalise import to_float
 from napari_sparseattn.plugin.core.sources import (
     METADATA_KEY,
+    ImageSettings,
     displayed_plane,
+    field_of,
     guess_settings,
     pixel_size_of,
 )
@@ -46,6 +49,25 @@ def test_colour_is_brightfield_and_grey_is_asked_for() -> None:
 def test_metadata_names_the_modality(said: str, taken: str) -> None:
     layer = Image(GREY, metadata={METADATA_KEY: {"modality": said}})
     assert guess_settings(layer).modality == taken
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1.0, 257.0])
+def test_decimal_colours_of_a_layer_are_read_as_those_of_a_file(
+    viewer: ViewerModel, factor: float
+) -> None:
+    glass = np.full((40, 40, 3), 235, np.uint8)
+    glass[10:20, 10:20] = (120, 40, 130)
+    layer = viewer.add_image(glass * np.float32(factor), rgb=True)
+    field = field_of(displayed_plane(viewer, layer), guess_settings(layer))
+    np.testing.assert_allclose(to_float(field.plane()), glass / 255, atol=0.005)
+    assert bool(field.notes) == (factor >= 1)
+
+
+def test_whole_nm_of_a_layer_are_nm(viewer: ViewerModel) -> None:
+    layer = viewer.add_image(np.arange(600, dtype=np.uint16).reshape(20, 30))
+    settings = ImageSettings("opd", 0.1, "nm")
+    field = field_of(displayed_plane(viewer, layer), settings)
+    np.testing.assert_array_equal(to_float(field.plane())[..., 0], layer.data)
 
 
 def test_a_multiscale_image_gives_its_best_level(viewer: ViewerModel) -> None:

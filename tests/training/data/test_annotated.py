@@ -208,6 +208,19 @@ def test_values_with_a_unit_keep_it(tmp_path: Path) -> None:
     assert 50 < crops.mean() < 150
 
 
+def test_whole_numbers_of_a_unit_are_taken_as_they_are(tmp_path: Path) -> None:
+    """As a file of 16 bits is opened again, which does not say that it is in nm."""
+    data = np.random.default_rng(0).integers(0, 400, (100, 120)).astype(np.uint16)
+    field = Field.from_array(data, pixel_size=0.5, name="opd")
+    project = Project(tmp_path)
+    annotate(project, field, [("a", 40, 50), ("b", 60, 80)])
+    found = cut_cells(
+        project, lambda record: field, small_bundle(1, modality="opd", unit="nm").card
+    )
+    assert found.data.crops.dtype == np.float32
+    assert found.data.crops.max() > 300
+
+
 def test_regions_become_squares_inside_of_them(tmp_path: Path) -> None:
     field, project = ramp(), Project(tmp_path)
     book = project.open(ImageRecord(image_hash(field), "ramp", field.shape, 0.5))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from scipy.optimize import minimize_scalar
@@ -238,6 +239,21 @@ def test_floats_from_0_to_1_are_intensities(tmp_path: Path) -> None:
     data = read_class_folders(tmp_path, 8, channels=1)
     assert not data.physical
     assert np.unique(data.crops).tolist() == [0, 255]
+
+
+def test_whole_numbers_of_a_unit_keep_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            tifffile.imwrite(
+                tmp_path / name / f"{i}.tif", rng.integers(0, 400, (16, 16), np.uint16)
+            )
+    data = read_class_folders(tmp_path, 16, channels=1, unit="nm")
+    assert data.crops.dtype == np.float32
+    assert data.crops.max() > 300
+    # Without a unit they are shares of what their type holds.
+    assert read_class_folders(tmp_path, 16, channels=1).crops.dtype == np.uint8
 
 
 def test_integers_among_floats_with_a_unit_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ _UNITS = ("", "rad", "nm")
 _COLOUR_CHANNELS = (3, 4)
 # Glass of a well exposed image, of full scale; below `_DIM` a camera has fewer bits than the file.
 _WHITE, _DIM = 0.92, 0.5
+#: Highest decimal value that is still taken for a share of full scale, a little overexposed.
+_MOST_DECIMAL = 2.0
 _WHITE_QUANTILE, _GLASS_QUANTILE = 0.98, 0.8
 
 
@@ -121,9 +123,10 @@ class Field:
         a single channel in rad is phase, in nm OPD. Otherwise it is
         ``"unknown"``, to be asked from the user.
 
-        Of brightfield colour two things are mended, and noted: 16-bit values
-        that a camera of fewer bits left dark are scaled to the image's own
-        white, and what is fully transparent gets the colour of the glass.
+        Of brightfield colour three things are mended, and noted: values of 16 or
+        more bits that a camera of fewer bits left dark are scaled to the image's
+        own white, decimal ones beyond 1 to 0 to 1, and what is fully transparent
+        gets the colour of the glass.
 
         Parameters
         ----------
@@ -187,6 +190,9 @@ class Field:
     def plane(self, t: int = 0, z: int = 0) -> npt.NDArray[Any]:
         """Return one image as (H, W, C), a view of the data.
 
+        Whole numbers of nm or rad become decimal ones, as models divide whole
+        numbers by the highest that their type can hold.
+
         The alpha channel of a brightfield RGBA image is dropped, not
         composited: smears are opaque, and alpha there marks edited regions.
 
@@ -196,6 +202,8 @@ class Field:
             If there is no such frame or slice.
         """
         image = self._at(t, z)
+        if self.unit and image.dtype.kind in "iub":
+            image = image.astype(np.float32)
         if "C" not in self.axes:
             return image[..., np.newaxis]
         return image[..., :3] if self._has_alpha else image
@@ -210,7 +218,7 @@ class Field:
         """
         count = self._length("C")
         if not 0 <= index < count:
-            raise IndexError(f"no channel {index}: the field has {count}")
+            raise IndexError(f"no channel {index}: there are {count}, from 0")
         if "C" not in self.axes:
             return self
         return dataclasses.replace(
@@ -263,14 +271,24 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
     if data.shape[-1] not in _COLOUR_CHANNELS:
         return data, ()
     notes: tuple[str, ...] = ()
-    if data.dtype == np.uint16:
+    bits = 8 * data.dtype.itemsize
+    if data.dtype.kind in "iu" and bits > 8:
+        full = np.iinfo(data.dtype).max
         white = float(np.quantile(data[..., ::4, ::4, :3], _WHITE_QUANTILE))
-        if 0 < white < _DIM * 65535:
-            lifted = np.minimum(data[..., :3] * np.float32(_WHITE * 65535 / white), 65535)
-            lifted = np.rint(lifted).astype(np.uint16)
-            data = np.concatenate([lifted, data[..., 3:]], axis=-1)
-            note = f"16-bit values were scaled: the image's own white is {white:.0f} of 65535"
+        if 0 < white < _DIM * full:
+            lifted = np.clip(data[..., :3] * np.float32(_WHITE * 65535 / white), 0, 65535)
+            # Alpha, if any, says which pixels are clear, and those alone.
+            alpha = data[..., 3:] if bits == 16 else np.where(data[..., 3:] > 0, 65535, 0)
+            data = np.concatenate([np.rint(lifted), alpha], axis=-1).astype(np.uint16)
+            note = f"{bits}-bit values were scaled: the image's own white is {white:.0f} of {full}"
             notes += (note,)
+    elif data.dtype.kind == "f":
+        missing = int(np.count_nonzero(~np.isfinite(data).all(axis=-1)))
+        if missing:
+            note = f"{missing} pixels hold no number (NaN or infinite): they are filled in, and "
+            notes += (note + "classes near them may not hold",)
+        data, scaled = _within_one(data)
+        notes += scaled
     if data.shape[-1] == 4 and data.dtype.kind == "u":
         clear = data[..., 3] == 0
         if clear.any() and not clear.all():
@@ -279,6 +297,21 @@ def _mend_brightfield(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[s
             data[clear, :3] = glass.astype(data.dtype)
             notes += ("transparent parts are not part of the image: they are taken for glass",)
     return data, notes
+
+
+def _within_one(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Return decimal colours (..., C) as 0 to 1, and a note where they were the values of bits."""
+    some = data[..., ::4, ::4, :3]
+    finite = some[np.isfinite(some)]
+    highest = float(finite.max(initial=0))
+    if highest <= _MOST_DECIMAL:
+        return data, ()
+    full = next((n for n in (255, 65535) if highest <= n), highest)
+    white, scale = float(np.quantile(finite, _WHITE_QUANTILE)), 1 / full
+    if 0 < white < _DIM * full:
+        scale = _WHITE / white
+    note = f"decimal values up to {highest:g} were scaled to 0 to 1, as models take them"
+    return data.astype(np.float32) * np.float32(scale), (note,)
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:

@@ -37,7 +37,8 @@ def read_cells(path: str | os.PathLike[str], field: Field, t: int = 0, z: int = 
         A label image as large as the field (TIFF, PNG, NPY; 0 is background),
         or a CSV with a row per cell: ``row`` and ``column`` of its middle in
         pixels, or napari's ``axis-0``, ``axis-1``, …, of which the last two
-        count. An ``id``, and a ``diameter`` or ``diameter_px`` in pixels, are
+        are these, and those before them the frame and slice: cells of others
+        are left out, and noted. An ``id``, and a ``diameter`` or ``diameter_px`` in pixels, are
         taken where they are there.
     field : Field
         The image that they lie on.
@@ -60,7 +61,7 @@ def read_cells(path: str | os.PathLike[str], field: Field, t: int = 0, z: int = 
     try:
         scale = measure_scale(field, t, z)
         if file.suffix.lower() == ".csv":
-            return dataclasses.replace(_read_table(file, field), scale=scale)
+            return dataclasses.replace(_read_table(file, field, t, z), scale=scale)
         labels = decode(file).data
         cells = cells_from_labels(labels, field.pixel_size)
         check_labels(cells, field.shape)
@@ -91,7 +92,7 @@ def write_cells(cells: Cells, path: str | os.PathLike[str]) -> None:
             writer.writerow((int(number), *place.tolist(), *box.tolist()))
 
 
-def _read_table(path: Path, field: Field) -> Cells:
+def _read_table(path: Path, field: Field, t: int, z: int) -> Cells:
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             # What stands beyond the last column has no name.
@@ -101,10 +102,14 @@ def _read_table(path: Path, field: Field) -> Cells:
     names = [name for name in (rows[0] if rows else ()) if name]
     columns = {_ALSO.get(name.strip().lower(), name.strip().lower()): name for name in names}
     axes = sorted(name for name in columns if name.startswith("axis-"))
+    planes: list[str] = []
     if "row" not in columns and len(axes) > 1:
+        planes = [columns[name] for name in axes[:-2]]
         columns |= {"row": columns[axes[-2]], "column": columns[axes[-1]]}
     if not rows or "row" not in columns or "column" not in columns:
         raise ValueError("a table of cells needs the columns row and column, and a row per cell")
+    every = len(rows)
+    rows = _on_plane(rows, planes, field, t, z)
     centres = np.stack([_numbers(rows, columns[name]) for name in ("row", "column")], axis=1)
     edge = np.asarray(field.shape, np.float64) - 0.5
     outside = ~np.all((centres >= -0.5) & (centres <= edge), axis=1)
@@ -119,7 +124,33 @@ def _read_table(path: Path, field: Field) -> Cells:
     ids = np.arange(1, len(rows) + 1)
     if "id" in columns:
         ids = _numbers(rows, columns["id"]).astype(np.int64)
-    return Cells(centres, boxes, border, ids, None, field.pixel_size)
+    cells = Cells(centres, boxes, border, ids, None, field.pixel_size)
+    if len(rows) == every:
+        return cells
+    note = f"{every - len(rows)} of {every} cells of {path.name} lie on other frames or slices"
+    return dataclasses.replace(cells, notes=(note,))
+
+
+def _on_plane(
+    rows: list[dict[str, str]], planes: list[str], field: Field, t: int, z: int
+) -> list[dict[str, str]]:
+    """Return the rows on a frame and slice, by the columns that say it, if any do."""
+    if not planes:
+        return rows
+    where = [index for letter, index in (("T", t), ("Z", z)) if letter in field.axes]
+    places = np.stack([_numbers(rows, name) for name in planes], axis=1).round().astype(np.int64)
+    if len(where) != len(planes):
+        # The planes of another image, perhaps the one that this was taken out of.
+        if len(np.unique(places, axis=0)) > 1:
+            raise ValueError(
+                f"its cells lie on several planes ({', '.join(planes)}), and {field.name} has "
+                f"{len(where) or 'no'} such axes: keep the rows of this image"
+            )
+        return rows
+    kept = [row for row, place in zip(rows, places.tolist(), strict=True) if place == where]
+    if not kept:
+        raise ValueError(f"none of its {len(rows)} cells lies on frame {t}, slice {z}")
+    return kept
 
 
 def _diameters(

@@ -128,7 +128,8 @@ def read_as_field(path: Path) -> Field:
     frames = np.asarray(recording.frames[0:n])
     unit = {"phase": "rad", "opd": "nm"}.get(recording.kind, "")
     data, axes = (frames, "TYX") if n > 1 else (frames[0], "YX")
-    return Field(data, axes, recording.pixel_size, recording.kind, unit, recording.name, path)
+    about = recording.name, path, tuple(recording.notes)
+    return Field(data, axes, recording.pixel_size, recording.kind, unit, *about)
 
 
 def _open(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ImageError, isotropic_size
+from ..errors import ImageError, isotropic_size, replaced_size
 from ._tiles import MOST_TILE_BYTES
 
 __all__ = [
@@ -98,7 +98,10 @@ def check_level(
 
 
 def known_pixel_size(
-    name: str, size: Sequence[float] | float | None, source: str
+    name: str,
+    size: Sequence[float] | float | None,
+    source: str,
+    given: float | None = None,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Return µm per pixel and notes; None, never a guess, where they do not make sense.
 
@@ -110,7 +113,11 @@ def known_pixel_size(
         µm per pixel that the file states, y and x.
     source : str
         Where it states that.
+    given : float, optional
+        µm per pixel that the user gives in its place.
     """
+    if given is not None:
+        return given, replaced_size(given, known_pixel_size(name, size, source)[0])
     if size is None:
         return None, (
             f"{name} does not say how many µm a pixel is; give it, or the scale stays unknown",

@@ -22,7 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...addresses import Address
-from .._decode import TIFF_ERRORS, TIFF_MAGIC, check_tiff, ome_pixels, tiff_pixel_size
+from .._decode import (
+    TIFF_ERRORS,
+    TIFF_MAGIC,
+    check_tiff,
+    colour_order,
+    ome_pixels,
+    tiff_pixel_size,
+)
 from .._foreign import foreign_format
 from .._pages import open_pages
 from .._stream_sizes import picture_fault
@@ -610,9 +617,10 @@ def _from_tiff(tif: tifffile.TiffFile, source: _Source, pixel_size: float | None
     stored = [_describe_page(name, pages) for pages in planes or [[page] for page in levels]]
     if len({s.samples for s in stored}) > 1:
         raise ImageError(f"{name} has levels of different colours; export it again")
-    if pixel_size is None:
-        pixel_size, missing = known_pixel_size(name, *_declared_pixel_size(tif, main))
-        notes += missing
+    pixel_size, about_scale = known_pixel_size(
+        name, *_declared_pixel_size(tif, main), given=pixel_size
+    )
+    notes += about_scale
     profile = main.keyframe.iccprofile
     if profile is not None and len(profile) > _MOST_PROFILE:
         profile = None
@@ -707,7 +715,9 @@ def _colour_planes(
     """Return the pages of red, green and blue of each level, where they are three; else none."""
     if levels[0].dtype != np.uint8 or len(main.levels) != len(levels) or _has_dyes(tif):
         return []
-    return _channel_pages(main, _COLOURS)
+    pages = _channel_pages(main, _COLOURS)
+    order = colour_order(tif, main, _COLOURS)
+    return [[level[n] for n in order] for level in pages] if order else pages
 
 
 def _has_dyes(tif: tifffile.TiffFile) -> bool:
@@ -721,7 +731,8 @@ def _has_dyes(tif: tifffile.TiffFile) -> bool:
 
 def _describe_page(name: str, pages: Sequence[Any]) -> _Stored:
     """Check what a level's page declares, or those of its colours, and return how to read it."""
-    page = pages[0]
+    # Of further planes tifffile keeps less.
+    page = next((one for one in pages if hasattr(one, "imagelength")), pages[0])
     height, width = int(page.imagelength), int(page.imagewidth)
     samples = int(page.samplesperpixel)
     chunk = (

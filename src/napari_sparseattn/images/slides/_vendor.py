@@ -44,9 +44,10 @@ class VendorPyramid(Pyramid):
     ) -> None:
         about = process.about
         notes = tuple(f"{path.name} {note}" for note in about.get("notes", ()))
-        if pixel_size is None:
-            pixel_size, more = known_pixel_size(path.name, about["pixel_size"], about["vendor"])
-            notes += more
+        pixel_size, about_scale = known_pixel_size(
+            path.name, about["pixel_size"], about["vendor"], given=pixel_size
+        )
+        notes += about_scale
         super().__init__(
             levels,
             name=path.stem,

@@ -226,10 +226,11 @@ def _open(path: Folder, pixel_size: float | None) -> ZarrPyramid:
         ]
         if leading:
             notes += (f"the first of {math.prod(leading)} planes of {path.name} is read",)
-        if pixel_size is None:
-            size = _scale(multiscale, datasets[0][1], axes)
-            pixel_size, missing = known_pixel_size(path.name, size, "OME-Zarr scale")
-            notes += missing
+        size = _scale(multiscale, datasets[0][1], axes)
+        pixel_size, about_scale = known_pixel_size(
+            path.name, size, "OME-Zarr scale", given=pixel_size
+        )
+        notes += about_scale
         info = _channels_of(stored[0], omero)
         return ZarrPyramid(stored, path, pixel_size, notes, info)
     except ImageError:

@@ -479,7 +479,8 @@ class ArrayPyramid(Pyramid):
             array[row * th : (row + 1) * th, column * tw : (column + 1) * tw]
             for row, column in tiles
         ]
-        return [Tile(part, compressed=part.nbytes) for part in parts]
+        # Nothing of it is in a file: no bytes are read from one.
+        return [Tile(part, compressed=0) for part in parts]
 
 
 class VirtualPyramid(Pyramid):

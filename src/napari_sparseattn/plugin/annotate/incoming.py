@@ -124,10 +124,11 @@ def _read_file(
         found = mine
     if not found:
         raise ValueError(f"There are no annotations in {Path(path).name}.")
+    about = found[0].check_image(record)
     items, classes = spell_classes(found[0].items, known, found[0].colours)
     arrivals = plan_arrivals(there, items, record.shape, record.name)
     prepared = prepare({x.id: x for x in there}, (*arrivals.new, *arrivals.changed))
-    return _Read(arrivals, prepared, classes, tuple(found[0].notes))
+    return _Read(arrivals, prepared, classes, (*about, *found[0].notes))
 
 
 def _stem(name: str) -> str:

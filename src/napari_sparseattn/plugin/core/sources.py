@@ -241,8 +241,19 @@ def field_of(plane: PlaneRef, settings: ImageSettings) -> Field:
         If the pixels are of a type that no model takes.
     """
     try:
+        pixels = np.asarray(plane.data[plane.index])
+        if plane.rgb and settings.modality == "brightfield" and pixels.dtype.kind == "f":
+            # Values beyond 1 are brought to it, as those of files have been already.
+            return Field.from_array(
+                pixels,
+                axes="YXC",
+                pixel_size=settings.pixel_size,
+                modality=settings.modality,
+                unit=settings.unit,
+                name=plane.name,
+            )
         return Field(
-            np.asarray(plane.data[plane.index]),
+            pixels,
             "YXC" if plane.rgb else "YX",
             settings.pixel_size,
             settings.modality,

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from ...evidence import Traversal
 from ...inference.fields import FieldPrediction
-from ...inference.prediction import Estimate, Prediction
+from ...inference.prediction import Estimate, Prediction, say_share
 from ...inference.slides import SlidePrediction
 from ..annotate.class_box import swatch
 from ..annotate.session import Annotating
@@ -341,7 +341,7 @@ def describe_flag(answer: Prediction, on_slide: bool, others: str = "") -> tuple
 
 def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
     """What was looked at in a few words, and how that came about."""
-    share, evidence = f"{100 * answer.ledger.share:.3g} % of the pixels", answer.evidence
+    share, evidence = say_share(answer.ledger.share, ".3g"), answer.evidence
     if isinstance(evidence, Traversal):
         size = f"{evidence.base}\u00a0×\u00a0{evidence.base}\u00a0px"
         facts = [f"Looked at {len(evidence)} crops of {size}, together {share}"]
@@ -350,7 +350,7 @@ def _facts(answer: Prediction, on_slide: bool) -> tuple[list[str], str]:
             "pixels, each at this size. Its share of the class is exact for every crop."
         )
     else:
-        facts = [f"Looked at {100 * answer.ledger.share:.1f} % of the pixels"]
+        facts = [f"Looked at {say_share(answer.ledger.share)}"]
         tip = (
             "A small first network scores every pixel of the crop to choose some; the class is "
             "then decided from those alone. They are the share given here."

@@ -406,6 +406,9 @@ def _open(
     if "Z" in field.axes and "T" not in field.axes:
         # Annotations count along the first axis as t, whatever it is.
         field = dataclasses.replace(field, axes=field.axes.replace("Z", "T"))
+    if card.unit and not field.unit:
+        # Annotated for a model of this unit: whole numbers are nm, and no shares of a type.
+        field = dataclasses.replace(field, unit=card.unit)
     return field, ""
 
 

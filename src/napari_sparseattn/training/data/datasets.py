@@ -90,6 +90,7 @@ def read_class_folders(
     progress: Progress | None = None,
     *,
     least_classes: int = 2,
+    unit: str = "",
 ) -> CropSet:
     """Read ``FOLDER/class/[group/]image`` into memory.
 
@@ -106,6 +107,8 @@ def read_class_folders(
         Called with "images", those read and their number.
     least_classes : int
         Fewer are refused.
+    unit : {"", "rad", "nm"}
+        See `read_crop`.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def read_class_folders(
     crops = np.empty((len(files), side, side, channels), dtype=kind)
     within = np.empty(len(files), dtype=bool)
     for i, (_, path) in enumerate(files):
-        crop = read_crop(path, side, channels)
+        crop = read_crop(path, side, channels, unit=unit)
         within[i] = crop.min() >= -_SLACK and crop.max() <= 1 + _SLACK
         if channels != 1 and not within[i]:
             raise ValueError(
