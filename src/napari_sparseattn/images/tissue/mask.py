@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from ...progress import Progress, ignore_progress
 from ...reprs import short_repr
@@ -471,7 +472,9 @@ def _out_of_focus(
 
     blocks = [(strip, block) for strip in range(n_strips) for block in _with_tissue(tissue, strip)]
     done = n_strips
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS), "tissue") as pool:
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    # Products of small matrices on several threads, of several threads, wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "tissue") as pool:
         try:
             # With who is to be heard while the network is waited for.
             looks = [
