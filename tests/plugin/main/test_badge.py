@@ -34,7 +34,7 @@ def test_it_says_what_it_looks_like_where_that_is_known() -> None:
     answer = Prediction(("a", "b"), CHANCES, None, LEDGER, "hash", novelty=1.4, none_of_these=True)
     text, tip = describe_flag(answer, False, "a red cell or background")
     assert text == "More like a red cell or background than any class"
-    assert "most likely none of them" in tip
+    assert "perhaps not the right one" in tip
     assert describe_flag(answer, False)[0] == "Unlike the cells this model knows"
     others = NoveltySpec(
         false_alarms=0.03, n=9, n_validation=9, kept=0, others=("red cell", "background")

@@ -93,7 +93,7 @@ class CountsBox(Follower):
             self.counts.setText(words + self._name_others(predictions))
 
     def _name_others(self, predictions: Predictions) -> str:
-        """Say how many of the cells are most likely none of the classes."""
+        """Say how many of the cells are perhaps none of the classes."""
         card, alike = self.cells.parts.selection.card, predictions.none_of_these
         n = 0 if alike is None else int(alike.sum())
         if not n or card is None or card.novelty is None:

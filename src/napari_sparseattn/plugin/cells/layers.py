@@ -111,7 +111,7 @@ class CellLayers:
     def show_selection(
         self, source: Image, index: Sequence[int], evidence: PixelSelection, choice: OverlayChoice
     ) -> None:
-        """Show the pixels that decided, and how the crop was scored to choose them."""
+        """Show the pixels a class was read from, and how the crop was scored to choose them."""
         shape = (1,) * len(index) + evidence.coarse.shape
 
         def place(image: Image) -> dict[str, Any]:

@@ -45,21 +45,22 @@ _ROW_HEIGHT = 22
 #: Overlays that only one kind of model has.
 _SELECTION = ("pixels", "attention")
 _TRAVERSAL = ("crops", "tree", "candidates", "unread")
-_EMPTY = "Click a cell in the image: its class and the pixels that decided it appear here."
+_EMPTY = "Click a cell in the image: its class and the pixels it was read from appear here."
 _EMPTY_SLIDE = "Classify the slide: its class and what was read appear here."
 _NO_FINDING = (
     "A risk puts slides in an order, by what the model learned of its training slides; it is no "
     "finding about a patient."
 )
 _EMPTY_TRAVERSAL = (
-    "Click a cell, or classify the whole: the class and the crops that decided it appear here."
+    "Click a cell, or classify the whole: the class and the crops it was read from appear here."
 )
 _OVERLAYS = {
     "pixels": (
         "Selected pixels",
         (
-            "The pixels that decided. Colour: the attention to each one and its neighbourhood, for "
-            "kept pixels tell each other what they saw; 1 is what each would get if all got alike."
+            "The pixels that the class was read from. Colour: the attention to each one and its "
+            "neighbourhood, for kept pixels tell each other what they saw; 1 is what each would "
+            "get if all got alike."
         ),
     ),
     "attention": ("Attention map", "How the whole crop was scored before pixels were chosen."),
@@ -324,8 +325,8 @@ def describe_flag(answer: Prediction, on_slide: bool, others: str = "") -> tuple
     if answer.none_of_these and others:
         tip = (
             f"It is nearer to {others} of the smears that the model was trained on than to any "
-            "class. The class above is the nearest of those the model has, and most likely none "
-            "of them: look yourself."
+            "class. The class above is the nearest of those the model has, and perhaps not the "
+            "right one: look yourself."
         )
         return f"More like {others} than any class", tip
     what = "cells"

@@ -78,8 +78,8 @@ def list_steps(dock: Any) -> list[TourStep]:
         TourStep(
             canvas,
             "Click a cell",
-            "Its class appears beside it, and the pixels that decided light up. A drag moves the "
-            "view, the wheel zooms.",
+            "Its class appears beside it, and the pixels that it was read from light up. A drag "
+            "moves the view, the wheel zooms.",
         ),
         TourStep(
             lambda: dock.sections["Result"],
