@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from blood_cells import default_archive
+from novelty import judge, share
 from PIL import Image
 
 from napari_sparseattn.bundle import load_bundle
@@ -77,6 +78,13 @@ def main() -> None:
         print(
             "   " + ", ".join(f"{n} {name}" for name, n in collections.Counter(names).most_common())
         )
+        if bundle.known is not None:
+            novelty, _, _, none, _ = judge(np.stack(crops), bundle)
+            so = collections.Counter(
+                name for name, is_none in zip(names, none, strict=True) if is_none
+            )
+            called = ", ".join(f"{n} {name}" for name, n in so.most_common())
+            print(f"   {share(novelty)} flagged; none of these {none.sum()}: {called or 'none'}")
 
 
 if __name__ == "__main__":

@@ -412,7 +412,7 @@ def test_what_looks_like_other_things_is_none_of_these(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "cells.csv")["none_of_these"].tolist() == expected
     summary = summarise(found)
     assert summary["none_of_these"] == 1
-    assert "1 of which are most likely none of its classes" in describe(summary)
+    assert "1 of them perhaps none of its classes" in describe(summary)
     write_result(found, tmp_path / "kept.npz")
     kept = read_result(tmp_path / "kept.npz")
     assert isinstance(kept, Predictions)

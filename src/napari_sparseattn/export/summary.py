@@ -92,7 +92,7 @@ def _unlike(summary: Mapping[str, Any]) -> str:
     what = "unlike anything the model was trained on"
     said = f"{summary['flagged']} {what}" if "counts" in summary else what
     others = summary.get("none_of_these")
-    return f"{said}, {others} of which are most likely none of its classes" if others else said
+    return f"{said}, {others} of them perhaps none of its classes" if others else said
 
 
 def write_json(export: Export, path: Path) -> list[Path]:

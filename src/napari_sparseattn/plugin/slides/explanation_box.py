@@ -131,7 +131,7 @@ class ExplanationBox(Follower):
                 )
             self.methods.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
         if spec is None:
-            self.measured.setText("Which explains this model best was not measured.")
+            self.measured.setText("It was not measured which of these explains this model best.")
         else:
             gains = [spec.gains.get(name) for name in (spec.best, "attention")]
             told = "" if None in gains or spec.best == "attention" else (
