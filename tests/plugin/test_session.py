@@ -232,10 +232,13 @@ def test_a_click_selects_the_row_and_a_row_moves_the_view(
     session: Session, viewer: ViewerModel
 ) -> None:
     image = add_picture(viewer)
+    session.cells.click(world(image, 1))
+    assert session.status.message.text == "Click another cell, or classify all of them."
     session.cells.classify_all()
     rows: list[int | None] = []
     session.cells.selected_changed.connect(rows.append)
     session.cells.click(world(image, 3))
+    assert session.status.message.text.startswith("Click another cell to see")
     chosen = rows[-1]
     np.testing.assert_allclose(session.cells.results.cells.centres[chosen], CENTRES[3], atol=1.5)
     assert session.overlays.layer(image, "cells").selected_data == {chosen}

@@ -312,7 +312,8 @@ class CellTask:
             request, answer.prediction, answer.thumbnails, answer.index
         )
         self._select(self._row_of(request, answer))
-        self.parts.status.notify(text or about_answer(answer.prediction))
+        all_done = self.results is not None
+        self.parts.status.notify(text or about_answer(answer.prediction, all_done))
 
     def _leave_answer(self, image: Image) -> None:
         """Show no answer, and none of its layers."""

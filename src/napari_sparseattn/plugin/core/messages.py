@@ -132,10 +132,19 @@ def about_mismatch(
     return f"{said} Choose another model, or correct what the image shows."
 
 
-def about_answer(prediction: Prediction) -> str:
-    """Say what the user should know of one classified cell."""
+def about_answer(prediction: Prediction, all_done: bool) -> str:
+    """Say what the user should know of one classified cell, or what to do next.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What was said of the cell.
+    all_done : bool
+        Whether all cells of the image have been classified.
+    """
     notes = _notes_and_scale(prediction, "the crop was")
-    return " ".join(notes) or "Click another cell, or classify all of them."
+    others = " to see what its class was read from" if all_done else ", or classify all of them"
+    return " ".join(notes) or f"Click another cell{others}."
 
 
 def about_large_slide(name: str, height: int, width: int) -> str:
