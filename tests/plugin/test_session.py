@@ -238,7 +238,7 @@ def test_a_click_selects_the_row_and_a_row_moves_the_view(
     rows: list[int | None] = []
     session.cells.selected_changed.connect(rows.append)
     session.cells.click(world(image, 3))
-    assert session.status.message.text.startswith("Click another cell to see")
+    assert session.status.message.text == "Click another cell, or its row in the table."
     chosen = rows[-1]
     np.testing.assert_allclose(session.cells.results.cells.centres[chosen], CENTRES[3], atol=1.5)
     assert session.overlays.layer(image, "cells").selected_data == {chosen}

@@ -143,8 +143,8 @@ def about_answer(prediction: Prediction, all_done: bool) -> str:
         Whether all cells of the image have been classified.
     """
     notes = _notes_and_scale(prediction, "the crop was")
-    others = " to see what its class was read from" if all_done else ", or classify all of them"
-    return " ".join(notes) or f"Click another cell{others}."
+    others = "its row in the table" if all_done else "classify all of them"
+    return " ".join(notes) or f"Click another cell, or {others}."
 
 
 def about_large_slide(name: str, height: int, width: int) -> str:

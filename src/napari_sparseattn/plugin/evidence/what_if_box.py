@@ -326,9 +326,5 @@ def before_and_after(found: WhatIf, muted: str) -> str:
         cells = "".join(f"<td align='right'>{text}&nbsp;&nbsp;</td>" for text in numbers)
         rows.append(f"<td style='{bold}'>{name}&nbsp;&nbsp;</td>{cells}")
     same = found.selection_overlap
-    stayed = (
-        ""
-        if math.isnan(same)
-        else f"<br>Of the pixels selected before or after, both: {100 * same:.0f} %."
-    )
+    stayed = "" if math.isnan(same) else f"<br>Pixels selected both times: {100 * same:.0f}&nbsp;%."
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>{stayed}"

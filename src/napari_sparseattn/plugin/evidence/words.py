@@ -77,7 +77,8 @@ def versus_random(found: Faithfulness) -> str:
 
 
 def _fall(value: float) -> str:
-    return f"{100 * value:.0f} points"
+    points = f"{100 * value:.0f}"
+    return f"{points} point{'' if points == '1' else 's'}"
 
 
 def compare_to_baselines(found: Faithfulness) -> str:
