@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -288,6 +290,51 @@ def test_changed_attributes_are_noticed(name: str, tmp_path: Path) -> None:
         file.attrs[name] = "c" * 64 if name == "encoder_hash" else 17.0
     with pytest.raises(FeatureError, match="damaged"):
         read_features(path)
+
+
+def test_a_thread_waits_for_one_that_is_being_cancelled(tmp_path: Path) -> None:
+    """In the window the same slide can be asked for again before the first has come to its end."""
+    pyramid = slide()
+    grid, path = grid_of(pyramid), tmp_path / "f.h5"
+    begun, may_end = threading.Event(), threading.Event()
+
+    def cancelled(stage: str, done: int, total: int) -> None:
+        if done:
+            begun.set()
+            assert may_end.wait(100)
+            raise InterruptedError
+
+    def first() -> None:
+        with contextlib.suppress(InterruptedError):
+            extract_features(pyramid, grid, Means(), path, batch=64, progress=cancelled)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(100)
+    waited: list[int] = []
+
+    def second(stage: str, done: int, total: int) -> None:
+        waited.append(done)
+        may_end.set()
+
+    found = extract_features(pyramid, grid, Means(), path, batch=64, progress=second)
+    thread.join()
+    assert waited[0] == 0
+    assert np.array_equal(found.read(), truth())
+
+    def stopped(stage: str, done: int, total: int) -> None:
+        raise InterruptedError
+
+    begun.clear()
+    may_end.clear()
+    path.unlink()
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(100)
+    with pytest.raises(InterruptedError):
+        extract_features(pyramid, grid, Means(), path, batch=64, progress=stopped)
+    may_end.set()
+    thread.join()
 
 
 def test_two_processes_do_not_make_one_file(tmp_path: Path) -> None:

@@ -150,7 +150,10 @@ class _Work:
         if path.is_dir():
             raise FeatureError(f"{path.name} is a folder; give a file to make")
         kept_features(path, self.parameters)  # refused before anything is made beside it
-        with locked_parts(path, self.parameters, batch, len(self.grid)) as parts:
+        n = len(self.grid)
+        with locked_parts(
+            path, self.parameters, batch, n, lambda: self.report("features", 0, n)
+        ) as parts:
             finished = kept_features(path, self.parameters)
             if finished is not None:
                 self.report("features", len(self.grid), len(self.grid))

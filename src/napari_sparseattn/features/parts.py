@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,24 @@ class Parts:
         return hashlib.sha256(self.key + index.to_bytes(8, "little") + content).digest()
 
 
+#: Folders of parts that threads of this process are at, and which.
+_BUSY: dict[Path, int] = {}
+_BUSY_LOCK = threading.Lock()
+_AGAIN_SECONDS = 0.05
+
+
 @contextlib.contextmanager
-def locked_parts(path: Path, parameters: dict[str, Any], batch: int, n: int) -> Iterator[Parts]:
-    """Open the parts of a file of features for this process alone.
+def locked_parts(
+    path: Path,
+    parameters: dict[str, Any],
+    batch: int,
+    n: int,
+    waiting: Callable[[], object] = lambda: None,
+) -> Iterator[Parts]:
+    """Open the parts of a file of features for this thread alone.
+
+    Another thread of this process, such as one that was cancelled and ends its
+    last batch, is waited for.
 
     Parameters
     ----------
@@ -118,6 +135,8 @@ def locked_parts(path: Path, parameters: dict[str, Any], batch: int, n: int) -> 
         Patches per part, where none are there yet.
     n : int
         Patches altogether.
+    waiting : callable
+        Called now and then while another thread is waited for; may raise to stop.
 
     Raises
     ------
@@ -128,20 +147,41 @@ def locked_parts(path: Path, parameters: dict[str, Any], batch: int, n: int) -> 
 
     folder = path.with_name(path.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
-    # The system lets go of it when the process ends, however that happens.
-    lock = filelock.FileLock(folder / "lock", thread_local=False)
+    with _only_thread(folder.resolve(), waiting):
+        # The system lets go of it when the process ends, however that happens.
+        lock = filelock.FileLock(folder / "lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise FeatureError(
+                f"{path.name} is being made by another process; wait for it, or choose another file"
+            ) from error
+        try:
+            yield _open(folder, path, parameters, batch, n)
+        finally:
+            lock.release()
+        if path.exists():
+            _clear(folder)
+
+
+@contextlib.contextmanager
+def _only_thread(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    own = threading.get_ident()
+    while True:
+        with _BUSY_LOCK:
+            outermost = folder not in _BUSY
+            if outermost:
+                _BUSY[folder] = own
+            if _BUSY[folder] == own:
+                break
+        waiting()
+        time.sleep(_AGAIN_SECONDS)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise FeatureError(
-            f"{path.name} is being made by another process; wait for it, or choose another file"
-        ) from error
-    try:
-        yield _open(folder, path, parameters, batch, n)
+        yield
     finally:
-        lock.release()
-    if path.exists():
-        _clear(folder)
+        if outermost:
+            with _BUSY_LOCK:
+                del _BUSY[folder]
 
 
 def _open(folder: Path, path: Path, parameters: dict[str, Any], batch: int, n: int) -> Parts:
