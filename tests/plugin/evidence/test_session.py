@@ -290,7 +290,10 @@ def test_the_rows_are_of_the_orders_and_single_measures() -> None:
     assert rows["gain"] == ["+0.40", "+0.00", "+0.10"]
     assert rows["necessary"] == ["−62", "−62", "−62"]
     assert rows["sufficient"] == ["−4", "−4", "−4"]
-    single = {name: value for name, value, _ in single_rows(found, "cell")}
-    assert single["in the cell"] == "70 %, which covers 40 %"
+    single = {name: value for name, value, _ in single_rows(found)}
+    tips = {name: tip for name, _, tip in single_rows(found)}
+    assert single["beside random"] == "+0.47 [0.32, 0.62], p = 0.025"
+    assert versus_random(found) in tips["beside random"]
+    assert single["in the outline"] == "70 %, which covers 40 %"
     assert single["stable"] == "80 % (1 px aside), 90 % (a little noise)"
     assert "learned" not in single

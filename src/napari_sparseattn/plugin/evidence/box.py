@@ -181,7 +181,7 @@ class FaithfulnessDetails(QWidget):
                 [(name, getattr(curves[name], kind)) for name in orders],
             )
         self.legend.set_names([(name, ORDER_NAMES.get(name, name)) for name in orders])
-        self._fill_tables(found, subject)
+        self._fill_tables(found)
         self.automatic.setVisible(subject == "cell")
         self.automatic.blockSignals(True)
         self.automatic.setChecked(self.faithfulness.automatic)
@@ -209,7 +209,7 @@ class FaithfulnessDetails(QWidget):
         grid.setVerticalSpacing(2)
         return table, grid
 
-    def _fill_tables(self, found: Faithfulness, subject: Subject) -> None:
+    def _fill_tables(self, found: Faithfulness) -> None:
         for grid in (self._grid, self._other_grid):
             while (item := grid.takeAt(0)) is not None:
                 if (widget := item.widget()) is not None:
@@ -226,7 +226,7 @@ class FaithfulnessDetails(QWidget):
                 label = self._put(self._grid, row, column, values[row - 1], tip, right=True)
                 if row == 1:
                     label.setStyleSheet("font-weight: bold")
-        for row, (name, value, tip) in enumerate(single_rows(found, subject)):
+        for row, (name, value, tip) in enumerate(single_rows(found)):
             self._put(self._other_grid, row, 0, name, tip)
             self._put(self._other_grid, row, 1, value, tip).setWordWrap(True)
         self._grid.setColumnStretch(0, 1)

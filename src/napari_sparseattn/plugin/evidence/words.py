@@ -153,11 +153,12 @@ def shown_orders(found: Faithfulness) -> list[str]:
     return [found.own[0], *found.baselines]
 
 
-def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, str]]:
+def single_rows(found: Faithfulness) -> list[tuple[str, str, str]]:
     """Return rows (name, value, tip) of the measures that are one number each."""
     rows: list[tuple[str, str, str]] = []
     if numbers := versus_random(found):
-        rows.append(("beside random", numbers, "The numbers behind the verdict."))
+        short = f"{found.difference()}, p = {found.p_random():.2g}".replace("-", "\u2212")
+        rows.append(("beside random", short, f"The numbers behind the verdict. {numbers}"))
     if others := compare_to_baselines(found):
         rows.append(("beside others", others, "Orders that know nothing of the model."))
     rows += [
@@ -191,10 +192,9 @@ def single_rows(found: Faithfulness, subject: Subject) -> list[tuple[str, str, s
             )
         )
     if not math.isnan(found.mass_in_mask):
-        what = "in the cell" if subject == "cell" else "in the object"
         rows.append(
             (
-                what,
+                "in the outline",
                 f"{100 * found.mass_in_mask:.0f} %, which covers {100 * found.mask_share:.0f} %",
                 "Share of the selection that lies inside the outline that was found.",
             )
