@@ -294,6 +294,7 @@ def test_the_rows_are_of_the_orders_and_single_measures() -> None:
     tips = {name: tip for name, _, tip in single_rows(found)}
     assert single["beside random"] == "+0.47 [0.32, 0.62], p = 0.025"
     assert versus_random(found) in tips["beside random"]
+    assert single["beside others"] == "better than edges"
     assert single["in the outline"] == "70 %, which covers 40 %"
     assert single["stable"] == "80 % (1 px aside), 90 % (a little noise)"
     assert "learned" not in single

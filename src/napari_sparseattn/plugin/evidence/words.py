@@ -160,7 +160,8 @@ def single_rows(found: Faithfulness) -> list[tuple[str, str, str]]:
         short = f"{found.difference()}, p = {found.p_random():.2g}".replace("-", "\u2212")
         rows.append(("beside random", short, f"The numbers behind the verdict. {numbers}"))
     if others := compare_to_baselines(found):
-        rows.append(("beside others", others, "Orders that know nothing of the model."))
+        short = others.removeprefix("By gain ").removesuffix(".")
+        rows.append(("beside others", short, "By gain, orders that know nothing of the model."))
     rows += [
         (
             "selected",
