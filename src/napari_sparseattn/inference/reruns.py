@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -49,7 +50,7 @@ Values = npt.NDArray[np.float32]
 
 #: Crops per step, as in `cells`: more gains nothing on a CPU.
 _BATCH = {"cpu": 16, "mps": 256, "cuda": 512}
-#: Batches that are run side by side on the CPU: more leave nothing for the window.
+#: Batches that are run side by side on the CPU, at most.
 _THREADS = 4
 #: Tiles along a side into which a TNet's crop or field is divided.
 TILES = 16
@@ -405,7 +406,9 @@ def _side_by_side(
     """
     import torch
 
-    threads = min(torch.get_num_threads(), len(parts), _THREADS)
+    # One core is left to the window: of two, both taken, a click waited half as long again.
+    cores = (os.cpu_count() or 1) - 1
+    threads = min(torch.get_num_threads(), cores, len(parts), _THREADS)
     # A precision that the caller chose holds in its own thread alone.
     if device != "cpu" or threads < 2 or torch.is_autocast_enabled("cpu"):
         yield from map(run, parts)
