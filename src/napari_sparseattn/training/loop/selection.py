@@ -24,7 +24,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 _KEY, _FORMAT = "napari_sparseattn_selection", 1
+_Asked = TypeVar("_Asked", int, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,13 +247,9 @@ def loss_over_k(
     dict of int to (float, float)
         k -> cross-entropy in nats, share right; ascending.
     """
-    targets = torch.from_numpy(validation[1])
-    found = {}
-    for k in sorted({max(1, round(share * model.config.image_size**2)) for share in shares}):
-        scores, _ = chosen_at(model, validation[0], normalisation, k)
-        right = float((scores.argmax(1) == targets).float().mean())
-        found[k] = (float(F.cross_entropy(scores, targets)), right)
-    return found
+    pixels = model.config.image_size**2
+    asked = sorted({max(1, round(share * pixels)) for share in shares})
+    return {k: _loss_at(model, validation, normalisation, k) for k in asked}
 
 
 def loss_over_steepness(
@@ -269,14 +266,24 @@ def loss_over_steepness(
     dict of float to (float, float)
         Factor -> cross-entropy in nats, share right; in the order given.
     """
-    targets, found = torch.from_numpy(validation[1]), {}
+    found = {}
     for factor in factors:
         steeper = copy.deepcopy(model)
         steeper.sharpen(factor)
-        scores, _ = chosen_at(steeper, validation[0], normalisation, k)
-        right = float((scores.argmax(1) == targets).float().mean())
-        found[factor] = (float(F.cross_entropy(scores, targets)), right)
+        found[factor] = _loss_at(steeper, validation, normalisation, k)
     return found
+
+
+def _loss_at(
+    model: SparseAttnNet,
+    validation: tuple[npt.NDArray[Any], npt.NDArray[np.int64]],
+    normalisation: Normalisation,
+    k: int,
+) -> tuple[float, float]:
+    targets = torch.from_numpy(validation[1])
+    scores, _ = chosen_at(model, validation[0], normalisation, k)
+    right = float((scores.argmax(1) == targets).float().mean())
+    return float(F.cross_entropy(scores, targets)), right
 
 
 def steepest(losses: Mapping[float, tuple[float, float]], tolerance: float) -> float:
@@ -292,8 +299,7 @@ def steepest(losses: Mapping[float, tuple[float, float]], tolerance: float) -> f
     tolerance : float
         0.1 is a tenth more than the least loss.
     """
-    most = min(loss for loss, _ in losses.values()) * (1 + tolerance)
-    return max(factor for factor, (loss, _) in losses.items() if loss <= most)
+    return max(_allowed(losses, tolerance))
 
 
 def smallest_k(losses: Mapping[int, tuple[float, float]], tolerance: float) -> int:
@@ -306,8 +312,12 @@ def smallest_k(losses: Mapping[int, tuple[float, float]], tolerance: float) -> i
     tolerance : float
         0.1 is a tenth more than the least loss.
     """
+    return min(_allowed(losses, tolerance))
+
+
+def _allowed(losses: Mapping[_Asked, tuple[float, float]], tolerance: float) -> list[_Asked]:
     most = min(loss for loss, _ in losses.values()) * (1 + tolerance)
-    return min(k for k, (loss, _) in losses.items() if loss <= most)
+    return [asked for asked, (loss, _) in losses.items() if loss <= most]
 
 
 class _AtK(nn.Module):
