@@ -98,8 +98,8 @@ class CountsBox(Follower):
         n = 0 if alike is None else int(alike.sum())
         if not n or card is None or card.novelty is None:
             return ""
-        are = "is" if n == 1 else "are"
-        return f"<br>{n} of them {are} more like {rich(card.novelty.others_text)}"
+        look = "looks" if n == 1 else "look"
+        return f"<br>To the model {n} {look} more like {rich(card.novelty.others_text)}"
 
 
 def count_classes(predictions: Predictions, colours: tuple[str, ...]) -> str:
